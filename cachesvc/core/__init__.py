@@ -1,0 +1,1 @@
+"""Decisions: plain synchronous Python over plain values, with the time handed in."""

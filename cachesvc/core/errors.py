@@ -1,0 +1,111 @@
+"""What can go wrong, as the caller sees it.
+
+Every error carries a stable UPPER_SNAKE `reason`; `edge/statuses.py` maps the
+classes to gRPC codes and HTTP statuses. A miss is a value, never an error, and
+a failure is never a miss.
+"""
+
+from __future__ import annotations
+
+
+class CacheError(Exception):
+    """Base of everything a caller may be told.
+
+    `message` says what happened and what to do; it never holds a file path.
+    `reason` is stable: clients and dashboards match on it.
+    """
+
+    default_reason = "INTERNAL"
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason or self.default_reason
+
+
+class InvalidRequest(CacheError):
+    """The caller can fix it: a bad id, an unknown namespace, a blob of another kind."""
+
+    default_reason = "INVALID_REQUEST"
+
+
+class PreconditionFailed(CacheError):
+    """The request is well formed but something must happen first (an owner, a version)."""
+
+    default_reason = "PRECONDITION_FAILED"
+
+
+class NoSuchObject(CacheError):
+    """The origin said so: it has no such object, or only one older than was asked for."""
+
+    default_reason = "NO_SUCH_OBJECT"
+
+    def __init__(
+        self, message: str, *, reason: str | None = None, object_keys: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message, reason=reason)
+        self.object_keys = object_keys
+
+
+class Overloaded(CacheError):
+    """No room, or a queue is full: retry later, or send less."""
+
+    default_reason = "OVERLOADED"
+
+
+class Aborted(CacheError):
+    """The work lost to a newer change of the same key; nothing was stored."""
+
+    default_reason = "ABORTED"
+
+
+class OriginError(CacheError):
+    """The origin did not give what was asked for."""
+
+    default_reason = "ORIGIN_ERROR"
+
+
+class OriginUnavailable(OriginError):
+    """The origin could not be asked. Retryable, and never 'not found'."""
+
+    default_reason = "ORIGIN_UNAVAILABLE"
+
+
+class OriginDenied(OriginError):
+    """The origin refused our credentials or policy: an operator must act."""
+
+    default_reason = "ORIGIN_DENIED"
+
+
+class OriginDataCorrupt(OriginError):
+    """What the origin holds cannot be decoded safely. Nothing of it was executed."""
+
+    default_reason = "ORIGIN_DATA_CORRUPT"
+
+
+class NotDurable(CacheError):
+    """The change could not be made durable; it is being retried, and the caller may retry too."""
+
+    default_reason = "NOT_DURABLE"
+
+
+class Draining(CacheError):
+    """The daemon is shutting down; another call will find its successor."""
+
+    default_reason = "DRAINING"
+
+
+class CorruptEntry(CacheError):
+    """Bytes on disk failed their checksum. Stays in the engine: quarantine, count, miss."""
+
+    default_reason = "CORRUPT_ENTRY"
+
+
+class StaleFill(CacheError):
+    """A fill lost to an invalidation or a Put. Stays in the engine: start again."""
+
+    default_reason = "FILL_FENCED"
+
+
+class ConfigError(Exception):
+    """Start-up only: the settings cannot work. The process exits with code 2."""

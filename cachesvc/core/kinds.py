@@ -1,0 +1,195 @@
+"""What can be cached: kinds, their namespaces, fields and where the origin keeps them.
+
+Kinds are data. The three of the try-on service are built in; the config file
+changes their limits or adds others (`config.py` builds those).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from cachesvc.core.errors import ConfigError, InvalidRequest, PreconditionFailed
+from cachesvc.core.keys import EntryKey, checked_id, is_id
+
+DEFAULT_TTL_S = 24 * 3600.0
+
+
+class Encoding(Enum):
+    """How the origin stores one field."""
+
+    PNG = "png"
+    PICKLE = "pickle"
+
+
+class Subject(Enum):
+    """Whose id an entry has, which is what `Invalidate` follows."""
+
+    USER = "user"
+    CLOTHING = "clothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One member of an entry and the object it is read from.
+
+    `template` may use `{owner}`, `{id}`, `{part}` (the namespace's folder) and
+    `{version}` (the kind's).
+    """
+
+    name: str
+    encoding: Encoding
+    template: str
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """One L2 directory and LRU list; `part` is its folder at the origin."""
+
+    name: str
+    part: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is the same for all entries of a kind.
+
+    `max_entries` is per namespace of L1. `max_bytes` bounds one namespace of L1;
+    0 means only L1's total does. `version` belongs to the model that made the
+    tensors: a request that names another one is refused.
+
+    Raises:
+        ConfigError: if a name, template or limit cannot work.
+    """
+
+    name: str
+    namespaces: tuple[Namespace, ...]
+    fields: tuple[Field, ...]
+    subject: Subject
+    max_entries: int
+    private: bool = False
+    max_bytes: int = 0
+    ttl_s: float = DEFAULT_TTL_S
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        for name in (self.name, *(n.name for n in self.namespaces), *(f.name for f in self.fields)):
+            if not is_id(name):
+                raise ConfigError(f"kind {self.name!r}: {name!r} is not a valid name")
+        if not self.fields or not self.namespaces:
+            raise ConfigError(f"kind {self.name!r} needs at least one field and one namespace")
+        if len({f.name for f in self.fields}) != len(self.fields):
+            raise ConfigError(f"kind {self.name!r}: field names must differ")
+        if self.max_entries < 1 or self.max_bytes < 0 or self.ttl_s <= 0:
+            raise ConfigError(f"kind {self.name!r}: max_entries and ttl must be positive")
+        if self.version and not is_id(self.version):
+            raise ConfigError(f"kind {self.name!r}: version is not a valid name")
+        for field in self.fields:
+            try:
+                key = field.template.format(owner="o", id="i", part="p", version="v")
+            except (KeyError, IndexError, ValueError) as exc:
+                raise ConfigError(f"kind {self.name!r}, field {field.name!r}: bad template") from exc
+            if not key or key.startswith("/") or ".." in key.split("/"):
+                raise ConfigError(f"kind {self.name!r}, field {field.name!r}: bad template")
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        return tuple(field.name for field in self.fields)
+
+    def object_key(self, field: Field, key: EntryKey, owner: str) -> str:
+        """Return where the origin keeps `field` of `key`. All ids are checked before."""
+        part = next(n.part for n in self.namespaces if n.name == key.namespace)
+        return field.template.format(owner=owner, id=key.id, part=part, version=self.version)
+
+    def check_version(self, asked: str) -> None:
+        """Raise PreconditionFailed, reason KIND_VERSION_MISMATCH, if `asked` is another model's."""
+        if asked and asked != self.version:
+            raise PreconditionFailed(
+                f"this daemon holds {self.name} version {self.version!r}, not {asked!r}",
+                reason="KIND_VERSION_MISMATCH",
+            )
+
+
+class Kinds:
+    """Every kind this daemon knows, by namespace.
+
+    Raises:
+        ConfigError: if two kinds share a name or a namespace.
+    """
+
+    def __init__(self, kinds: tuple[Kind, ...]) -> None:
+        self.all = kinds
+        self.by_name = {kind.name: kind for kind in kinds}
+        self._by_namespace = {n.name: kind for kind in kinds for n in kind.namespaces}
+        if len(self.by_name) != len(kinds):
+            raise ConfigError("two kinds share a name")
+        if len(self._by_namespace) != sum(len(kind.namespaces) for kind in kinds):
+            raise ConfigError("two kinds share a namespace")
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        return tuple(self._by_namespace)
+
+    def of(self, namespace: str) -> Kind:
+        """Return the kind of `namespace`, or raise InvalidRequest, reason UNKNOWN_NAMESPACE."""
+        kind = self._by_namespace.get(namespace)
+        if kind is None:
+            checked_id(namespace, "namespace")
+            raise InvalidRequest(
+                f"unknown namespace; this daemon has {', '.join(self._by_namespace)}",
+                reason="UNKNOWN_NAMESPACE",
+            )
+        return kind
+
+    def namespaces_of(self, subject: Subject) -> tuple[str, ...]:
+        """Return the namespaces whose ids are users or clothes."""
+        return tuple(name for name, kind in self._by_namespace.items() if kind.subject is subject)
+
+
+_PREFIX = "users/{owner}/vton-cache"
+_TEXT_FIELDS = (
+    "prompt_embeds",
+    "negative_prompt_embeds",
+    "pooled_prompt_embeds",
+    "negative_pooled_prompt_embeds",
+    "prompt_embeds_c",
+)
+
+HUMAN = Kind(
+    name="human",
+    namespaces=(
+        Namespace("human_upper_body", "upper"),
+        Namespace("human_lower_body", "lower"),
+        Namespace("human_dresses", "dresses"),
+    ),
+    fields=(
+        Field("human_img", Encoding.PNG, _PREFIX + "/{part}/human_img.png"),
+        Field("mask", Encoding.PNG, _PREFIX + "/{part}/mask.png"),
+        Field("mask_gray", Encoding.PNG, _PREFIX + "/{part}/mask_gray.png"),
+        Field("pose_tensor", Encoding.PICKLE, _PREFIX + "/{part}/pose_tensor.pkl"),
+    ),
+    subject=Subject.USER,
+    max_entries=10,
+    private=True,
+)
+GARMENT = Kind(
+    name="garment",
+    namespaces=(Namespace("garment"),),
+    fields=(
+        Field("garm_img", Encoding.PNG, _PREFIX + "/garments/{id}_img.png"),
+        Field("garm_tensor", Encoding.PICKLE, _PREFIX + "/garments/{id}_tensor.pkl"),
+    ),
+    subject=Subject.CLOTHING,
+    max_entries=100,
+)
+TEXT = Kind(
+    name="text",
+    namespaces=(Namespace("text"),),
+    fields=tuple(
+        Field(name, Encoding.PICKLE, _PREFIX + "/text/{id}_" + name + ".pkl")
+        for name in _TEXT_FIELDS
+    ),
+    subject=Subject.CLOTHING,
+    max_entries=100,
+)
+BUILT_IN = (HUMAN, GARMENT, TEXT)

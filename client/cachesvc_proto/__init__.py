@@ -1,0 +1,1 @@
+"""The wire contract of cachesvc, generated from `proto/cachesvc/v1/cache.proto`."""
