@@ -12,15 +12,19 @@ class CacheError(Exception):
     """Base of everything a caller may be told.
 
     `message` says what happened and what to do; it never holds a file path.
-    `reason` is stable: clients and dashboards match on it.
+    `reason` is stable: clients and dashboards match on it. `object_keys` names the
+    origin's objects it is about.
     """
 
     default_reason = "INTERNAL"
 
-    def __init__(self, message: str, *, reason: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, reason: str | None = None, object_keys: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason or self.default_reason
+        self.object_keys = object_keys
 
 
 class InvalidRequest(CacheError):
@@ -39,12 +43,6 @@ class NoSuchObject(CacheError):
     """The origin said so: it has no such object, or only one older than was asked for."""
 
     default_reason = "NO_SUCH_OBJECT"
-
-    def __init__(
-        self, message: str, *, reason: str | None = None, object_keys: tuple[str, ...] = ()
-    ) -> None:
-        super().__init__(message, reason=reason)
-        self.object_keys = object_keys
 
 
 class Overloaded(CacheError):

@@ -73,7 +73,9 @@ class Kind:
     version: str = ""
 
     def __post_init__(self) -> None:
-        for name in (self.name, *(n.name for n in self.namespaces), *(f.name for f in self.fields)):
+        names = [namespace.name for namespace in self.namespaces]
+        names += [field.name for field in self.fields]
+        for name in (self.name, *names):
             if not is_id(name):
                 raise ConfigError(f"kind {self.name!r}: {name!r} is not a valid name")
         if not self.fields or not self.namespaces:
@@ -88,7 +90,9 @@ class Kind:
             try:
                 key = field.template.format(owner="o", id="i", part="p", version="v")
             except (KeyError, IndexError, ValueError) as exc:
-                raise ConfigError(f"kind {self.name!r}, field {field.name!r}: bad template") from exc
+                raise ConfigError(
+                    f"kind {self.name!r}, field {field.name!r}: bad template"
+                ) from exc
             if not key or key.startswith("/") or ".." in key.split("/"):
                 raise ConfigError(f"kind {self.name!r}, field {field.name!r}: bad template")
 

@@ -1,0 +1,263 @@
+"""Wires one daemon: starts its parts in order, and stops them in reverse.
+
+lock L2's root and the runtime directory -> empty L1 -> open the catalog
+-> origin -> gRPC and HTTP -> ready
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import os
+import resource
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from cachesvc import __version__
+from cachesvc.codec import members
+from cachesvc.config import OriginSettings, Settings
+from cachesvc.core.clock import NS_PER_S, Clock
+from cachesvc.core.entry import GenerationSource, Row
+from cachesvc.core.errors import ConfigError, NotDurable
+from cachesvc.core.kinds import Kinds
+from cachesvc.core.lru import NamespaceLimits, Removal
+from cachesvc.edge.calls import Calls
+from cachesvc.edge.http import HttpServer
+from cachesvc.edge.server import GrpcServer
+from cachesvc.edge.service import CacheService
+from cachesvc.edge.statistics import Statistics
+from cachesvc.engine.cache import Cache
+from cachesvc.engine.state import Limits, State
+from cachesvc.metrics import Metrics
+from cachesvc.origin.directory import DirectoryOrigin
+from cachesvc.origin.s3 import S3Origin, S3Settings
+from cachesvc.tiers import files
+from cachesvc.tiers.catalog import Catalog
+from cachesvc.tiers.disk import DiskTier
+from cachesvc.tiers.disk_files import DiskFiles
+from cachesvc.tiers.memory import MemoryEntry, MemoryTier
+
+log = structlog.get_logger()
+# Decoding is most of a miss: all cores, but a hit must still find one.
+WORKER_THREADS = max(2, os.cpu_count() or 2)
+EVICTIONS = (Removal.ENTRIES_LIMIT, Removal.BYTES_LIMIT, Removal.DISK_SPACE)
+
+
+class Daemon:
+    """One daemon's parts. `start` may raise ConfigError; `stop` may be called after it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.grpc_port = 0
+        self.http_port = 0
+        self._clock = Clock()
+        self._metrics = Metrics(__version__)
+        self._problems = {"daemon": "starting"}
+        self._stack = contextlib.AsyncExitStack()
+        self._litter_sweep: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Serve. When this returns, Gets are answered; nothing was scanned."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _start(self) -> None:
+        settings, stack = self.settings, self._stack
+        kinds = settings.build_kinds()
+        gid = _gid(settings.group)
+        self._lock_runtime_directory(gid)
+        disk = self._open_disk(kinds)
+        stack.callback(disk.close)
+        memory = self._open_memory(kinds, gid)
+        stack.callback(memory.close)
+        origin = _make_origin(settings.origin, settings.limits.max_entry_bytes)
+        await origin.start()
+        stack.push_async_callback(origin.close)
+        workers = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="worker")
+        stack.callback(workers.shutdown)
+        state = State(
+            kinds=kinds,
+            clock=self._clock,
+            memory=memory,
+            disk=disk,
+            metrics=self._metrics,
+            limits=_limits(settings),
+            generations=GenerationSource(disk.last_generation),
+            workers=workers,
+        )
+        cache = Cache(state, origin, members)
+        statistics = Statistics(cache, memory, disk, self._metrics, __version__)
+        self._metrics.read_gauges_from(statistics.gauges)
+        cache.start()
+        stack.push_async_callback(cache.drain, settings.grpc.drain_s)
+        self._start_litter_sweep(disk, state)
+        stack.push_async_callback(self._end_litter_sweep)
+        await self._start_edges(CacheService(cache, statistics), gid)
+
+    def _lock_runtime_directory(self, gid: int | None) -> None:
+        path = self.settings.runtime_dir
+        fd = files.open_directory(path, mode=0o750, gid=gid)
+        self._stack.callback(os.close, fd)
+        files.lock_directory(fd, path)
+
+    def _open_disk(self, kinds: Kinds) -> DiskTier:
+        settings, metrics = self.settings.l2, self._metrics
+        disk_files = DiskFiles(settings.root, kinds.namespaces)
+        os.close(files.open_directory(self.settings.state_dir, mode=0o700))
+
+        def on_removal(row: Row, cause: Removal) -> None:
+            metrics.disk_removals.inc(cause.value)
+            if cause in EVICTIONS:
+                metrics.eviction_age_seconds.observe(self._age_s(row.meta.confirmed_ns), "disk")
+
+        def on_reset() -> None:
+            metrics.catalog_resets.inc()
+            log.error("catalog_damaged", action="set aside; L2 starts empty")
+
+        catalog = Catalog(self.settings.state_dir, on_reset=on_reset)
+        return DiskTier(disk_files, catalog, settings.watermarks(), on_removal=on_removal)
+
+    def _open_memory(self, kinds: Kinds, gid: int | None) -> MemoryTier:
+        metrics = self._metrics
+
+        def on_removal(entry: MemoryEntry, cause: Removal) -> None:
+            metrics.memory_removals.inc(cause.value)
+            if cause in EVICTIONS:
+                age_s = self._age_s(entry.meta.confirmed_ns)
+                metrics.eviction_age_seconds.observe(age_s, "memory")
+
+        limits = {
+            namespace: NamespaceLimits(
+                kinds.of(namespace).max_entries, kinds.of(namespace).max_bytes
+            )
+            for namespace in kinds.namespaces
+        }
+        return MemoryTier(
+            self.settings.runtime_dir / "l1",
+            limits,
+            self.settings.l1.max_bytes,
+            on_removal=on_removal,
+            gid=gid,
+            allow_heap=self.settings.l1.allow_heap,
+        )
+
+    def _age_s(self, confirmed_ns: int) -> float:
+        return max(0, self._clock.read().steady_ns - confirmed_ns) / NS_PER_S
+
+    async def _start_edges(self, service: CacheService, gid: int | None) -> None:
+        settings = self.settings
+        http = HttpServer(self._metrics, lambda: self._problems)
+        self._stack.push_async_callback(http.close)
+        if settings.http.listen:
+            self.http_port = await http.start(settings.http.listen)
+        grpc_server = GrpcServer(settings.grpc, service, Calls(settings.grpc.default_deadline_s))
+        grpc_server.bind_socket(settings.socket_path, gid)
+        if settings.grpc.listen:
+            self.grpc_port = grpc_server.bind_tcp(settings.grpc.listen)
+        await grpc_server.start()
+        self._stack.push_async_callback(grpc_server.drain, settings.grpc.drain_s)
+        await grpc_server.set_ready(ready=True)
+        self._problems = {}
+        log.info(
+            "serving",
+            version=__version__,
+            socket=str(settings.socket_path),
+            grpc_port=self.grpc_port,
+            http_port=self.http_port,
+        )
+
+    def _start_litter_sweep(self, disk: DiskTier, state: State) -> None:
+        """Remove what a crash left, behind the first answers."""
+        before = state.generations.next(self._clock.read().wall_ns)
+
+        async def sweep() -> None:
+            foreign = 0
+            for namespace in state.kinds.namespaces:
+                try:
+                    report = await disk.sweep_litter(namespace, before)
+                except (OSError, NotDurable) as exc:
+                    log.warning("litter_sweep_failed", namespace=namespace, error=str(exc))
+                    continue
+                foreign += report.foreign_names
+                self._metrics.foreign_names.set(foreign)
+                if report.removed_files:
+                    log.info("litter_removed", namespace=namespace, files=report.removed_files)
+
+        self._litter_sweep = asyncio.create_task(sweep(), name="litter-sweep")
+
+    async def _end_litter_sweep(self) -> None:
+        if self._litter_sweep is not None:
+            self._litter_sweep.cancel()
+            await asyncio.gather(self._litter_sweep, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """Drain: not ready, refuse new calls, let the rest finish, flush, close."""
+        self._problems = {"daemon": "shutting down"}
+        log.info("draining")
+        await self._stack.aclose()
+        log.info("stopped")
+
+
+async def serve(settings: Settings) -> None:
+    """Run a daemon until SIGTERM or SIGINT. Raises ConfigError."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold people's photos
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    daemon = Daemon(settings)
+    await daemon.start()
+    await ended.wait()
+    await daemon.stop()
+
+
+def _make_origin(settings: OriginSettings, max_object_bytes: int) -> Any:
+    if settings.kind == "directory":
+        assert settings.path is not None
+        return DirectoryOrigin(
+            Path(settings.path),
+            added_latency_s=settings.added_latency_ms / 1000,
+            max_object_bytes=max_object_bytes,
+        )
+    return S3Origin(
+        S3Settings(
+            bucket=settings.bucket,
+            region=settings.region,
+            endpoint_url=settings.endpoint_url,
+            deadline_s=settings.deadline_s,
+            max_concurrent_reads=settings.max_concurrent_reads,
+            max_object_bytes=max_object_bytes,
+        )
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    limits = settings.limits
+    return Limits(
+        max_entry_bytes=limits.max_entry_bytes,
+        max_flights=limits.max_flights,
+        max_concurrent_fills=limits.max_concurrent_fills,
+        max_concurrent_warmups=limits.max_concurrent_warmups,
+        max_warm_keys=limits.max_warm_keys,
+        max_pending_bytes=settings.l2.max_pending_bytes,
+        fill_deadline_s=settings.origin.deadline_s,
+        origin_after_grace_ns=int(settings.origin.origin_after_grace_s * NS_PER_S),
+    )
+
+
+def _gid(group: str) -> int | None:
+    if not group:
+        return None
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError as exc:
+        raise ConfigError(f"group (CACHESVC_GROUP): no group named {group!r} on this host") from exc

@@ -1,0 +1,45 @@
+"""How does an entry's member at the origin become a tensor, and a tensor a member?
+
+This module is what the engine is handed: `decode_member`, `build_blob`,
+`check_blob` and `encode_members`.
+"""
+
+from __future__ import annotations
+
+from cachesvc.codec.blob import build_blob, check_blob
+from cachesvc.codec.images import decode_png, encode_png
+from cachesvc.codec.pickle_writer import encode_pickle
+from cachesvc.codec.pickles import decode_pickle
+from cachesvc.core.kinds import Encoding, Field, Kind
+from cachesvc.core.tensors import Buffer, Tensor
+
+__all__ = ["build_blob", "check_blob", "decode_member", "encode_members"]
+
+_DECODERS = {Encoding.PNG: decode_png, Encoding.PICKLE: decode_pickle}
+_ENCODERS = {Encoding.PNG: encode_png, Encoding.PICKLE: encode_pickle}
+
+
+def decode_member(field: Field, data: bytes) -> Tensor:
+    """Return what the origin's object `data` holds; it may share memory with `data`.
+
+    Raises:
+        OriginDataCorrupt: reason PICKLE_REFUSED or IMAGE_REFUSED. Nothing was executed.
+    """
+    return _DECODERS[field.encoding](data)
+
+
+def encode_members(kind: Kind, blob: Buffer) -> dict[str, bytes]:
+    """Return each field's object as the original wrote it: a PNG, or a pickle for V2.
+
+    Raises:
+        InvalidRequest: if `blob` is not an entry of `kind`, or a tensor is too large.
+    """
+    layout = check_blob(kind, blob)
+    view = memoryview(blob).cast("B")
+    members = {}
+    for field in kind.fields:
+        found = layout.fields[field.name]
+        pixels_or_words = view[found.offset : found.offset + found.size_bytes]
+        tensor = Tensor(found.dtype, found.shape, pixels_or_words, found.mode)
+        members[field.name] = _ENCODERS[field.encoding](tensor)
+    return members

@@ -1,0 +1,131 @@
+"""How is a tensor written so that `pickle.load`, with torch installed, reads it?
+
+The stream is what `pickle.dumps(tensor)` writes, without its memo and with a fixed
+storage key where torch puts a memory address, so that equal tensors are equal
+bytes. The storage inside is torch's legacy file form (`torch_legacy.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+
+from cachesvc.codec.torch_legacy import MAGIC_NUMBER, PROTOCOL_VERSION
+from cachesvc.codec.torch_views import MAX_TENSOR_BYTES, STORAGE_NAMES
+from cachesvc.core.errors import InvalidRequest
+from cachesvc.core.tensors import Tensor
+
+_PROTO_2 = b"\x80\x02"
+_PROTO_4 = b"\x80\x04"
+_MARK, _TUPLE, _REDUCE, _STOP = b"(", b"t", b"R", b"."
+_TRUE, _FALSE, _NONE = b"\x88", b"\x89", b"N"
+_STORAGE_KEY = "0"
+
+
+def encode_pickle(tensor: Tensor) -> bytes:
+    """Return the stream (protocol 4), the same bytes for the same tensor.
+
+    Raises:
+        InvalidRequest: reason TENSOR_TOO_LARGE, if `decode_pickle` would refuse it.
+    """
+    if tensor.size_bytes > MAX_TENSOR_BYTES:
+        raise InvalidRequest(
+            f"a tensor is larger than {MAX_TENSOR_BYTES} bytes", reason="TENSOR_TOO_LARGE"
+        )
+    payload_head = _payload_head(tensor)
+    head = b"".join(
+        (
+            _PROTO_4,
+            _stack_global("torch._utils", "_rebuild_tensor_v2"),
+            _MARK,
+            _stack_global("torch.storage", "_load_from_bytes"),
+            b"B" + struct.pack("<I", len(payload_head) + tensor.size_bytes),
+        )
+    )
+    tail = b"".join(
+        (
+            b"\x85",  # TUPLE1: the payload
+            _REDUCE,
+            _number(0),
+            _numbers(tensor.shape),
+            _numbers(_strides(tensor.shape)),
+            _FALSE,
+            _stack_global("collections", "OrderedDict"),
+            b")",
+            _REDUCE,
+            _TUPLE,
+            _REDUCE,
+            _STOP,
+        )
+    )
+    return b"".join((head, payload_head, tensor.data, tail))
+
+
+def _payload_head(tensor: Tensor) -> bytes:
+    """Return the storage's streams and its count; the elements follow."""
+    count = math.prod(tensor.shape)
+    storage_id = b"".join(
+        (
+            _MARK,
+            _text("storage"),
+            b"ctorch\n" + STORAGE_NAMES[tensor.dtype].encode() + b"\n",
+            _text(_STORAGE_KEY),
+            _text("cpu"),
+            _number(count),
+            _NONE,
+            _TUPLE,
+        )
+    )
+    type_sizes = _dict(("short", _number(2)), ("int", _number(4)), ("long", _number(4)))
+    facts = _dict(
+        ("protocol_version", _number(PROTOCOL_VERSION)),
+        ("little_endian", _TRUE),
+        ("type_sizes", type_sizes),
+    )
+    streams = (
+        _number(MAGIC_NUMBER),
+        _number(PROTOCOL_VERSION),
+        facts,
+        storage_id + b"Q",
+        b"]" + _text(_STORAGE_KEY) + b"a",
+    )
+    return b"".join(_PROTO_2 + stream + _STOP for stream in streams) + struct.pack("<q", count)
+
+
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
+
+
+def _number(value: int) -> bytes:
+    if 0 <= value < 2**8:
+        return b"K" + bytes((value,))
+    if 0 <= value < 2**16:
+        return b"M" + struct.pack("<H", value)
+    if 0 <= value < 2**31:
+        return b"J" + struct.pack("<i", value)
+    size_bytes = value.bit_length() // 8 + 1
+    return b"\x8a" + bytes((size_bytes,)) + value.to_bytes(size_bytes, "little", signed=True)
+
+
+def _numbers(values: tuple[int, ...]) -> bytes:
+    return _MARK + b"".join(map(_number, values)) + _TUPLE
+
+
+def _text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode("ascii")
+
+
+def _short_text(value: str) -> bytes:
+    return b"\x8c" + bytes((len(value),)) + value.encode("ascii")
+
+
+def _stack_global(module: str, name: str) -> bytes:
+    return _short_text(module) + _short_text(name) + b"\x93"
+
+
+def _dict(*items: tuple[str, bytes]) -> bytes:
+    return b"}" + _MARK + b"".join(_text(key) + value for key, value in items) + b"u"

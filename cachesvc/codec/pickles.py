@@ -1,0 +1,96 @@
+"""Which tensor is in a `.pkl` object, and how is one written for V2 to read?
+
+The objects are raw `pickle.dumps(tensor.cpu())` streams of any protocol, or files
+of `torch.save` in its zip or its legacy form. Reading executes nothing: the
+opcodes are `opcodes.py`'s, the names those of `torch_views.py`, and a raw stream
+may also name the two functions that carry its storage's bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cachesvc.codec.opcodes import Dialect, Function, Value, run
+from cachesvc.codec.refusal import pickle_refused
+from cachesvc.codec.torch_legacy import MAGIC_NUMBER, read_storage, read_tensor_file
+from cachesvc.codec.torch_views import (
+    MAX_TENSOR_BYTES,
+    TENSOR_FUNCTIONS,
+    Storage,
+    View,
+    gather,
+)
+from cachesvc.codec.torch_zip import SIGNATURE, read_zip
+from cachesvc.core.tensors import Tensor
+
+# Protocols 1 and 2 write a byte above 0x7F as two; the rest is the stream's own.
+MAX_OBJECT_BYTES = 2 * MAX_TENSOR_BYTES + 64 * 1024
+
+
+def decode_pickle(data: bytes) -> Tensor:
+    """Return the tensor, contiguous and little-endian; it may share memory with `data`.
+
+    Raises:
+        OriginDataCorrupt: reason PICKLE_REFUSED, if `data` is damaged, too large, or
+            anything else than one plain tensor.
+    """
+    if len(data) > MAX_OBJECT_BYTES:
+        raise pickle_refused(f"it is larger than {MAX_OBJECT_BYTES} bytes")
+    return gather(_read(memoryview(data)))
+
+
+def _read(data: memoryview) -> View:
+    if data[:4] == SIGNATURE:
+        return read_zip(data)
+    value, end = run(data, 0, _RawStream().dialect())
+    if value == MAGIC_NUMBER:
+        return read_tensor_file(data, end)
+    if not isinstance(value, View):
+        raise pickle_refused("it is not one tensor")
+    if end != len(data):
+        raise pickle_refused("it has bytes behind the tensor")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Latin1:
+    """Bytes in the text form of protocols 0 to 2; made into bytes once, when they are read."""
+
+    text: str
+
+
+@dataclass(slots=True)
+class _RawStream:
+    """The functions that carry the storage of one raw stream.
+
+    Only one storage: a stream that remembers a large text and reads it again and
+    again would multiply it.
+    """
+
+    has_storage: bool = False
+
+    def dialect(self) -> Dialect:
+        return Dialect(
+            {
+                **TENSOR_FUNCTIONS,
+                ("torch.storage", "_load_from_bytes"): Function(self._load_from_bytes),
+                ("_codecs", "encode"): Function(_encode),
+            }
+        )
+
+    def _load_from_bytes(self, arguments: tuple[Value, ...]) -> Storage:
+        if len(arguments) != 1 or self.has_storage:
+            raise pickle_refused("it has more than one storage")
+        self.has_storage = True
+        payload = arguments[0]
+        if isinstance(payload, _Latin1):
+            payload = memoryview(payload.text.encode("latin-1"))
+        if not isinstance(payload, memoryview):
+            raise pickle_refused("its storage is not bytes")
+        return read_storage(payload)
+
+
+def _encode(arguments: tuple[Value, ...]) -> _Latin1:
+    if len(arguments) != 2 or arguments[1] != "latin1" or not isinstance(arguments[0], str):
+        raise pickle_refused("it encodes text in another way than bytes need")
+    return _Latin1(arguments[0])

@@ -1,0 +1,208 @@
+"""What may a torch pickle build, and which elements of its storage is that?
+
+A tensor is a view: offset, sizes and strides, in elements, over one storage. All
+of them come from outside, so a view is checked before a byte is read: it lies
+inside its storage and is not larger than it (a stride of 0 turns 2 bytes into
+gigabytes).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from cachesvc.codec.opcodes import Function, Value
+from cachesvc.codec.refusal import pickle_refused
+from cachesvc.core.tensors import DTYPE_SIZE_BYTES, Tensor
+
+# The largest real one has 4.7 MB; a float32 video latent has about 100 MB.
+MAX_TENSOR_BYTES = 256 * 1024 * 1024
+# Real ones have 4. Every reader, numpy included, takes more.
+MAX_DIMENSIONS = 16
+
+_STORAGE_KEY = re.compile(r"[0-9]{1,20}")
+_STORAGE_DTYPES = {
+    "BoolStorage": "BOOL",
+    "ByteStorage": "U8",
+    "CharStorage": "I8",
+    "ShortStorage": "I16",
+    "IntStorage": "I32",
+    "LongStorage": "I64",
+    "HalfStorage": "F16",
+    "BFloat16Storage": "BF16",
+    "FloatStorage": "F32",
+    "DoubleStorage": "F64",
+}
+STORAGE_NAMES = {dtype: name for name, dtype in _STORAGE_DTYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class StorageClass:
+    """What `torch.HalfStorage` and its siblings stand for."""
+
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """`count` elements of one dtype. `data` is None until the container's part was found."""
+
+    dtype: str
+    count: int
+    key: str
+    data: memoryview | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        return self.count * DTYPE_SIZE_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A tensor before its bytes are gathered; offset and strides in elements, checked."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _NoHooks:
+    """An empty OrderedDict. Not a dict, so that no opcode can put a hook into it."""
+
+
+STORAGE_CLASSES: Mapping[tuple[str, str], Value] = {
+    ("torch", name): StorageClass(dtype) for name, dtype in _STORAGE_DTYPES.items()
+}
+
+
+def parse_storage_id(parts: tuple[Value, ...]) -> Storage:
+    """Return the storage that `("storage", class, key, location, count)` names.
+
+    Where it lived (`cpu`, `cuda:0`) is nothing to us: its bytes are in the object.
+    """
+    assert len(parts) == 5
+    word, storage_class, key, location, count = parts
+    if word != "storage" or not isinstance(storage_class, StorageClass):
+        raise pickle_refused("a persistent id is not that of a storage")
+    if not (isinstance(key, str) and _STORAGE_KEY.fullmatch(key) and isinstance(location, str)):
+        raise pickle_refused("a storage's key or location is not one")
+    checked = _checked_number(count, "a storage's count")
+    if checked * DTYPE_SIZE_BYTES[storage_class.dtype] > MAX_TENSOR_BYTES:
+        raise pickle_refused(f"a storage is larger than {MAX_TENSOR_BYTES} bytes")
+    return Storage(storage_class.dtype, checked, key)
+
+
+def gather(view: View) -> Tensor:
+    """Return the tensor, contiguous; a view into the object's own bytes if it was so there."""
+    storage = view.storage
+    assert storage.data is not None
+    assert len(storage.data) == storage.size_bytes
+    item_bytes = DTYPE_SIZE_BYTES[storage.dtype]
+    count = math.prod(view.shape)
+    if _is_contiguous(view):
+        start = view.offset * item_bytes if count else 0
+        return Tensor(storage.dtype, view.shape, storage.data[start : start + count * item_bytes])
+    # Moved as plain words of the same width: numpy knows no bfloat16, and no value changes.
+    words = np.frombuffer(storage.data, np.dtype(f"<u{item_bytes}"))[view.offset :]
+    # The stride of a dimension of 1 is never used, and may be any number.
+    strides = (0 if n == 1 else s for n, s in zip(view.shape, view.strides, strict=True))
+    strided = np.lib.stride_tricks.as_strided(
+        words, view.shape, tuple(s * item_bytes for s in strides), writeable=False
+    )
+    gathered = np.ascontiguousarray(strided).reshape(-1).view(np.uint8)
+    return Tensor(storage.dtype, view.shape, gathered.data)
+
+
+def _is_contiguous(view: View) -> bool:
+    if 0 in view.shape:
+        return True
+    expected = 1
+    for size, stride in zip(reversed(view.shape), reversed(view.strides), strict=True):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _checked_number(value: Value, what: str) -> int:
+    # `type() is`, because True is an int to isinstance.
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise pickle_refused(f"{what} is not a number from 0 to 2**63 - 1")
+    return value
+
+
+def _checked_numbers(values: Value, what: str) -> tuple[int, ...]:
+    if not isinstance(values, tuple) or len(values) > MAX_DIMENSIONS:
+        raise pickle_refused(f"{what} are not a tuple of at most {MAX_DIMENSIONS}")
+    return tuple(_checked_number(value, f"one of {what}") for value in values)
+
+
+def _check_inside(view: View) -> None:
+    storage, shape = view.storage, view.shape
+    if len(view.strides) != len(shape):
+        raise pickle_refused("a tensor has not one stride per dimension")
+    # An empty tensor's other dimensions count too: (0, 2**40) would overflow readers.
+    if math.prod(max(size, 1) for size in shape) * DTYPE_SIZE_BYTES[storage.dtype] > (
+        MAX_TENSOR_BYTES
+    ):
+        raise pickle_refused(f"a tensor is larger than {MAX_TENSOR_BYTES} bytes")
+    count = math.prod(shape)
+    if count > storage.count:
+        raise pickle_refused("a tensor is larger than its storage")
+    last = view.offset
+    if count:
+        last += sum((n - 1) * stride for n, stride in zip(shape, view.strides, strict=True))
+    if last + bool(count) > storage.count:
+        raise pickle_refused("a tensor reaches outside of its storage")
+
+
+def _rebuild_tensor(arguments: tuple[Value, ...]) -> View:
+    if len(arguments) != 6:
+        # A seventh holds a conjugate or negative bit, which change the values.
+        raise pickle_refused("a tensor has the wrong number of parts")
+    storage, offset, shape, strides, requires_grad, hooks = arguments
+    if not isinstance(storage, Storage):
+        raise pickle_refused("a tensor's storage is not one")
+    _check_grad(requires_grad, hooks)
+    view = View(
+        storage,
+        _checked_number(offset, "a tensor's offset"),
+        _checked_numbers(shape, "a tensor's sizes"),
+        _checked_numbers(strides, "a tensor's strides"),
+    )
+    _check_inside(view)
+    return view
+
+
+def _rebuild_parameter(arguments: tuple[Value, ...]) -> View:
+    if len(arguments) != 3:
+        raise pickle_refused("a parameter has the wrong number of parts")
+    view, requires_grad, hooks = arguments
+    if not isinstance(view, View):
+        raise pickle_refused("a parameter's tensor is not one")
+    _check_grad(requires_grad, hooks)
+    return view
+
+
+def _check_grad(requires_grad: Value, hooks: Value) -> None:
+    if not isinstance(requires_grad, bool) or not isinstance(hooks, _NoHooks):
+        raise pickle_refused("a tensor has hooks, or a requires_grad that is not a bool")
+
+
+def _no_hooks(arguments: tuple[Value, ...]) -> _NoHooks:
+    if arguments:
+        raise pickle_refused("an OrderedDict is not empty")
+    return _NoHooks()
+
+
+TENSOR_FUNCTIONS: Mapping[tuple[str, str], Value] = {
+    ("torch._utils", "_rebuild_tensor_v2"): Function(_rebuild_tensor),
+    ("torch._utils", "_rebuild_parameter"): Function(_rebuild_parameter),
+    ("collections", "OrderedDict"): Function(_no_hooks),
+}

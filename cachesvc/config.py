@@ -1,0 +1,275 @@
+"""Settings: one loader, a TOML file under `CACHESVC_*` variables, all problems at once.
+
+Every component is handed its own section. The reference with defaults and units
+is docs/configuration.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from cachesvc.core import kinds
+from cachesvc.core.errors import ConfigError
+from cachesvc.core.kinds import Encoding, Kind, Kinds, Namespace, Subject
+from cachesvc.core.watermarks import Watermarks
+
+ENV_PREFIX = "CACHESVC_"
+GIB = 1 << 30
+MIB = 1 << 20
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class GrpcSettings(Section):
+    """`socket` empty = `{runtime_dir}/cachesvc.sock`; `listen` is empty or loopback host:port."""
+
+    socket: Path | None = None
+    listen: str = ""
+    # Every call ends: one that names no deadline gets this one.
+    default_deadline_s: float = Field(30.0, gt=0)
+    # Rejects floods before they cost memory; a worker has a handful of calls in flight.
+    max_concurrent_streams: int = Field(256, ge=1)
+    max_concurrent_puts: int = Field(16, ge=1)
+    drain_s: float = Field(10.0, ge=0)
+
+    @field_validator("listen")
+    @classmethod
+    def _loopback_only(cls, value: str) -> str:
+        return _loopback(value)
+
+
+class HttpSettings(Section):
+    """`listen` empty = no HTTP."""
+
+    listen: str = "127.0.0.1:8002"
+
+    @field_validator("listen")
+    @classmethod
+    def _loopback_only(cls, value: str) -> str:
+        return _loopback(value)
+
+
+class L1Settings(Section):
+    max_bytes: int = Field(GIB, ge=MIB)
+    allow_heap: bool = False
+
+
+class L2Settings(Section):
+    root: Path = Path("/opt/dlami/nvme/vton-cache")
+    max_bytes: int = Field(50 * GIB, ge=MIB)
+    high_watermark: float = Field(0.95, gt=0, le=1)
+    low_watermark: float = Field(0.80, gt=0, le=1)
+    # Of the filesystem, whoever fills it.
+    free_floor_bytes: int = Field(2 * GIB, ge=0)
+    # Filled entries that wait for the disk; beyond it they stay in L1 only.
+    max_pending_bytes: int = Field(256 * MIB, ge=MIB)
+
+    def watermarks(self) -> Watermarks:
+        return Watermarks(
+            low_bytes=int(self.max_bytes * self.low_watermark),
+            high_bytes=int(self.max_bytes * self.high_watermark),
+            capacity_bytes=self.max_bytes,
+            floor_bytes=self.free_floor_bytes,
+        )
+
+
+class OriginSettings(Section):
+    """`path` is for kind `directory`, the rest of the names for `s3`."""
+
+    kind: Literal["s3", "directory"] = "s3"
+    bucket: str = ""
+    region: str = ""
+    endpoint_url: str = ""
+    path: Path | None = None
+    # Of one whole fill: queueing, all members, decoding.
+    deadline_s: float = Field(20.0, gt=0)
+    max_concurrent_reads: int = Field(48, ge=1)
+    # `directory` only: what each read and write waits first, to feel like S3.
+    added_latency_ms: float = Field(0.0, ge=0)
+    # S3's clock has whole seconds.
+    origin_after_grace_s: float = Field(2.0, ge=0)
+
+
+class LimitSettings(Section):
+    """What one daemon takes on at once."""
+
+    max_entry_bytes: int = Field(64 * MIB, ge=1024)
+    max_flights: int = Field(1024, ge=1)
+    max_concurrent_fills: int = Field(8, ge=1)
+    max_concurrent_warmups: int = Field(8, ge=1)
+    max_warm_keys: int = Field(1000, ge=1)
+
+
+class FieldSettings(Section):
+    name: str
+    encoding: Encoding
+    template: str
+
+
+class NamespaceSettings(Section):
+    name: str
+    part: str = ""
+
+
+class KindSettings(Section):
+    """Changes a built-in kind's limits, or describes a new kind."""
+
+    max_entries: int | None = Field(None, ge=1)
+    max_bytes: int | None = Field(None, ge=0)
+    ttl_hours: float | None = Field(None, gt=0)
+    version: str | None = None
+    private: bool | None = None
+    subject: Subject | None = None
+    namespaces: tuple[NamespaceSettings, ...] | None = None
+    fields_: tuple[FieldSettings, ...] | None = Field(None, alias="fields")
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+    )
+
+    runtime_dir: Path = Path("/dev/shm/cachesvc")  # noqa: S108 the documented place for shared memory
+    state_dir: Path = Path("/var/lib/cachesvc")
+    # Name of the workers' group, which gets the socket and the shared files; empty = ours.
+    group: str = ""
+    ttl_hours: float = Field(24.0, gt=0)
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    grpc: GrpcSettings = GrpcSettings()
+    http: HttpSettings = HttpSettings()
+    l1: L1Settings = L1Settings()
+    l2: L2Settings = L2Settings()
+    origin: OriginSettings = OriginSettings()
+    limits: LimitSettings = LimitSettings()
+    kinds: dict[str, KindSettings] = {}
+
+    @property
+    def socket_path(self) -> Path:
+        return self.grpc.socket or self.runtime_dir / "cachesvc.sock"
+
+    def build_kinds(self) -> Kinds:
+        """Return the built-in kinds with their changes, and the added ones.
+
+        Raises:
+            ConfigError: a kind cannot work.
+        """
+        built_in = {kind.name: kind for kind in kinds.BUILT_IN}
+        names = [*built_in, *(name for name in self.kinds if name not in built_in)]
+        return Kinds(tuple(self._build_kind(name, built_in.get(name)) for name in names))
+
+    def _build_kind(self, name: str, known: Kind | None) -> Kind:
+        given = self.kinds.get(name, KindSettings())
+        values: dict[str, Any] = {
+            "max_entries": given.max_entries,
+            "max_bytes": given.max_bytes,
+            "ttl_s": (given.ttl_hours or self.ttl_hours) * 3600.0,
+            "version": given.version,
+            "private": given.private,
+            "subject": given.subject,
+            "namespaces": _converted(given.namespaces, Namespace),
+            "fields": _converted(given.fields_, kinds.Field),
+        }
+        values = {key: value for key, value in values.items() if value is not None}
+        if known is not None:
+            values = {k: getattr(known, k) for k in _KIND_VALUES} | values
+        missing = [k for k in ("max_entries", "subject", "namespaces", "fields") if k not in values]
+        if missing:
+            raise ConfigError(f"kinds.{name}: a new kind also needs {', '.join(missing)}")
+        return Kind(name=name, **values)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # init_settings holds the TOML file's values (see `load`): variables win over it.
+        return env_settings, init_settings
+
+
+_KIND_VALUES = ("max_entries", "max_bytes", "version", "private", "subject", "namespaces", "fields")
+
+
+def load(config_file: Path | None = None) -> Settings:
+    """Read the file, then the variables over it.
+
+    Raises:
+        ConfigError: names every setting that is wrong, and why.
+    """
+    from_file: dict[str, Any] = {}
+    if config_file is not None:
+        if not config_file.is_file():
+            raise ConfigError(f"{config_file}: no such config file")
+        try:
+            from_file = TomlConfigSettingsSource(Settings, config_file)()
+        except ValueError as exc:
+            raise ConfigError(f"{config_file}: not valid TOML: {exc}") from exc
+    try:
+        settings = Settings(**from_file)
+    except ValidationError as exc:
+        raise ConfigError(_all_problems(exc)) from exc
+    settings.build_kinds()
+    settings.l2.watermarks()
+    _check_origin(settings.origin)
+    return settings
+
+
+def _check_origin(origin: OriginSettings) -> None:
+    if origin.kind == "s3" and not origin.bucket:
+        raise ConfigError(
+            "origin.bucket (CACHESVC_ORIGIN__BUCKET) is missing; or set "
+            "CACHESVC_ORIGIN__KIND=directory and CACHESVC_ORIGIN__PATH to read from a folder"
+        )
+    if origin.kind == "directory" and origin.path is None:
+        raise ConfigError("origin.path (CACHESVC_ORIGIN__PATH) is missing for kind directory")
+
+
+def _all_problems(exc: ValidationError) -> str:
+    lines = []
+    for error in exc.errors():
+        path = [str(part) for part in error["loc"]]
+        variable = ENV_PREFIX + "__".join(path).upper()
+        lines.append(f"{'.'.join(path)} ({variable}): {error['msg']}")
+    return "; ".join(lines)
+
+
+def _converted(given: tuple[Section, ...] | None, to: type[Any]) -> tuple[Any, ...] | None:
+    return None if given is None else tuple(to(**part.model_dump()) for part in given)
+
+
+def split_address(value: str) -> tuple[str, int]:
+    """Return host and port of `host:port` or `[v6]:port`. Raises ValueError."""
+    host, separator, port = value.rpartition(":")
+    if not separator or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError("must be host:port")
+    return host.strip("[]"), int(port)
+
+
+def _loopback(value: str) -> str:
+    if value:
+        host, _ = split_address(value)
+        if host not in ("127.0.0.1", "::1", "localhost"):
+            # Nothing authenticates a caller yet, so nobody else may reach the port.
+            raise ValueError("must be a loopback address: 127.0.0.1, ::1 or localhost")
+    return value

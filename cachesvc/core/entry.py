@@ -1,0 +1,98 @@
+"""What is known of one stored entry, whichever tier holds its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from cachesvc.core import ttl
+from cachesvc.core.clock import NS_PER_S
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.origin import OriginStamp
+
+FORMAT_VERSION = 1
+# What NTP may correct between two runs without making the cache distrust its entries.
+MAX_CLOCK_ERROR_NS = 60 * NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class EntryMeta:
+    """One immutable generation of an entry.
+
+    Times are nanoseconds: `begun_ns` (wall) is when its fill began or its Put's source
+    was read; `origin_ns` (wall) is the oldest Last-Modified of its members, or `as_of`;
+    `confirmed_ns` (steady) is when it was last known to be what the origin holds.
+    `as_of_ns` (wall) is when a Put's source was read, 0 for a fill. `checksum` is
+    xxh3-64 of the whole blob. `explicit_ttl_s` was asked for by a Put.
+    """
+
+    key: EntryKey
+    owner: str
+    generation: int
+    size_bytes: int
+    checksum: int
+    stamps: tuple[OriginStamp, ...]
+    begun_ns: int
+    origin_ns: int
+    confirmed_ns: int
+    base_ttl_s: float
+    explicit_ttl_s: float | None
+    kind_version: str
+    as_of_ns: int = 0
+
+    def expires_ns(self, accesses: int) -> int:
+        """Return the steady time from which it is a miss."""
+        return ttl.expires_ns(
+            confirmed_ns=self.confirmed_ns,
+            base_s=self.base_ttl_s,
+            explicit_s=self.explicit_ttl_s,
+            accesses=accesses,
+            generation=self.generation,
+        )
+
+    def is_servable(self, steady_ns: int, accesses: int) -> bool:
+        """Return whether its time is not over.
+
+        One from the future is not served either: the clock went back since it was
+        written, so its age is unknown.
+        """
+        known_age = self.confirmed_ns <= steady_ns + MAX_CLOCK_ERROR_NS
+        return known_age and steady_ns < self.expires_ns(accesses)
+
+    @property
+    def etag(self) -> str:
+        """Opaque; differs when any member does."""
+        if not self.stamps:
+            return f"put-{self.generation}"
+        parts = "\n".join(f"{stamp.object_key} {stamp.etag}" for stamp in self.stamps)
+        return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
+
+
+def oldest_ns(stamps: tuple[OriginStamp, ...]) -> int:
+    """Return the oldest Last-Modified, in wall nanoseconds."""
+    return int(min(stamp.last_modified_s for stamp in stamps) * NS_PER_S)
+
+
+class GenerationSource:
+    """Hands out numbers that are never used twice, across restarts and a lost catalog.
+
+    They are the wall time in nanoseconds, raised above the last one: a lost catalog
+    cannot take them back, and a clock that steps back cannot repeat them while the
+    catalog remembers.
+    """
+
+    def __init__(self, last: int) -> None:
+        self._last = last
+
+    def next(self, wall_ns: int) -> int:
+        self._last = max(wall_ns, self._last + 1)
+        return self._last
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An entry of L2, as its catalog row says. `last_access_ns` is steady time."""
+
+    meta: EntryMeta
+    accesses: int
+    last_access_ns: int

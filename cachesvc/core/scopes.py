@@ -1,0 +1,106 @@
+"""What an invalidation covers, and which keys are being removed right now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.kinds import Kinds, Subject
+
+
+class ScopeKind(Enum):
+    """The values are stored in the catalog: never rename them."""
+
+    USER = "user"
+    CLOTHING = "clothing"
+    OWNER = "owner"
+    KEY = "key"
+    NAMESPACE = "namespace"
+    EVERYTHING = "everything"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A set of entries. `value` is the id, owner, `namespace/id` or namespace.
+
+    `namespaces` is where the id lives, for USER and CLOTHING.
+    """
+
+    kind: ScopeKind
+    value: str = ""
+    namespaces: tuple[str, ...] = ()
+
+    def covers(self, key: EntryKey, owner: str | None) -> bool:
+        """Return whether an entry of `key`, read from `owner`'s prefix, is meant.
+
+        `owner` None = not known yet: an OWNER scope then covers it, to be safe.
+        """
+        match self.kind:
+            case ScopeKind.USER | ScopeKind.CLOTHING:
+                return key.id == self.value and key.namespace in self.namespaces
+            case ScopeKind.OWNER:
+                return owner is None or owner == self.value
+            case ScopeKind.KEY:
+                return f"{key.namespace}/{key.id}" == self.value
+            case ScopeKind.NAMESPACE:
+                return key.namespace == self.value
+            case ScopeKind.EVERYTHING:
+                return True
+
+    def keys(self) -> tuple[EntryKey, ...] | None:
+        """Return the keys it can cover, or None where they cannot be listed."""
+        match self.kind:
+            case ScopeKind.USER | ScopeKind.CLOTHING:
+                return tuple(EntryKey(name, self.value) for name in self.namespaces)
+            case ScopeKind.KEY:
+                namespace, _, entry_id = self.value.partition("/")
+                return (EntryKey(namespace, entry_id),)
+            case _:
+                return None
+
+
+def key_scope(key: EntryKey) -> Scope:
+    return Scope(ScopeKind.KEY, f"{key.namespace}/{key.id}")
+
+
+def subject_scope(subject: Subject, entry_id: str, kinds: Kinds) -> Scope:
+    """Return the scope of one person, or of one garment and its text."""
+    kind = ScopeKind.USER if subject is Subject.USER else ScopeKind.CLOTHING
+    return Scope(kind, entry_id, kinds.namespaces_of(subject))
+
+
+def scopes_of(key: EntryKey, owner: str, kinds: Kinds) -> tuple[Scope, ...]:
+    """Return every scope whose last change concerns `key`."""
+    scopes = [
+        key_scope(key),
+        subject_scope(kinds.of(key.namespace).subject, key.id, kinds),
+        Scope(ScopeKind.NAMESPACE, key.namespace),
+        Scope(ScopeKind.EVERYTHING),
+    ]
+    if owner:
+        scopes.append(Scope(ScopeKind.OWNER, owner))
+    return tuple(scopes)
+
+
+class Tombstones:
+    """Scopes whose removal is not durable yet: L2 is a miss and nothing is committed."""
+
+    def __init__(self) -> None:
+        self._scopes: dict[int, Scope] = {}
+        self._last_id = 0
+
+    def __len__(self) -> int:
+        return len(self._scopes)
+
+    def add(self, scope: Scope) -> int:
+        """Cover `scope`, and return the id to lift it with. Scopes may overlap."""
+        self._last_id += 1
+        self._scopes[self._last_id] = scope
+        return self._last_id
+
+    def lift(self, tombstone: int) -> None:
+        del self._scopes[tombstone]
+
+    def covers(self, key: EntryKey, owner: str | None) -> bool:
+        return any(scope.covers(key, owner) for scope in self._scopes.values())

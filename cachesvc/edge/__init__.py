@@ -1,0 +1,1 @@
+"""Speaks with callers: gRPC and HTTP, on top of the engine."""

@@ -1,0 +1,77 @@
+"""Sends an entry inline without building and serializing a 10 MB message.
+
+An answer is a few header bytes and the blob, joined once. Any client sees the
+ordinary message of `cache.proto`. Protobuf's own way copies the blob three more
+times: 21-40 ms instead of 6-7 ms for 10 MB.
+
+`tensors` starts at a multiple of ALIGNMENT in the message, by means of the field
+`padding`: fp16 on odd addresses could not be used in place by the reader.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cachesvc_proto.v1 import cache_pb2 as pb
+
+ALIGNMENT = 16
+_LENGTH_DELIMITED = 2
+_INFO = pb.Entry.INFO_FIELD_NUMBER
+_TENSORS = pb.Entry.TENSORS_FIELD_NUMBER
+_PADDING = pb.Entry.PADDING_FIELD_NUMBER
+
+
+@dataclass(frozen=True, slots=True)
+class InlineEntry:
+    """An `Entry` to send. `data` None = info only. `field_number` is its field in the answer."""
+
+    field_number: int
+    info: pb.EntryInfo
+    data: memoryview | None
+
+
+def serialize_entries(entries: tuple[InlineEntry, ...]) -> bytes:
+    """Return the answer's wire form: one length-delimited `Entry` for each element."""
+    parts: list[bytes | memoryview] = []
+    offset = 0
+    for entry in entries:
+        new = _entry_parts(entry, offset)
+        parts += new
+        offset += sum(len(part) for part in new)
+    return b"".join(parts)
+
+
+def _entry_parts(entry: InlineEntry, offset: int) -> list[bytes | memoryview]:
+    """Return the wire parts of one entry whose tag lands at `offset` of the message."""
+    info = _field(_INFO, entry.info.SerializeToString())
+    if entry.data is None:
+        return [_field(entry.field_number, info)]
+    size = entry.data.nbytes
+    head = _tag(_TENSORS) + _varint(size)
+    # One more byte of padding moves the start by one, except once, where a length
+    # needs one more byte: two rounds meet every remainder.
+    for padding in range(2 * ALIGNMENT):
+        filler = _field(_PADDING, bytes(padding))
+        body_size = len(info) + len(filler) + len(head) + size
+        prefix = _tag(entry.field_number) + _varint(body_size)
+        parts = [prefix, info, filler, head]
+        if (offset + sum(map(len, parts))) % ALIGNMENT == 0:
+            return [*parts, entry.data]
+    raise AssertionError("no padding aligns the blob")
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    return _tag(number) + _varint(len(payload)) + payload
+
+
+def _tag(number: int) -> bytes:
+    return _varint(number << 3 | _LENGTH_DELIMITED)
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

@@ -1,0 +1,200 @@
+"""Translates between the contract's messages and the engine's values, checking what comes in."""
+
+from __future__ import annotations
+
+from cachesvc_proto.v1 import cache_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cachesvc.core.clock import NS_PER_S, Now
+from cachesvc.core.entry import FORMAT_VERSION, EntryMeta
+from cachesvc.core.errors import InvalidRequest
+from cachesvc.core.keys import EntryKey, checked_id
+from cachesvc.core.kinds import Kinds, Subject
+from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
+from cachesvc.engine.flights import Served
+from cachesvc.engine.puts import PutHeader
+from cachesvc.engine.reads import ReadRequest
+
+# Namespaces of the built-in kinds that have calls of their own.
+HUMAN_NAMESPACES = {
+    pb.HUMAN_CATEGORY_UPPER_BODY: "human_upper_body",
+    pb.HUMAN_CATEGORY_LOWER_BODY: "human_lower_body",
+    pb.HUMAN_CATEGORY_DRESSES: "human_dresses",
+}
+TIERS: dict[str, pb.Tier] = {
+    "memory": pb.TIER_MEMORY,
+    "disk": pb.TIER_DISK,
+    "origin": pb.TIER_ORIGIN,
+}
+MAX_TTL_S = 366 * 24 * 3600
+
+
+class RequestReader:
+    """Turns requests into the engine's values. All methods raise InvalidRequest."""
+
+    def __init__(self, kinds: Kinds) -> None:
+        self._kinds = kinds
+
+    # ---- Get
+
+    def human(self, request: pb.GetHumanRequest | pb.GetTryOnRequest, version: str) -> ReadRequest:
+        key = EntryKey(human_namespace(request.category), checked_id(request.user_id, "user_id"))
+        return self._read(key, key.id, _origin_after(request), version)
+
+    def clothing(
+        self,
+        namespace: str,
+        request: pb.GetGarmentRequest | pb.GetTextRequest,
+    ) -> ReadRequest:
+        key = EntryKey(namespace, checked_id(request.clothing_id, "clothing_id"))
+        owner = _optional_id(request.owner_id, "owner_id")
+        return self._read(key, owner, _origin_after(request), request.kind_version)
+
+    def try_on(self, request: pb.GetTryOnRequest) -> dict[str, ReadRequest]:
+        """Return the reads of a try-on by the name of their part."""
+        clothing_id = checked_id(request.clothing_id, "clothing_id")
+        owner = checked_id(request.owner_id or request.user_id, "owner_id")
+        garment, text = EntryKey("garment", clothing_id), EntryKey("text", clothing_id)
+        return {
+            "human": self.human(request, request.human_kind_version),
+            "garment": self._read(garment, owner, 0, request.garment_kind_version),
+            "text": self._read(text, owner, 0, request.text_kind_version),
+        }
+
+    def any(self, request: pb.GetRequest) -> ReadRequest:
+        key = self.key(request.key)
+        return self._read(key, self._owner(key, request.owner_id), _origin_after(request), "")
+
+    def warm(self, request: pb.WarmRequest) -> list[ReadRequest]:
+        reads = []
+        if request.user_id:
+            user_id = checked_id(request.user_id, "user_id")
+            for category in request.categories or HUMAN_NAMESPACES:
+                key = EntryKey(human_namespace(category), user_id)
+                reads.append(self._read(key, user_id, 0, ""))
+        for garment in request.garments:
+            clothing_id = checked_id(garment.clothing_id, "clothing_id")
+            owner = checked_id(garment.owner_id or request.user_id, "owner_id")
+            keys = [EntryKey(namespace, clothing_id) for namespace in ("garment", "text")]
+            reads += [self._read(key, owner, 0, "") for key in keys]
+        if not reads:
+            raise InvalidRequest("name a user_id or garments", reason="MISSING_FIELD")
+        return list({read.key: read for read in reads}.values())
+
+    def _read(self, key: EntryKey, owner: str, origin_after_ns: int, version: str) -> ReadRequest:
+        kind = self._kinds.of(key.namespace)
+        kind.check_version(version)
+        return ReadRequest(key, kind, owner, origin_after_ns)
+
+    # ---- the rest
+
+    def key(self, key: pb.EntryKey) -> EntryKey:
+        self._kinds.of(key.namespace)
+        return EntryKey(key.namespace, checked_id(key.id, "id"))
+
+    def put_header(self, header: pb.PutHeader) -> PutHeader:
+        key = self.key(header.key)
+        as_of_ns = header.as_of.ToNanoseconds() if header.HasField("as_of") else None
+        return PutHeader(
+            key=key,
+            kind=self._kinds.of(key.namespace),
+            owner=self._owner(key, header.owner_id),
+            as_of_ns=as_of_ns,
+            ttl_s=_ttl_s(header.ttl) if header.HasField("ttl") else None,
+            persist=header.persist,
+        )
+
+    def scope(self, request: pb.InvalidateRequest) -> Scope:
+        match request.WhichOneof("target"):
+            case "user_id":
+                user_id = checked_id(request.user_id, "user_id")
+                return subject_scope(Subject.USER, user_id, self._kinds)
+            case "clothing_id":
+                clothing_id = checked_id(request.clothing_id, "clothing_id")
+                return subject_scope(Subject.CLOTHING, clothing_id, self._kinds)
+            case "owner_id":
+                return Scope(ScopeKind.OWNER, checked_id(request.owner_id, "owner_id"))
+            case "key":
+                return key_scope(self.key(request.key))
+            case "namespace":
+                self._kinds.of(request.namespace)
+                return Scope(ScopeKind.NAMESPACE, request.namespace)
+            case "everything" if request.everything:
+                return Scope(ScopeKind.EVERYTHING)
+        raise InvalidRequest(
+            "name what to invalidate: user_id, clothing_id, owner_id, key, namespace or everything",
+            reason="MISSING_FIELD",
+        )
+
+    def _owner(self, key: EntryKey, owner_id: str) -> str:
+        """Return whose prefix it is: a person's is their own unless another is named."""
+        if not owner_id and self._kinds.of(key.namespace).subject is Subject.USER:
+            return key.id
+        return _optional_id(owner_id, "owner_id")
+
+
+def human_namespace(category: int) -> str:
+    namespace = HUMAN_NAMESPACES.get(category)
+    if namespace is None:
+        raise InvalidRequest(
+            "category must be UPPER_BODY, LOWER_BODY or DRESSES", reason="MISSING_FIELD"
+        )
+    return namespace
+
+
+def entry_info(served: Served, now: Now) -> pb.EntryInfo:
+    """Return what the answer says of an entry beside its bytes."""
+    return meta_info(served.meta, TIERS[served.tier], served.expires_ns, now)
+
+
+def meta_info(meta: EntryMeta, tier: pb.Tier, expires_ns: int, now: Now) -> pb.EntryInfo:
+    return pb.EntryInfo(
+        key=pb.EntryKey(namespace=meta.key.namespace, id=meta.key.id),
+        size_bytes=meta.size_bytes,
+        tier=tier,
+        etag=meta.etag,
+        generation=meta.generation,
+        filled_at=timestamp(meta.begun_ns),
+        # Steady time means nothing elsewhere: the time left does, counted from now.
+        expires_at=timestamp(now.wall_ns + expires_ns - now.steady_ns),
+        format_version=FORMAT_VERSION,
+        origin_time=timestamp(meta.origin_ns),
+        kind_version=meta.kind_version,
+    )
+
+
+def timestamp(wall_ns: int) -> Timestamp:
+    seconds, nanos = divmod(wall_ns, NS_PER_S)
+    return Timestamp(seconds=seconds, nanos=nanos)
+
+
+def duration(span_ns: int) -> Duration:
+    """Return a span that is not negative."""
+    seconds, nanos = divmod(max(0, span_ns), NS_PER_S)
+    return Duration(seconds=seconds, nanos=nanos)
+
+
+def changed_at_ns(request: pb.InvalidateRequest) -> int | None:
+    return request.changed_at.ToNanoseconds() if request.HasField("changed_at") else None
+
+
+def _origin_after(
+    request: pb.GetHumanRequest
+    | pb.GetGarmentRequest
+    | pb.GetTextRequest
+    | pb.GetTryOnRequest
+    | pb.GetRequest,
+) -> int:
+    return request.origin_after.ToNanoseconds() if request.HasField("origin_after") else 0
+
+
+def _optional_id(value: str, name: str) -> str:
+    return checked_id(value, name) if value else ""
+
+
+def _ttl_s(ttl: Duration) -> float:
+    seconds = ttl.ToNanoseconds() / NS_PER_S
+    if not 0 < seconds <= MAX_TTL_S:
+        raise InvalidRequest("ttl must be more than 0 and at most 366 days", reason="INVALID_TTL")
+    return seconds

@@ -1,0 +1,161 @@
+"""The gRPC server: which methods, which listeners, which limits."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import grpc
+from cachesvc_proto.v1 import cache_pb2 as pb
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from cachesvc.config import GrpcSettings
+from cachesvc.core.errors import ConfigError
+from cachesvc.edge.calls import Calls
+from cachesvc.edge.inline import serialize_entries
+from cachesvc.edge.service import CacheService
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CacheService"].full_name
+# Puts stream chunks of 1 MiB; nothing else a caller sends is large.
+MAX_RECEIVE_BYTES = 2 << 20
+SOCKET_MODE = 0o660
+
+_OPTIONS = (
+    # Two daemons on one port would each get half of the calls, without an error.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_metadata_size", 16 << 10),
+    ("grpc.server_handshake_timeout_ms", 3000),
+    # grpc-js pings every 30 s where it is told to; more often is refused.
+    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+class GrpcServer:
+    """Serves CacheService, health and reflection."""
+
+    def __init__(self, settings: GrpcSettings, service: CacheService, calls: Calls) -> None:
+        self._calls = calls
+        self._health = HealthServicer()
+        self._server = grpc.aio.server(
+            options=(*_OPTIONS, ("grpc.max_concurrent_streams", settings.max_concurrent_streams))
+        )
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE_NAME, _handlers(service, calls)),)
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (
+            SERVICE_NAME,
+            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+            reflection.SERVICE_NAME,
+        )
+        reflection.enable_server_reflection(names, self._server)
+
+    def bind_socket(self, path: Path, gid: int | None) -> None:
+        """Listen on a unix socket that only its owner and group can reach.
+
+        Call it with the runtime directory's lock held: a socket that is there then was
+        left by a daemon that died.
+
+        Raises:
+            ConfigError: something else lies at `path`, or it cannot be bound.
+        """
+        try:
+            if stat.S_ISSOCK(os.lstat(path).st_mode):
+                path.unlink()
+            else:
+                raise ConfigError(f"{path}: not a socket; remove it or set CACHESVC_GRPC__SOCKET")
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        # The socket is born under the umask: closed to everyone else from the first moment.
+        earlier = os.umask(0o117)
+        try:
+            self._server.add_insecure_port(f"unix:{path}")
+        except RuntimeError as exc:
+            raise ConfigError(f"{path}: cannot listen; see CACHESVC_GRPC__SOCKET") from exc
+        finally:
+            os.umask(earlier)
+        if gid is not None:
+            os.chown(path, -1, gid)
+        path.chmod(SOCKET_MODE)
+
+    def bind_tcp(self, address: str) -> int:
+        """Listen on loopback, and return the port.
+
+        Raises:
+            ConfigError: the address is taken.
+        """
+        try:
+            return self._server.add_insecure_port(address)
+        except RuntimeError as exc:
+            raise ConfigError(
+                f"{address}: cannot listen, is it taken? See CACHESVC_GRPC__LISTEN"
+            ) from exc
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def set_ready(self, *, ready: bool) -> None:
+        """Tell health checks whether to send calls here."""
+        status = health_pb2.HealthCheckResponse
+        state = status.SERVING if ready else status.NOT_SERVING
+        for name in ("", SERVICE_NAME):
+            await self._health.set(name, state)
+
+    async def drain(self, deadline_s: float) -> bool:
+        """Refuse new calls, wait for those under way, then close the listeners."""
+        await self.set_ready(ready=False)
+        in_time = await self._calls.drain(deadline_s)
+        await self._server.stop(grace=0)
+        return in_time
+
+
+def _handlers(service: CacheService, calls: Calls) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+    def entries(handle: Any, request: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        return grpc.unary_unary_rpc_method_handler(
+            calls.unary(handle),
+            request_deserializer=request.FromString,
+            response_serializer=serialize_entries,
+        )
+
+    def unary(handle: Any, request: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        return grpc.unary_unary_rpc_method_handler(
+            calls.unary(handle),
+            request_deserializer=request.FromString,
+            response_serializer=_serialize,
+        )
+
+    def streaming(handle: Any, request: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        return grpc.unary_stream_rpc_method_handler(
+            calls.streaming(handle),
+            request_deserializer=request.FromString,
+            response_serializer=_serialize,
+        )
+
+    return {
+        "GetHuman": entries(service.get_human, pb.GetHumanRequest),
+        "GetGarment": entries(service.get_garment, pb.GetGarmentRequest),
+        "GetText": entries(service.get_text, pb.GetTextRequest),
+        "GetTryOn": entries(service.get_try_on, pb.GetTryOnRequest),
+        "Get": streaming(service.get, pb.GetRequest),
+        "Put": grpc.stream_unary_rpc_method_handler(
+            calls.unary(service.put),
+            request_deserializer=pb.PutRequest.FromString,
+            response_serializer=_serialize,
+        ),
+        "Invalidate": unary(service.invalidate, pb.InvalidateRequest),
+        "Warm": streaming(service.warm, pb.WarmRequest),
+        "Inspect": unary(service.inspect, pb.InspectRequest),
+        "Stats": unary(service.stats, pb.StatsRequest),
+    }
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()

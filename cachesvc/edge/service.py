@@ -1,0 +1,158 @@
+"""CacheService: each RPC in terms of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from cachesvc_proto.v1 import cache_pb2 as pb
+
+from cachesvc.core.errors import CacheError, InvalidRequest
+from cachesvc.edge import messages
+from cachesvc.edge.calls import Context
+from cachesvc.edge.inline import InlineEntry
+from cachesvc.edge.statistics import Statistics
+from cachesvc.edge.statuses import PartsFailed
+from cachesvc.engine.cache import Cache
+from cachesvc.engine.flights import Served
+from cachesvc.engine.puts import Upload
+from cachesvc.engine.reads import ReadRequest
+from cachesvc.engine.warmups import Progress
+
+STREAM_CHUNK_BYTES = 1 << 20
+_ENTRY = pb.GetHumanResponse.ENTRY_FIELD_NUMBER
+_TRY_ON_FIELDS = {
+    "human": pb.GetTryOnResponse.HUMAN_FIELD_NUMBER,
+    "garment": pb.GetTryOnResponse.GARMENT_FIELD_NUMBER,
+    "text": pb.GetTryOnResponse.TEXT_FIELD_NUMBER,
+}
+
+
+class CacheService:
+    """The handlers. Get answers are InlineEntry tuples, which `inline.py` serializes."""
+
+    def __init__(self, cache: Cache, statistics: Statistics) -> None:
+        self._cache = cache
+        self._statistics = statistics
+        self._read = messages.RequestReader(cache.state.kinds)
+
+    # ---- Get
+
+    async def get_human(self, request: pb.GetHumanRequest, _: Context) -> tuple[InlineEntry, ...]:
+        read = self._read.human(request, request.kind_version)
+        return (await self._get(read, request.delivery),)
+
+    async def get_garment(
+        self, request: pb.GetGarmentRequest, _: Context
+    ) -> tuple[InlineEntry, ...]:
+        return (await self._get(self._read.clothing("garment", request), request.delivery),)
+
+    async def get_text(self, request: pb.GetTextRequest, _: Context) -> tuple[InlineEntry, ...]:
+        return (await self._get(self._read.clothing("text", request), request.delivery),)
+
+    async def get_try_on(self, request: pb.GetTryOnRequest, _: Context) -> tuple[InlineEntry, ...]:
+        reads = self._read.try_on(request)
+        found = await asyncio.gather(
+            *(
+                self._get(read, request.delivery, _TRY_ON_FIELDS[part])
+                for part, read in reads.items()
+            ),
+            return_exceptions=True,
+        )
+        for failure in found:
+            if isinstance(failure, BaseException) and not isinstance(failure, CacheError):
+                raise failure
+        entries = tuple(entry for entry in found if isinstance(entry, InlineEntry))
+        if len(entries) < len(found):
+            raise PartsFailed(
+                {
+                    part: entry if isinstance(entry, CacheError) else None
+                    for part, entry in zip(reads, found, strict=True)
+                }
+            )
+        return entries
+
+    async def _get(
+        self, read: ReadRequest, delivery: pb.Delivery, field_number: int = _ENTRY
+    ) -> InlineEntry:
+        served = await self._cache.get(read)
+        data = None if delivery == pb.DELIVERY_NONE else served.blob.view()
+        return InlineEntry(field_number, self._info(served), data)
+
+    async def get(self, request: pb.GetRequest, _: Context) -> AsyncIterator[pb.GetResponse]:
+        served = await self._cache.get(self._read.any(request))
+        yield pb.GetResponse(info=self._info(served))
+        view = served.blob.view()
+        for start in range(0, view.nbytes, STREAM_CHUNK_BYTES):
+            yield pb.GetResponse(data=bytes(view[start : start + STREAM_CHUNK_BYTES]))
+
+    def _info(self, served: Served) -> pb.EntryInfo:
+        return messages.entry_info(served, self._cache.state.clock.read())
+
+    # ---- Put
+
+    async def put(self, requests: AsyncIterator[pb.PutRequest], _: Context) -> pb.PutResponse:
+        first = await anext(requests, pb.PutRequest())
+        if first.WhichOneof("part") != "header":
+            raise InvalidRequest("the first message must be the header", reason="MISSING_FIELD")
+        header = self._read.put_header(first.header)
+        async with self._cache.receive_put(header) as upload:
+            await _receive(upload, requests)
+            served = await self._cache.store_put(upload)
+        return pb.PutResponse(info=self._info(served))
+
+    # ---- Invalidate, Warm
+
+    async def invalidate(self, request: pb.InvalidateRequest, _: Context) -> pb.InvalidateResponse:
+        scope = self._read.scope(request)
+        changed_at_ns = messages.changed_at_ns(request)
+        done = await self._cache.invalidate(scope, changed_at_ns, erase=request.erase)
+        return pb.InvalidateResponse(
+            removed_count=done.removed_count, invalidated_at=messages.timestamp(done.at.wall_ns)
+        )
+
+    async def warm(self, request: pb.WarmRequest, _: Context) -> AsyncIterator[pb.WarmResponse]:
+        async for progress in self._cache.warm(self._read.warm(request)):
+            yield _warm_response(progress)
+
+    # ---- Inspect, Stats
+
+    async def inspect(self, request: pb.InspectRequest, _: Context) -> pb.InspectResponse:
+        key = self._read.key(request.key)
+        found = await self._cache.inspect(key)
+        now = self._cache.state.clock.read()
+        response = pb.InspectResponse(
+            key=pb.EntryKey(namespace=key.namespace, id=key.id), filling=found.is_filling
+        )
+        for tier, held in ((pb.TIER_MEMORY, found.memory), (pb.TIER_DISK, found.disk)):
+            if held is None:
+                continue
+            expires_ns = held.meta.expires_ns(held.accesses)
+            response.tiers.add(
+                tier=tier,
+                info=messages.meta_info(held.meta, tier, expires_ns, now),
+                owner_id=held.meta.owner,
+                age=messages.duration(now.steady_ns - held.meta.confirmed_ns),
+                expires_in=messages.duration(expires_ns - now.steady_ns),
+                accesses=held.accesses,
+            )
+        return response
+
+    async def stats(self, _request: pb.StatsRequest, _: Context) -> pb.StatsResponse:
+        return self._statistics.response()
+
+
+async def _receive(upload: Upload, requests: AsyncIterator[pb.PutRequest]) -> None:
+    async for request in requests:
+        if request.WhichOneof("part") != "data":
+            raise InvalidRequest("only data may follow the header", reason="INVALID_STREAM")
+        upload.append(request.data)
+
+
+def _warm_response(progress: Progress) -> pb.WarmResponse:
+    response = pb.WarmResponse(done=progress.done, total=progress.total)
+    if progress.failed is not None:
+        key, reason = progress.failed
+        response.failed.key.namespace, response.failed.key.id = key
+        response.failed.reason = reason
+    return response

@@ -1,0 +1,76 @@
+"""The one table from our errors to gRPC codes, and how an error travels."""
+
+from __future__ import annotations
+
+import grpc
+from cachesvc_proto.v1 import cache_pb2 as pb
+
+from cachesvc.core import errors
+
+Code = grpc.StatusCode
+REASON_KEY = "cachesvc-reason"
+DETAIL_KEY = "cachesvc-error-bin"
+
+# Subclasses before their bases: the first that fits is used.
+CODES: tuple[tuple[type[errors.CacheError], Code], ...] = (
+    (errors.InvalidRequest, Code.INVALID_ARGUMENT),
+    (errors.PreconditionFailed, Code.FAILED_PRECONDITION),
+    (errors.NoSuchObject, Code.NOT_FOUND),
+    (errors.Overloaded, Code.RESOURCE_EXHAUSTED),
+    (errors.Aborted, Code.ABORTED),
+    (errors.OriginDenied, Code.FAILED_PRECONDITION),
+    (errors.OriginDataCorrupt, Code.DATA_LOSS),
+    (errors.OriginError, Code.UNAVAILABLE),
+    (errors.NotDurable, Code.UNAVAILABLE),
+    (errors.Draining, Code.UNAVAILABLE),
+    (errors.CacheError, Code.INTERNAL),
+)
+# Which failure speaks for a GetTryOn that has several.
+PRECEDENCE = (
+    Code.PERMISSION_DENIED,
+    Code.FAILED_PRECONDITION,
+    Code.DATA_LOSS,
+    Code.UNAVAILABLE,
+    Code.RESOURCE_EXHAUSTED,
+    Code.NOT_FOUND,
+)
+
+
+class PartsFailed(errors.CacheError):
+    """A GetTryOn of which some parts failed; `parts` has the error of each, None = OK."""
+
+    def __init__(self, parts: dict[str, errors.CacheError | None]) -> None:
+        self.parts = parts
+        failed = {part: error for part, error in parts.items() if error is not None}
+        self.speaker = min(failed.values(), key=_rank)
+        texts = "; ".join(f"{part}: {error.message}" for part, error in failed.items())
+        super().__init__(
+            texts,
+            reason=self.speaker.reason,
+            object_keys=tuple(key for error in failed.values() for key in error.object_keys),
+        )
+
+
+def code_of(error: errors.CacheError) -> grpc.StatusCode:
+    """Return the gRPC code that `error` is answered with."""
+    if isinstance(error, PartsFailed):
+        error = error.speaker
+    return next(code for kind, code in CODES if isinstance(error, kind))
+
+
+def _rank(error: errors.CacheError) -> int:
+    code = code_of(error)
+    return PRECEDENCE.index(code) if code in PRECEDENCE else len(PRECEDENCE)
+
+
+def trailing_metadata(error: errors.CacheError) -> tuple[tuple[str, str | bytes], ...]:
+    """Return the reason and the ErrorDetail of `error`."""
+    detail = pb.ErrorDetail(reason=error.reason, object_keys=error.object_keys)
+    if isinstance(error, PartsFailed):
+        for part, failure in error.parts.items():
+            status = detail.parts.add(part=part)
+            if failure is not None:
+                status.code = code_of(failure).value[0]
+                status.reason = failure.reason
+                status.message = failure.message
+    return ((REASON_KEY, error.reason), (DETAIL_KEY, detail.SerializeToString()))

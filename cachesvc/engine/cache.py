@@ -1,0 +1,91 @@
+"""The engine as its callers see it: Get, Put, Invalidate, Warm, Inspect.
+
+Each is a module of its own; this one puts them together and ends them in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+from cachesvc.core.entry import Row
+from cachesvc.core.errors import NotDurable
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.origin import Origin
+from cachesvc.engine.fills import Filler
+from cachesvc.engine.flying import FlightRunner
+from cachesvc.engine.ports import Cached, Codec
+from cachesvc.engine.puts import PutTable, Putter
+from cachesvc.engine.reads import Reader
+from cachesvc.engine.removals import Remover
+from cachesvc.engine.state import State, log
+from cachesvc.engine.upkeep import Upkeep
+from cachesvc.engine.uses import UseLog
+from cachesvc.engine.warmups import Warmer
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What each tier holds of a key."""
+
+    memory: Cached | None
+    disk: Row | None
+    is_filling: bool
+
+
+class Cache:
+    """One host's cache. Every method belongs to the event loop."""
+
+    def __init__(self, state: State, origin: Origin, codec: Codec) -> None:
+        self.state = state
+        filler = Filler(state, origin, codec)
+        puts = PutTable()
+        self.uses = UseLog(state)
+        self._reader = Reader(state, FlightRunner(state, filler), self.uses)
+        self._remover = Remover(state, puts)
+        self._putter = Putter(state, filler, codec, puts)
+        self._warmer = Warmer(state, self._reader)
+        self.upkeep = Upkeep(state, self.uses)
+        self._loops: list[asyncio.Task[None]] = []
+        self.get = self._reader.get
+        self.receive_put = self._putter.receive
+        self.store_put = self._putter.store
+        self.invalidate = self._remover.invalidate
+        self.warm = self._warmer.warm
+
+    @property
+    def unfinished_removals(self) -> int:
+        """Invalidations that a failing disk keeps from being final."""
+        return self._remover.unfinished
+
+    async def inspect(self, key: EntryKey) -> Inspection:
+        """Say what is known of `key`; recency and accesses stay as they are."""
+        state = self.state
+        row = None
+        if not state.tombstones.covers(key, None):
+            with contextlib.suppress(NotDurable):
+                row = await state.disk.lookup(key)
+        now = state.clock.read()
+        if row is not None and not row.meta.is_servable(now.steady_ns, row.accesses):
+            row = None
+        cached = state.memory.lookup(key, now.steady_ns)
+        return Inspection(cached, row, state.flights.is_filling(key))
+
+    def start(self) -> None:
+        """Begin the upkeep."""
+        self._loops = self.upkeep.loops()
+
+    async def drain(self, deadline_s: float) -> None:
+        """Let flights, commits and removals finish; cancel what outlasts the deadline."""
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        tasks = self.state.tasks
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=deadline_s)
+            for task in late:
+                log.warning("task_cancelled_at_shutdown", task=task.get_name())
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self.uses.flush()

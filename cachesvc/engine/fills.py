@@ -1,0 +1,155 @@
+"""Fetches one entry from the origin: all members at once, decoded beside the downloads."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from cachesvc.core.checksum import checksum
+from cachesvc.core.errors import (
+    CacheError,
+    NoSuchObject,
+    OriginDataCorrupt,
+    OriginDenied,
+    OriginUnavailable,
+    Overloaded,
+)
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.kinds import Field, Kind
+from cachesvc.core.origin import Origin, OriginStamp
+from cachesvc.core.tensors import Tensor
+from cachesvc.engine.ports import Codec
+from cachesvc.engine.state import State
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """An entry as the origin has it. `stamps` are in the order of the kind's fields."""
+
+    stamps: tuple[OriginStamp, ...]
+    data: bytes
+    checksum: int
+
+
+class Filler:
+    """Reads entries from the origin, and writes them back for `persist`."""
+
+    def __init__(self, state: State, origin: Origin, codec: Codec) -> None:
+        self._state = state
+        self._origin = origin
+        self._codec = codec
+        self._slots = asyncio.Semaphore(state.limits.max_concurrent_fills)
+
+    async def fill(self, kind: Kind, key: EntryKey, owner: str) -> Filled:
+        """Return the whole entry. One deadline bounds all of it, queueing included.
+
+        Raises:
+            NoSuchObject: the origin lacks a member.
+            OriginUnavailable, OriginDenied, OriginDataCorrupt, Overloaded: see core/errors.py.
+        """
+        metrics = self._state.metrics
+        metrics.fills.inc()
+        try:
+            async with self._deadline(), self._slots:
+                return await self._fill(kind, key, owner)
+        except TimeoutError as exc:
+            metrics.failed_fills.inc()
+            raise OriginUnavailable(
+                "the origin did not answer in time; retry", reason="FILL_DEADLINE"
+            ) from exc
+        except CacheError:
+            metrics.failed_fills.inc()
+            raise
+
+    def _deadline(self) -> asyncio.Timeout:
+        return asyncio.timeout(self._state.limits.fill_deadline_s)
+
+    async def _fill(self, kind: Kind, key: EntryKey, owner: str) -> Filled:
+        started = time.monotonic()
+        members = await all_or_none(
+            self._read(field, kind.object_key(field, key, owner)) for field in kind.fields
+        )
+        tensors = {
+            field.name: tensor for field, (_, tensor) in zip(kind.fields, members, strict=True)
+        }
+        size_bytes = sum(tensor.size_bytes for tensor in tensors.values())
+        if size_bytes > self._state.limits.max_entry_bytes:
+            raise Overloaded(
+                f"the entry has {size_bytes:,} bytes; limits.max_entry_bytes is "
+                f"{self._state.limits.max_entry_bytes:,}",
+                reason="ENTRY_TOO_LARGE",
+            )
+        data, digest = await self._state.in_worker(self._build, tensors)
+        self._state.metrics.stage_seconds.observe(time.monotonic() - started, "origin")
+        return Filled(tuple(stamp for stamp, _ in members), data, digest)
+
+    def _build(self, tensors: dict[str, Tensor]) -> tuple[bytes, int]:
+        data = self._codec.build_blob(tensors)
+        return data, checksum(data)
+
+    async def _read(self, field: Field, object_key: str) -> tuple[OriginStamp, Tensor]:
+        outcome = "unavailable"
+        try:
+            found = await self._origin.read(object_key)
+            outcome = "ok"
+        except NoSuchObject:
+            outcome = "not_found"
+            raise
+        except OriginDenied:
+            outcome = "denied"
+            raise
+        except OriginDataCorrupt:
+            outcome = "corrupt"
+            raise
+        finally:
+            self._state.metrics.origin_requests.inc(outcome)
+        started = time.monotonic()
+        try:
+            tensor: Tensor = await self._state.in_worker(
+                self._codec.decode_member, field, found.data
+            )
+        except OriginDataCorrupt as exc:
+            self._state.metrics.decode_failures.inc()
+            exc.object_keys = (object_key,)
+            raise
+        self._state.metrics.stage_seconds.observe(time.monotonic() - started, "decode")
+        return found.stamp, tensor
+
+    async def persist(
+        self, kind: Kind, key: EntryKey, owner: str, data: bytes
+    ) -> tuple[OriginStamp, ...]:
+        """Write the original's own members to the origin; return their stamps.
+
+        Raises:
+            OriginUnavailable, OriginDenied: some members may have been written.
+        """
+        objects = await self._state.in_worker(self._codec.encode_members, kind, data)
+        try:
+            async with self._deadline():
+                return tuple(
+                    await all_or_none(
+                        self._origin.write(kind.object_key(field, key, owner), objects[field.name])
+                        for field in kind.fields
+                    )
+                )
+        except TimeoutError as exc:
+            raise OriginUnavailable(
+                "the origin did not take the objects in time; retry", reason="PERSIST_DEADLINE"
+            ) from exc
+
+
+async def all_or_none(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run them side by side; the first failure cancels the rest and is raised as it is."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        # A cancelled read still has a connection to give back.
+        await asyncio.gather(*tasks, return_exceptions=True)

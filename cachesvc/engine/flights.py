@@ -1,0 +1,154 @@
+"""One flight per key: who fetches, who waits, and what an invalidation does to both.
+
+A flight is everything between an L1 miss and the end of the L2 commit. It runs in
+a task of its own, so a waiter that leaves stops nothing; each waiter has a future
+of its own, so cancelling one reaches no other. All of this is plain functions:
+nothing changes between their lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cachesvc.core.entry import EntryMeta
+from cachesvc.core.errors import CacheError, StaleFill
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.kinds import Kind
+from cachesvc.core.scopes import Scope
+from cachesvc.engine.ports import Blob
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An entry on its way to a caller. `tier` is memory, disk or origin."""
+
+    meta: EntryMeta
+    blob: Blob
+    tier: str
+    expires_ns: int
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """`owner` empty = nobody said whose it is, so only L2 can be asked.
+
+    `needed_ns` is the `origin_after` of the call that started it. `source_owner` is
+    whose bytes it carries, None as long as they may come from L2. `origin_began_ns`
+    is the steady time at which its origin reads began. `to_memory` False = L2 only.
+    """
+
+    key: EntryKey
+    owner: str
+    kind: Kind
+    needed_ns: int
+    to_memory: bool = True
+    source_owner: str | None = None
+    origin_began_ns: int | None = None
+    fenced: bool = False
+    result: Served | None = None
+    waiters: set[asyncio.Future[Served]] = field(default_factory=set)
+    task: asyncio.Task[None] | None = None
+
+    def check_fence(self) -> None:
+        """Raise StaleFill if a newer change of the key has overtaken this flight.
+
+        Call it in the same function that publishes or queues: nothing may come between.
+        """
+        if self.fenced:
+            raise StaleFill("a newer change of the key overtook this fill")
+
+    def wait(self) -> asyncio.Future[Served]:
+        """Return a future of the result, for one waiter."""
+        future: asyncio.Future[Served] = asyncio.get_running_loop().create_future()
+        if self.result is not None:
+            future.set_result(self.result)
+        else:
+            self.waiters.add(future)
+            future.add_done_callback(self.waiters.discard)
+        return future
+
+    def land(self, result: Served) -> None:
+        """Hand the result to everyone who waits, and to those who still come."""
+        self.result = result
+        self._release(lambda future: future.set_result(result))
+
+    def fail(self, error: CacheError) -> None:
+        """Hand the error to everyone who waits."""
+        self._release(lambda future: future.set_exception(error))
+
+    def fence(self) -> None:
+        """Detach it: it publishes nowhere, and its waiters start again."""
+        self.fenced = True
+        self.fail(StaleFill("a newer change of the key overtook this fill"))
+
+    def _release(self, settle: Callable[[asyncio.Future[Served]], None]) -> None:
+        for future in list(self.waiters):
+            if not future.done():
+                settle(future)
+        self.waiters.clear()
+
+
+class FlightTable:
+    """The flights under way, by key and owner."""
+
+    def __init__(self) -> None:
+        self._flights: dict[tuple[EntryKey, str], Flight] = {}
+        # Fenced ones are still running, but nobody can join them.
+        self._detached: set[Flight] = set()
+
+    def __len__(self) -> int:
+        return len(self._flights) + len(self._detached)
+
+    def find(self, key: EntryKey, owner: str) -> Flight | None:
+        return self._flights.get((key, owner))
+
+    def is_filling(self, key: EntryKey) -> bool:
+        return any(flight.key == key for flight in self._flights.values())
+
+    def add(self, flight: Flight) -> None:
+        identity = (flight.key, flight.owner)
+        assert identity not in self._flights
+        self._flights[identity] = flight
+
+    def detach(self, flight: Flight) -> None:
+        """Let nobody join it any more; it goes on for those it has."""
+        identity = (flight.key, flight.owner)
+        if self._flights.get(identity) is flight:
+            del self._flights[identity]
+            self._detached.add(flight)
+
+    def remove(self, flight: Flight) -> None:
+        """Forget a flight that has ended."""
+        self.detach(flight)
+        self._detached.discard(flight)
+
+    def fence(self, scope: Scope, *, only_from_disk: bool = False) -> int:
+        """Fence what `scope` covers, and return how many.
+
+        A flight whose bytes may still come from L2 is covered by any owner's scope.
+        With `only_from_disk` the others are left alone.
+        """
+        flights = [*self._flights.values(), *self._detached]
+        covered = [
+            flight
+            for flight in flights
+            if not flight.fenced
+            and scope.covers(flight.key, flight.source_owner)
+            and (flight.source_owner is None or not only_from_disk)
+        ]
+        for flight in covered:
+            flight.fence()
+            self.detach(flight)
+        return len(covered)
+
+    def fence_landed(self, newer: Flight) -> None:
+        """Fence flights of the same key that have landed: `newer` is about to replace them.
+
+        Otherwise the older one's commit could end up behind the newer one's.
+        """
+        for flight in [*self._flights.values(), *self._detached]:
+            if flight.key == newer.key and flight.result is not None and flight is not newer:
+                flight.fence()
+                self.detach(flight)

@@ -1,0 +1,249 @@
+"""Runs a flight: L2, else the origin, then L1, the waiters, and L2 behind the answer.
+
+Schedules that the fence decides:
+
+    A: fill reads the origin | B: invalidate fences A, unlinks, commits | A: publish -> dropped
+    A: reads L2's row | B: invalidates, its DELETE commits | A: promotes -> dropped
+    A: publishes, writes its L2 file | B: invalidates | A: queues its row -> dropped, file removed
+    A: queues its row | B: invalidates, DELETE queued behind it | both commit in that order
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from cachesvc.core.entry import EntryMeta, Row, oldest_ns
+from cachesvc.core.errors import (
+    CacheError,
+    CorruptEntry,
+    Draining,
+    NotDurable,
+    PreconditionFailed,
+    StaleFill,
+)
+from cachesvc.core.freshness import is_new_enough
+from cachesvc.engine.fills import Filled, Filler
+from cachesvc.engine.flights import Flight, Served
+from cachesvc.engine.ports import Room
+from cachesvc.engine.state import State, log
+
+
+@dataclass(frozen=True, slots=True)
+class OnHeap:
+    """A blob that no tier holds (yet)."""
+
+    data: bytes
+
+    def view(self) -> memoryview:
+        return memoryview(self.data)
+
+
+class FlightRunner:
+    """Runs flights to their end. `start` is a plain function: the flight can be joined at once."""
+
+    def __init__(self, state: State, filler: Filler) -> None:
+        self._state = state
+        self._filler = filler
+
+    def start(self, flight: Flight) -> None:
+        state = self._state
+        if state.tombstones.covers(flight.key, flight.owner or None):
+            # L2 is a miss while a removal is under way.
+            flight.source_owner = flight.owner
+        state.flights.add(flight)
+        flight.task = state.spawn(self._run(flight), name="flight")
+
+    async def _run(self, flight: Flight) -> None:
+        """Every end of a flight tells its waiters; none is left to its deadline."""
+        try:
+            await self._fly(flight)
+        except StaleFill:
+            self._state.metrics.fenced_fills.inc()
+            flight.fence()
+        except CacheError as exc:
+            flight.fail(exc)
+        except asyncio.CancelledError:
+            flight.fail(Draining("the daemon is shutting down; retry"))
+            raise
+        except Exception:  # noqa: BLE001 a defect must reach the waiters, not hang them
+            log.exception("flight_failed", namespace=flight.key.namespace)
+            flight.fail(CacheError("the fill failed in an unexpected way; see the daemon's log"))
+        finally:
+            self._state.flights.remove(flight)
+
+    async def _fly(self, flight: Flight) -> None:
+        row = await self._lookup_row(flight)
+        if row is not None and await self._promote(flight, row):
+            return
+        if not flight.owner:
+            raise PreconditionFailed(
+                "not cached, and only its owner's prefix could be asked: name owner_id",
+                reason="OWNER_REQUIRED",
+            )
+        self._begin_origin(flight)
+        begun_ns = self._state.clock.read().wall_ns
+        filled = await self._filler.fill(flight.kind, flight.key, flight.owner)
+        meta = self._describe(flight, filled, begun_ns)
+        if not self._is_new_enough(meta, flight):
+            # Half an upload, or an old one: good for nobody who comes later.
+            self._land_unpublished(flight, meta, filled.data)
+            return
+        if row is not None and row.meta.checksum != meta.checksum:
+            # Or a crash before our commit would bring the older bytes back.
+            await self._state.disk.remove(row)
+        await self._publish_bytes(flight, meta, filled.data)
+        await self._commit(flight, meta, filled.data)
+
+    # ---- L2
+
+    async def _lookup_row(self, flight: Flight) -> Row | None:
+        if flight.source_owner is not None:
+            return None
+        try:
+            return await self._state.disk.lookup(flight.key)
+        except NotDurable as exc:
+            log.warning("catalog_unreadable", error=str(exc))
+            return None
+
+    def _may_promote(self, flight: Flight, row: Row) -> bool:
+        flight.check_fence()
+        state, meta = self._state, row.meta
+        return (
+            not state.tombstones.covers(flight.key, meta.owner)
+            and meta.is_servable(state.clock.read().steady_ns, row.accesses)
+            and meta.kind_version == flight.kind.version
+            and self._is_new_enough(meta, flight)
+        )
+
+    async def _promote(self, flight: Flight, row: Row) -> bool:
+        """Serve L2's entry; False if it may not be served or turned out not to be there."""
+        if not self._may_promote(flight, row):
+            return False
+        state = self._state
+        room = self._room(flight, row.meta.size_bytes)
+        try:
+            started = time.monotonic()
+            await state.disk.read_into(row, lambda chunks: state.memory.write(room, chunks))
+            state.metrics.stage_seconds.observe(time.monotonic() - started, "l1_write")
+            self._publish(flight, row.meta, room, "disk", row.accesses)
+        except CorruptEntry as exc:
+            state.metrics.damaged.inc()
+            log.warning("entry_damaged", namespace=flight.key.namespace, error=exc.message)
+            await state.disk.quarantine(row)
+            return False
+        except OSError as exc:
+            # Its file is gone (V2's clean-up deletes by age) or cannot be read.
+            log.info("entry_lost", namespace=flight.key.namespace, error=exc.strerror)
+            await state.disk.remove(row)
+            return False
+        finally:
+            state.memory.discard(room)
+        return True
+
+    # ---- the origin
+
+    def _begin_origin(self, flight: Flight) -> None:
+        flight.check_fence()
+        flight.source_owner = flight.owner
+        flight.origin_began_ns = self._state.clock.read().steady_ns
+
+    def _describe(self, flight: Flight, filled: Filled, begun_ns: int) -> EntryMeta:
+        now = self._state.clock.read()
+        return EntryMeta(
+            key=flight.key,
+            owner=flight.owner,
+            generation=self._state.generations.next(now.wall_ns),
+            size_bytes=len(filled.data),
+            checksum=filled.checksum,
+            stamps=filled.stamps,
+            begun_ns=begun_ns,
+            origin_ns=oldest_ns(filled.stamps),
+            confirmed_ns=now.steady_ns,
+            base_ttl_s=flight.kind.ttl_s,
+            explicit_ttl_s=None,
+            kind_version=flight.kind.version,
+        )
+
+    def _is_new_enough(self, meta: EntryMeta, flight: Flight) -> bool:
+        grace_ns = self._state.limits.origin_after_grace_ns
+        return is_new_enough(meta.origin_ns, flight.needed_ns, grace_ns)
+
+    # ---- landing
+
+    async def _publish_bytes(self, flight: Flight, meta: EntryMeta, data: bytes) -> None:
+        state = self._state
+        room = self._room(flight, meta.size_bytes)
+        try:
+            started = time.monotonic()
+            await state.in_worker(state.memory.write, room, (data,))
+            state.metrics.stage_seconds.observe(time.monotonic() - started, "l1_write")
+            self._publish(flight, meta, room, "origin", accesses=0)
+        finally:
+            state.memory.discard(room)
+
+    def _room(self, flight: Flight, size_bytes: int) -> Room:
+        memory = self._state.memory
+        if not flight.to_memory:
+            room: Room = memory.heap_room(size_bytes)
+        else:
+            room = memory.reserve(flight.key, size_bytes)
+        return room
+
+    def _publish(
+        self, flight: Flight, meta: EntryMeta, room: Room, tier: str, accesses: int
+    ) -> None:
+        """Make it L1's entry and answer. One function: no invalidation comes in between."""
+        flight.check_fence()
+        state = self._state
+        state.flights.fence_landed(flight)
+        assert room.blob is not None
+        if flight.to_memory:
+            steady_ns = state.clock.read().steady_ns
+            state.memory.publish(room, meta, accesses=accesses, steady_ns=steady_ns)
+        flight.land(Served(meta, room.blob, tier, meta.expires_ns(accesses)))
+
+    def _land_unpublished(self, flight: Flight, meta: EntryMeta, data: bytes) -> None:
+        flight.check_fence()
+        flight.land(Served(meta, OnHeap(data), "origin", meta.confirmed_ns))
+
+    async def _commit(self, flight: Flight, meta: EntryMeta, data: bytes) -> None:
+        """Store in L2 behind the answer. A disk that cannot keep up is not waited for."""
+        state = self._state
+        if state.pending_commit_bytes + len(data) > state.limits.max_pending_bytes:
+            state.metrics.disk_rejections.inc()
+            return
+        state.pending_commit_bytes += len(data)
+        started = time.monotonic()
+        try:
+            written = await state.disk.write(meta, data)
+            if written is None:
+                state.metrics.disk_rejections.inc()
+                return
+            await state.wait_until_clear(flight.key, flight.owner)
+            committed = self._queue_commit(flight, meta, written)
+            if committed is None:
+                await state.disk.abandon(written)
+                return
+            await committed
+        except (OSError, NotDurable) as exc:
+            state.metrics.disk_rejections.inc()
+            log.warning("l2_commit_failed", namespace=meta.key.namespace, error=str(exc))
+        else:
+            state.metrics.disk_written_bytes.inc(amount=len(data))
+            state.metrics.stage_seconds.observe(time.monotonic() - started, "l2_commit")
+        finally:
+            state.pending_commit_bytes -= len(data)
+
+    def _queue_commit(
+        self, flight: Flight, meta: EntryMeta, written: object
+    ) -> asyncio.Task[None] | None:
+        """Queue the row unless a newer change has fenced the flight since it landed."""
+        if flight.fenced:
+            return None
+        now = self._state.clock.read()
+        cached = self._state.memory.lookup(meta.key, now.steady_ns)
+        is_ours = cached is not None and cached.meta.generation == meta.generation
+        accesses = cached.accesses if cached is not None and is_ours else 0
+        return self._state.disk.commit(written, accesses, now.steady_ns)

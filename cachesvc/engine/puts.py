@@ -1,0 +1,277 @@
+"""Stores an entry that a caller brings: durable before it answers, newer than any fill.
+
+stream arrives (an invalidation meanwhile fences it) -> checked -> file written and synced
+one function: fence flights, unlink L1's file, tombstone, queue the row
+await the row -> one function: lift, fence what flew meanwhile, publish to L1 -> answer
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from cachesvc.core.checksum import checksum
+from cachesvc.core.clock import NS_PER_S, Now
+from cachesvc.core.entry import EntryMeta
+from cachesvc.core.errors import Aborted, InvalidRequest, Overloaded
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.kinds import Kind
+from cachesvc.core.lru import Removal
+from cachesvc.core.origin import OriginStamp
+from cachesvc.core.scopes import Scope, key_scope, scopes_of
+from cachesvc.engine.fills import Filler
+from cachesvc.engine.flights import Served
+from cachesvc.engine.ports import Codec
+from cachesvc.engine.state import State, log
+
+# Recorded changes are forgotten after 30 days; an older source cannot be judged.
+MAX_SOURCE_AGE_NS = 29 * 24 * 3600 * NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class PutHeader:
+    """What is being stored. `as_of_ns` (wall) None = now; `ttl_s` None = adaptive."""
+
+    key: EntryKey
+    kind: Kind
+    owner: str
+    as_of_ns: int | None = None
+    ttl_s: float | None = None
+    persist: bool = False
+
+
+class Upload:
+    """A Put whose bytes are still coming. Made by `Putter.receive`."""
+
+    def __init__(self, header: PutHeader, arrival: Now, max_bytes: int) -> None:
+        self.header = header
+        self.arrival = arrival
+        self.fenced = False
+        self._max_bytes = max_bytes
+        self._chunks: list[bytes] = []
+        self._size_bytes = 0
+
+    @property
+    def as_of_ns(self) -> int:
+        """When the source was read; a moment in the future counts as the arrival."""
+        asked_ns = self.header.as_of_ns
+        return self.arrival.wall_ns if asked_ns is None else min(asked_ns, self.arrival.wall_ns)
+
+    def append(self, data: bytes) -> None:
+        """Take the next bytes. Raises Overloaded, reason ENTRY_TOO_LARGE."""
+        self._size_bytes += len(data)
+        if self._size_bytes > self._max_bytes:
+            raise Overloaded(
+                f"an entry may have {self._max_bytes:,} bytes (limits.max_entry_bytes)",
+                reason="ENTRY_TOO_LARGE",
+            )
+        self.check_fence()
+        self._chunks.append(data)
+
+    def take(self) -> bytes:
+        """Return the whole blob, and let go of the parts."""
+        data, self._chunks = b"".join(self._chunks), []
+        return data
+
+    def check_fence(self) -> None:
+        """Raise Aborted, reason PUT_FENCED, if the key was invalidated since the header came."""
+        if self.fenced:
+            raise Aborted(
+                "the key was invalidated during this Put: read the source again",
+                reason="PUT_FENCED",
+            )
+
+
+class PutTable:
+    """The Puts under way, so that an invalidation can reach them."""
+
+    def __init__(self) -> None:
+        self._uploads: set[Upload] = set()
+
+    def __len__(self) -> int:
+        return len(self._uploads)
+
+    def add(self, upload: Upload) -> None:
+        self._uploads.add(upload)
+
+    def remove(self, upload: Upload) -> None:
+        self._uploads.discard(upload)
+
+    def fence(self, scope: Scope) -> None:
+        for upload in self._uploads:
+            if scope.covers(upload.header.key, upload.header.owner):
+                upload.fenced = True
+
+
+class Putter:
+    """Runs Puts; those of one key, one after the other."""
+
+    def __init__(self, state: State, filler: Filler, codec: Codec, puts: PutTable) -> None:
+        self._state = state
+        self._filler = filler
+        self._codec = codec
+        self._puts = puts
+        self._locks: dict[EntryKey, _CountedLock] = {}
+
+    @asynccontextmanager
+    async def receive(self, header: PutHeader) -> AsyncIterator[Upload]:
+        """Register the Put, then take its bytes; an invalidation from now on fences it."""
+        if header.persist and not header.owner:
+            raise InvalidRequest("persist needs owner_id", reason="OWNER_REQUIRED")
+        upload = Upload(header, self._state.clock.read(), self._state.limits.max_entry_bytes)
+        self._puts.add(upload)
+        try:
+            yield upload
+        finally:
+            self._puts.remove(upload)
+
+    async def store(self, upload: Upload) -> Served:
+        """Check and store what was received; when this returns it survives a crash.
+
+        Raises:
+            InvalidRequest: the blob is not the kind's.
+            Aborted: PUT_OUTDATED or PUT_FENCED.
+            Overloaded: neither tier has room (the older entry is gone).
+            OriginUnavailable, OriginDenied: `persist` failed, nothing was stored.
+            NotDurable: the catalog cannot be written.
+        """
+        # Its own task: a caller that leaves in the middle leaves no tombstone behind.
+        return await asyncio.shield(self._state.spawn(self._store(upload), name="put"))
+
+    async def _store(self, upload: Upload) -> Served:
+        self._puts.add(upload)  # still, if the caller is gone
+        try:
+            header, data = upload.header, upload.take()
+            digest = await self._state.in_worker(self._check, header.kind, data)
+            async with self._lock(header.key):
+                await self._check_as_of(upload)
+                stamps: tuple[OriginStamp, ...] = ()
+                if header.persist:
+                    stamps = await self._filler.persist(header.kind, header.key, header.owner, data)
+                meta = self._describe(upload, len(data), digest, stamps)
+                return await self._replace(upload, meta, data)
+        finally:
+            self._puts.remove(upload)
+
+    def _check(self, kind: Kind, data: bytes) -> int:
+        self._codec.check_blob(kind, data)
+        return checksum(data)
+
+    async def _check_as_of(self, upload: Upload) -> None:
+        """Refuse a source that is older than the last change, or than what a Put stored."""
+        header, as_of_ns = upload.header, upload.as_of_ns
+        scopes = scopes_of(header.key, header.owner, self._state.kinds)
+        newest_ns = await self._state.disk.last_change_ns(scopes)
+        row = await self._state.disk.lookup(header.key)
+        if row is not None:
+            newest_ns = max(newest_ns, row.meta.as_of_ns)
+        cached = self._state.memory.lookup(header.key, upload.arrival.steady_ns)
+        if cached is not None:
+            newest_ns = max(newest_ns, cached.meta.as_of_ns)
+        too_old_to_judge = as_of_ns < upload.arrival.wall_ns - MAX_SOURCE_AGE_NS
+        if as_of_ns < newest_ns or too_old_to_judge:
+            raise Aborted(
+                "as_of is older than the last change of this key: read the source again",
+                reason="PUT_OUTDATED",
+            )
+
+    def _describe(
+        self, upload: Upload, size_bytes: int, digest: int, stamps: tuple[OriginStamp, ...]
+    ) -> EntryMeta:
+        header, now = upload.header, self._state.clock.read()
+        return EntryMeta(
+            key=header.key,
+            owner=header.owner,
+            generation=self._state.generations.next(now.wall_ns),
+            size_bytes=size_bytes,
+            checksum=digest,
+            stamps=stamps,
+            begun_ns=upload.as_of_ns,
+            origin_ns=upload.as_of_ns,
+            confirmed_ns=now.steady_ns,
+            base_ttl_s=header.kind.ttl_s,
+            explicit_ttl_s=header.ttl_s,
+            kind_version=header.kind.version,
+            as_of_ns=upload.as_of_ns,
+        )
+
+    async def _replace(self, upload: Upload, meta: EntryMeta, data: bytes) -> Served:
+        state = self._state
+        written = await self._write_to_disk(meta, data)
+        room = state.memory.reserve(meta.key, meta.size_bytes)
+        try:
+            await state.in_worker(state.memory.write, room, (data,))
+            try:
+                tombstone, durable = self._begin(upload, meta, written)
+            except Aborted:
+                if written is not None:
+                    await state.disk.abandon(written)
+                raise
+            try:
+                locations = await durable
+            finally:
+                # Also what flew while the row was not there yet: it read older bytes.
+                state.lift(tombstone, key_scope(meta.key))
+                state.metrics.fenced_fills.inc(amount=state.flights.fence(key_scope(meta.key)))
+            served = self._publish(upload, meta, room, in_l2=written is not None)
+        finally:
+            state.memory.discard(room)
+        if locations:
+            await state.disk.unlink(locations)
+        state.metrics.puts.inc()
+        return served
+
+    async def _write_to_disk(self, meta: EntryMeta, data: bytes) -> Any | None:
+        try:
+            written = await self._state.disk.write(meta, data)
+        except OSError as exc:
+            log.warning("l2_write_failed", namespace=meta.key.namespace, error=exc.strerror)
+            written = None
+        if written is None:
+            self._state.metrics.disk_rejections.inc()
+        else:
+            self._state.metrics.disk_written_bytes.inc(amount=len(data))
+        return written
+
+    def _begin(
+        self, upload: Upload, meta: EntryMeta, written: Any | None
+    ) -> tuple[int, asyncio.Task[Any]]:
+        """Take everything older out of sight and queue the row, or the older row's removal."""
+        upload.check_fence()
+        state, scope = self._state, key_scope(meta.key)
+        state.metrics.fenced_fills.inc(amount=state.flights.fence(scope))
+        state.memory.remove(meta.key, Removal.REPLACED)
+        tombstone = state.tombstones.add(scope)
+        if written is None:
+            return tombstone, state.disk.invalidate(scope, 0)
+        return tombstone, state.disk.commit(written, 0, state.clock.read().steady_ns)
+
+    def _publish(self, upload: Upload, meta: EntryMeta, room: Any, *, in_l2: bool) -> Served:
+        """Publish to L1, unless an invalidation came while the row was being written."""
+        upload.check_fence()
+        steady_ns = self._state.clock.read().steady_ns
+        cached = self._state.memory.publish(room, meta, accesses=0, steady_ns=steady_ns)
+        if cached is None and not in_l2:
+            raise Overloaded("neither L1 nor L2 has room for this entry", reason="NO_ROOM")
+        return Served(meta, room.blob, "memory", meta.expires_ns(0))
+
+    @asynccontextmanager
+    async def _lock(self, key: EntryKey) -> AsyncIterator[None]:
+        counted = self._locks.setdefault(key, _CountedLock(asyncio.Lock()))
+        counted.users += 1
+        try:
+            async with counted.lock:
+                yield
+        finally:
+            counted.users -= 1
+            if not counted.users:
+                del self._locks[key]
+
+
+@dataclass(slots=True)
+class _CountedLock:
+    lock: asyncio.Lock
+    users: int = 0

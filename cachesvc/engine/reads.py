@@ -1,0 +1,133 @@
+"""Answers a Get: from L1, or with the flight that everybody else waits on too."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from cachesvc.core import freshness
+from cachesvc.core.errors import Aborted, CacheError, NoSuchObject, Overloaded, StaleFill
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.kinds import Kind
+from cachesvc.engine.flights import Flight, Served
+from cachesvc.engine.flying import FlightRunner
+from cachesvc.engine.state import State
+from cachesvc.engine.uses import UseLog
+
+# A call that loses this often to invalidations of its own key is told so.
+MAX_FENCED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """`key` and `owner` are checked ids; `owner` empty = only what is cached.
+
+    `origin_after_ns` (wall) 0 = any age. `to_memory` False = do not fill L1 for this.
+    """
+
+    key: EntryKey
+    kind: Kind
+    owner: str
+    origin_after_ns: int = 0
+    to_memory: bool = True
+
+
+class Reader:
+    """Serves entries. A hit is one plain function; a miss waits on a flight."""
+
+    def __init__(self, state: State, runner: FlightRunner, uses: UseLog) -> None:
+        self._state = state
+        self._runner = runner
+        self._uses = uses
+
+    async def get(self, request: ReadRequest) -> Served:
+        """Return the entry.
+
+        Raises:
+            NoSuchObject, Aborted, Overloaded and what a fill raises: see core/errors.py.
+            If cancelled, the flight goes on for those who still wait.
+        """
+        metrics = self._state.metrics
+        started = time.monotonic()
+        try:
+            served = await self._get(request)
+        except NoSuchObject:
+            metrics.request_failures.inc("not_found")
+            raise
+        except CacheError:
+            metrics.request_failures.inc("failed")
+            raise
+        metrics.requests.inc(served.tier)
+        metrics.request_seconds.observe(time.monotonic() - started, served.tier)
+        return served
+
+    async def _get(self, request: ReadRequest) -> Served:
+        arrival = self._state.clock.read()
+        needed_ns = freshness.needed_ns(request.origin_after_ns, arrival.wall_ns)
+        fenced = 0
+        while True:
+            found = self._lookup_or_join(request, needed_ns)
+            if isinstance(found, Served):
+                return found
+            flight, future = found
+            try:
+                served = await future
+            except StaleFill as exc:
+                fenced += 1
+                if fenced > MAX_FENCED:
+                    raise Aborted(
+                        "the key was invalidated again and again during its fill; retry",
+                        reason="FILL_FENCED",
+                    ) from exc
+                continue
+            if self._is_new_enough(served, needed_ns):
+                self._uses.record_served(served, self._state.clock.read().steady_ns)
+                return served
+            if flight.origin_began_ns is not None and flight.origin_began_ns >= arrival.steady_ns:
+                raise NoSuchObject(
+                    "the origin holds only objects from before origin_after, or some of them",
+                    reason="ORIGIN_OUTDATED",
+                )
+            # It was under way before this call came: the next one asks the origin anew.
+
+    def _lookup_or_join(
+        self, request: ReadRequest, needed_ns: int
+    ) -> Served | tuple[Flight, asyncio.Future[Served]]:
+        """Return L1's entry, or the flight to wait on. No await: one flight per key."""
+        state = self._state
+        steady_ns = state.clock.read().steady_ns
+        cached = state.memory.lookup(request.key, steady_ns)
+        if cached is not None:
+            served = Served(cached.meta, cached.blob, "memory", cached.expires_ns)
+            if self._is_new_enough(served, needed_ns):
+                self._uses.record(cached, steady_ns)
+                return served
+        flight = state.flights.find(request.key, request.owner)
+        if flight is not None and not self._may_join(flight, needed_ns):
+            state.flights.detach(flight)
+            flight = None
+        if flight is None:
+            flight = self._start(request, needed_ns)
+        else:
+            state.metrics.coalesced.inc()
+            flight.to_memory = flight.to_memory or request.to_memory
+        return flight, flight.wait()
+
+    def _may_join(self, flight: Flight, needed_ns: int) -> bool:
+        """Return False if it has landed with something too old for this call."""
+        return flight.result is None or self._is_new_enough(flight.result, needed_ns)
+
+    def _start(self, request: ReadRequest, needed_ns: int) -> Flight:
+        state = self._state
+        if len(state.flights) >= state.limits.max_flights:
+            raise Overloaded("too many fills are under way; retry later", reason="TOO_MANY_FLIGHTS")
+        flight = Flight(
+            request.key, request.owner, request.kind, needed_ns, to_memory=request.to_memory
+        )
+        self._runner.start(flight)
+        return flight
+
+    def _is_new_enough(self, served: Served, needed_ns: int) -> bool:
+        grace_ns = self._state.limits.origin_after_grace_ns
+        return freshness.is_new_enough(served.meta.origin_ns, needed_ns, grace_ns)

@@ -1,0 +1,102 @@
+"""What the parts of the engine share: the tiers, the flights, and what is being removed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from cachesvc.core.clock import Now
+from cachesvc.core.entry import GenerationSource
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.kinds import Kinds
+from cachesvc.core.scopes import Scope, Tombstones
+from cachesvc.engine.flights import FlightTable
+from cachesvc.engine.ports import Disk, Memory
+from cachesvc.metrics import Metrics
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+class ReadsTime(Protocol):
+    def read(self) -> Now: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one engine takes on at once; see docs/configuration.md."""
+
+    max_entry_bytes: int
+    max_flights: int
+    max_concurrent_fills: int
+    max_concurrent_warmups: int
+    max_warm_keys: int
+    max_pending_bytes: int
+    fill_deadline_s: float
+    origin_after_grace_ns: int
+
+
+@dataclass(slots=True)
+class State:
+    """One engine's shared state. Only the event loop touches it."""
+
+    kinds: Kinds
+    clock: ReadsTime
+    memory: Memory[Any]
+    disk: Disk[Any, Any]
+    metrics: Metrics
+    limits: Limits
+    generations: GenerationSource
+    # Decoding, hashing and tmpfs writes: work for all cores, off the loop.
+    workers: ThreadPoolExecutor
+    flights: FlightTable = field(default_factory=FlightTable)
+    tombstones: Tombstones = field(default_factory=Tombstones)
+    pending_commit_bytes: int = 0
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _waiting_for_lift: set[asyncio.Future[None]] = field(default_factory=set)
+
+    def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Run `work` in a task that the engine owns: no caller's cancellation reaches it."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    @property
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """Work under way that nobody may be waiting for."""
+        return set(self._tasks)
+
+    async def in_worker(self, call: Any, *args: Any) -> Any:
+        """Run a blocking call in the workers' pool."""
+        return await asyncio.get_running_loop().run_in_executor(self.workers, call, *args)
+
+    # ---- tombstones
+
+    def lift(self, tombstone: int, scope: Scope) -> None:
+        """End a removal: L2 may be asked again.
+
+        A flight that read its row before the removal was durable may still be about to
+        promote it: it is fenced, in this same function.
+        """
+        self.tombstones.lift(tombstone)
+        self.metrics.fenced_fills.inc(amount=self.flights.fence(scope, only_from_disk=True))
+        for future in self._waiting_for_lift:
+            if not future.done():
+                future.set_result(None)
+        self._waiting_for_lift.clear()
+
+    async def wait_until_clear(self, key: EntryKey, owner: str) -> None:
+        """Return once no removal covers `key`."""
+        while self.tombstones.covers(key, owner):
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting_for_lift.add(future)
+            try:
+                await future
+            finally:
+                self._waiting_for_lift.discard(future)

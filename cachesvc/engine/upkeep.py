@@ -1,0 +1,47 @@
+"""What has to be done from time to time, one step at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from cachesvc.core.errors import NotDurable
+from cachesvc.engine.state import State, log
+from cachesvc.engine.uses import UseLog
+
+MEMORY_STEP_S = 0.5
+DISK_STEP_S = 5.0
+
+
+class Upkeep:
+    """Expires, evicts, and remembers uses. Tests call the steps; the daemon runs `loops`."""
+
+    def __init__(self, state: State, uses: UseLog) -> None:
+        self._state = state
+        self._uses = uses
+
+    async def memory_step(self) -> None:
+        self._state.memory.step(self._state.clock.read().steady_ns)
+
+    async def disk_step(self) -> None:
+        await self._uses.flush()
+        now = self._state.clock.read()
+        await self._state.disk.step(now.steady_ns, now.wall_ns)
+
+    def loops(self) -> list[asyncio.Task[None]]:
+        """Start the loops. They end by cancellation."""
+        return [
+            asyncio.create_task(_repeat(self.memory_step, MEMORY_STEP_S), name="memory-upkeep"),
+            asyncio.create_task(_repeat(self.disk_step, DISK_STEP_S), name="disk-upkeep"),
+        ]
+
+
+async def _repeat(step: Callable[[], Awaitable[None]], every_s: float) -> None:
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            await step()
+        except (NotDurable, OSError) as exc:
+            log.warning("upkeep_failed", step=step.__name__, error=str(exc))
+        except Exception:  # noqa: BLE001 eviction must outlive a defect in it, or the disk fills
+            log.exception("upkeep_defect", step=step.__name__)

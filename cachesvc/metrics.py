@@ -1,0 +1,182 @@
+"""What is counted, and under which name: the only importing place of prometheus_client.
+
+Labels come from closed sets and every series exists from the start, at zero: no
+key, user or path is ever a label. The catalogue is docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from cachesvc.core.lru import Removal
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+TIERS = ("memory", "disk", "origin")
+FAILURES = ("not_found", "failed")
+STAGES = ("origin", "decode", "l1_write", "l2_commit")
+ORIGIN_OUTCOMES = ("ok", "not_found", "unavailable", "denied", "corrupt")
+_LATENCY_S = (0.0005, 0.002, 0.005, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_STAGE_S = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_COMMIT_S = (0.0005, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+_AGE_S = (60.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0, 96 * 3600.0)
+
+# (metric name, documentation, label name, {label value: reading})
+GaugeReading = tuple[str, str, str, dict[str, float]]
+
+
+class Metrics:
+    """Every metric of one daemon, on a registry of its own."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        make = _Maker(self.registry)
+        self.requests = make.counter(
+            "requests", "Gets answered, by the tier that served.", "tier", TIERS
+        )
+        self.request_failures = make.counter(
+            "request_failures", "Gets that got no entry.", "outcome", FAILURES
+        )
+        self.request_seconds = make.histogram(
+            "request_seconds", "Time to find an entry.", "tier", TIERS, _LATENCY_S
+        )
+        self.fills = make.counter("fills", "Sets of origin reads started.")
+        self.failed_fills = make.counter("failed_fills", "Sets of origin reads that failed.")
+        self.fenced_fills = make.counter(
+            "fenced_fills", "Flights that lost to an invalidation or a Put."
+        )
+        self.stage_seconds = make.histogram(
+            "fill_stage_seconds", "Time of each stage of a fill.", "stage", STAGES, _STAGE_S
+        )
+        self.origin_requests = make.counter(
+            "origin_requests", "Objects asked of the origin.", "outcome", ORIGIN_OUTCOMES
+        )
+        self.coalesced = make.counter(
+            "coalesced_waiters", "Gets that joined another's flight (V2: stampede_prevented)."
+        )
+        self.invalidations = make.counter("invalidations", "Acknowledged invalidations.")
+        self.invalidation_seconds = make.histogram(
+            "invalidation_seconds", "Time to a durable invalidation.", None, (), _COMMIT_S
+        )
+        self.puts = make.counter("puts", "Acknowledged Puts.")
+        self.memory_removals = make.counter(
+            "memory_removals", "Entries that left L1.", "reason", [r.value for r in Removal]
+        )
+        self.disk_removals = make.counter(
+            "disk_removals", "Entries that left L2.", "reason", [r.value for r in Removal]
+        )
+        self.eviction_age_seconds = make.histogram(
+            "eviction_age_seconds", "Age at eviction.", "tier", ("memory", "disk"), _AGE_S
+        )
+        self.damaged = make.counter("damaged_entries", "L2 entries that failed their check.")
+        self.decode_failures = make.counter(
+            "decode_failures", "Origin objects that the decoders refused."
+        )
+        self.disk_rejections = make.counter(
+            "disk_rejections", "Entries that L2 did not admit or could not write."
+        )
+        self.disk_written_bytes = make.counter("disk_written_bytes", "Bytes written to L2.")
+        self.catalog_resets = make.counter(
+            "catalog_resets", "Times a damaged catalog was set aside."
+        )
+        self.foreign_names = make.gauge(
+            "disk_foreign_names", "Names under the L2 root that are not ours."
+        )
+        build = Gauge("cachesvc_build_info", "Always 1.", ["version"], registry=self.registry)
+        build.labels(version=version).set(1)
+
+    def read_gauges_from(self, read: Callable[[], Iterable[GaugeReading]]) -> None:
+        """Ask `read` for the state's gauges at each scrape."""
+        self.registry.register(_StateCollector(read))
+
+    def render(self) -> bytes:
+        """Return the exposition text."""
+        return generate_latest(self.registry)
+
+    def value(self, name: str, **labels: str) -> int:
+        """Return a counter's value; `name` as exposed, without `cachesvc_` and `_total`."""
+        value = self.registry.get_sample_value(f"cachesvc_{name}_total", labels)
+        assert value is not None, name
+        return int(value)
+
+
+class Counted:
+    """A counter, or one for each value of its label, bound once: 0.5 us an increment."""
+
+    __slots__ = ("_by_label", "_plain")
+
+    def __init__(self, counter: Counter, label: str | None, values: Iterable[str]) -> None:
+        self._plain = None if label else counter
+        self._by_label = {v: counter.labels(**{label: v}) for v in values} if label else {}
+
+    def inc(self, label: str | None = None, amount: float = 1) -> None:
+        (self._plain if label is None else self._by_label[label]).inc(amount)  # type: ignore[union-attr]
+
+
+class Timed:
+    """A histogram, or one for each value of its label, bound once."""
+
+    __slots__ = ("_by_label", "_plain")
+
+    def __init__(self, histogram: Histogram, label: str | None, values: Iterable[str]) -> None:
+        self._plain = None if label else histogram
+        self._by_label = {v: histogram.labels(**{label: v}) for v in values} if label else {}
+
+    def observe(self, seconds: float, label: str | None = None) -> None:
+        (self._plain if label is None else self._by_label[label]).observe(seconds)  # type: ignore[union-attr]
+
+
+class _Maker:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def counter(
+        self, name: str, text: str, label: str | None = None, values: Iterable[str] = ()
+    ) -> Counted:
+        labels = [label] if label else []
+        metric = Counter(f"cachesvc_{name}", text, labels, registry=self._registry)
+        return Counted(metric, label, values)
+
+    def histogram(
+        self,
+        name: str,
+        text: str,
+        label: str | None,
+        values: Iterable[str],
+        buckets: tuple[float, ...],
+    ) -> Timed:
+        labels = [label] if label else []
+        metric = Histogram(
+            f"cachesvc_{name}", text, labels, registry=self._registry, buckets=buckets
+        )
+        return Timed(metric, label, values)
+
+    def gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"cachesvc_{name}", text, registry=self._registry)
+
+
+class _StateCollector(Collector):
+    """Reads gauges at scrape time, so that nothing has to keep them up to date."""
+
+    def __init__(self, read: Callable[[], Iterable[GaugeReading]]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return ()
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        for name, text, label, readings in self._read():
+            family = GaugeMetricFamily(f"cachesvc_{name}", text, labels=[label] if label else [])
+            for value, reading in readings.items():
+                family.add_metric([value] if label else [], reading)
+            yield family

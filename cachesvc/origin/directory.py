@@ -1,0 +1,290 @@
+"""How does a folder stand in for S3, with the same keys?
+
+The embedded default of the demo and of laptops. A key's path is opened folder by
+folder and no symbolic link below the root is followed, so no key leads outside it.
+The etag is a hash of the content: an inode and its times may come back within one
+clock tick, and a changed object under its old etag would pass for current for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+from typing import TypeVar
+
+import xxhash
+
+from cachesvc.core.errors import OriginDenied, OriginUnavailable
+from cachesvc.core.origin import OriginObject, OriginStamp
+from cachesvc.core.tensors import Buffer
+from cachesvc.origin import reasons
+
+# Hidden, and refused as a key: unfinished writes lie here until they are renamed.
+_UNFINISHED = ".cachesvc-unfinished"
+# A laptop's disk gains nothing from more; a hung one holds no other pool's threads.
+_THREADS = 8
+_MAX_NAME_BYTES = 255
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: opening a FIFO that lies in the folder must not hang.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_Result = TypeVar("_Result")
+
+
+class DirectoryOrigin:
+    """A folder of objects. See `core.origin.Origin` for the contract.
+
+    `added_latency_s` is waited before each read and write, so that a laptop feels the
+    difference between a hit and a fill as it would with S3. `deadline_s` bounds one
+    call, its wait for a thread and that latency included.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        added_latency_s: float = 0.0,
+        deadline_s: float = reasons.DEFAULT_DEADLINE_S,
+        max_object_bytes: int = reasons.DEFAULT_MAX_OBJECT_BYTES,
+    ) -> None:
+        self._root = root
+        self._added_latency_s = added_latency_s
+        self._deadline_s = deadline_s
+        self._max_object_bytes = max_object_bytes
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="origin-directory")
+        self._closed = False
+
+    async def start(self) -> None:
+        """Remove what writers that were killed left unfinished; live writers keep theirs."""
+        await self._run(self._remove_unfinished)
+
+    async def read(self, object_key: str) -> OriginObject:
+        """Return the object.
+
+        Also raises OriginDataCorrupt, reason OBJECT_TOO_LARGE, before reading any of it,
+        and OriginUnavailable if somebody changes the file in place meanwhile.
+        """
+        names = _names_of(object_key)
+        try:
+            return await self._run(
+                lambda: self._read_file(object_key, names), latency_s=self._added_latency_s
+            )
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise reasons.no_such_object(object_key) from exc
+
+    async def write(self, object_key: str, data: Buffer) -> OriginStamp:
+        """Replace the object; durable when it returns.
+
+        If cancelled, it may still be replaced: the thread goes on.
+        """
+        names = _names_of(object_key)
+        try:
+            return await self._run(
+                lambda: self._write_file(object_key, names, data), latency_s=self._added_latency_s
+            )
+        except (FileExistsError, IsADirectoryError, NotADirectoryError) as exc:
+            raise _key_refused("a folder lies where an object should, or the reverse") from exc
+        except FileNotFoundError as exc:
+            raise OriginUnavailable(
+                "the origin's folder changed during a write", reason=reasons.SERVER_ERROR
+            ) from exc
+
+    async def check(self) -> None:
+        """Return if the folder is there and may be read."""
+        await self._run(lambda: os.close(self._opened_root()))
+
+    async def close(self) -> None:
+        """Refuse new calls. Those in flight end by themselves."""
+        self._closed = True
+        # Not cancelled: a queued call's future would turn into a CancelledError
+        # that nobody asked for.
+        self._threads.shutdown(wait=False)
+
+    async def _run(self, work: Callable[[], _Result], latency_s: float = 0.0) -> _Result:
+        """Do `work` in our own threads; FileNotFoundError and its like stay the caller's."""
+        if self._closed:
+            raise reasons.closed()
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await asyncio.sleep(latency_s)
+                if self._closed:
+                    raise reasons.closed()
+                return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except TimeoutError as exc:
+            raise reasons.timed_out(self._deadline_s) from exc
+        except PermissionError as exc:
+            raise OriginDenied(
+                "the daemon may not read or write the origin's folder",
+                reason=reasons.ACCESS_DENIED,
+            ) from exc
+        except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError):
+            raise
+        except OSError as exc:
+            raise OriginUnavailable(
+                f"the origin's folder failed: {os.strerror(exc.errno or 0)}",
+                reason=reasons.SERVER_ERROR,
+            ) from exc
+
+    def _read_file(self, object_key: str, names: tuple[str, ...]) -> OriginObject:
+        with self._parent_of(names, create=False) as parent:
+            file = _opened_file(names[-1], parent)
+        with file:
+            before = os.fstat(file.fileno())
+            if before.st_size > self._max_object_bytes:
+                raise reasons.too_large(object_key, before.st_size, self._max_object_bytes)
+            data = file.readall()
+            after = os.fstat(file.fileno())
+        # Our writes rename whole files; somebody's editor may not.
+        if len(data) != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
+            raise OriginUnavailable(
+                "the object was changed while it was read", reason=reasons.BAD_ANSWER
+            )
+        return OriginObject(_stamp(object_key, data, after), data)
+
+    def _write_file(self, object_key: str, names: tuple[str, ...], data: Buffer) -> OriginStamp:
+        with ExitStack() as held:
+            parent = held.enter_context(self._parent_of(names, create=True))
+            unfinished = held.enter_context(self._parent_of((_UNFINISHED, ""), create=True))
+            name = secrets.token_hex(16)
+            descriptor = os.open(name, _CREATE, 0o644, dir_fd=unfinished)
+            with open(descriptor, "wb", buffering=0) as file:
+                try:
+                    # Says "being written" to the start() of another daemon.
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _write_all(descriptor, data)
+                    os.fsync(descriptor)
+                    written = os.fstat(descriptor)
+                    os.rename(name, names[-1], src_dir_fd=unfinished, dst_dir_fd=parent)
+                except OSError:
+                    with suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=unfinished)
+                    raise
+            # The rename itself is durable only with its folder.
+            os.fsync(parent)
+            return _stamp(object_key, data, written)
+
+    def _remove_unfinished(self) -> None:
+        try:
+            with (
+                self._parent_of((_UNFINISHED, ""), create=False) as unfinished,
+                os.scandir(unfinished) as entries,
+            ):
+                for entry in entries:
+                    _remove_if_abandoned(entry.name, unfinished)
+        except FileNotFoundError:
+            return
+
+    def _opened_root(self) -> int:
+        try:
+            # The root itself may be a link: that is the operator's choice.
+            return os.open(self._root, _FOLDER & ~os.O_NOFOLLOW)
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            # Never "no such object": an unmounted disk has not lost its objects.
+            raise OriginUnavailable(
+                "the origin's folder does not exist", reason=reasons.UNREACHABLE
+            ) from exc
+
+    @contextmanager
+    def _parent_of(self, names: tuple[str, ...], *, create: bool) -> Iterator[int]:
+        """Open the folder that holds the last of `names`, one folder at a time."""
+        folder = self._opened_root()
+        try:
+            for name in names[:-1]:
+                if create:
+                    _make_folder(name, folder)
+                below = _opened(name, _FOLDER, folder)
+                os.close(folder)
+                folder = below
+            yield folder
+        finally:
+            os.close(folder)
+
+
+def _names_of(object_key: str) -> tuple[str, ...]:
+    """Return the folders and the file of a key.
+
+    Raises OriginDenied, reason ORIGIN_KEY_REFUSED, if S3 would take the key but a folder
+    cannot: empty names, `.`, `..`, NUL, names over 255 bytes, our hidden folder.
+    """
+    names = tuple(object_key.split("/"))
+    for name in names:
+        if name in ("", ".", "..", _UNFINISHED) or "\0" in name:
+            raise _key_refused("it has an empty or reserved part")
+        if not _fits_a_file_name(name):
+            raise _key_refused("a part of it is too long or not text")
+    return names
+
+
+def _fits_a_file_name(name: str) -> bool:
+    try:
+        return len(name.encode()) <= _MAX_NAME_BYTES
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+
+
+def _key_refused(why: str) -> OriginDenied:
+    return OriginDenied(f"the key does not fit a folder: {why}", reason=reasons.KEY_REFUSED)
+
+
+def _opened(name: str, flags: int, folder: int) -> int:
+    """Open `name` in `folder`. A symbolic link is refused, wherever it leads."""
+    try:
+        return os.open(name, flags, dir_fd=folder)
+    except OSError as exc:
+        # ELOOP for a file, ENOTDIR for a folder: O_DIRECTORY is looked at first.
+        if exc.errno in (errno.ELOOP, errno.ENOTDIR) and _is_link(name, folder):
+            raise _key_refused("a symbolic link lies on its way") from exc
+        raise
+
+
+def _opened_file(name: str, folder: int) -> FileIO:
+    """Open a regular file. A folder, FIFO or socket is FileNotFoundError: no object."""
+    descriptor = _opened(name, _READ, folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "not a regular file")
+    return FileIO(descriptor)
+
+
+def _is_link(name: str, folder: int) -> bool:
+    return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+
+
+def _make_folder(name: str, parent: int) -> None:
+    try:
+        os.mkdir(name, 0o755, dir_fd=parent)
+    except FileExistsError:
+        return
+    os.fsync(parent)
+
+
+def _write_all(descriptor: int, data: Buffer) -> None:
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _remove_if_abandoned(name: str, folder: int) -> None:
+    """Unlink an unfinished write unless its writer lives, which then holds its lock."""
+    try:
+        file = _opened_file(name, folder)
+    except FileNotFoundError:
+        return  # renamed or removed since it was listed, or nothing of ours
+    with file, suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+
+
+def _stamp(object_key: str, data: Buffer, file: os.stat_result) -> OriginStamp:
+    return OriginStamp(object_key, xxhash.xxh3_128_hexdigest(data), file.st_mtime)

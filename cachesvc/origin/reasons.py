@@ -1,0 +1,55 @@
+"""What do both origins answer alike, and which limits do they share?
+
+The reasons are stable: metrics, clients and runbooks match on them.
+"""
+
+from __future__ import annotations
+
+from cachesvc.core.errors import NoSuchObject, OriginDataCorrupt, OriginUnavailable
+
+# A cold read of all members takes 1-3 s; past this its caller has given up anyway.
+DEFAULT_DEADLINE_S = 10.0
+# The largest object of the try-on service is 4.7 MB. A read is held in memory whole.
+DEFAULT_MAX_OBJECT_BYTES = 64 * 1024 * 1024
+
+# The question got no whole answer in time (retryable, OriginUnavailable).
+TIMEOUT = "ORIGIN_TIMEOUT"
+UNREACHABLE = "ORIGIN_UNREACHABLE"
+SERVER_ERROR = "ORIGIN_SERVER_ERROR"
+THROTTLED = "ORIGIN_THROTTLED"
+BAD_ANSWER = "ORIGIN_BAD_ANSWER"
+CREDENTIALS_UNAVAILABLE = "ORIGIN_CREDENTIALS_UNAVAILABLE"
+CLOSED = "ORIGIN_CLOSED"
+
+# The question itself was refused: an operator must act (OriginDenied).
+ACCESS_DENIED = "ORIGIN_ACCESS_DENIED"
+BAD_CREDENTIALS = "ORIGIN_BAD_CREDENTIALS"
+EXPIRED_CREDENTIALS = "ORIGIN_EXPIRED_CREDENTIALS"
+NO_CREDENTIALS = "ORIGIN_NO_CREDENTIALS"
+CLOCK_SKEW = "ORIGIN_CLOCK_SKEW"
+NO_SUCH_BUCKET = "NO_SUCH_BUCKET"
+WRONG_REGION = "ORIGIN_WRONG_REGION"
+MISCONFIGURED = "ORIGIN_MISCONFIGURED"
+REFUSED = "ORIGIN_REFUSED"
+KEY_REFUSED = "ORIGIN_KEY_REFUSED"
+
+OBJECT_TOO_LARGE = "OBJECT_TOO_LARGE"
+
+
+def no_such_object(object_key: str) -> NoSuchObject:
+    return NoSuchObject("the origin has no such object", object_keys=(object_key,))
+
+
+def too_large(object_key: str, size_bytes: int, max_object_bytes: int) -> OriginDataCorrupt:
+    return OriginDataCorrupt(
+        f"{object_key} has {size_bytes} bytes; at most {max_object_bytes} are read",
+        reason=OBJECT_TOO_LARGE,
+    )
+
+
+def timed_out(deadline_s: float) -> OriginUnavailable:
+    return OriginUnavailable(f"the origin took longer than {deadline_s:g} s", reason=TIMEOUT)
+
+
+def closed() -> OriginUnavailable:
+    return OriginUnavailable("the origin is closed: the daemon is stopping", reason=CLOSED)

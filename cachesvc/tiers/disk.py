@@ -1,0 +1,325 @@
+"""L2: files and their rows as one tier, with its room, its threads and its clean-up.
+
+The engine decides when something is stored or removed; this module keeps the order
+that makes it durable: file first, then row; row first, then unlink.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from cachesvc.core.entry import EntryMeta, Row
+from cachesvc.core.errors import NotDurable
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.lru import Removal
+from cachesvc.core.scopes import Scope
+from cachesvc.core.tensors import Buffer
+from cachesvc.core.watermarks import Watermarks
+from cachesvc.tiers.catalog import Catalog, Total
+from cachesvc.tiers.disk_files import DiskFiles, Location, stored_bytes
+
+# Rows that one step of the sweeper deletes, so that no commit becomes long.
+EXPIRE_BATCH = 200
+LITTER_BATCH = 200
+# Changes older than this are forgotten; a Put whose source is older is refused unseen.
+CHANGES_KEPT_S = 30 * 24 * 3600
+T = TypeVar("T")
+
+# Called for each entry that leaves to make room or by its age.
+OnRemoval = Callable[[Row, Removal], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A durable file that has no row yet: litter, until `commit` queues its row."""
+
+    meta: EntryMeta
+    reserved_bytes: int
+
+
+@dataclass(slots=True)
+class LitterReport:
+    """What the walk after a start found."""
+
+    removed_files: int = 0
+    foreign_names: int = 0
+
+
+class DiskTier:
+    """L2 of one daemon. All methods but `read_chunks` belong to the event loop.
+
+    Reads and writes have pools of their own: a disk that hangs holds up neither
+    hits in memory nor name lookups.
+    """
+
+    def __init__(
+        self,
+        files: DiskFiles,
+        catalog: Catalog,
+        watermarks: Watermarks,
+        *,
+        on_removal: OnRemoval,
+        read_threads: int = 4,
+        write_threads: int = 4,
+    ) -> None:
+        self._files = files
+        self._catalog = catalog
+        self._watermarks = watermarks
+        self._on_removal = on_removal
+        self._readers = ThreadPoolExecutor(read_threads, thread_name_prefix="l2-read")
+        self._writers = ThreadPoolExecutor(write_threads, thread_name_prefix="l2-write")
+        self._reserved_bytes = 0
+        self._evicting = asyncio.Lock()
+        # Changes that a full disk kept out of the catalog; `step` tries again.
+        self._unrecorded_changes: dict[Scope, int] = {}
+
+    # ---- state
+
+    @property
+    def totals(self) -> dict[str, Total]:
+        return self._catalog.totals
+
+    @property
+    def used_bytes(self) -> int:
+        return sum(total.stored_bytes for total in self._catalog.totals.values())
+
+    @property
+    def max_bytes(self) -> int:
+        return self._watermarks.capacity_bytes
+
+    @property
+    def last_generation(self) -> int:
+        return self._catalog.last_generation
+
+    @property
+    def queue_depth(self) -> int:
+        return self._catalog.queue_depth
+
+    # ---- reading
+
+    async def lookup(self, key: EntryKey) -> Row | None:
+        """Return the row of `key`, or None. Raises NotDurable if the catalog cannot be read."""
+        return await self._read(self._catalog.lookup, key)
+
+    async def read_into(self, row: Row, write: Callable[[Iterator[memoryview]], None]) -> None:
+        """Stream the file of `row` into `write`, in a reader's thread, checking it on the way.
+
+        Raises FileNotFoundError, CorruptEntry (nothing of it may be served), OSError.
+        """
+        meta = row.meta
+        location = Location(meta.key, meta.generation)
+        chunks = self._files.read_chunks(location, meta.size_bytes, meta.checksum)
+        await self._read(write, chunks)
+
+    async def last_change_ns(self, scopes: tuple[Scope, ...]) -> int:
+        """Return the latest change recorded for any of `scopes`, wall time, 0 if none."""
+        unrecorded = max((self._unrecorded_changes.get(scope, 0) for scope in scopes), default=0)
+        return max(unrecorded, await self._read(self._catalog.last_change_ns, scopes))
+
+    # ---- storing
+
+    async def write(self, meta: EntryMeta, data: Buffer) -> Written | None:
+        """Store the file durably, or return None where L2 does not admit it.
+
+        Raises OSError; nothing is left then.
+        """
+        size = stored_bytes(meta.size_bytes)
+        if not await self._reserve(size):
+            return None
+        try:
+            location = Location(meta.key, meta.generation)
+            await self._write(self._files.write, location, data)
+        except BaseException:
+            self._reserved_bytes -= size
+            raise
+        return Written(meta, size)
+
+    def commit(self, written: Written, accesses: int, steady_ns: int) -> asyncio.Task[None]:
+        """Queue the row; its order among all catalog writes is fixed when this returns.
+
+        The task ends when the row is durable, or fails with NotDurable and no file left.
+        """
+        row = Row(written.meta, accesses, steady_ns)
+        queued = self._catalog.upsert(row)
+        return asyncio.create_task(self._finish_commit(written, queued), name="l2-commit")
+
+    async def _finish_commit(
+        self, written: Written, queued: asyncio.Future[Location | None]
+    ) -> None:
+        try:
+            replaced = await queued
+        except NotDurable:
+            await self._unlink([Location(written.meta.key, written.meta.generation)])
+            raise
+        finally:
+            self._reserved_bytes -= written.reserved_bytes
+        if replaced is not None:
+            await self._unlink([replaced])
+
+    async def abandon(self, written: Written) -> None:
+        """Remove a file that lost to a newer change."""
+        self._reserved_bytes -= written.reserved_bytes
+        await self._unlink([Location(written.meta.key, written.meta.generation)])
+
+    async def _reserve(self, size: int) -> bool:
+        """Own `size` bytes of the disk, evicting on demand."""
+        for evict in (True, False):
+            free_bytes = await self._write(self._files.free_bytes)
+            used = self.used_bytes
+            # From here to the addition nothing else runs, or two could take the same room.
+            if self._watermarks.admits(size, used, self._reserved_bytes, free_bytes):
+                self._reserved_bytes += size
+                return True
+            if size > self._watermarks.low_bytes or not evict:
+                break
+            with contextlib.suppress(NotDurable):
+                await self.evict(size)
+        return False
+
+    # ---- removing
+
+    async def remove(self, row: Row) -> None:
+        """Remove one generation durably: when this returns, no restart brings it back.
+
+        Raises NotDurable.
+        """
+        location = Location(row.meta.key, row.meta.generation)
+        try:
+            await self._catalog.delete([location])
+        except NotDurable:
+            await self._unlink_durably([location])
+        else:
+            await self._unlink([location])
+
+    async def quarantine(self, row: Row) -> None:
+        """Take a damaged entry out and set its file aside."""
+        location = Location(row.meta.key, row.meta.generation)
+        with contextlib.suppress(NotDurable):  # it is checked again at the next read
+            await self._catalog.delete([location])
+        await self._write(self._files.quarantine, location)
+
+    def invalidate(self, scope: Scope, changed_ns: int) -> asyncio.Task[list[Location]]:
+        """Queue the removal of what `scope` covers; its order is fixed when this returns.
+
+        The task ends when the removal is durable and gives the files, which
+        `unlink` may take away behind the answer. Fails with NotDurable otherwise.
+        """
+        queued = self._catalog.invalidate(scope, changed_ns)
+        return asyncio.create_task(
+            self._finish_invalidation(scope, changed_ns, queued), name="l2-invalidate"
+        )
+
+    async def _finish_invalidation(
+        self, scope: Scope, changed_ns: int, queued: asyncio.Future[list[Location]]
+    ) -> list[Location]:
+        try:
+            return await queued
+        except NotDurable:
+            # A full disk refuses even a DELETE, but not an unlink: a row without
+            # its file is a miss, and stays one.
+            locations = await self._read(self._catalog.locations, scope)
+            await self._unlink_durably(locations)
+            self._remember_unrecorded(scope, changed_ns)
+            return locations
+
+    def _remember_unrecorded(self, scope: Scope, changed_ns: int) -> None:
+        earlier = self._unrecorded_changes.get(scope, 0)
+        self._unrecorded_changes[scope] = max(changed_ns, earlier)
+
+    async def unlink(self, locations: list[Location]) -> None:
+        """Unlink files whose rows are gone."""
+        await self._unlink(locations)
+
+    # ---- clean-up, one step at a time
+
+    async def step(self, steady_ns: int, wall_ns: int) -> None:
+        """Evict down to the marks, drop what expired, and retry what a full disk refused."""
+        with contextlib.suppress(NotDurable):
+            await self.evict(0)
+            while expired := await self._catalog.expire(steady_ns, EXPIRE_BATCH):
+                await self._forget(expired, Removal.EXPIRED)
+            for scope, changed_ns in list(self._unrecorded_changes.items()):
+                await self._catalog.record_change(scope, changed_ns)
+                del self._unrecorded_changes[scope]
+            await self._catalog.forget_changes(wall_ns - CHANGES_KEPT_S * 1_000_000_000)
+
+    async def evict(self, wanted_bytes: int) -> None:
+        """Free what the marks ask for, and room for `wanted_bytes` more."""
+        async with self._evicting:
+            free_bytes = await self._write(self._files.free_bytes)
+            to_free = self._watermarks.bytes_to_free(
+                self.used_bytes, self._reserved_bytes + wanted_bytes, free_bytes - wanted_bytes
+            )
+            if to_free:
+                victims = await self._catalog.evict(to_free)
+                await self._forget(victims, Removal.DISK_SPACE)
+
+    async def _forget(self, rows: list[Row], cause: Removal) -> None:
+        await self._unlink([Location(row.meta.key, row.meta.generation) for row in rows])
+        for row in rows:
+            self._on_removal(row, cause)
+
+    async def record_accesses(self, used: list[Row]) -> None:
+        """Remember uses over restarts. Lost if the disk is full."""
+        if used:
+            with contextlib.suppress(NotDurable):
+                await self._catalog.record_accesses(used)
+
+    async def sweep_litter(self, namespace: str, before_generation: int) -> LitterReport:
+        """Remove files of `namespace` that have no row, left by a crash.
+
+        Only generations below `before_generation` (the daemon's start) are looked at: newer
+        ones may be waiting for their row. Names that are not ours are counted, never deleted.
+        """
+        report = LitterReport()
+        walk = self._files.walk(namespace)
+        while batch := await self._read(lambda: list(itertools.islice(walk, LITTER_BATCH))):
+            old = [at for at in batch if at is not None and at.generation < before_generation]
+            ids = list({at.key.id for at in old})
+            current = await self._read(self._catalog.generations, namespace, ids)
+            litter = [at for at in old if current.get(at.key.id) != at.generation]
+            await self._unlink(litter)
+            report.removed_files += len(litter)
+            report.foreign_names += batch.count(None)
+        return report
+
+    def close(self) -> None:
+        """Finish what is queued. Blocks; nothing may be called afterwards."""
+        self._catalog.close()
+        self._writers.shutdown()
+        self._readers.shutdown()
+        self._files.close()
+
+    # ---- threads
+
+    async def _read(self, call: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, call, *args)
+
+    async def _write(self, call: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writers, call, *args)
+
+    async def _unlink(self, locations: list[Location]) -> None:
+        def unlink() -> None:
+            for location in locations:
+                # What cannot be unlinked is litter, and the next start sweeps it.
+                with contextlib.suppress(OSError):
+                    self._files.remove(location)
+
+        if locations:
+            await self._write(unlink)
+
+    async def _unlink_durably(self, locations: list[Location]) -> None:
+        def unlink() -> None:
+            for location in locations:
+                self._files.remove(location, durable=True)
+
+        try:
+            await self._write(unlink)
+        except OSError as exc:
+            raise NotDurable("neither the catalog nor the L2 root can be written") from exc

@@ -1,0 +1,226 @@
+"""L2's files: one immutable file for each entry, written so that a power cut leaves all or nothing.
+
+`{root}/{namespace}/{id}/{generation}.safetensors`. The catalog's row is the entry: a
+file without a row is litter. Every function here blocks and belongs in a worker
+thread; errors are OSError, except where said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from cachesvc.core.checksum import Checksum
+from cachesvc.core.errors import CorruptEntry
+from cachesvc.core.keys import EntryKey, is_id
+from cachesvc.core.tensors import Buffer
+from cachesvc.tiers import files
+
+SUFFIX = ".safetensors"
+TEMPORARY = ".tmp"
+QUARANTINE = ".quarantine"
+CHUNK_BYTES = 256 * 1024  # of the sizes tried for read + hash + write to tmpfs, the fastest
+BLOCK_BYTES = 4096
+MAX_QUARANTINED = 100  # kept for a person to look at; more would be a second, unbounded tier
+_OURS = re.compile(r"[0-9]{1,20}\.safetensors")
+
+
+class Location(NamedTuple):
+    """Which file holds which generation of an entry."""
+
+    key: EntryKey
+    generation: int
+
+
+def stored_bytes(size_bytes: int) -> int:
+    """Return what a blob of `size_bytes` takes on disk."""
+    return -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
+
+
+class DiskFiles:
+    """The files under one L2 root, which this process has locked."""
+
+    def __init__(self, root: Path, namespaces: tuple[str, ...]) -> None:
+        """Open and lock the root, and make the namespaces' directories.
+
+        Raises:
+            ConfigError: not usable, or another daemon owns it.
+        """
+        self._root_fd = files.open_directory(root, mode=0o750)
+        files.lock_directory(self._root_fd, root)
+        for name in (TEMPORARY, QUARANTINE, *namespaces):
+            os.close(files.open_directory(root / name, mode=0o750))
+        self._remove_temporaries()
+
+    def _remove_temporaries(self) -> None:
+        with _directory(self._root_fd, TEMPORARY) as fd:
+            for name in os.listdir(fd):
+                os.unlink(name, dir_fd=fd)
+
+    def free_bytes(self) -> int:
+        return files.free_bytes(self._root_fd)
+
+    def write(self, location: Location, data: Buffer) -> None:
+        """Store the file durably: content, name and directories survive a power cut.
+
+        On an error nothing is left.
+        """
+        temporary = f"{TEMPORARY}/{location.generation}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(temporary, flags, 0o640, dir_fd=self._root_fd)
+        try:
+            try:
+                files.write_all(fd, data)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            self._rename_into_place(temporary, location)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=self._root_fd)
+            raise
+
+    def _rename_into_place(self, temporary: str, location: Location) -> None:
+        key, name = location.key, f"{location.generation}{SUFFIX}"
+        with _made_directory(self._root_fd, key.namespace) as namespace_fd:
+            while True:
+                with _made_directory(namespace_fd, key.id) as id_fd:
+                    try:
+                        os.rename(temporary, name, src_dir_fd=self._root_fd, dst_dir_fd=id_fd)
+                    except FileNotFoundError:
+                        if _exists(self._root_fd, temporary):
+                            # Its directory was removed with another generation: again.
+                            continue
+                        raise
+                    os.fsync(id_fd)
+                    return
+
+    def read_chunks(
+        self, location: Location, size_bytes: int, expected_checksum: int
+    ) -> Iterator[memoryview]:
+        """Yield the file in order, hashed in the very buffer that is yielded.
+
+        A chunk is valid until the next one is asked for.
+
+        Raises:
+            FileNotFoundError: the row has no file.
+            CorruptEntry: after the last chunk, or at a wrong length: what was yielded
+                must not be served.
+        """
+        key, name = location.key, f"{location.generation}{SUFFIX}"
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        with (
+            _directory(self._root_fd, key.namespace) as namespace_fd,
+            _directory(namespace_fd, key.id) as id_fd,
+        ):
+            fd = os.open(name, flags, dir_fd=id_fd)
+        try:
+            if not files.is_regular(fd) or os.fstat(fd).st_size != size_bytes:
+                raise CorruptEntry("the file is not as long as its row says")
+            yield from _hashed_chunks(fd, size_bytes, expected_checksum)
+        finally:
+            os.close(fd)
+
+    def remove(self, location: Location, *, durable: bool = False) -> None:
+        """Unlink the file, and its directory if it was the last. Absent is fine.
+
+        With `durable` the removal survives a power cut.
+        """
+        key = location.key
+        with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
+            namespace_fd = stack.enter_context(_directory(self._root_fd, key.namespace))
+            id_fd = stack.enter_context(_directory(namespace_fd, key.id))
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{location.generation}{SUFFIX}", dir_fd=id_fd)
+            if durable:
+                os.fsync(id_fd)
+            with contextlib.suppress(OSError):  # not empty, or a writer just made it anew
+                os.rmdir(key.id, dir_fd=namespace_fd)
+
+    def quarantine(self, location: Location) -> None:
+        """Set a damaged file aside for a person to look at; the oldest give way."""
+        key = location.key
+        target = f"{QUARANTINE}/{key.namespace}.{key.id}.{location.generation}"
+        source = f"{key.namespace}/{key.id}/{location.generation}{SUFFIX}"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(source, target, src_dir_fd=self._root_fd, dst_dir_fd=self._root_fd)
+        with _directory(self._root_fd, QUARANTINE) as fd:
+            names = sorted(os.listdir(fd), key=lambda name: _mtime(fd, name))
+            for name in names[:-MAX_QUARANTINED]:
+                os.unlink(name, dir_fd=fd)
+        self.remove(location)
+
+    def walk(self, namespace: str) -> Iterator[Location | None]:
+        """Yield what lies under `namespace`: our files, and None for each name that is not ours."""
+        with _directory(self._root_fd, namespace) as namespace_fd:
+            for entry_id in os.listdir(namespace_fd):
+                try:
+                    with _directory(namespace_fd, entry_id) as id_fd:
+                        names = os.listdir(id_fd)
+                except OSError:  # a file, a link, or gone meanwhile
+                    yield None
+                    continue
+                for name in names:
+                    if is_id(entry_id) and _OURS.fullmatch(name):
+                        generation = int(name.removesuffix(SUFFIX))
+                        yield Location(EntryKey(namespace, entry_id), generation)
+                    else:
+                        yield None
+
+    def close(self) -> None:
+        """Unlock the root. Nothing may be called afterwards."""
+        os.close(self._root_fd)
+
+
+@contextlib.contextmanager
+def _directory(parent_fd: int, name: str) -> Iterator[int]:
+    """Open a directory below another, never through a symlink."""
+    fd = os.open(name, files.DIRECTORY_FLAGS, dir_fd=parent_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _made_directory(parent_fd: int, name: str) -> Iterator[int]:
+    """The same, made durably if it is missing."""
+    try:
+        os.mkdir(name, 0o750, dir_fd=parent_fd)
+    except FileExistsError:
+        pass
+    else:
+        os.fsync(parent_fd)
+    with _directory(parent_fd, name) as fd:
+        yield fd
+
+
+def _hashed_chunks(fd: int, size_bytes: int, expected_checksum: int) -> Iterator[memoryview]:
+    digest = Checksum()
+    buffer = memoryview(bytearray(CHUNK_BYTES))
+    left_bytes = size_bytes
+    while left_bytes:
+        count = os.readv(fd, [buffer[: min(CHUNK_BYTES, left_bytes)]])
+        if count == 0:
+            raise CorruptEntry("the file became shorter while it was read")
+        left_bytes -= count
+        digest.update(buffer[:count])
+        yield buffer[:count]
+    if digest.value() != expected_checksum:
+        raise CorruptEntry("the file's bytes do not match its checksum")
+
+
+def _exists(directory_fd: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _mtime(directory_fd: int, name: str) -> float:
+    return os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_mtime

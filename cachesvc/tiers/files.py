@@ -1,0 +1,87 @@
+"""The few file operations both tiers need, each checked.
+
+Directories are opened without following a symlink in the last component and
+must be ours: a planted link or directory is refused, not used.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+from cachesvc.core.errors import ConfigError
+from cachesvc.core.tensors import Buffer
+
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def open_directory(path: Path, *, mode: int, gid: int | None = None) -> int:
+    """Create `path` if needed and return a descriptor of it.
+
+    Parents are made with mode 0755. An existing directory keeps its mode.
+
+    Raises:
+        ConfigError: it is a symlink, no directory, not ours, or cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        try:
+            os.mkdir(path, mode)
+            created = True
+        except FileExistsError:
+            created = False
+        fd = os.open(path, DIRECTORY_FLAGS)
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be used as a directory: {exc.strerror}") from exc
+    owner = os.fstat(fd).st_uid
+    if owner != os.geteuid():
+        os.close(fd)
+        raise ConfigError(
+            f"{path}: belongs to uid {owner}, not to this daemon's {os.geteuid()}; "
+            "change its owner or choose another directory"
+        )
+    if created:
+        os.fchmod(fd, mode)  # mkdir's mode went through the umask
+        if gid is not None:
+            os.fchown(fd, -1, gid)
+    return fd
+
+
+def lock_directory(fd: int, path: Path) -> None:
+    """Lock the directory itself for the life of `fd`: one daemon owns it.
+
+    The lock is on the directory and not on a file in it, which a clean-up could delete.
+
+    Raises:
+        ConfigError: another daemon holds it.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        raise ConfigError(
+            f"{path}: another cachesvc daemon owns this directory; "
+            "stop it, or give this one its own directories"
+        ) from exc
+
+
+def write_all(fd: int, data: Buffer) -> None:
+    """Write every byte. A full tmpfs returns a short count instead of an error."""
+    view = memoryview(data).cast("B")
+    while view.nbytes:
+        written = os.write(fd, view)
+        if written == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        view = view[written:]
+
+
+def is_regular(fd: int) -> bool:
+    return stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def free_bytes(fd: int) -> int:
+    """Return what an unprivileged writer may still use of the filesystem."""
+    usage = os.fstatvfs(fd)
+    return usage.f_bavail * usage.f_frsize

@@ -1,0 +1,76 @@
+"""Talks to the `cachesvc` daemon on this host: prepared tensors in, prepared tensors out.
+
+`CacheClient` is synchronous, `AsyncCacheClient` the same for asyncio. Importing
+this package loads neither torch, numpy nor Pillow: each is imported when a value
+of its type is first asked for.
+"""
+
+from __future__ import annotations
+
+from cachesvc_client.aio import AsyncCacheClient
+from cachesvc_client.answers import (
+    EntryInfo,
+    EntryKey,
+    InspectedTier,
+    Inspection,
+    Invalidated,
+    Tier,
+    WarmFailure,
+    WarmProgress,
+    WarmSummary,
+)
+from cachesvc_client.client import CacheClient
+from cachesvc_client.entry import AsyncEntry, Entry, TryOn
+from cachesvc_client.errors import (
+    Aborted,
+    CacheServiceError,
+    CacheUnavailable,
+    DataLoss,
+    DeadlineExceeded,
+    InvalidRequest,
+    NotCached,
+    NotDurable,
+    OriginDenied,
+    OriginUnavailable,
+    Overloaded,
+    PartStatus,
+    PermissionDenied,
+    PreconditionFailed,
+    UnreadableAnswer,
+)
+from cachesvc_client.requests import TryOnKey
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CacheClient",
+    "AsyncCacheClient",
+    "Entry",
+    "AsyncEntry",
+    "TryOn",
+    "TryOnKey",
+    "EntryInfo",
+    "EntryKey",
+    "Tier",
+    "Inspection",
+    "InspectedTier",
+    "Invalidated",
+    "WarmProgress",
+    "WarmFailure",
+    "WarmSummary",
+    "CacheServiceError",
+    "NotCached",
+    "CacheUnavailable",
+    "OriginUnavailable",
+    "OriginDenied",
+    "InvalidRequest",
+    "PreconditionFailed",
+    "PermissionDenied",
+    "Overloaded",
+    "Aborted",
+    "NotDurable",
+    "DataLoss",
+    "DeadlineExceeded",
+    "UnreadableAnswer",
+    "PartStatus",
+]

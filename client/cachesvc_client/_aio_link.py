@@ -1,0 +1,168 @@
+"""Carries calls to the daemon and waits for one that is away: the asyncio way.
+
+A channel belongs to the event loop that first used it, so each loop gets its own.
+A forked child cannot use asyncio gRPC if its parent did: the library's poller
+thread is gone and calls hang or crash, so that is refused with a clear error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+import grpc
+import grpc.aio
+
+from cachesvc_client._link import away
+from cachesvc_client._options import CHANNEL_OPTIONS, HEALTH_PATH
+from cachesvc_client._patience import Patience
+from cachesvc_client._views import writable_view
+from cachesvc_client.errors import UnreadableAnswer, error_of_rpc
+from cachesvc_client.requests import Call, Upload
+
+A = TypeVar("A")
+
+# The process in which asyncio gRPC was first started; its poller is global, so is this.
+_started_in: list[int] = []
+
+
+class AioLink(Protocol):
+    """As `Link`, for asyncio. If a call is cancelled, the daemon is told and nothing is held."""
+
+    async def ask(self, call: Call[A], timeout_s: float) -> A: ...
+
+    async def collect(self, call: Call[A], timeout_s: float) -> A: ...
+
+    def follow(self, call: Call[A], timeout_s: float) -> AsyncIterator[A]: ...
+
+    async def send(self, upload: Upload[A], timeout_s: float) -> A: ...
+
+    async def close(self) -> None: ...
+
+
+class GrpcAioLink:
+    """A lazy channel for each event loop."""
+
+    def __init__(self, target: str, wait_s: float) -> None:
+        self._target = target
+        self._wait_s = wait_s
+        self._channels: WeakKeyDictionary[asyncio.AbstractEventLoop, grpc.aio.Channel] = (
+            WeakKeyDictionary()
+        )
+        self._closed = False
+
+    async def ask(self, call: Call[A], timeout_s: float) -> A:
+        async def once(left_s: float) -> A:
+            # No deserializer: the bytes object comes to us alone, so it may be written to.
+            channel = self._channel()
+            method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.path)
+            answer = await method(call.request, timeout=left_s)
+            return call.read(writable_view(answer))
+
+        return await self._retrying(call, timeout_s, once)
+
+    async def collect(self, call: Call[A], timeout_s: float) -> A:
+        async def once(left_s: float) -> A:
+            messages = self._messages(call, left_s)
+            last = await _first_of(messages)
+            async for message in messages:
+                last = message
+            return last
+
+        return await self._retrying(call, timeout_s, once)
+
+    async def follow(self, call: Call[A], timeout_s: float) -> AsyncIterator[A]:
+        # Only the start is repeated: what was yielded cannot be taken back.
+        async def start(left_s: float) -> tuple[A, AsyncIterator[A]]:
+            messages = self._messages(call, left_s)
+            return await _first_of(messages), messages
+
+        first, rest = await self._retrying(call, timeout_s, start)
+        yield first
+        try:
+            async for message in rest:
+                yield message
+        except grpc.RpcError as exc:
+            raise error_of_rpc(exc, call.asked_for) from exc
+
+    async def send(self, upload: Upload[A], timeout_s: float) -> A:
+        async def once(left_s: float) -> A:
+            channel = self._channel()
+            method: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(
+                upload.call.path
+            )
+            answer = await method(upload.messages(), timeout=left_s)
+            return upload.call.read(memoryview(answer))
+
+        return await self._retrying(upload.call, timeout_s, once)
+
+    async def close(self) -> None:
+        self._closed = True
+        channel = self._channels.pop(asyncio.get_running_loop(), None)
+        if channel is not None:
+            await channel.close()
+
+    async def _messages(self, call: Call[A], left_s: float) -> AsyncIterator[A]:
+        channel = self._channel()
+        method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(call.path)
+        stream = method(call.request, timeout=left_s)
+        try:
+            async for message in stream:
+                yield call.read(memoryview(message))
+        finally:
+            stream.cancel()  # a caller that stops early; nothing once the stream has ended
+
+    async def _retrying(
+        self, call: Call[Any], timeout_s: float, attempt: Callable[[float], Awaitable[A]]
+    ) -> A:
+        patience = Patience(time.monotonic() + timeout_s, self._wait_s)
+        while True:
+            try:
+                return await attempt(patience.time_left(time.monotonic()))
+            except grpc.RpcError as exc:
+                error = error_of_rpc(exc, call.asked_for)
+                if not patience.may_retry(error, time.monotonic()):
+                    raise error from exc
+            await asyncio.sleep(patience.next_pause(time.monotonic()))
+            await self._await_daemon(patience.wait_left(time.monotonic()), error.reason)
+
+    async def _await_daemon(self, wait_s: float, reason: str) -> None:
+        """As `GrpcLink._await_daemon`."""
+        channel = self._channel()
+        check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(HEALTH_PATH)
+        try:
+            await check(b"", timeout=wait_s, wait_for_ready=True)
+        except grpc.RpcError as exc:
+            if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise away(self._target, self._wait_s, reason) from exc
+
+    def _channel(self) -> grpc.aio.Channel:
+        if self._closed:
+            raise RuntimeError("this client is closed")
+        _refuse_after_a_fork()
+        loop = asyncio.get_running_loop()
+        channel = self._channels.get(loop)
+        if channel is None:
+            channel = grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS)
+            self._channels[loop] = channel
+        return channel
+
+
+def _refuse_after_a_fork() -> None:
+    if not _started_in:
+        _started_in.append(os.getpid())
+    if _started_in[0] != os.getpid():
+        raise RuntimeError(
+            "asyncio gRPC was used before this process was forked and cannot work in the "
+            "child: start workers with spawn, or use CacheClient"
+        )
+
+
+async def _first_of(messages: AsyncIterator[A]) -> A:
+    async for message in messages:
+        return message
+    raise UnreadableAnswer("the stream ended without an answer")

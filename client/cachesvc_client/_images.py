@@ -1,0 +1,48 @@
+"""The one place that imports Pillow: fields as images, and images as fields.
+
+Runs on Pillow 10. Images are stored decoded, in their own mode.
+"""
+
+from __future__ import annotations
+
+from cachesvc_client._blob import CHANNELS, FieldData, FieldLayout
+from cachesvc_client.errors import InvalidRequest
+
+try:
+    from PIL import Image
+except ImportError as exc:
+    raise ImportError("images need Pillow: pip install 'cachesvc-client[images]'") from exc
+
+
+def image_of(blob: memoryview, field: FieldLayout) -> Image.Image:
+    """Return the field as an image in its original mode.
+
+    L and RGBA share the blob's memory (Pillow copies on the first write); RGB and
+    LA cost the one copy with which Pillow widens pixels to 4 bytes.
+
+    Raises:
+        TypeError: if the field is not an image.
+    """
+    if field.mode not in CHANNELS:
+        raise TypeError(f"{field.name} is not an image")
+    size = (field.shape[1], field.shape[0])
+    data = blob[field.begin : field.end]
+    # Pillow takes any buffer; its annotation names only some.
+    return Image.frombuffer(field.mode, size, data, "raw", field.mode, 0, 1)  # type: ignore[arg-type]
+
+
+def field_of(name: str, image: Image.Image) -> FieldData:
+    """Return an image as a field; decodes it if it was opened lazily.
+
+    Raises:
+        InvalidRequest: for modes other than L, LA, RGB, RGBA. Converting would be
+            lossy or a guess (a palette, 16 bits, CMYK), so the caller decides.
+    """
+    channels = CHANNELS.get(image.mode)
+    if channels is None:
+        raise InvalidRequest(
+            f"{name}: a {image.mode} image cannot be stored; convert it to L or RGB",
+            reason="UNSUPPORTED_IMAGE_MODE",
+        )
+    shape = (image.height, image.width) if channels == 1 else (image.height, image.width, channels)
+    return FieldData("U8", shape, image.tobytes(), image.mode)

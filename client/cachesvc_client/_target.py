@@ -1,0 +1,18 @@
+"""Where the daemon listens: an argument, else the variables that the daemon itself reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+DEFAULT_RUNTIME_DIR = "/dev/shm/cachesvc"  # noqa: S108 - the daemon's own, not a temporary file
+
+
+def resolve(target: str | None, environment: Mapping[str, str]) -> str:
+    """Return a gRPC target for a socket path, `unix:/path`, `host:port` or None.
+
+    None is `CACHESVC_GRPC__SOCKET`, else `cachesvc.sock` in `CACHESVC_RUNTIME_DIR`.
+    """
+    if target is None:
+        runtime_dir = environment.get("CACHESVC_RUNTIME_DIR") or DEFAULT_RUNTIME_DIR
+        target = environment.get("CACHESVC_GRPC__SOCKET") or f"{runtime_dir}/cachesvc.sock"
+    return f"unix:{target}" if target.startswith(("/", ".")) else target

@@ -1,0 +1,85 @@
+"""The one place that imports torch: views of a blob as tensors, and tensors as fields.
+
+Runs on torch 2.0. Nothing here unpickles.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cachesvc_client._blob import FieldData, FieldLayout
+from cachesvc_client._views import view_of_address
+from cachesvc_client.errors import InvalidRequest
+
+try:
+    import torch
+except ImportError as exc:
+    raise ImportError("tensors need torch: pip install 'cachesvc-client[torch]'") from exc
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    DeviceLike: TypeAlias = "torch.device | str | int"
+
+_DTYPES: dict[str, torch.dtype] = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+def tensor_of(blob: memoryview, field: FieldLayout) -> torch.Tensor:
+    """Return the field as a tensor that shares the blob's memory, contiguous, on the CPU."""
+    dtype = _DTYPES[field.dtype]
+    if field.count == 0:
+        return torch.empty(field.shape, dtype=dtype)  # frombuffer refuses an empty buffer
+    flat = torch.frombuffer(blob, dtype=dtype, count=field.count, offset=field.begin)
+    return flat.reshape(field.shape)
+
+
+def moved(
+    tensor: torch.Tensor,
+    device: DeviceLike | None,
+    dtype: torch.dtype | None,
+    non_blocking: bool,
+) -> torch.Tensor:
+    """Return the tensor on `device`; `dtype` is for floating tensors, images stay U8."""
+    wanted = dtype if tensor.is_floating_point() else None
+    if device is None and wanted is None:
+        return tensor
+    return tensor.to(
+        device=tensor.device if device is None else device,
+        dtype=tensor.dtype if wanted is None else wanted,
+        non_blocking=non_blocking,
+    )
+
+
+def field_of(name: str, tensor: torch.Tensor) -> FieldData:
+    """Return a tensor of any device and strides as a field.
+
+    Shares the tensor's memory where it can; do not write to it until the Put ends.
+
+    Raises:
+        InvalidRequest: for a dtype or layout that a blob cannot hold.
+    """
+    dtype = _NAMES.get(tensor.dtype)
+    if dtype is None or tensor.layout is not torch.strided or tensor.is_quantized:
+        raise InvalidRequest(
+            f"{name}: a {tensor.dtype} tensor with layout {tensor.layout} cannot be stored",
+            reason="UNSUPPORTED_DTYPE",
+        )
+    plain = tensor.detach().to("cpu").contiguous()
+    size_bytes = plain.numel() * plain.element_size()
+    if size_bytes == 0:
+        return FieldData(dtype, tuple(plain.shape), b"")
+    # By address and not by .numpy(): numpy has no bf16, and need not be installed.
+    data = view_of_address(plain.data_ptr(), size_bytes, plain).toreadonly()
+    return FieldData(dtype, tuple(plain.shape), data)

@@ -1,0 +1,47 @@
+"""Which library a value to store belongs to, without importing any of them.
+
+A value of a library's type exists only if the library is loaded already.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from cachesvc_client._blob import FieldData
+from cachesvc_client.errors import InvalidRequest
+
+
+def fields_of(values: Mapping[str, object]) -> dict[str, FieldData]:
+    """Return PIL images, torch tensors and numpy arrays as fields. Raises InvalidRequest."""
+    return {name: field_of(name, value) for name, value in values.items()}
+
+
+def field_of(name: str, value: object) -> FieldData:
+    """Return one value as a field. Raises InvalidRequest if it is none of the three types."""
+    if is_image(value):
+        from cachesvc_client import _images
+
+        return _images.field_of(name, value)  # type: ignore[arg-type]
+    if _is_a(value, "torch", "Tensor"):
+        from cachesvc_client import _torch
+
+        return _torch.field_of(name, value)
+    if _is_a(value, "numpy", "ndarray"):
+        from cachesvc_client import _numpy
+
+        return _numpy.field_of(name, value)  # type: ignore[arg-type]
+    raise InvalidRequest(
+        f"{name}: {type(value).__name__} is neither a PIL image, a torch tensor nor a numpy array",
+        reason="UNSUPPORTED_TYPE",
+    )
+
+
+def is_image(value: object) -> bool:
+    """Return whether the value is a PIL image."""
+    return _is_a(value, "PIL.Image", "Image")
+
+
+def _is_a(value: object, module: str, name: str) -> bool:
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(value, getattr(loaded, name))

@@ -1,0 +1,102 @@
+"""Where an entry's bytes lie inside a serialized answer.
+
+protobuf would copy a 10 MB `tensors` field to hand it out; this reads only the
+frame around it (https://protobuf.dev/programming-guides/encoding/) and gives a
+view. Unknown fields are skipped, repeated ones follow protobuf's rule: messages
+merge, scalars take the last. Groups are refused: no proto3 server writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_MAX_VARINT_BYTES = 10
+_MAX_FIELD_NUMBER = (1 << 29) - 1
+
+_ENTRY_INFO = 1
+_ENTRY_TENSORS = 2
+
+
+class WireError(ValueError):
+    """The bytes are not a protobuf message, or one that ends too early."""
+
+
+class RawEntry(NamedTuple):
+    """The parts of one `Entry`: its serialized info, and its blob if it has one inline."""
+
+    info: bytes
+    tensors: memoryview | None
+
+
+def read_entries(message: memoryview, last_field: int) -> list[RawEntry]:
+    """Return the entries in fields 1 to `last_field` of an answer; absent ones are empty.
+
+    Views alias `message`. Raises WireError.
+    """
+    spans: list[list[memoryview]] = [[] for _ in range(last_field)]
+    for number, value in length_delimited(message):
+        if number <= last_field:
+            spans[number - 1].append(value)
+    return [_read_entry(pieces) for pieces in spans]
+
+
+def length_delimited(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield (field number, value) of each length-delimited field; skip all others."""
+    at, end = 0, len(message)
+    while at < end:
+        tag, at = _varint(message, at)
+        number, wire_type = tag >> 3, tag & 7
+        if not 0 < number <= _MAX_FIELD_NUMBER:
+            raise WireError("field number out of range")
+        start, at = _value(message, at, wire_type)
+        if at > end:
+            raise WireError("a field ends beyond its message")
+        if wire_type == _LENGTH:
+            yield number, message[start:at]
+
+
+def varint(value: int) -> bytes:
+    """Return `value` as protobuf writes an unsigned number."""
+    assert value >= 0
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _read_entry(pieces: list[memoryview]) -> RawEntry:
+    info, tensors = b"", None
+    for piece in pieces:
+        for number, value in length_delimited(piece):
+            if number == _ENTRY_INFO:
+                info += value
+            elif number == _ENTRY_TENSORS:
+                tensors = value
+    return RawEntry(info, tensors)
+
+
+def _value(message: memoryview, at: int, wire_type: int) -> tuple[int, int]:
+    """Return where the value that starts at `at` begins, without its length, and ends."""
+    if wire_type == _LENGTH:
+        length, at = _varint(message, at)
+        return at, at + length
+    if wire_type == _VARINT:
+        return at, _varint(message, at)[1]
+    if wire_type == _FIXED64:
+        return at, at + 8
+    if wire_type == _FIXED32:
+        return at, at + 4
+    raise WireError("unknown wire type")
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    value = 0
+    for index, byte in enumerate(message[at : at + _MAX_VARINT_BYTES]):
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            return value, at + index + 1
+    raise WireError("a number does not end")

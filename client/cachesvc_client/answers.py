@@ -1,0 +1,280 @@
+"""What the daemon answers, as plain frozen values: times are aware datetimes in UTC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from enum import Enum
+from typing import NamedTuple, TypeVar
+
+from cachesvc_proto.v1 import cache_pb2
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cachesvc_client._wire import RawEntry, WireError, read_entries
+from cachesvc_client.errors import UnreadableAnswer
+
+_M = TypeVar("_M", bound=Message)
+
+
+class Tier(str, Enum):
+    """Where an entry was found. `UNKNOWN` also stands for tiers of a newer daemon."""
+
+    UNKNOWN = "unknown"
+    MEMORY = "memory"
+    DISK = "disk"
+    ORIGIN = "origin"
+
+
+_TIERS = {
+    int(cache_pb2.TIER_MEMORY): Tier.MEMORY,
+    int(cache_pb2.TIER_DISK): Tier.DISK,
+    int(cache_pb2.TIER_ORIGIN): Tier.ORIGIN,
+}
+
+
+class EntryKey(NamedTuple):
+    """Names one entry: a namespace such as `garment`, and an id in it."""
+
+    namespace: str
+    id: str
+
+
+@dataclass(frozen=True)
+class EntryInfo:
+    """What is known of an entry beside its bytes.
+
+    `generation` is unique for each fill or Put. `filled_at` is when the fill began or
+    the Put's source was read; `origin_time` the oldest last change of its members at
+    the origin. Times are None where the daemon did not say.
+    """
+
+    key: EntryKey
+    size_bytes: int
+    tier: Tier
+    etag: str
+    generation: int
+    filled_at: datetime | None
+    expires_at: datetime | None
+    origin_time: datetime | None
+    format_version: int
+    kind_version: str
+
+
+@dataclass(frozen=True)
+class InspectedTier:
+    """One tier's copy of an entry. `owner_id` is empty if it was never said."""
+
+    tier: Tier
+    info: EntryInfo
+    owner_id: str
+    age: timedelta
+    expires_in: timedelta
+    accesses: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Which tiers hold a key, fastest first, and whether a fill of it is under way."""
+
+    key: EntryKey
+    tiers: tuple[InspectedTier, ...]
+    filling: bool
+
+
+class Invalidated(NamedTuple):
+    """Proof of a removal. `invalidated_at` is when the daemon received the call."""
+
+    removed_count: int
+    invalidated_at: datetime | None
+
+
+class WarmFailure(NamedTuple):
+    """A key that could not be fetched; `reason` is what its Get would have had."""
+
+    key: EntryKey
+    reason: str
+
+
+class WarmProgress(NamedTuple):
+    """Keys finished so far, failed ones included, of all; and the one that just failed."""
+
+    done: int
+    total: int
+    failed: WarmFailure | None
+
+
+class WarmSummary(NamedTuple):
+    """How a warm-up ended."""
+
+    done: int
+    total: int
+    failed: tuple[WarmFailure, ...]
+
+
+class Received(NamedTuple):
+    """One entry as it arrived: `blob` may be written and belongs to whoever holds it."""
+
+    info: EntryInfo
+    blob: memoryview
+
+
+class ReceivedTryOn(NamedTuple):
+    """The three entries of a try-on as they arrived."""
+
+    human: Received
+    garment: Received
+    text: Received
+
+
+def read_entry(message: memoryview) -> Received:
+    """Return the entry of a GetHuman, GetGarment or GetText answer. Raises UnreadableAnswer."""
+    (entry,) = _entries(message, 1)
+    return _received(entry)
+
+
+def read_tryon(message: memoryview) -> ReceivedTryOn:
+    """Return the entries of a GetTryOn answer. Raises UnreadableAnswer."""
+    human, garment, text = _entries(message, 3)
+    return ReceivedTryOn(_received(human), _received(garment), _received(text))
+
+
+def read_put(message: memoryview) -> EntryInfo:
+    return _info(_parsed(cache_pb2.PutResponse, message).info)
+
+
+def read_inspection(message: memoryview) -> Inspection:
+    answer = _parsed(cache_pb2.InspectResponse, message)
+    tiers = tuple(
+        InspectedTier(
+            tier=_tier(found.tier),
+            info=_info(found.info),
+            owner_id=found.owner_id,
+            age=found.age.ToTimedelta(),
+            expires_in=found.expires_in.ToTimedelta(),
+            accesses=found.accesses,
+        )
+        for found in answer.tiers
+    )
+    return Inspection(_key(answer.key), tiers, answer.filling)
+
+
+def read_invalidated(message: memoryview) -> Invalidated:
+    answer = _parsed(cache_pb2.InvalidateResponse, message)
+    at = _time(answer.invalidated_at) if answer.HasField("invalidated_at") else None
+    return Invalidated(answer.removed_count, at)
+
+
+def read_progress(message: memoryview) -> WarmProgress:
+    answer = _parsed(cache_pb2.WarmResponse, message)
+    failed = None
+    if answer.HasField("failed"):
+        failed = WarmFailure(_key(answer.failed.key), answer.failed.reason)
+    return WarmProgress(answer.done, answer.total, failed)
+
+
+def read_stats(message: memoryview) -> cache_pb2.StatsResponse:
+    return _parsed(cache_pb2.StatsResponse, message)
+
+
+class StreamedEntry:
+    """Puts the messages of a Get stream together: info first, then data in order."""
+
+    def __init__(self) -> None:
+        self._info: EntryInfo | None = None
+        self._blob = bytearray()
+
+    def add(self, message: memoryview) -> None:
+        """Take the next message. Raises UnreadableAnswer if it cannot be the next one."""
+        part = _parsed(cache_pb2.GetResponse, message)
+        if part.HasField("info"):
+            # Also how a second attempt begins: what a broken stream left is dropped.
+            self._info, self._blob = _info(part.info), bytearray()
+            return
+        self._blob += part.data
+        if self._info is None or len(self._blob) > self._info.size_bytes:
+            raise UnreadableAnswer("the stream has data that its info did not announce")
+
+    def finished(self) -> Received:
+        """Return the entry. Raises UnreadableAnswer if the stream ended too early."""
+        if self._info is None or len(self._blob) != self._info.size_bytes:
+            raise UnreadableAnswer("the stream ended before the entry was whole")
+        return Received(self._info, memoryview(self._blob))
+
+
+def is_held(inspection: Inspection, generation: int) -> bool:
+    """Return whether a tier still serves that generation, unexpired."""
+    return any(
+        found.info.generation == generation and found.expires_in > timedelta(0)
+        for found in inspection.tiers
+    )
+
+
+class WarmTally:
+    """Adds up the progress of one or more warm-ups, one after the other."""
+
+    def __init__(self) -> None:
+        self._ended: list[WarmProgress] = []
+        self._failed: list[WarmFailure] = []
+
+    def add(self, warm_up: int, progress: WarmProgress) -> None:
+        """Take the next message of the warm-up number `warm_up`, counted from 0."""
+        del self._ended[warm_up:]
+        self._ended.append(progress)
+        if progress.failed is not None:
+            self._failed.append(progress.failed)
+
+    def summary(self) -> WarmSummary:
+        return WarmSummary(
+            done=sum(last.done for last in self._ended),
+            total=sum(last.total for last in self._ended),
+            failed=tuple(self._failed),
+        )
+
+
+def _entries(message: memoryview, count: int) -> list[RawEntry]:
+    try:
+        return read_entries(message, count)
+    except WireError as exc:
+        raise UnreadableAnswer("the answer is not a protobuf message") from exc
+
+
+def _received(entry: RawEntry) -> Received:
+    info = _info(_parsed(cache_pb2.EntryInfo, entry.info))
+    if entry.tensors is None:
+        raise UnreadableAnswer("the entry came in a form that this client does not know")
+    return Received(info, entry.tensors)
+
+
+def _parsed(kind: type[_M], data: memoryview | bytes) -> _M:
+    try:
+        return kind.FromString(bytes(data))
+    except DecodeError as exc:
+        raise UnreadableAnswer(f"the answer is not a {kind.__name__}") from exc
+
+
+def _info(info: cache_pb2.EntryInfo) -> EntryInfo:
+    return EntryInfo(
+        key=_key(info.key),
+        size_bytes=info.size_bytes,
+        tier=_tier(info.tier),
+        etag=info.etag,
+        generation=info.generation,
+        filled_at=_time(info.filled_at) if info.HasField("filled_at") else None,
+        expires_at=_time(info.expires_at) if info.HasField("expires_at") else None,
+        origin_time=_time(info.origin_time) if info.HasField("origin_time") else None,
+        format_version=info.format_version,
+        kind_version=info.kind_version,
+    )
+
+
+def _key(key: cache_pb2.EntryKey) -> EntryKey:
+    return EntryKey(key.namespace, key.id)
+
+
+def _tier(number: int) -> Tier:
+    return _TIERS.get(number, Tier.UNKNOWN)
+
+
+def _time(stamp: Timestamp) -> datetime:
+    return stamp.ToDatetime(tzinfo=timezone.utc)

@@ -1,0 +1,343 @@
+"""The synchronous client.
+
+Every method takes `timeout_s` for the whole call, and raises the classes of
+`cachesvc_client.errors`. A daemon that is away is waited for up to `wait_s`, then
+the call raises CacheUnavailable. Calls are idempotent and repeated by the client
+when the connection breaks.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from cachesvc_client import _options, answers, requests
+from cachesvc_client._link import GrpcLink, Link
+from cachesvc_client._target import resolve
+from cachesvc_client.answers import (
+    EntryInfo,
+    EntryKey,
+    Inspection,
+    Invalidated,
+    Received,
+    WarmProgress,
+    WarmSummary,
+)
+from cachesvc_client.entry import Entry, TryOn
+from cachesvc_client.requests import PutOptions, TryOnKey
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from cachesvc_proto.v1.cache_pb2 import StatsResponse
+    from PIL import Image
+
+
+class CacheClient:
+    """Talks to the daemon from any number of threads, and again after a fork.
+
+    `target` is a socket path, `unix:/path` or `host:port`; by default the socket that
+    `CACHESVC_GRPC__SOCKET` or `CACHESVC_RUNTIME_DIR` name. Nothing is connected until
+    the first call. `timeout_s` bounds each call, `wait_s` the part of it that may be
+    spent waiting for a daemon that is away (0: not at all).
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        timeout_s: float = _options.DEFAULT_TIMEOUT_S,
+        wait_s: float = _options.DEFAULT_WAIT_S,
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._link: Link = GrpcLink(resolve(target, os.environ), wait_s)
+
+    def __enter__(self) -> CacheClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; entries stay valid. Repeating it is harmless."""
+        self._link.close()
+
+    def get_human(
+        self,
+        user_id: str,
+        category: str = "upper_body",
+        *,
+        origin_after: datetime | None = None,
+        kind_version: str = "",
+        timeout_s: float | None = None,
+    ) -> Entry:
+        """Return one person: images `human_img`, `mask`, `mask_gray`, tensor `pose_tensor`.
+
+        `category` is `upper_body`, `lower_body` or `dresses`. `origin_after` refuses what
+        the origin last changed before that (aware) time; `kind_version` another model's.
+        Raises NotCached, OriginUnavailable, PreconditionFailed, DataLoss, Aborted, Overloaded.
+        """
+        call = requests.get_human(user_id, category, origin_after, kind_version)
+        return self._entry(self._link.ask(call, self._limit(timeout_s)))
+
+    def get_garment(
+        self,
+        clothing_id: str,
+        owner_id: str = "",
+        *,
+        origin_after: datetime | None = None,
+        kind_version: str = "",
+        timeout_s: float | None = None,
+    ) -> Entry:
+        """Return one garment: image `garm_img`, tensor `garm_tensor`.
+
+        Without an owner only what is cached is served; a miss then raises
+        PreconditionFailed, reason OWNER_REQUIRED. Raises also as `get_human`.
+        """
+        call = requests.get_garment(clothing_id, owner_id, origin_after, kind_version)
+        return self._entry(self._link.ask(call, self._limit(timeout_s)))
+
+    def get_text(
+        self,
+        clothing_id: str,
+        owner_id: str = "",
+        *,
+        origin_after: datetime | None = None,
+        kind_version: str = "",
+        timeout_s: float | None = None,
+    ) -> Entry:
+        """Return the five embeddings of one garment's text. Raises as `get_garment`."""
+        call = requests.get_text(clothing_id, owner_id, origin_after, kind_version)
+        return self._entry(self._link.ask(call, self._limit(timeout_s)))
+
+    def get_tryon(
+        self,
+        user_id: str,
+        clothing_id: str,
+        category: str = "upper_body",
+        owner_id: str = "",
+        *,
+        origin_after: datetime | None = None,
+        kind_versions: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> TryOn[Entry]:
+        """Return a person, a garment and its text, fetched side by side.
+
+        `owner_id` is the garment's owner; empty means `user_id`. `origin_after` is for the
+        person. `kind_versions` maps `human`, `garment`, `text` to the version expected.
+        Raises as `get_human`; the error's `parts`, and NotCached's `missing`, say which.
+        """
+        key = TryOnKey(user_id, clothing_id, category, owner_id)
+        call = requests.get_tryon(key, origin_after, kind_versions)
+        parts = self._link.ask(call, self._limit(timeout_s))
+        return TryOn(*(self._entry(part) for part in parts))
+
+    def get(
+        self,
+        namespace: str,
+        id: str,
+        owner_id: str = "",
+        *,
+        origin_after: datetime | None = None,
+        timeout_s: float | None = None,
+    ) -> Entry:
+        """Return any entry, of an added kind too, as a stream of small messages.
+
+        Raises as `get_garment`, and InvalidRequest, reason UNKNOWN_NAMESPACE.
+        """
+        call = requests.get(namespace, id, owner_id, origin_after)
+        return self._entry(self._link.collect(call, self._limit(timeout_s)).finished())
+
+    def put_human(
+        self,
+        user_id: str,
+        category: str = "upper_body",
+        *,
+        human_img: Image.Image,
+        mask: Image.Image,
+        mask_gray: Image.Image,
+        pose_tensor: Any,
+        as_of: datetime | None = None,
+        ttl: timedelta | None = None,
+        persist: bool = False,
+        owner_id: str = "",
+        timeout_s: float | None = None,
+    ) -> EntryInfo:
+        """Store one person and return once that would survive a crash.
+
+        Images are PIL images of mode L, LA, RGB or RGBA; tensors are torch tensors (any
+        device, strides, `requires_grad`) or numpy arrays, and must not change until the
+        call returns. `as_of` is when the source was read, by default now: a Put that is
+        older than the last change of the key raises Aborted. `ttl` replaces the adaptive
+        one. `persist` also writes the origin's own objects, before the answer.
+        Raises InvalidRequest, Aborted, Overloaded, OriginUnavailable, NotDurable.
+        """
+        images = {"human_img": human_img, "mask": mask, "mask_gray": mask_gray}
+        options = PutOptions(owner_id, as_of, ttl, persist)
+        upload = requests.put_human(user_id, category, images, pose_tensor, options)
+        return self._link.send(upload, self._limit(timeout_s))
+
+    def put_garment(
+        self,
+        clothing_id: str,
+        *,
+        garm_img: Image.Image,
+        garm_tensor: Any,
+        owner_id: str = "",
+        as_of: datetime | None = None,
+        ttl: timedelta | None = None,
+        persist: bool = False,
+        timeout_s: float | None = None,
+    ) -> EntryInfo:
+        """Store one garment. As `put_human`; `persist` needs the owner."""
+        options = PutOptions(owner_id, as_of, ttl, persist)
+        upload = requests.put_garment(clothing_id, garm_img, garm_tensor, options)
+        return self._link.send(upload, self._limit(timeout_s))
+
+    def put_text(
+        self,
+        clothing_id: str,
+        *,
+        prompt_embeds: Any,
+        negative_prompt_embeds: Any,
+        pooled_prompt_embeds: Any,
+        negative_pooled_prompt_embeds: Any,
+        prompt_embeds_c: Any,
+        owner_id: str = "",
+        as_of: datetime | None = None,
+        ttl: timedelta | None = None,
+        persist: bool = False,
+        timeout_s: float | None = None,
+    ) -> EntryInfo:
+        """Store the embeddings of one garment's text. As `put_garment`."""
+        fields = {
+            "prompt_embeds": prompt_embeds,
+            "negative_prompt_embeds": negative_prompt_embeds,
+            "pooled_prompt_embeds": pooled_prompt_embeds,
+            "negative_pooled_prompt_embeds": negative_pooled_prompt_embeds,
+            "prompt_embeds_c": prompt_embeds_c,
+        }
+        options = PutOptions(owner_id, as_of, ttl, persist)
+        return self.put("text", clothing_id, fields, options=options, timeout_s=timeout_s)
+
+    def put(
+        self,
+        namespace: str,
+        id: str,
+        fields: Mapping[str, Any],
+        *,
+        options: PutOptions = PutOptions(),  # noqa: B008 - a tuple of constants
+        timeout_s: float | None = None,
+    ) -> EntryInfo:
+        """Store any entry, of an added kind too. As `put_human`."""
+        upload = requests.put(namespace, id, fields, options)
+        return self._link.send(upload, self._limit(timeout_s))
+
+    def invalidate(
+        self,
+        *,
+        user_id: str | None = None,
+        clothing_id: str | None = None,
+        owner_id: str | None = None,
+        namespace: str | None = None,
+        key: EntryKey | tuple[str, str] | None = None,
+        everything: bool = False,
+        changed_at: datetime | None = None,
+        erase: bool = False,
+        timeout_s: float | None = None,
+    ) -> Invalidated:
+        """Remove entries; when this returns, no later Get anywhere is served their bytes.
+
+        Exactly one of: `user_id` (all categories), `clothing_id` (garment and text),
+        `owner_id` (all that was read from that owner's prefix), `key`, `namespace`,
+        `everything` (the last two need the role admin). `changed_at` is when the source
+        changed; older Puts are refused from now on. `erase` also zeroes mapped bytes.
+        Raises NotDurable (no longer served, but call again for the proof), PermissionDenied.
+        """
+        call = requests.invalidate(
+            {
+                "user_id": user_id,
+                "clothing_id": clothing_id,
+                "owner_id": owner_id,
+                "namespace": namespace,
+                "key": key,
+                "everything": everything,
+            },
+            changed_at,
+            erase,
+        )
+        return self._link.ask(call, self._limit(timeout_s))
+
+    def warm(
+        self,
+        user_id: str = "",
+        *,
+        categories: Iterable[str] = (),
+        garments: Iterable[str | tuple[str, str]] = (),
+        timeout_s: float = _options.DEFAULT_WARM_TIMEOUT_S,
+    ) -> Iterator[WarmProgress]:
+        """Fetch entries ahead of their use; yields progress, first at the start.
+
+        No categories means all three. A garment is a `clothing_id`, or (`clothing_id`,
+        `owner_id`). Keys that fail are reported in the progress. The daemon goes on when
+        the caller stops listening. The call starts with the first step of the iterator.
+        Raises Overloaded.
+        """
+        return self._link.follow(requests.warm(user_id, categories, garments), timeout_s)
+
+    def prefetch(
+        self,
+        tryons: Iterable[TryOnKey | tuple[str, ...]],
+        *,
+        timeout_s: float = _options.DEFAULT_WARM_TIMEOUT_S,
+    ) -> Future[WarmSummary]:
+        """Start fetching all that a batch of try-ons needs, and return at once.
+
+        A try-on is (`user_id`, `clothing_id`[, `category`[, `owner_id`]]). The future ends
+        when all persons' warm-ups have, with what failed; nobody needs to wait for it.
+        `timeout_s` is for each person. A daemon thread follows; it holds no entry.
+        """
+        calls = requests.warm_tryons(tryons)
+        future: Future[WarmSummary] = Future()
+        future.set_running_or_notify_cancel()
+
+        def follow_all() -> None:
+            tally = answers.WarmTally()
+            try:
+                # One person after the other: the daemon limits how many warm-ups run at once.
+                for number, call in enumerate(calls):
+                    for progress in self._link.follow(call, timeout_s):
+                        tally.add(number, progress)
+            except Exception as exc:  # noqa: BLE001 - whoever waits for the future gets it
+                future.set_exception(exc)
+            else:
+                future.set_result(tally.summary())
+
+        threading.Thread(target=follow_all, name="cachesvc-prefetch", daemon=True).start()
+        return future
+
+    def inspect(self, namespace: str, id: str, *, timeout_s: float | None = None) -> Inspection:
+        """Return what is known of a key, without touching its recency or the origin."""
+        return self._link.ask(requests.inspect(namespace, id), self._limit(timeout_s))
+
+    def stats(self, *, timeout_s: float | None = None) -> StatsResponse:
+        """Return the daemon's counters and gauges, the message that cache.proto documents."""
+        return self._link.ask(requests.stats(), self._limit(timeout_s))
+
+    def _entry(self, received: Received) -> Entry:
+        return Entry(received, self._is_current)
+
+    def _is_current(self, info: EntryInfo) -> bool:
+        return answers.is_held(self.inspect(*info.key), info.generation)
+
+    def _limit(self, timeout_s: float | None) -> float:
+        return self._timeout_s if timeout_s is None else timeout_s

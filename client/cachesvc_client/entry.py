@@ -1,0 +1,185 @@
+"""One entry in the caller's hands: its fields as tensors, arrays or images.
+
+All of them are views of one blob that belongs to the caller: writing into a
+tensor is allowed, and seen by the other views of this entry and by nobody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from cachesvc_client._blob import BlobError, FieldLayout, alignment_of, read_layout
+from cachesvc_client._views import aligned
+from cachesvc_client.answers import EntryInfo, Received
+from cachesvc_client.errors import UnreadableAnswer
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import torch
+    from PIL import Image
+
+    from cachesvc_client._torch import DeviceLike
+
+
+class EntryFields(Mapping[str, "torch.Tensor"]):
+    """A mapping of field name to torch tensor, read in place from one blob.
+
+    Every tensor is contiguous, on the CPU and writable; images are U8, (H, W) or
+    (H, W, C). A field is turned into a tensor only when it is asked for.
+
+    Raises:
+        UnreadableAnswer: if the blob is not one that this version reads.
+    """
+
+    def __init__(self, received: Received) -> None:
+        self.info: EntryInfo = received.info
+        try:
+            self.layout: Mapping[str, FieldLayout] = read_layout(received.blob)
+        except BlobError as exc:
+            raise UnreadableAnswer(f"{received.info.key.namespace}: {exc}") from exc
+        at, alignment = alignment_of(self.layout)
+        #: The safetensors bytes, shape (info.size_bytes,). Shared with every view.
+        self.blob: memoryview = aligned(received.blob, at, alignment)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        from cachesvc_client import _torch
+
+        return _torch.tensor_of(self.blob, self.layout[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layout)
+
+    def __len__(self) -> int:
+        return len(self.layout)
+
+    # Identity, as for any handle: comparing tensors field by field answers nobody's question.
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __repr__(self) -> str:
+        key = self.info.key
+        return f"<{type(self).__name__} {key.namespace}/{key.id} {', '.join(self.layout)}>"
+
+    def torch(
+        self,
+        device: DeviceLike | None = None,
+        dtype: torch.dtype | None = None,
+        non_blocking: bool = False,
+    ) -> dict[str, torch.Tensor]:
+        """Return all fields as contiguous tensors on `device`.
+
+        `dtype` is applied to floating tensors only, so images stay U8. Without either
+        nothing is copied.
+        """
+        from cachesvc_client import _torch
+
+        return {
+            name: _torch.moved(tensor, device, dtype, non_blocking) for name, tensor in self.items()
+        }
+
+    def numpy(self) -> dict[str, npt.NDArray[Any]]:
+        """Return all fields as writable arrays, without a copy.
+
+        Raises:
+            TypeError: names the field that is BF16, which numpy does not have.
+        """
+        from cachesvc_client import _numpy
+
+        return {name: _numpy.array_of(self.blob, field) for name, field in self.layout.items()}
+
+    def image(self, name: str) -> Image.Image:
+        """Return an image field in its original PIL mode; L without a copy.
+
+        Raises:
+            KeyError: no such field. TypeError: the field is not an image.
+        """
+        from cachesvc_client import _images
+
+        return _images.image_of(self.blob, self.layout[name])
+
+
+class Entry(EntryFields):
+    """An entry from `CacheClient`."""
+
+    def __init__(self, received: Received, is_current: Callable[[EntryInfo], bool]) -> None:
+        super().__init__(received)
+        self._is_current = is_current
+
+    def is_current(self) -> bool:
+        """Return whether the daemon still serves exactly these bytes; a last look.
+
+        Asks the daemon, without a fill. False also where the entry was only evicted
+        from every tier: then nobody can say any more. Raises CacheServiceError.
+        """
+        return self._is_current(self.info)
+
+
+class AsyncEntry(EntryFields):
+    """An entry from `AsyncCacheClient`."""
+
+    def __init__(
+        self, received: Received, is_current: Callable[[EntryInfo], Awaitable[bool]]
+    ) -> None:
+        super().__init__(received)
+        self._is_current = is_current
+
+    async def is_current(self) -> bool:
+        """As `Entry.is_current`."""
+        return await self._is_current(self.info)
+
+
+E_co = TypeVar("E_co", bound=EntryFields, covariant=True)
+
+
+class TryOn(Generic[E_co]):
+    """Everything one try-on needs: three entries."""
+
+    def __init__(self, human: E_co, garment: E_co, text: E_co) -> None:
+        self.human = human
+        self.garment = garment
+        self.text = text
+
+    def pipe_inputs(
+        self, device: DeviceLike = "cpu", dtype: torch.dtype | None = None
+    ) -> dict[str, Any]:
+        """Return the cached keyword arguments of IDM-VTON's pipeline: `pipe(**inputs, ...)`.
+
+        | argument | field | value |
+        |---|---|---|
+        | `image` | `human_img` | PIL image, 768 x 1024 (W x H) in the original |
+        | `mask_image` | `mask` | PIL image |
+        | `ip_adapter_image` | `garm_img` | PIL image |
+        | `pose_img` | `pose_tensor` | tensor (1, 3, 1024, 768) |
+        | `cloth` | `garm_tensor` | tensor (1, 3, H, W) |
+        | `text_embeds_cloth` | `prompt_embeds_c` | tensor (1, 77, 2048) |
+        | `prompt_embeds`, `negative_prompt_embeds` | the same | tensors (1, 77, 2048) |
+        | `pooled_prompt_embeds`, `negative_pooled_prompt_embeds` | the same | (1, 1280) |
+
+        Tensors are on `device`, in `dtype` (None: as stored, fp16). `mask_gray` is no
+        argument of the pipeline: it is shown to people, `tryon.human.image("mask_gray")`.
+        """
+        from cachesvc_client import _torch
+
+        tensors = {
+            "pose_img": self.human["pose_tensor"],
+            "cloth": self.garment["garm_tensor"],
+            "text_embeds_cloth": self.text["prompt_embeds_c"],
+            **{name: self.text[name] for name in _PROMPT_ARGUMENTS},
+        }
+        return {
+            "image": self.human.image("human_img"),
+            "mask_image": self.human.image("mask"),
+            "ip_adapter_image": self.garment.image("garm_img"),
+            **{name: _torch.moved(t, device, dtype, False) for name, t in tensors.items()},
+        }
+
+
+_PROMPT_ARGUMENTS = (
+    "prompt_embeds",
+    "negative_prompt_embeds",
+    "pooled_prompt_embeds",
+    "negative_pooled_prompt_embeds",
+)

@@ -1,0 +1,294 @@
+"""What the client asks: each method's arguments as one serialized call.
+
+Shared by the sync, the asyncio and the in-memory clients, so that they cannot
+differ in what they send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Generic, NamedTuple, TypeVar
+
+from cachesvc_proto.v1 import cache_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cachesvc_client import answers
+from cachesvc_client._blob import BlobError, cut, encode
+from cachesvc_client._values import fields_of, is_image
+from cachesvc_client._wire import varint
+from cachesvc_client.errors import InvalidRequest
+
+A = TypeVar("A")
+
+SERVICE = "cachesvc.v1.CacheService"
+# The contract's limit for one message of a stream.
+CHUNK_BYTES = 1024 * 1024
+
+CATEGORIES = {
+    "upper_body": cache_pb2.HUMAN_CATEGORY_UPPER_BODY,
+    "lower_body": cache_pb2.HUMAN_CATEGORY_LOWER_BODY,
+    "dresses": cache_pb2.HUMAN_CATEGORY_DRESSES,
+}
+_DATA_TAG = varint(cache_pb2.PutRequest.DATA_FIELD_NUMBER << 3 | 2)
+
+
+@dataclass(frozen=True)
+class Call(Generic[A]):
+    """One call: the method's name, its serialized request, and how its answer is read.
+
+    `asked_for` is what a NOT_FOUND says is missing. A streamed answer is read message
+    by message.
+    """
+
+    method: str
+    request: bytes
+    read: Callable[[memoryview], A]
+    asked_for: str = ""
+
+    @property
+    def path(self) -> str:
+        return f"/{SERVICE}/{self.method}"
+
+
+@dataclass(frozen=True)
+class Upload(Generic[A]):
+    """A call whose request is a stream; `messages()` starts it anew for each attempt."""
+
+    call: Call[A]
+    pieces: tuple[bytes | memoryview, ...]
+
+    def messages(self) -> Iterator[bytes]:
+        """Yield the header, then the blob in messages of at most 1 MiB of data."""
+        yield self.call.request
+        for data in cut(self.pieces, CHUNK_BYTES):
+            # Framed by hand: protobuf would copy each chunk twice more.
+            yield b"".join((_DATA_TAG, varint(len(data)), data))
+
+
+class TryOnKey(NamedTuple):
+    """One try-on to come. `owner_id` is the garment's owner; empty means `user_id`."""
+
+    user_id: str
+    clothing_id: str
+    category: str = "upper_body"
+    owner_id: str = ""
+
+
+class PutOptions(NamedTuple):
+    """How a Put is kept: see `CacheClient.put_human`."""
+
+    owner_id: str = ""
+    as_of: datetime | None = None
+    ttl: timedelta | None = None
+    persist: bool = False
+
+
+def get_human(
+    user_id: str, category: str, origin_after: datetime | None, kind_version: str
+) -> Call[answers.Received]:
+    request = cache_pb2.GetHumanRequest(
+        user_id=user_id,
+        category=category_of(category),
+        delivery=cache_pb2.DELIVERY_INLINE,
+        origin_after=timestamp(origin_after, "origin_after"),
+        kind_version=kind_version,
+    )
+    return Call("GetHuman", request.SerializeToString(), answers.read_entry, "human")
+
+
+def get_garment(
+    clothing_id: str, owner_id: str, origin_after: datetime | None, kind_version: str
+) -> Call[answers.Received]:
+    request = cache_pb2.GetGarmentRequest(
+        clothing_id=clothing_id,
+        owner_id=owner_id,
+        delivery=cache_pb2.DELIVERY_INLINE,
+        origin_after=timestamp(origin_after, "origin_after"),
+        kind_version=kind_version,
+    )
+    return Call("GetGarment", request.SerializeToString(), answers.read_entry, "garment")
+
+
+def get_text(
+    clothing_id: str, owner_id: str, origin_after: datetime | None, kind_version: str
+) -> Call[answers.Received]:
+    request = cache_pb2.GetTextRequest(
+        clothing_id=clothing_id,
+        owner_id=owner_id,
+        delivery=cache_pb2.DELIVERY_INLINE,
+        origin_after=timestamp(origin_after, "origin_after"),
+        kind_version=kind_version,
+    )
+    return Call("GetText", request.SerializeToString(), answers.read_entry, "text")
+
+
+def get_tryon(
+    key: TryOnKey, origin_after: datetime | None, kind_versions: Mapping[str, str] | None
+) -> Call[answers.ReceivedTryOn]:
+    versions = kind_versions or {}
+    unknown = set(versions) - {"human", "garment", "text"}
+    if unknown:
+        raise InvalidRequest(f"kind_versions has unknown parts: {', '.join(sorted(unknown))}")
+    request = cache_pb2.GetTryOnRequest(
+        user_id=key.user_id,
+        category=category_of(key.category),
+        clothing_id=key.clothing_id,
+        owner_id=key.owner_id,
+        delivery=cache_pb2.DELIVERY_INLINE,
+        origin_after=timestamp(origin_after, "origin_after"),
+        human_kind_version=versions.get("human", ""),
+        garment_kind_version=versions.get("garment", ""),
+        text_kind_version=versions.get("text", ""),
+    )
+    return Call("GetTryOn", request.SerializeToString(), answers.read_tryon)
+
+
+def get(
+    namespace: str, id: str, owner_id: str, origin_after: datetime | None
+) -> Call[answers.StreamedEntry]:
+    entry = answers.StreamedEntry()
+
+    def read(message: memoryview) -> answers.StreamedEntry:
+        entry.add(message)
+        return entry
+
+    request = cache_pb2.GetRequest(
+        key=cache_pb2.EntryKey(namespace=namespace, id=id),
+        owner_id=owner_id,
+        origin_after=timestamp(origin_after, "origin_after"),
+    )
+    return Call("Get", request.SerializeToString(), read, namespace)
+
+
+def put(
+    namespace: str, id: str, fields: Mapping[str, object], options: PutOptions
+) -> Upload[answers.EntryInfo]:
+    """Raises InvalidRequest for a value that a blob cannot hold."""
+    # A retry after a broken connection must not look newer than what it carries: the
+    # first attempt may have been stored, and invalidated, before the second arrives.
+    as_of = options.as_of or datetime.now(timezone.utc)
+    header = cache_pb2.PutRequest(
+        header=cache_pb2.PutHeader(
+            key=cache_pb2.EntryKey(namespace=namespace, id=id),
+            owner_id=options.owner_id,
+            as_of=timestamp(as_of, "as_of"),
+            ttl=_duration(options.ttl),
+            persist=options.persist,
+        )
+    )
+    try:
+        pieces = encode(fields_of(fields))
+    except BlobError as exc:
+        raise InvalidRequest(str(exc), reason="INVALID_BLOB") from exc
+    return Upload(Call("Put", header.SerializeToString(), answers.read_put), tuple(pieces))
+
+
+def put_human(
+    user_id: str, category: str, images: Mapping[str, object], pose_tensor: object, o: PutOptions
+) -> Upload[answers.EntryInfo]:
+    category_of(category)
+    fields = {**_images(images), "pose_tensor": pose_tensor}
+    return put(f"human_{category}", user_id, fields, o)
+
+
+def put_garment(
+    clothing_id: str, garm_img: object, garm_tensor: object, options: PutOptions
+) -> Upload[answers.EntryInfo]:
+    fields = {**_images({"garm_img": garm_img}), "garm_tensor": garm_tensor}
+    return put("garment", clothing_id, fields, options)
+
+
+def invalidate(
+    target: Mapping[str, str | tuple[str, str] | bool | None],
+    changed_at: datetime | None,
+    erase: bool,
+) -> Call[answers.Invalidated]:
+    """Raises InvalidRequest unless exactly one target is given."""
+    # None and False mean "not this one"; an empty id is sent, for the daemon to refuse.
+    given = {
+        name: value for name, value in target.items() if value is not None and value is not False
+    }
+    if len(given) != 1:
+        raise InvalidRequest(f"give exactly one of {', '.join(target)}", reason="MISSING_FIELD")
+    request = cache_pb2.InvalidateRequest(
+        changed_at=timestamp(changed_at, "changed_at"), erase=erase
+    )
+    ((name, value),) = given.items()
+    if name == "key":
+        namespace, id = answers.EntryKey(*value)  # type: ignore[misc]
+        request.key.namespace, request.key.id = namespace, id
+    else:
+        setattr(request, name, value)
+    return Call("Invalidate", request.SerializeToString(), answers.read_invalidated)
+
+
+def warm(
+    user_id: str, categories: Iterable[str], garments: Iterable[str | tuple[str, str]]
+) -> Call[answers.WarmProgress]:
+    request = cache_pb2.WarmRequest(
+        user_id=user_id, categories=[category_of(category) for category in categories]
+    )
+    for garment in garments:
+        clothing_id, owner_id = (garment, "") if isinstance(garment, str) else garment
+        request.garments.add(clothing_id=clothing_id, owner_id=owner_id)
+    return Call("Warm", request.SerializeToString(), answers.read_progress)
+
+
+def warm_tryons(tryons: Iterable[TryOnKey | tuple[str, ...]]) -> list[Call[answers.WarmProgress]]:
+    """Return one Warm for each person, in order of first appearance, each key once."""
+    by_user: dict[str, tuple[dict[str, None], dict[tuple[str, str], None]]] = {}
+    for tryon in tryons:
+        key = TryOnKey(*tryon)
+        categories, garments = by_user.setdefault(key.user_id, ({}, {}))
+        categories[key.category] = None
+        garments[key.clothing_id, key.owner_id] = None
+    return [warm(user, categories, garments) for user, (categories, garments) in by_user.items()]
+
+
+def inspect(namespace: str, id: str) -> Call[answers.Inspection]:
+    request = cache_pb2.InspectRequest(key=cache_pb2.EntryKey(namespace=namespace, id=id))
+    return Call("Inspect", request.SerializeToString(), answers.read_inspection)
+
+
+def stats() -> Call[cache_pb2.StatsResponse]:
+    return Call("Stats", cache_pb2.StatsRequest().SerializeToString(), answers.read_stats)
+
+
+def category_of(name: str) -> cache_pb2.HumanCategory:
+    """Return the wire's category. Raises InvalidRequest for any other name."""
+    category = CATEGORIES.get(name)
+    if category is None:
+        raise InvalidRequest(
+            f"category must be one of {', '.join(CATEGORIES)}", reason="UNKNOWN_CATEGORY"
+        )
+    return category
+
+
+def timestamp(moment: datetime | None, name: str) -> Timestamp | None:
+    """Return a protobuf time. Raises InvalidRequest for a datetime without a time zone."""
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise InvalidRequest(f"{name} needs a time zone", reason="NAIVE_DATETIME")
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def _duration(time: timedelta | None) -> Duration | None:
+    if time is None:
+        return None
+    duration = Duration()
+    duration.FromTimedelta(time)
+    return duration
+
+
+def _images(values: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the values. Raises InvalidRequest unless all are PIL images."""
+    for name, value in values.items():
+        if not is_image(value):
+            raise InvalidRequest(f"{name} must be a PIL image", reason="UNSUPPORTED_TYPE")
+    return values

@@ -1,0 +1,117 @@
+"""In-memory stand-ins for users' tests: no daemon, no socket, no origin.
+
+They are the real clients over a dict: requests are built, blobs written and read,
+errors raised as with a daemon, and the same contract tests pass. Give two of them
+one `MemoryService` and they share what was put.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import NoReturn, TypeVar
+
+from cachesvc_client import _options
+from cachesvc_client._memory_service import MemoryService, Refusal
+from cachesvc_client._views import writable_view
+from cachesvc_client.aio import AsyncCacheClient
+from cachesvc_client.client import CacheClient
+from cachesvc_client.errors import error_of_status
+from cachesvc_client.requests import Call, Upload
+
+__all__ = ["InMemoryCacheClient", "AsyncInMemoryCacheClient", "MemoryService"]
+
+A = TypeVar("A")
+
+
+class InMemoryCacheClient(CacheClient):
+    """As `CacheClient`. A Get of what was not put raises NotCached."""
+
+    def __init__(
+        self,
+        service: MemoryService | None = None,
+        *,
+        timeout_s: float = _options.DEFAULT_TIMEOUT_S,
+    ) -> None:
+        super().__init__(timeout_s=timeout_s)
+        self._link = _MemoryLink(service or MemoryService())
+
+
+class AsyncInMemoryCacheClient(AsyncCacheClient):
+    """As `AsyncCacheClient`. A Get of what was not put raises NotCached."""
+
+    def __init__(
+        self,
+        service: MemoryService | None = None,
+        *,
+        timeout_s: float = _options.DEFAULT_TIMEOUT_S,
+    ) -> None:
+        super().__init__(timeout_s=timeout_s)
+        self._link = _AsyncMemoryLink(_MemoryLink(service or MemoryService()))
+
+
+class _MemoryLink:
+    def __init__(self, service: MemoryService) -> None:
+        self._service = service
+        self._closed = False
+
+    def ask(self, call: Call[A], timeout_s: float) -> A:
+        self._check_open()
+        try:
+            answer = self._service.answer(call.method, call.request)
+        except Refusal as refusal:
+            _raise(refusal, call)
+        return call.read(writable_view(answer))
+
+    def collect(self, call: Call[A], timeout_s: float) -> A:
+        *_, last = self.follow(call, timeout_s)
+        return last
+
+    def follow(self, call: Call[A], timeout_s: float) -> Iterator[A]:
+        self._check_open()
+        try:
+            for message in self._service.stream(call.method, call.request):
+                yield call.read(memoryview(message))
+        except Refusal as refusal:
+            _raise(refusal, call)
+
+    def send(self, upload: Upload[A], timeout_s: float) -> A:
+        self._check_open()
+        try:
+            answer = self._service.put(upload.messages())
+        except Refusal as refusal:
+            _raise(refusal, upload.call)
+        return upload.call.read(memoryview(answer))
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("this client is closed")
+
+
+class _AsyncMemoryLink:
+    def __init__(self, link: _MemoryLink) -> None:
+        self._link = link
+
+    async def ask(self, call: Call[A], timeout_s: float) -> A:
+        return self._link.ask(call, timeout_s)
+
+    async def collect(self, call: Call[A], timeout_s: float) -> A:
+        return self._link.collect(call, timeout_s)
+
+    async def follow(self, call: Call[A], timeout_s: float) -> AsyncIterator[A]:
+        for message in self._link.follow(call, timeout_s):
+            yield message
+
+    async def send(self, upload: Upload[A], timeout_s: float) -> A:
+        return self._link.send(upload, timeout_s)
+
+    async def close(self) -> None:
+        self._link.close()
+
+
+def _raise(refusal: Refusal, call: Call[A]) -> NoReturn:
+    raise error_of_status(
+        refusal.code, refusal.message, refusal.metadata, call.asked_for
+    ) from refusal

@@ -1,0 +1,237 @@
+"""Stands in for the old server's in-process cache, over the daemon.
+
+`TwoLevelCacheV2` keeps what that server calls: async gets, sync puts, clears and
+statistics, V2's dicts of PIL images and torch tensors, None for what is absent.
+Its own limits, its disk and its S3 access are the daemon's now. Unlike V2, a
+failure is raised and never looks like a miss.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Awaitable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cachesvc_client import _values
+from cachesvc_client._options import DEFAULT_WAIT_S
+from cachesvc_client.aio import AsyncCacheClient
+from cachesvc_client.answers import EntryInfo
+from cachesvc_client.client import CacheClient
+from cachesvc_client.entry import EntryFields
+from cachesvc_client.errors import InvalidRequest, NotCached, PreconditionFailed
+from cachesvc_client.requests import PutOptions
+
+if TYPE_CHECKING:
+    from cachesvc_proto.v1.cache_pb2 import StatsResponse
+
+    from cachesvc_client._torch import DeviceLike
+
+# The old server joins ids to this and hands it to rmtree. Nothing can ever lie below a
+# device file, so nothing of it can be deleted, or made, by whoever does that.
+NOWHERE = Path("/dev/null/cachesvc")
+
+_SETTINGS = {
+    "l1_human_limit": "CACHESVC_KINDS__HUMAN__MAX_ENTRIES",
+    "l1_garment_limit": "CACHESVC_KINDS__GARMENT__MAX_ENTRIES, CACHESVC_KINDS__TEXT__MAX_ENTRIES",
+    "ssd_root": "CACHESVC_L2__ROOT",
+    "ssd_limit_gb": "CACHESVC_L2__MAX_BYTES",
+    "ttl_hours": "CACHESVC_TTL_HOURS",
+}
+
+
+class TwoLevelCacheV2:
+    """V2's surface over the daemon at `target` (default: as `CacheClient`).
+
+    The five V2 arguments are accepted by name or position and change nothing; one
+    warning names the daemon's settings that replace those given. `device` is where
+    the tensors of the gets are. Nothing is connected before the first call.
+    """
+
+    def __init__(
+        self,
+        l1_human_limit: int | None = None,
+        l1_garment_limit: int | None = None,
+        ssd_root: object = None,
+        ssd_limit_gb: float | None = None,
+        ttl_hours: float | None = None,
+        *,
+        device: DeviceLike = "cpu",
+        target: str | None = None,
+        wait_s: float = DEFAULT_WAIT_S,
+    ) -> None:
+        _warn_about(
+            l1_human_limit=l1_human_limit,
+            l1_garment_limit=l1_garment_limit,
+            ssd_root=ssd_root,
+            ssd_limit_gb=ssd_limit_gb,
+            ttl_hours=ttl_hours,
+        )
+        self.device = device
+        self.ssd_root = NOWHERE
+        # Inert: the old server reads, and sometimes clears, these.
+        self.stats: dict[str, int] = {}
+        self.l1_human_upper: dict[str, Any] = {}
+        self.l1_human_lower: dict[str, Any] = {}
+        self.l1_human_dresses: dict[str, Any] = {}
+        self.l1_garment: dict[str, Any] = {}
+        self.l1_text: dict[str, Any] = {}
+        # Two connections: the sync one serves any thread, also one that runs a loop.
+        self._sync = CacheClient(target, wait_s=wait_s)
+        self._async = AsyncCacheClient(target, wait_s=wait_s)
+
+    async def get_human(
+        self, user_id: str, category: str = "upper_body", owner_id: str | None = None
+    ) -> dict[str, Any] | None:
+        """Return `human_img`, `mask`, `mask_gray` (PIL) and `pose_tensor`, or None if absent.
+
+        A person's owner is the person: `owner_id` is accepted for symmetry. Raises
+        CacheServiceError for anything but absence.
+        """
+        return await self._or_none(self._async.get_human(user_id, category))
+
+    async def get_garment(
+        self, clothing_id: str, owner_id: str | None = None
+    ) -> dict[str, Any] | None:
+        """Return `garm_img` (PIL) and `garm_tensor`, or None if absent.
+
+        Without an owner the origin cannot be asked, so what is not cached is None too.
+        """
+        return await self._or_none(self._async.get_garment(clothing_id, owner_id or ""))
+
+    async def get_text(
+        self, clothing_id: str, owner_id: str | None = None
+    ) -> dict[str, Any] | None:
+        """Return the five embeddings, or None if absent, as `get_garment`."""
+        return await self._or_none(self._async.get_text(clothing_id, owner_id or ""))
+
+    def put_human(
+        self,
+        user_id: str,
+        category: str,
+        data: Mapping[str, Any],
+        owner_id: str | None = None,
+        persist: bool = False,
+    ) -> EntryInfo:
+        """Store the dict that `get_human` returns. Raises CacheServiceError."""
+        return self._put(f"human_{category}", user_id, data, owner_id, persist)
+
+    def put_garment(
+        self,
+        clothing_id: str,
+        data: Mapping[str, Any],
+        owner_id: str | None = None,
+        persist: bool = False,
+    ) -> EntryInfo:
+        """Store the dict that `get_garment` returns. Raises CacheServiceError."""
+        return self._put("garment", clothing_id, data, owner_id, persist)
+
+    def put_text(
+        self,
+        clothing_id: str,
+        data: Mapping[str, Any],
+        owner_id: str | None = None,
+        persist: bool = False,
+    ) -> EntryInfo:
+        """Store the dict that `get_text` returns. Raises CacheServiceError."""
+        return self._put("text", clothing_id, data, owner_id, persist)
+
+    def clear_human(self, user_id: str) -> int:
+        """Invalidate all categories of a person; return how many entries were cached."""
+        return self._sync.invalidate(user_id=user_id).removed_count
+
+    def clear_garment(self, clothing_id: str) -> int:
+        """Invalidate a garment and its text; return how many entries were cached."""
+        return self._sync.invalidate(clothing_id=clothing_id).removed_count
+
+    def clear_all(self) -> int:
+        """Invalidate everything (role admin); return how many entries were cached."""
+        return self._sync.invalidate(everything=True).removed_count
+
+    def get_stats(self) -> dict[str, Any]:
+        """Return the daemon's counters: hits per level, misses, entries and bytes."""
+        return _stats_of(self._sync.stats())
+
+    def close(self) -> None:
+        """Close the sync connection. Repeating it is harmless."""
+        self._sync.close()
+
+    async def aclose(self) -> None:
+        """Close both connections."""
+        self._sync.close()
+        await self._async.close()
+
+    async def _or_none(self, answer: Awaitable[EntryFields]) -> dict[str, Any] | None:
+        try:
+            entry = await answer
+        except NotCached:
+            return None
+        except PreconditionFailed as error:
+            if error.reason != "OWNER_REQUIRED":
+                raise
+            return None
+        return _values_of(entry, self.device)
+
+    def _put(
+        self,
+        namespace: str,
+        id: str,
+        data: Mapping[str, Any],
+        owner_id: str | None,
+        persist: bool,
+    ) -> EntryInfo:
+        values = {name: _storable(value) for name, value in data.items()}
+        options = PutOptions(owner_id=owner_id or "", persist=persist)
+        return self._sync.put(namespace, id, values, options=options)
+
+
+def _values_of(entry: EntryFields, device: DeviceLike) -> dict[str, Any]:
+    from cachesvc_client import _torch
+
+    return {
+        name: entry.image(name) if field.mode else _torch.moved(entry[name], device, None, False)
+        for name, field in entry.layout.items()
+    }
+
+
+def _storable(value: Any) -> Any:
+    """Return images in a mode that can be stored: V2 took any, and PNG kept some of them."""
+    if not _values.is_image(value) or value.mode in ("L", "LA", "RGB", "RGBA"):
+        return value
+    if value.mode == "1":
+        return value.convert("L")
+    if value.mode in ("P", "CMYK", "YCbCr", "HSV"):
+        return value.convert("RGB")
+    raise InvalidRequest(f"a {value.mode} image cannot be stored", reason="UNSUPPORTED_IMAGE_MODE")
+
+
+def _stats_of(stats: StatsResponse) -> dict[str, Any]:
+    requests = stats.requests
+    hits = requests.memory_hits + requests.disk_hits + requests.origin_fills
+    total = hits + requests.not_found
+    return {
+        "l1_hits": requests.memory_hits,
+        "l2_hits": requests.disk_hits,
+        "s3_hits": requests.origin_fills,
+        "misses": requests.not_found,
+        "errors": requests.failed,
+        "hit_rate": round(100 * hits / total, 2) if total else 0.0,
+        "stampede_prevented": stats.coalesced_waiters,
+        "l1_entries": stats.memory.entries,
+        "l1_bytes": stats.memory.size_bytes,
+        "l2_entries": stats.disk.entries,
+        "l2_bytes": stats.disk.size_bytes,
+        "l1": {name.namespace: name.memory_entries for name in stats.namespaces},
+        "l2": {name.namespace: name.disk_entries for name in stats.namespaces},
+    }
+
+
+def _warn_about(**given: object) -> None:
+    named = [name for name, value in given.items() if value is not None]
+    if named:
+        text = "; ".join(f"{name}: {_SETTINGS[name]}" for name in named)
+        warnings.warn(
+            f"TwoLevelCacheV2 no longer uses these; set them on the daemon ({text})",
+            DeprecationWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,105 @@
+"""What only the asyncio client has: cancellation, event loops, tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from cachesvc_client import AsyncCacheClient, CacheUnavailable, DeadlineExceeded
+from cachesvc_client.testing import InMemoryCacheClient
+
+from tests.client.support import values
+from tests.client.support.scripted_server import Hold, ScriptedServer
+from tests.client.test_link import DRAINING
+
+
+def hold_a_person(server: ScriptedServer) -> None:
+    InMemoryCacheClient(server.service).put_human("u1", **values.human())
+
+
+async def test_a_cancelled_call_tells_the_daemon_and_disturbs_no_other(
+    server: ScriptedServer,
+) -> None:
+    hold_a_person(server)
+    hold = Hold()
+    server.script("GetHuman", hold)
+    async with AsyncCacheClient(server.target) as client:
+        cancelled = asyncio.create_task(client.get_human("u1"))
+        await asyncio.to_thread(hold.arrived.wait, 20)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        assert await asyncio.to_thread(hold.ended.wait, 20)
+        assert await (await client.get_human("u1")).is_current()
+    hold.release()
+
+
+async def test_many_calls_run_side_by_side(server: ScriptedServer) -> None:
+    hold_a_person(server)
+    async with AsyncCacheClient(server.target) as client:
+        found = await asyncio.gather(*(client.get_human("u1") for _ in range(16)))
+        found[0]["pose_tensor"].zero_()
+        assert all(entry["pose_tensor"].any() for entry in found[1:])
+
+
+async def test_a_call_that_is_waiting_for_the_daemon_can_be_cancelled(socket: Path) -> None:
+    async with AsyncCacheClient(str(socket), wait_s=600, timeout_s=600) as client:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(client.get_human("u1"), 0.2)
+
+
+async def test_a_daemon_that_stays_away_is_unavailable(socket: Path) -> None:
+    async with AsyncCacheClient(str(socket), wait_s=0.1) as client:
+        with pytest.raises(CacheUnavailable):
+            await client.get_human("u1")
+
+
+async def test_a_restarted_or_leaving_daemon_is_asked_again(server: ScriptedServer) -> None:
+    hold_a_person(server)
+    async with AsyncCacheClient(server.target, wait_s=20) as client:
+        await client.get_human("u1")
+        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(server.start)
+        server.script("GetHuman", DRAINING)
+        assert (await client.get_human("u1")).info.key.id == "u1"
+        server.script("Get", DRAINING)
+        assert (await client.get("human_upper_body", "u1")).info.key.id == "u1"
+        server.script("Put", DRAINING)
+        assert (await client.put_human("u2", **values.human())).key.id == "u2"
+
+
+async def test_a_call_ends_at_its_deadline(server: ScriptedServer) -> None:
+    hold = Hold()
+    server.script("GetHuman", hold)
+    async with AsyncCacheClient(server.target) as client:
+        with pytest.raises(DeadlineExceeded):
+            await client.get_human("u1", timeout_s=0.1)
+    hold.release()
+
+
+def test_each_event_loop_gets_a_connection_of_its_own(server: ScriptedServer) -> None:
+    hold_a_person(server)
+    client = AsyncCacheClient(server.target)
+
+    async def use() -> bool:
+        return await (await client.get_human("u1")).is_current()
+
+    assert asyncio.run(use())
+    assert asyncio.run(use())
+    asyncio.run(client.close())
+    with pytest.raises(RuntimeError, match="closed"):
+        asyncio.run(use())
+
+
+async def test_a_cancelled_prefetch_ends(server: ScriptedServer) -> None:
+    hold = Hold()
+    server.script("Warm", hold)
+    async with AsyncCacheClient(server.target) as client:
+        task = client.prefetch([("u1", "c1")])
+        await asyncio.to_thread(hold.arrived.wait, 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(hold.ended.wait, 20)
+    hold.release()

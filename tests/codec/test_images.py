@@ -1,0 +1,243 @@
+"""Do images keep their pixels, and can one that is damaged or a bomb be told from a good one?"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
+
+from cachesvc.codec import images
+from cachesvc.codec.images import decode_png, encode_png
+from cachesvc.core.errors import OriginDataCorrupt
+from cachesvc.core.tensors import Tensor
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def _image(mode: str, width: int = 7, height: int = 5) -> Image.Image:
+    rgba = np.arange(width * height * 4, dtype=np.uint32).reshape(height, width, 4) * 53 % 256
+    return Image.fromarray(rgba.astype(np.uint8)).convert(mode)
+
+
+def _png(image: Image.Image, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, format="PNG", **options)
+    return out.getvalue()
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def _header(width: int, height: int, depth: int = 8, colour: int = 0) -> bytes:
+    return _chunk(b"IHDR", struct.pack(">2I5B", width, height, depth, colour, 0, 0, 0))
+
+
+def _with_chunks(chunks: bytes) -> bytes:
+    """Return a good PNG with `chunks` behind its header."""
+    good = _png(_image("L"))
+    return good[:33] + chunks + good[33:]
+
+
+def _assert_refused(data: bytes) -> str:
+    with pytest.raises(OriginDataCorrupt) as raised:
+        decode_png(data)
+    assert raised.value.reason == "IMAGE_REFUSED"
+    return raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape"),
+    [("L", (5, 7)), ("LA", (5, 7, 2)), ("RGB", (5, 7, 3)), ("RGBA", (5, 7, 4))],
+)
+def test_an_image_keeps_its_mode_and_every_pixel(mode: str, shape: tuple[int, ...]) -> None:
+    image = _image(mode)
+
+    decoded = decode_png(_png(image))
+
+    assert decoded == Tensor("U8", shape, image.tobytes(), mode)
+    assert decode_png(encode_png(decoded)) == decoded
+    with Image.open(io.BytesIO(encode_png(decoded))) as reopened:
+        assert reopened.mode == mode
+        assert reopened.tobytes() == image.tobytes()
+
+
+def test_pixels_may_be_written_from_any_buffer() -> None:
+    decoded = decode_png(_png(_image("RGB")))
+    viewed = Tensor("U8", decoded.shape, memoryview(bytes(decoded.data)), "RGB")
+
+    assert encode_png(viewed) == encode_png(decoded)
+
+
+def test_a_bitmap_becomes_grey() -> None:
+    image = _image("1")
+
+    decoded = decode_png(_png(image))
+
+    assert decoded.mode == "L"
+    assert bytes(decoded.data) == image.convert("L").tobytes()
+    assert set(decoded.data) == {0, 255}
+
+
+def test_a_palette_becomes_colour() -> None:
+    image = _image("RGB").quantize(16)
+
+    decoded = decode_png(_png(image))
+
+    assert decoded == Tensor("U8", (5, 7, 3), image.convert("RGB").tobytes(), "RGB")
+
+
+@pytest.mark.parametrize("transparency", [3, bytes(range(0, 160, 10))], ids=["index", "table"])
+def test_a_palette_with_transparency_becomes_colour_with_alpha(transparency: int | bytes) -> None:
+    data = _png(_image("RGB").quantize(16), transparency=transparency)
+
+    decoded = decode_png(data)
+
+    assert (decoded.mode, decoded.shape) == ("RGBA", (5, 7, 4))
+    with Image.open(io.BytesIO(data)) as image:
+        assert bytes(decoded.data) == image.convert("RGBA").tobytes()
+
+
+def test_16_bit_grey_is_refused_by_its_mode() -> None:
+    data = _png(Image.fromarray(np.arange(35, dtype=np.uint16).reshape(5, 7)))
+
+    assert "I;16" in _assert_refused(data)
+
+
+def test_an_orientation_in_the_exif_is_not_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+
+    assert decode_png(_png(_image("RGB"), exif=exif)).shape == (5, 7, 3)
+
+
+@pytest.mark.parametrize("suffix", ["JPEG", "GIF", "BMP", "TIFF"])
+def test_another_format_is_refused(suffix: str) -> None:
+    out = io.BytesIO()
+    _image("L").save(out, format=suffix)
+
+    assert "not a PNG" in _assert_refused(out.getvalue())
+
+
+def test_every_prefix_of_an_image_is_refused() -> None:
+    good = _png(_image("RGB"), pnginfo=None)
+
+    for length in range(len(good)):
+        _assert_refused(good[:length])
+
+
+def test_every_flipped_byte_is_noticed() -> None:
+    # Pillow by itself does not check the checksum of the chunks that hold pixels.
+    good = _png(_image("RGB"))
+
+    for at in range(len(good)):
+        _assert_refused(good[:at] + bytes((good[at] ^ 0x10,)) + good[at + 1 :])
+
+
+def test_an_image_of_too_many_pixels_is_refused_by_its_header_alone() -> None:
+    bomb = SIGNATURE + _header(65_536, 1_025) + _chunk(b"IDAT", b"") + _chunk(b"IEND", b"")
+
+    assert "pixels" in _assert_refused(bomb)
+
+
+def test_an_image_without_pixels_is_refused() -> None:
+    assert "pixels" in _assert_refused(SIGNATURE + _header(0, 5) + _chunk(b"IEND", b""))
+
+
+def test_an_image_at_exactly_the_limit_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_IMAGE_PIXELS", 35)
+
+    assert decode_png(_png(_image("L"))).shape == (5, 7)
+    _assert_refused(_png(_image("L", width=9, height=4)))
+
+
+def test_pixel_data_that_stops_in_the_middle_is_refused() -> None:
+    rows = zlib.compress(np.random.default_rng(7).bytes(8 * 5))[:20]
+    short = SIGNATURE + _header(7, 5) + _chunk(b"IDAT", rows) + _chunk(b"IEND", b"")
+
+    _assert_refused(short)
+
+
+def test_a_text_that_inflates_to_megabytes_is_refused() -> None:
+    bomb = _chunk(b"zTXt", b"k\x00\x00" + zlib.compress(bytes(64 * 1024 * 1024)))
+
+    assert "Pillow cannot decode" in _assert_refused(_with_chunks(bomb))
+
+
+def test_too_many_texts_are_refused() -> None:
+    limit = images.MAX_ANCILLARY_CHUNKS
+    text = _chunk(b"tEXt", b"k\x00v")
+
+    assert decode_png(_with_chunks(text * limit)).shape == (5, 7)
+    assert "beside its pixels" in _assert_refused(_with_chunks(text * (limit + 1)))
+
+
+def test_too_long_a_text_is_refused() -> None:
+    text = _chunk(b"tEXt", b"k\x00" + b"v" * images.MAX_ANCILLARY_BYTES)
+
+    assert "beside its pixels" in _assert_refused(_with_chunks(text))
+
+
+def test_too_many_chunks_are_refused() -> None:
+    empty = _chunk(b"IDAT", b"")
+
+    assert "chunks" in _assert_refused(_with_chunks(empty * images.MAX_CHUNKS))
+
+
+def test_an_animation_is_refused() -> None:
+    data = _png(_image("L"), save_all=True, append_images=[_image("L").rotate(180)])
+
+    assert "animated" in _assert_refused(data)
+
+
+def test_a_png_whose_first_chunk_is_no_header_is_refused() -> None:
+    assert "no header" in _assert_refused(SIGNATURE + _chunk(b"IEND", b""))
+
+
+def test_texts_and_a_profile_of_usual_size_are_no_reason_to_refuse() -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Software", "a preprocessor")
+    info.add_text("Comment", "x" * 1000, zip=True)
+    data = _png(_image("RGB"), pnginfo=info, icc_profile=bytes(3000))
+
+    assert decode_png(data).data == _image("RGB").tobytes()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["L", "LA", "RGB", "RGBA", "P", "1"]),
+    st.lists(st.tuples(st.integers(0, 4095), st.integers(0, 255)), min_size=1, max_size=4),
+)
+def test_changed_chunks_with_right_checksums_are_decoded_or_refused(
+    mode: str, changes: list[tuple[int, int]]
+) -> None:
+    data = bytearray(_png(_image(mode)))
+    for at, value in changes:
+        data[8 + at % (len(data) - 8)] = value
+
+    decoded = _decoded_or_refused(_with_right_checksums(bytes(data)))
+
+    assert decoded is None or decoded.size_bytes == len(decoded.data)
+
+
+def _decoded_or_refused(data: bytes) -> Tensor | None:
+    try:
+        return decode_png(data)
+    except OriginDataCorrupt:
+        return None
+
+
+def _with_right_checksums(data: bytes) -> bytes:
+    out, at = bytearray(data), 8
+    while at + 12 <= len(out):
+        end = at + 8 + int.from_bytes(out[at : at + 4], "big")
+        if end + 4 <= len(out):
+            out[end : end + 4] = struct.pack(">I", zlib.crc32(out[at + 4 : end]))
+        at = end + 4
+    return bytes(out)

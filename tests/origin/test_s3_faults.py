@@ -1,0 +1,187 @@
+"""Every way an S3 answer can go wrong ends in the right error, in time, and harms no later read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
+
+import pytest
+
+from cachesvc.core.errors import CacheError, OriginDenied, OriginUnavailable
+from cachesvc.origin.s3 import S3Origin, S3Settings
+from tests.origin.conftest import use_environment
+from tests.support.s3_faults import BODY, PUT_DATE, Fault, FaultyS3, running_faulty_s3
+
+_MAX_READS = 2
+# More than the pool has connections, so one leak per failure would empty it.
+_FAILURES = 12
+_SHORT_S = 1.0
+_AMPLE_S = 20.0
+
+FAULTS = [
+    (Fault.HANGS_BEFORE_HEADERS, OriginUnavailable, "ORIGIN_TIMEOUT"),
+    (Fault.HANGS_IN_BODY, OriginUnavailable, "ORIGIN_TIMEOUT"),
+    (Fault.DRIPS, OriginUnavailable, "ORIGIN_TIMEOUT"),
+    (Fault.TRUNCATES_WITH_LENGTH, OriginUnavailable, "ORIGIN_BAD_ANSWER"),
+    (Fault.TRUNCATES_WITHOUT_LENGTH, OriginUnavailable, "ORIGIN_BAD_ANSWER"),
+    (Fault.EMPTY_200, OriginUnavailable, "ORIGIN_BAD_ANSWER"),
+    (Fault.EMPTY_200_WITH_STAMP, OriginUnavailable, "ORIGIN_BAD_ANSWER"),
+    (Fault.NO_STAMP, OriginUnavailable, "ORIGIN_BAD_ANSWER"),
+    (Fault.BAD_DATE, OriginUnavailable, "ORIGIN_BAD_ANSWER"),
+    (Fault.SAYS_500, OriginUnavailable, "ORIGIN_SERVER_ERROR"),
+    (Fault.SAYS_503, OriginUnavailable, "ORIGIN_THROTTLED"),
+    (Fault.SAYS_403, OriginDenied, "ORIGIN_ACCESS_DENIED"),
+    (Fault.SAYS_404_AS_A_PROXY_DOES, OriginUnavailable, "ORIGIN_BAD_ANSWER"),
+    (Fault.RESETS_BEFORE_HEADERS, OriginUnavailable, "ORIGIN_UNREACHABLE"),
+    (Fault.RESETS_IN_BODY, OriginUnavailable, "ORIGIN_BAD_ANSWER"),
+    (Fault.SPEAKS_NO_HTTP, OriginUnavailable, "ORIGIN_UNREACHABLE"),
+]
+_HANGS = (Fault.HANGS_BEFORE_HEADERS, Fault.HANGS_IN_BODY, Fault.DRIPS)
+
+
+@pytest.fixture
+async def faulty_s3(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultyS3]:
+    use_environment(monkeypatch, {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"})
+    async with running_faulty_s3() as server:
+        yield server
+
+
+@asynccontextmanager
+async def origin_of(server: FaultyS3, deadline_s: float = _AMPLE_S) -> AsyncIterator[S3Origin]:
+    origin = S3Origin(
+        S3Settings(
+            bucket="bucket",
+            region="us-east-1",
+            endpoint_url=server.endpoint_url,
+            addressing_style="path",
+            deadline_s=deadline_s,
+            max_concurrent_reads=_MAX_READS,
+        )
+    )
+    await origin.start()
+    try:
+        yield origin
+    finally:
+        await origin.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "reason"), FAULTS, ids=[fault.name for fault, _, _ in FAULTS]
+)
+async def test_a_fault_has_its_error_and_leaves_the_client_usable(
+    faulty_s3: FaultyS3, fault: Fault, error: type[CacheError], reason: str
+) -> None:
+    deadline_s = _SHORT_S if fault in _HANGS else _AMPLE_S
+    async with origin_of(faulty_s3, deadline_s) as origin:
+        faulty_s3.fault = fault
+        # The deadline holds for the queue too: all reads end with it, not one after another.
+        async with asyncio.timeout(deadline_s + 5):
+            results = await asyncio.gather(
+                *(origin.read("photo.png") for _ in range(_FAILURES)), return_exceptions=True
+            )
+        assert {(type(result), getattr(result, "reason", result)) for result in results} == {
+            (error, reason)
+        }
+
+        faulty_s3.fault = Fault.NONE
+        assert await read_all_slots(origin) == [BODY] * (_MAX_READS + 1)
+
+
+@pytest.mark.parametrize("fault", [Fault.HANGS_BEFORE_HEADERS, Fault.HANGS_IN_BODY])
+async def test_reads_cancelled_in_the_middle_hold_nothing(
+    faulty_s3: FaultyS3, fault: Fault
+) -> None:
+    async with origin_of(faulty_s3) as origin:
+        faulty_s3.fault = fault
+        for _ in range(_FAILURES // _MAX_READS):
+            reads = [asyncio.create_task(origin.read("photo.png")) for _ in range(_MAX_READS)]
+            for _ in reads:
+                await faulty_s3.hanging.acquire()
+            for read in reads:
+                read.cancel()
+            ended = await asyncio.gather(*reads, return_exceptions=True)
+            assert {type(result) for result in ended} == {asyncio.CancelledError}
+
+        faulty_s3.fault = Fault.NONE
+        assert await read_all_slots(origin) == [BODY] * (_MAX_READS + 1)
+
+
+async def test_a_body_damaged_twice_is_not_read_a_third_time(faulty_s3: FaultyS3) -> None:
+    async with origin_of(faulty_s3) as origin:
+        faulty_s3.fault = Fault.TRUNCATES_WITH_LENGTH
+
+        with pytest.raises(OriginUnavailable):
+            await origin.read("photo.png")
+
+        assert faulty_s3.requests == 2
+
+
+async def test_a_refusal_is_not_asked_again(faulty_s3: FaultyS3) -> None:
+    async with origin_of(faulty_s3) as origin:
+        faulty_s3.fault = Fault.SAYS_403
+
+        with pytest.raises(OriginDenied):
+            await origin.read("photo.png")
+
+        assert faulty_s3.requests == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault.HANGS_BEFORE_HEADERS, "ORIGIN_TIMEOUT"),
+        (Fault.SAYS_500, "ORIGIN_SERVER_ERROR"),
+        (Fault.RESETS_BEFORE_HEADERS, "ORIGIN_UNREACHABLE"),
+        (Fault.EMPTY_200, "ORIGIN_BAD_ANSWER"),
+    ],
+)
+async def test_a_write_that_fails_says_so_in_time_and_the_next_one_works(
+    faulty_s3: FaultyS3, fault: Fault, reason: str
+) -> None:
+    deadline_s = _SHORT_S if fault in _HANGS else _AMPLE_S
+    async with origin_of(faulty_s3, deadline_s) as origin:
+        faulty_s3.fault = fault
+        async with asyncio.timeout(deadline_s + 5):
+            with pytest.raises(OriginUnavailable) as caught:
+                await origin.write("photo.png", BODY)
+        assert caught.value.reason == reason
+
+        faulty_s3.fault = Fault.NONE
+        assert (await origin.write("photo.png", BODY)).etag == "0123456789abcdef"
+
+
+async def test_a_write_that_another_overtakes_keeps_its_own_etag_and_earlier_time(
+    faulty_s3: FaultyS3,
+) -> None:
+    async with origin_of(faulty_s3) as origin:
+        faulty_s3.fault = Fault.IS_OVERWRITTEN_AFTER_PUT
+
+        written = await origin.write("photo.png", BODY)
+        found = await origin.read("photo.png")
+
+        assert written.etag == "ours"
+        assert written.last_modified_s == parsedate_to_datetime(PUT_DATE.decode()).timestamp()
+        assert written.last_modified_s < found.stamp.last_modified_s
+        assert written.etag != found.stamp.etag
+
+
+async def test_closing_ends_the_reads_in_flight_with_an_error(faulty_s3: FaultyS3) -> None:
+    async with origin_of(faulty_s3) as origin:
+        faulty_s3.fault = Fault.HANGS_IN_BODY
+        read = asyncio.create_task(origin.read("photo.png"))
+        await faulty_s3.hanging.acquire()
+
+        await origin.close()
+
+        with pytest.raises(OriginUnavailable) as caught:
+            await read
+        assert caught.value.reason == "ORIGIN_CLOSED"
+        assert faulty_s3.requests == 1
+
+
+async def read_all_slots(origin: S3Origin) -> list[bytes]:
+    """Read once more than there are slots, which one lost slot or connection would stop."""
+    found = await asyncio.gather(*(origin.read("photo.png") for _ in range(_MAX_READS + 1)))
+    return [obj.data for obj in found]

@@ -1,0 +1,1 @@
+"""Real servers and scripted faults that the tests start on loopback."""

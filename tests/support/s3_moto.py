@@ -1,0 +1,50 @@
+"""How is S3 stood in for where Ceph cannot be had? moto's server, in a process of its own.
+
+It checks no signature, and forgets everything when it is stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support import s3_processes
+from tests.support.s3_processes import ReservedPort
+
+
+class MotoServer:
+    """Same methods as `CephGateway`, but empty after `start_serving`."""
+
+    kind = "moto"
+    access_key = "moto"
+    secret_key = "moto-checks-no-signature"
+    region = "us-east-1"
+
+    def __init__(self, folder: Path) -> None:
+        self._log = folder / "moto.log"
+        self._port = ReservedPort()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.endpoint_url = f"http://127.0.0.1:{self._port.number}"
+
+    def start(self) -> None:
+        self.start_serving()
+
+    def start_serving(self) -> None:
+        port = str(self._port.number)
+        self._process = s3_processes.start(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port],
+            self._log,
+            # The defaults of a developer's own AWS profile have no place here.
+            env={**os.environ, "AWS_CONFIG_FILE": os.devnull},
+        )
+        s3_processes.wait_until_http_answers(self.endpoint_url, self._process, self._log)
+
+    def stop_serving(self) -> None:
+        if self._process is not None:
+            s3_processes.kill(self._process)
+
+    def close(self) -> None:
+        self.stop_serving()
+        self._port.release()

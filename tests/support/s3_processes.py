@@ -1,0 +1,107 @@
+"""How are servers started for tests so that none outlives them?
+
+Every process dies with the test process (PR_SET_PDEATHSIG), and every port stays
+reserved for as long as its `ReservedPort` is held.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+READY_WITHIN_S = 30.0
+_POLL_S = 0.02
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+# The death signal follows the thread that forked, not its process, so one thread that
+# lives as long as the process forks everything.
+_FORKING = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawn")
+_RUNNING: set[subprocess.Popen[bytes]] = set()
+
+
+class ReservedPort:
+    """A free loopback port that nobody else is given until `release`.
+
+    The socket is bound and never listens. Linux lets a server that sets SO_REUSEADDR
+    bind beside it, and keeps the port out of what it hands to everybody else.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", 0))
+        self.number: int = self._socket.getsockname()[1]
+
+    def release(self) -> None:
+        self._socket.close()
+
+
+def start(
+    command: Sequence[str], log: Path, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a server that stays in the foreground; its output goes to `log`."""
+
+    def spawn() -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=env,
+                # A Ctrl-C in the terminal is for pytest, which stops the servers itself.
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    process = _FORKING.submit(spawn).result()
+    _RUNNING.add(process)
+    return process
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL, and wait until it is gone. Killing twice is fine."""
+    process.kill()
+    process.wait()
+    _RUNNING.discard(process)
+
+
+def wait_until_http_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return when `url` answers anything at all, an error status included."""
+    give_up = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < give_up:
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(url, timeout=1):
+                return
+        except urllib.error.HTTPError as exc:
+            exc.close()
+            return
+        except OSError:
+            time.sleep(_POLL_S)
+    raise RuntimeError(f"{process.args!r} does not serve {url}:\n{log_tail(log)}")
+
+
+def log_tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-2000:] if log.exists() else "(no log)"
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@atexit.register
+def _kill_all() -> None:
+    for process in tuple(_RUNNING):
+        kill(process)
