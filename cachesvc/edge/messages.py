@@ -17,7 +17,7 @@ from cachesvc.engine.puts import PutHeader
 from cachesvc.engine.reads import ReadRequest
 
 # Namespaces of the built-in kinds that have calls of their own.
-HUMAN_NAMESPACES = {
+HUMAN_NAMESPACES: dict[int, str] = {
     pb.HUMAN_CATEGORY_UPPER_BODY: "human_upper_body",
     pb.HUMAN_CATEGORY_LOWER_BODY: "human_lower_body",
     pb.HUMAN_CATEGORY_DRESSES: "human_dresses",

@@ -1,14 +1,11 @@
 """Carries calls to the daemon and waits for one that is away: the asyncio way.
 
 A channel belongs to the event loop that first used it, so each loop gets its own.
-A forked child cannot use asyncio gRPC if its parent did: the library's poller
-thread is gone and calls hang or crash, so that is refused with a clear error.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, TypeVar
@@ -17,6 +14,7 @@ from weakref import WeakKeyDictionary
 import grpc
 import grpc.aio
 
+from cachesvc_client._fork import note_asyncio_use, refuse_if_forked_after_asyncio
 from cachesvc_client._link import away
 from cachesvc_client._options import CHANNEL_OPTIONS, HEALTH_PATH
 from cachesvc_client._patience import Patience
@@ -25,9 +23,6 @@ from cachesvc_client.errors import UnreadableAnswer, error_of_rpc
 from cachesvc_client.requests import Call, Upload
 
 A = TypeVar("A")
-
-# The process in which asyncio gRPC was first started; its poller is global, so is this.
-_started_in: list[int] = []
 
 
 class AioLink(Protocol):
@@ -143,23 +138,14 @@ class GrpcAioLink:
     def _channel(self) -> grpc.aio.Channel:
         if self._closed:
             raise RuntimeError("this client is closed")
-        _refuse_after_a_fork()
+        refuse_if_forked_after_asyncio()
+        note_asyncio_use()
         loop = asyncio.get_running_loop()
         channel = self._channels.get(loop)
         if channel is None:
             channel = grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS)
             self._channels[loop] = channel
         return channel
-
-
-def _refuse_after_a_fork() -> None:
-    if not _started_in:
-        _started_in.append(os.getpid())
-    if _started_in[0] != os.getpid():
-        raise RuntimeError(
-            "asyncio gRPC was used before this process was forked and cannot work in the "
-            "child: start workers with spawn, or use CacheClient"
-        )
 
 
 async def _first_of(messages: AsyncIterator[A]) -> A:

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 
+from cachesvc_client._fork import refuse_if_forked_after_asyncio
 from cachesvc_client._options import CHANNEL_OPTIONS, HEALTH_PATH
 from cachesvc_client._patience import Patience
 from cachesvc_client._views import writable_view
@@ -140,6 +141,7 @@ class GrpcLink:
         channel = self._channels.get(os.getpid())
         if channel is not None:
             return channel
+        refuse_if_forked_after_asyncio()
         # Lock-free, because a lock may be held by a thread that a fork left behind. Two
         # threads may both build one: setdefault keeps the first, and connecting is lazy.
         fresh = grpc.insecure_channel(self._target, options=CHANNEL_OPTIONS)

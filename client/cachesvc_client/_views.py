@@ -51,12 +51,14 @@ def aligned(view: memoryview, at: int, alignment: int) -> memoryview:
     """
     if len(view) == 0 or (address_of(view) + at) % alignment == 0:
         return view
-    # A fresh bytearray starts at a multiple of 16 or more, so `at` decides.
+    # A fresh bytearray starts at a multiple of 16, so `at` decides; in our blobs it is a
+    # multiple of 64. Others are moved up, which first fills the room with zeros.
     shift = -at % alignment
-    room = bytearray(shift + len(view))
-    copy = memoryview(room)[shift:]
-    copy[:] = view
-    return copy
+    if shift == 0:
+        return memoryview(bytearray(view))
+    room = memoryview(bytearray(shift + len(view)))[shift:]
+    room[:] = view
+    return room
 
 
 @lru_cache(maxsize=1)

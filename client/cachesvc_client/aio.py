@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 class AsyncCacheClient:
     """As `CacheClient`. Each event loop that uses it gets a connection of its own.
 
-    `close()` closes that of the running loop. It cannot be used in a forked child of a
-    process that used asyncio gRPC; that raises RuntimeError.
+    `close()` closes that of the running loop. Do not fork after its first call: in the
+    child it, and `CacheClient`, raise RuntimeError.
     """
 
     def __init__(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class CacheClient:
-    """Talks to the daemon from any number of threads, and again after a fork.
+    """Talks to the daemon from any number of threads, and starts anew in a forked child.
 
     `target` is a socket path, `unix:/path` or `host:port`; by default the socket that
     `CACHESVC_GRPC__SOCKET` or `CACHESVC_RUNTIME_DIR` name. Nothing is connected until

@@ -192,7 +192,7 @@ def error_of_rpc(exc: grpc.RpcError, asked_for: str = "") -> CacheServiceError:
     code, message = exc.code(), exc.details()
     # Pairs when iterated, but aio's type also has keys(), with which dict() would go wrong.
     metadata: Any = exc.trailing_metadata() or ()
-    pairs = [(key, value) for key, value in metadata]  # noqa: C416
+    pairs = [(key, value) for key, value in metadata]
     return error_of_status(code, message or code.name, pairs, asked_for)
 
 
