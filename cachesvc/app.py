@@ -14,7 +14,6 @@ import resource
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -26,6 +25,7 @@ from cachesvc.core.entry import GenerationSource, Row
 from cachesvc.core.errors import ConfigError, NotDurable
 from cachesvc.core.kinds import Kinds
 from cachesvc.core.lru import NamespaceLimits, Removal
+from cachesvc.core.origin import Origin
 from cachesvc.edge.calls import Calls
 from cachesvc.edge.http import HttpServer
 from cachesvc.edge.server import GrpcServer
@@ -220,19 +220,20 @@ async def serve(settings: Settings) -> None:
     await daemon.stop()
 
 
-def _make_origin(settings: OriginSettings, max_object_bytes: int) -> Any:
+def _make_origin(settings: OriginSettings, max_object_bytes: int) -> Origin:
     if settings.kind == "directory":
         assert settings.path is not None
         return DirectoryOrigin(
             Path(settings.path),
             added_latency_s=settings.added_latency_ms / 1000,
+            deadline_s=settings.deadline_s,
             max_object_bytes=max_object_bytes,
         )
     return S3Origin(
         S3Settings(
             bucket=settings.bucket,
-            region=settings.region,
-            endpoint_url=settings.endpoint_url,
+            region=settings.region or None,
+            endpoint_url=settings.endpoint_url or None,
             deadline_s=settings.deadline_s,
             max_concurrent_reads=settings.max_concurrent_reads,
             max_object_bytes=max_object_bytes,

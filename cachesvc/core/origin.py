@@ -41,6 +41,9 @@ class Origin(Protocol):
     nothing is held.
     """
 
+    async def start(self) -> None:
+        """Prepare, without asking anything yet: an origin that is away stops no start."""
+
     async def read(self, object_key: str) -> OriginObject:
         """Return the object. Raises NoSuchObject only if the origin said so."""
 

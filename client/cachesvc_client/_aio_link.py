@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -32,7 +33,7 @@ class AioLink(Protocol):
 
     async def collect(self, call: Call[A], timeout_s: float) -> A: ...
 
-    def follow(self, call: Call[A], timeout_s: float) -> AsyncIterator[A]: ...
+    def follow(self, call: Call[A], timeout_s: float) -> AsyncGenerator[A, None]: ...
 
     async def send(self, upload: Upload[A], timeout_s: float) -> A: ...
 
@@ -42,8 +43,11 @@ class AioLink(Protocol):
 class GrpcAioLink:
     """A lazy channel for each event loop."""
 
-    def __init__(self, target: str, wait_s: float) -> None:
+    def __init__(
+        self, target: str, wait_s: float, credentials: grpc.ChannelCredentials | None
+    ) -> None:
         self._target = target
+        self._credentials = credentials
         self._wait_s = wait_s
         self._channels: WeakKeyDictionary[asyncio.AbstractEventLoop, grpc.aio.Channel] = (
             WeakKeyDictionary()
@@ -70,19 +74,20 @@ class GrpcAioLink:
 
         return await self._retrying(call, timeout_s, once)
 
-    async def follow(self, call: Call[A], timeout_s: float) -> AsyncIterator[A]:
+    async def follow(self, call: Call[A], timeout_s: float) -> AsyncGenerator[A, None]:
         # Only the start is repeated: what was yielded cannot be taken back.
-        async def start(left_s: float) -> tuple[A, AsyncIterator[A]]:
+        async def start(left_s: float) -> tuple[A, AsyncGenerator[A, None]]:
             messages = self._messages(call, left_s)
             return await _first_of(messages), messages
 
         first, rest = await self._retrying(call, timeout_s, start)
-        yield first
-        try:
-            async for message in rest:
-                yield message
-        except grpc.RpcError as exc:
-            raise error_of_rpc(exc, call.asked_for) from exc
+        async with aclosing(rest):
+            yield first
+            try:
+                async for message in rest:
+                    yield message
+            except grpc.RpcError as exc:
+                raise error_of_rpc(exc, call.asked_for) from exc
 
     async def send(self, upload: Upload[A], timeout_s: float) -> A:
         async def once(left_s: float) -> A:
@@ -101,7 +106,7 @@ class GrpcAioLink:
         if channel is not None:
             await channel.close()
 
-    async def _messages(self, call: Call[A], left_s: float) -> AsyncIterator[A]:
+    async def _messages(self, call: Call[A], left_s: float) -> AsyncGenerator[A, None]:
         channel = self._channel()
         method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(call.path)
         stream = method(call.request, timeout=left_s)
@@ -143,12 +148,17 @@ class GrpcAioLink:
         loop = asyncio.get_running_loop()
         channel = self._channels.get(loop)
         if channel is None:
-            channel = grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS)
+            channel = self._connected()
             self._channels[loop] = channel
         return channel
 
+    def _connected(self) -> grpc.aio.Channel:
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS)
+        return grpc.aio.secure_channel(self._target, self._credentials, options=CHANNEL_OPTIONS)
 
-async def _first_of(messages: AsyncIterator[A]) -> A:
+
+async def _first_of(messages: AsyncGenerator[A, None]) -> A:
     async for message in messages:
         return message
     raise UnreadableAnswer("the stream ended without an answer")

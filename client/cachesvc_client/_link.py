@@ -49,8 +49,11 @@ class Link(Protocol):
 class GrpcLink:
     """A lazy channel for each process. Safe for use from many threads."""
 
-    def __init__(self, target: str, wait_s: float) -> None:
+    def __init__(
+        self, target: str, wait_s: float, credentials: grpc.ChannelCredentials | None
+    ) -> None:
         self._target = target
+        self._credentials = credentials
         self._wait_s = wait_s
         # By pid: what a forked child inherits stays in here, untouched, for good.
         self._channels: dict[int, grpc.Channel] = {}
@@ -144,11 +147,16 @@ class GrpcLink:
         refuse_if_forked_after_asyncio()
         # Lock-free, because a lock may be held by a thread that a fork left behind. Two
         # threads may both build one: setdefault keeps the first, and connecting is lazy.
-        fresh = grpc.insecure_channel(self._target, options=CHANNEL_OPTIONS)
+        fresh = self._connected()
         channel = self._channels.setdefault(os.getpid(), fresh)
         if channel is not fresh:
             fresh.close()
         return channel
+
+    def _connected(self) -> grpc.Channel:
+        if self._credentials is None:
+            return grpc.insecure_channel(self._target, options=CHANNEL_OPTIONS)
+        return grpc.secure_channel(self._target, self._credentials, options=CHANNEL_OPTIONS)
 
 
 def away(target: str, wait_s: float, reason: str) -> CacheUnavailable:

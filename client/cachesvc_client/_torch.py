@@ -76,7 +76,8 @@ def field_of(name: str, tensor: torch.Tensor) -> FieldData:
             f"{name}: a {tensor.dtype} tensor with layout {tensor.layout} cannot be stored",
             reason="UNSUPPORTED_DTYPE",
         )
-    plain = tensor.detach().to("cpu").contiguous()
+    # A view may only be marked as negated: its memory then has the other sign.
+    plain = tensor.detach().to("cpu").resolve_neg().contiguous()
     size_bytes = plain.numel() * plain.element_size()
     if size_bytes == 0:
         return FieldData(dtype, tuple(plain.shape), b"")

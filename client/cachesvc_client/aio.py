@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+
+import grpc
 
 from cachesvc_client import _options, answers, requests
 from cachesvc_client._aio_link import AioLink, GrpcAioLink
@@ -47,9 +49,10 @@ class AsyncCacheClient:
         *,
         timeout_s: float = _options.DEFAULT_TIMEOUT_S,
         wait_s: float = _options.DEFAULT_WAIT_S,
+        credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self._timeout_s = timeout_s
-        self._link: AioLink = GrpcAioLink(resolve(target, os.environ), wait_s)
+        self._link: AioLink = GrpcAioLink(resolve(target, os.environ), wait_s, credentials)
 
     async def __aenter__(self) -> AsyncCacheClient:
         return self
@@ -248,7 +251,7 @@ class AsyncCacheClient:
         categories: Iterable[str] = (),
         garments: Iterable[str | tuple[str, str]] = (),
         timeout_s: float = _options.DEFAULT_WARM_TIMEOUT_S,
-    ) -> AsyncIterator[WarmProgress]:
+    ) -> AsyncGenerator[WarmProgress, None]:
         """As `CacheClient.warm`."""
         return self._link.follow(requests.warm(user_id, categories, garments), timeout_s)
 

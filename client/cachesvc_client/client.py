@@ -15,6 +15,8 @@ from concurrent.futures import Future
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import grpc
+
 from cachesvc_client import _options, answers, requests
 from cachesvc_client._link import GrpcLink, Link
 from cachesvc_client._target import resolve
@@ -43,7 +45,8 @@ class CacheClient:
     `target` is a socket path, `unix:/path` or `host:port`; by default the socket that
     `CACHESVC_GRPC__SOCKET` or `CACHESVC_RUNTIME_DIR` name. Nothing is connected until
     the first call. `timeout_s` bounds each call, `wait_s` the part of it that may be
-    spent waiting for a daemon that is away (0: not at all).
+    spent waiting for a daemon that is away (0: not at all). `credentials` are for a TCP
+    target beyond loopback, which needs TLS: `grpc.ssl_channel_credentials(...)`.
     """
 
     def __init__(
@@ -52,9 +55,10 @@ class CacheClient:
         *,
         timeout_s: float = _options.DEFAULT_TIMEOUT_S,
         wait_s: float = _options.DEFAULT_WAIT_S,
+        credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self._timeout_s = timeout_s
-        self._link: Link = GrpcLink(resolve(target, os.environ), wait_s)
+        self._link: Link = GrpcLink(resolve(target, os.environ), wait_s, credentials)
 
     def __enter__(self) -> CacheClient:
         return self

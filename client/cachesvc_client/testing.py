@@ -7,7 +7,7 @@ one `MemoryService` and they share what was put.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import NoReturn, TypeVar
 
 from cachesvc_client import _options
@@ -100,7 +100,7 @@ class _AsyncMemoryLink:
     async def collect(self, call: Call[A], timeout_s: float) -> A:
         return self._link.collect(call, timeout_s)
 
-    async def follow(self, call: Call[A], timeout_s: float) -> AsyncIterator[A]:
+    async def follow(self, call: Call[A], timeout_s: float) -> AsyncGenerator[A, None]:
         for message in self._link.follow(call, timeout_s):
             yield message
 

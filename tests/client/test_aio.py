@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import grpc
 import pytest
 from cachesvc_client import AsyncCacheClient, CacheUnavailable, DeadlineExceeded
 from cachesvc_client.testing import InMemoryCacheClient
@@ -67,6 +68,20 @@ async def test_a_restarted_or_leaving_daemon_is_asked_again(server: ScriptedServ
         assert (await client.get("human_upper_body", "u1")).info.key.id == "u1"
         server.script("Put", DRAINING)
         assert (await client.put_human("u2", **values.human())).key.id == "u2"
+
+
+async def test_credentials_are_used_for_the_connection(server: ScriptedServer) -> None:
+    local = grpc.local_channel_credentials(grpc.LocalConnectionType.UDS)
+    async with AsyncCacheClient(server.target, credentials=local) as client:
+        assert (await client.stats()).puts == 0
+
+
+async def test_leaving_a_warm_up_early_tells_the_daemon(server: ScriptedServer) -> None:
+    async with AsyncCacheClient(server.target) as client:
+        steps = client.warm("u1")
+        assert (await anext(aiter(steps))).total == 3
+        await steps.aclose()
+        assert (await client.stats()).puts == 0
 
 
 async def test_a_call_ends_at_its_deadline(server: ScriptedServer) -> None:

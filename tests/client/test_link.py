@@ -174,6 +174,18 @@ def test_closing_twice_is_harmless_and_entries_stay_valid(server: ScriptedServer
         client.get_human("u1")
 
 
+def test_credentials_are_used_for_the_connection(server: ScriptedServer) -> None:
+    local = grpc.local_channel_credentials(grpc.LocalConnectionType.UDS)
+    with CacheClient(server.target, credentials=local) as client:
+        assert client.stats().puts == 0
+    # TLS towards a server that speaks none: no connection, instead of plain text.
+    tls = grpc.ssl_channel_credentials()
+    with CacheClient(server.target, wait_s=0, credentials=tls) as client:
+        with pytest.raises(CacheUnavailable):
+            client.stats()
+    assert server.calls == ["Stats"]
+
+
 FORK = """
 import os, sys
 from cachesvc_client import CacheClient, NotCached

@@ -39,8 +39,20 @@ def entry_of(**stored: Any) -> Entry:
         torch.tensor([True, False]),
         values.tensor(2, 3, 4).expand(5, 2, 3, 4),
         torch.tensor([1 + 2j]).real,
+        torch.tensor([1 + 2j]).conj().imag,
     ],
-    ids=["bf16", "transposed", "strided", "grad", "scalar", "empty", "bool", "expanded", "view"],
+    ids=[
+        "bf16",
+        "transposed",
+        "strided",
+        "grad",
+        "scalar",
+        "empty",
+        "bool",
+        "expanded",
+        "view",
+        "negated",
+    ],
 )
 def test_a_tensor_of_any_strides_comes_back_equal_contiguous_and_plain(
     tensor: torch.Tensor,

@@ -556,6 +556,12 @@ def test_a_record_s_name_that_reaches_behind_the_end_is_not_read() -> None:
     assert "too long a name" in error.message
 
 
+def test_a_record_that_reaches_into_the_directory_is_not_read() -> None:
+    error = _assert_refused(ARCHIVES["a record that reaches into the directory"])
+
+    assert "reaches outside" in error.message
+
+
 def test_a_zip64_locator_that_points_elsewhere_is_refused() -> None:
     file = io.BytesIO()
     torch.save(torch.ones(3), file)

@@ -1,0 +1,66 @@
+# `make demo` shows the main job, `make test` proves it; both install what they need into .venv.
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check lint format proto proto-check bench clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Only make's own choices reach pip: one version of torch, the same on every machine.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+TESTS ?= tests
+
+help:  ## Say what can be made.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.daemon: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.tests: $(VENV)/.daemon
+	$(INSTALL) -e '.[test]'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.tests
+	$(INSTALL) -e '.[lint]'
+	@touch $@
+
+demo: $(VENV)/.daemon  ## Play the main job on sample data, and print what each request cost.
+	$(BIN)/python -m examples.demo.demo
+
+run: $(VENV)/.daemon  ## The same daemon on the same data, and it stays.
+	$(BIN)/python -m examples.demo.demo --keep
+
+test: $(VENV)/.tests  ## Run the tests (TESTS=path for some of them).
+	$(BIN)/python -m pytest -n 2 $(TESTS)
+
+check: lint proto-check  ## Lint, types, layers, and whether the stubs are current.
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 client/cachesvc_client
+	PYTHONPATH=client $(BIN)/lint-imports
+
+format: $(VENV)/.lint  ## Format the code and mend what can be mended.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The stubs are made by an old compiler, which newer runtimes accept: it has its own environment.
+.venv-proto/.installed: .ci/requirements-proto.txt
+	$(PYTHON) -m venv .venv-proto
+	.venv-proto/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+proto: .venv-proto/.installed  ## Compile the contract.
+	.ci/generate-stubs client
+
+proto-check: .venv-proto/.installed
+	@out=$$(mktemp -d) && trap 'rm -r "$$out"' EXIT && .ci/generate-stubs "$$out" \
+	  && diff -r -x __pycache__ -x __init__.py "$$out/cachesvc_proto" client/cachesvc_proto \
+	  || { echo 'The stubs are not what proto/ says: run make proto'; exit 1; }
+
+clean:  ## Remove what was made.
+	rm -rf .venv .venv-proto .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
