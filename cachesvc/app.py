@@ -28,6 +28,7 @@ from cachesvc.core.lru import NamespaceLimits, Removal
 from cachesvc.core.origin import Origin
 from cachesvc.edge.calls import Calls
 from cachesvc.edge.http import HttpServer
+from cachesvc.edge.local import L1_DIRECTORY, LocalDelivery
 from cachesvc.edge.server import GrpcServer
 from cachesvc.edge.service import CacheService
 from cachesvc.edge.statistics import Statistics
@@ -38,6 +39,12 @@ from cachesvc.origin.directory import DirectoryOrigin
 from cachesvc.origin.s3 import S3Origin, S3Settings
 from cachesvc.tiers import files
 from cachesvc.tiers.catalog import Catalog
+from cachesvc.tiers.control import (
+    SUCCESSION_WAIT_S,
+    ControlPage,
+    close_predecessor,
+    replace_control_page,
+)
 from cachesvc.tiers.disk import DiskTier
 from cachesvc.tiers.disk_files import DiskFiles
 from cachesvc.tiers.memory import MemoryEntry, MemoryTier
@@ -73,8 +80,13 @@ class Daemon:
         settings, stack = self.settings, self._stack
         kinds = settings.build_kinds()
         gid = _gid(settings.group)
-        self._lock_runtime_directory(gid)
-        disk = self._open_disk(kinds)
+        runtime_fd = self._lock_runtime_directory(gid)
+        locked_ns = self._clock.read().steady_ns
+        disk_files = DiskFiles(settings.l2.root, kinds.namespaces)
+        had_page = close_predecessor(runtime_fd)
+        control = replace_control_page(runtime_fd, gid)
+        stack.callback(control.close)
+        disk = self._open_disk(disk_files)
         stack.callback(disk.close)
         memory = self._open_memory(kinds, gid)
         stack.callback(memory.close)
@@ -93,6 +105,8 @@ class Daemon:
             generations=GenerationSource(disk.last_generation),
             workers=workers,
         )
+        if disk_files.was_used and not had_page:
+            state.acknowledge_from_ns = locked_ns + int(SUCCESSION_WAIT_S * NS_PER_S)
         cache = Cache(state, origin, members)
         statistics = Statistics(cache, memory, disk, self._metrics, __version__)
         self._metrics.read_gauges_from(statistics.gauges)
@@ -100,17 +114,18 @@ class Daemon:
         stack.push_async_callback(cache.drain, settings.grpc.drain_s)
         self._start_litter_sweep(disk, state)
         stack.push_async_callback(self._end_litter_sweep)
-        await self._start_edges(CacheService(cache, statistics), gid)
+        local = LocalDelivery(cache, settings.runtime_dir, control.boot_id)
+        await self._start_edges(CacheService(cache, statistics, local), control, gid)
 
-    def _lock_runtime_directory(self, gid: int | None) -> None:
+    def _lock_runtime_directory(self, gid: int | None) -> int:
         path = self.settings.runtime_dir
         fd = files.open_directory(path, mode=0o750, gid=gid)
         self._stack.callback(os.close, fd)
         files.lock_directory(fd, path)
+        return fd
 
-    def _open_disk(self, kinds: Kinds) -> DiskTier:
-        settings, metrics = self.settings.l2, self._metrics
-        disk_files = DiskFiles(settings.root, kinds.namespaces)
+    def _open_disk(self, disk_files: DiskFiles) -> DiskTier:
+        metrics = self._metrics
         os.close(files.open_directory(self.settings.state_dir, mode=0o700))
 
         def on_removal(row: Row, cause: Removal) -> None:
@@ -123,7 +138,7 @@ class Daemon:
             log.error("catalog_damaged", action="set aside; L2 starts empty")
 
         catalog = Catalog(self.settings.state_dir, on_reset=on_reset)
-        return DiskTier(disk_files, catalog, settings.watermarks(), on_removal=on_removal)
+        return DiskTier(disk_files, catalog, self.settings.l2.watermarks(), on_removal=on_removal)
 
     def _open_memory(self, kinds: Kinds, gid: int | None) -> MemoryTier:
         metrics = self._metrics
@@ -141,7 +156,7 @@ class Daemon:
             for namespace in kinds.namespaces
         }
         return MemoryTier(
-            self.settings.runtime_dir / "l1",
+            self.settings.runtime_dir / L1_DIRECTORY,
             limits,
             self.settings.l1.max_bytes,
             on_removal=on_removal,
@@ -152,7 +167,9 @@ class Daemon:
     def _age_s(self, confirmed_ns: int) -> float:
         return max(0, self._clock.read().steady_ns - confirmed_ns) / NS_PER_S
 
-    async def _start_edges(self, service: CacheService, gid: int | None) -> None:
+    async def _start_edges(
+        self, service: CacheService, control: ControlPage, gid: int | None
+    ) -> None:
         settings = self.settings
         http = HttpServer(self._metrics, lambda: self._problems)
         self._stack.push_async_callback(http.close)
@@ -164,6 +181,9 @@ class Daemon:
             self.grpc_port = grpc_server.bind_tcp(settings.grpc.listen)
         await grpc_server.start()
         self._stack.push_async_callback(grpc_server.drain, settings.grpc.drain_s)
+        control.start()
+        # First of all at the end: no local hit outlives the decision to stop.
+        self._stack.callback(control.retire)
         await grpc_server.set_ready(ready=True)
         self._problems = {}
         log.info(

@@ -23,6 +23,7 @@ from cachesvc.core.lru import Removal
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 TIERS = ("memory", "disk", "origin")
+SERVED_BY = ("local", *TIERS)
 FAILURES = ("not_found", "failed")
 STAGES = ("origin", "decode", "l1_write", "l2_commit")
 ORIGIN_OUTCOMES = ("ok", "not_found", "unavailable", "denied", "corrupt")
@@ -42,7 +43,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         make = _Maker(self.registry)
         self.requests = make.counter(
-            "requests", "Gets answered, by the tier that served.", "tier", TIERS
+            "requests", "Gets answered, by the tier that served.", "tier", SERVED_BY
         )
         self.request_failures = make.counter(
             "request_failures", "Gets that got no entry.", "outcome", FAILURES

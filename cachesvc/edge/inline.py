@@ -14,20 +14,24 @@ from dataclasses import dataclass
 
 from cachesvc_proto.v1 import cache_pb2 as pb
 
+from cachesvc.engine.ports import Blob
+
 ALIGNMENT = 16
 _LENGTH_DELIMITED = 2
-_INFO = pb.Entry.INFO_FIELD_NUMBER
 _TENSORS = pb.Entry.TENSORS_FIELD_NUMBER
 _PADDING = pb.Entry.PADDING_FIELD_NUMBER
 
 
 @dataclass(frozen=True, slots=True)
 class InlineEntry:
-    """An `Entry` to send. `data` None = info only. `field_number` is its field in the answer."""
+    """An `Entry` to send: all of it but `tensors`, and those apart, if there are any.
+
+    `field_number` is its field in the answer.
+    """
 
     field_number: int
-    info: pb.EntryInfo
-    data: memoryview | None
+    entry: pb.Entry
+    blob: Blob | None
 
 
 def serialize_entries(entries: tuple[InlineEntry, ...]) -> bytes:
@@ -43,20 +47,21 @@ def serialize_entries(entries: tuple[InlineEntry, ...]) -> bytes:
 
 def _entry_parts(entry: InlineEntry, offset: int) -> list[bytes | memoryview]:
     """Return the wire parts of one entry whose tag lands at `offset` of the message."""
-    info = _field(_INFO, entry.info.SerializeToString())
-    if entry.data is None:
-        return [_field(entry.field_number, info)]
-    size = entry.data.nbytes
+    small = entry.entry.SerializeToString()
+    if entry.blob is None:
+        return [_field(entry.field_number, small)]
+    data = entry.blob.view()
+    size = data.nbytes
     head = _tag(_TENSORS) + _varint(size)
     # One more byte of padding moves the start by one, except once, where a length
     # needs one more byte: two rounds meet every remainder.
     for padding in range(2 * ALIGNMENT):
         filler = _field(_PADDING, bytes(padding))
-        body_size = len(info) + len(filler) + len(head) + size
+        body_size = len(small) + len(filler) + len(head) + size
         prefix = _tag(entry.field_number) + _varint(body_size)
-        parts = [prefix, info, filler, head]
+        parts = [prefix, small, filler, head]
         if (offset + sum(map(len, parts))) % ALIGNMENT == 0:
-            return [*parts, entry.data]
+            return [*parts, data]
     raise AssertionError("no padding aligns the blob")
 
 

@@ -154,6 +154,8 @@ def _handlers(service: CacheService, calls: Calls) -> dict[str, grpc.RpcMethodHa
         "Warm": streaming(service.warm, pb.WarmRequest),
         "Inspect": unary(service.inspect, pb.InspectRequest),
         "Stats": unary(service.stats, pb.StatsRequest),
+        "Attach": unary(service.attach, pb.AttachRequest),
+        "ReportHits": unary(service.report_hits, pb.ReportHitsRequest),
     }
 
 

@@ -7,14 +7,16 @@ from collections.abc import AsyncIterator
 
 from cachesvc_proto.v1 import cache_pb2 as pb
 
-from cachesvc.core.errors import CacheError, InvalidRequest
+from cachesvc.core.errors import Aborted, CacheError, InvalidRequest
 from cachesvc.edge import messages
 from cachesvc.edge.calls import Context
 from cachesvc.edge.inline import InlineEntry
+from cachesvc.edge.local import LocalDelivery
 from cachesvc.edge.statistics import Statistics
 from cachesvc.edge.statuses import PartsFailed
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.flights import Served
+from cachesvc.engine.ports import Blob
 from cachesvc.engine.puts import Upload
 from cachesvc.engine.reads import ReadRequest
 from cachesvc.engine.warmups import Progress
@@ -31,8 +33,9 @@ _TRY_ON_FIELDS = {
 class CacheService:
     """The handlers. Get answers are InlineEntry tuples, which `inline.py` serializes."""
 
-    def __init__(self, cache: Cache, statistics: Statistics) -> None:
+    def __init__(self, cache: Cache, statistics: Statistics, local: LocalDelivery) -> None:
         self._cache = cache
+        self._local = local
         self._statistics = statistics
         self._read = messages.RequestReader(cache.state.kinds)
 
@@ -40,15 +43,17 @@ class CacheService:
 
     async def get_human(self, request: pb.GetHumanRequest, _: Context) -> tuple[InlineEntry, ...]:
         read = self._read.human(request, request.kind_version)
-        return (await self._get(read, request.delivery),)
+        return _whole(await self._get(read, request.delivery))
 
     async def get_garment(
         self, request: pb.GetGarmentRequest, _: Context
     ) -> tuple[InlineEntry, ...]:
-        return (await self._get(self._read.clothing("garment", request), request.delivery),)
+        read = self._read.clothing("garment", request)
+        return _whole(await self._get(read, request.delivery))
 
     async def get_text(self, request: pb.GetTextRequest, _: Context) -> tuple[InlineEntry, ...]:
-        return (await self._get(self._read.clothing("text", request), request.delivery),)
+        read = self._read.clothing("text", request)
+        return _whole(await self._get(read, request.delivery))
 
     async def get_try_on(self, request: pb.GetTryOnRequest, _: Context) -> tuple[InlineEntry, ...]:
         reads = self._read.try_on(request)
@@ -70,20 +75,27 @@ class CacheService:
                     for part, entry in zip(reads, found, strict=True)
                 }
             )
-        return entries
+        return _whole(*entries)
 
     async def _get(
         self, read: ReadRequest, delivery: pb.Delivery, field_number: int = _ENTRY
     ) -> InlineEntry:
         served = await self._cache.get(read)
-        data = None if delivery == pb.DELIVERY_NONE else served.blob.view()
-        return InlineEntry(field_number, self._info(served), data)
+        entry = pb.Entry(info=self._info(served))
+        if delivery == pb.DELIVERY_NONE:
+            return InlineEntry(field_number, entry, None)
+        if delivery == pb.DELIVERY_SHARED_FILE:
+            self._local.describe(served, entry)
+        # What has no file (tmpfs was full) is sent inline whatever was asked for.
+        blob = None if entry.HasField("file") else served.blob
+        return InlineEntry(field_number, entry, blob)
 
     async def get(self, request: pb.GetRequest, _: Context) -> AsyncIterator[pb.GetResponse]:
         served = await self._cache.get(self._read.any(request))
         yield pb.GetResponse(info=self._info(served))
         view = served.blob.view()
         for start in range(0, view.nbytes, STREAM_CHUNK_BYTES):
+            _check_not_erased(served.blob)
             yield pb.GetResponse(data=bytes(view[start : start + STREAM_CHUNK_BYTES]))
 
     def _info(self, served: Served) -> pb.EntryInfo:
@@ -140,6 +152,27 @@ class CacheService:
 
     async def stats(self, _request: pb.StatsRequest, _: Context) -> pb.StatsResponse:
         return self._statistics.response()
+
+    # ---- local delivery
+
+    async def attach(self, _request: pb.AttachRequest, _: Context) -> pb.AttachResponse:
+        return self._local.attach()
+
+    async def report_hits(self, request: pb.ReportHitsRequest, _: Context) -> pb.ReportHitsResponse:
+        return self._local.report(request)
+
+
+def _whole(*entries: InlineEntry) -> tuple[InlineEntry, ...]:
+    """Return `entries`, none of which was zeroed while another was waited for."""
+    for entry in entries:
+        if entry.blob is not None:
+            _check_not_erased(entry.blob)
+    return entries
+
+
+def _check_not_erased(blob: Blob) -> None:
+    if blob.is_erased:
+        raise Aborted("the entry was erased while it was sent; retry", reason="ERASED")
 
 
 async def _receive(upload: Upload, requests: AsyncIterator[pb.PutRequest]) -> None:

@@ -41,6 +41,7 @@ class Statistics:
                 origin_fills=count("requests", tier="origin"),
                 not_found=count("request_failures", outcome="not_found"),
                 failed=count("request_failures", outcome="failed"),
+                local_hits=count("requests", tier="local"),
             ),
             namespaces=[self._namespace(name) for name in self._cache.state.kinds.namespaces],
             fills=count("fills"),

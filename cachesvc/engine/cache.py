@@ -49,6 +49,7 @@ class Cache:
         self.upkeep = Upkeep(state, self.uses)
         self._loops: list[asyncio.Task[None]] = []
         self.get = self._reader.get
+        self.record_local_hits = self.uses.record_local
         self.receive_put = self._putter.receive
         self.store_put = self._putter.store
         self.invalidate = self._remover.invalidate

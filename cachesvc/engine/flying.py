@@ -35,6 +35,8 @@ class OnHeap:
     """A blob that no tier holds (yet)."""
 
     data: bytes
+    shared_name: str | None = None
+    is_erased: bool = False
 
     def view(self) -> memoryview:
         return memoryview(self.data)

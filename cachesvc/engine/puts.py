@@ -221,6 +221,7 @@ class Putter:
             state.memory.discard(room)
         if locations:
             await state.disk.unlink(locations)
+        await state.wait_for_succession()
         state.metrics.puts.inc()
         return served
 

@@ -64,16 +64,18 @@ class Remover:
         """
         arrival = self._state.clock.read()
         changed_ns = min(changed_at_ns or arrival.wall_ns, arrival.wall_ns)
-        removal = self._begin(scope, changed_ns)
+        removal = self._begin(scope, changed_ns, erase=erase)
         return await asyncio.shield(
             self._state.spawn(self._finish(removal, arrival, erase=erase), name="invalidate")
         )
 
-    def _begin(self, scope: Scope, changed_ns: int) -> _Removal:
+    def _begin(self, scope: Scope, changed_ns: int, *, erase: bool) -> _Removal:
         state = self._state
         state.metrics.fenced_fills.inc(amount=state.flights.fence(scope))
         self._puts.fence(scope)
         from_memory = state.memory.remove_covered(scope)
+        if erase:
+            state.memory.erase_held(scope)
         tombstone = state.tombstones.add(scope)
         durable = state.disk.invalidate(scope, changed_ns)
         return _Removal(scope, changed_ns, tombstone, from_memory, durable)
@@ -89,6 +91,7 @@ class Remover:
         unlinking = self._state.spawn(self._state.disk.unlink(locations), name="l2-unlink")
         if erase:
             await unlinking
+        await self._state.wait_for_succession()
         self._state.metrics.invalidations.inc()
         self._state.metrics.invalidation_seconds.observe(time.monotonic() - started)
         removed = {*removal.from_memory, *(location.key for location in locations)}

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from cachesvc.core.clock import Now
+from cachesvc.core.clock import NS_PER_S, Now
 from cachesvc.core.entry import GenerationSource
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kinds
@@ -56,6 +56,9 @@ class State:
     workers: ThreadPoolExecutor
     flights: FlightTable = field(default_factory=FlightTable)
     tombstones: Tombstones = field(default_factory=Tombstones)
+    # Steady time before which no removal is acknowledged: workers may still trust the
+    # heartbeat of a daemon that died and could not be marked closed.
+    acknowledge_from_ns: int = 0
     pending_commit_bytes: int = 0
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _waiting_for_lift: set[asyncio.Future[None]] = field(default_factory=set)
@@ -75,6 +78,12 @@ class State:
     async def in_worker(self, call: Any, *args: Any) -> Any:
         """Run a blocking call in the workers' pool."""
         return await asyncio.get_running_loop().run_in_executor(self.workers, call, *args)
+
+    async def wait_for_succession(self) -> None:
+        """Return once nothing that a predecessor served can be served any more."""
+        left_ns = self.acknowledge_from_ns - self.clock.read().steady_ns
+        if left_ns > 0:
+            await asyncio.sleep(left_ns / NS_PER_S)
 
     # ---- tombstones
 

@@ -19,9 +19,9 @@ class UseLog:
         self._state = state
         self._used: dict[EntryKey, Cached] = {}
 
-    def record(self, cached: Cached, steady_ns: int) -> None:
-        """Count a hit of an L1 entry."""
-        self._state.memory.record_use(cached, steady_ns)
+    def record(self, cached: Cached, steady_ns: int, count: int = 1) -> None:
+        """Count hits of an L1 entry."""
+        self._state.memory.record_use(cached, steady_ns, count)
         self._used[cached.meta.key] = cached
 
     def record_served(self, served: Served, steady_ns: int) -> None:
@@ -29,6 +29,15 @@ class UseLog:
         cached = self._state.memory.lookup(served.meta.key, steady_ns)
         if cached is not None and cached.meta.generation == served.meta.generation:
             self.record(cached, steady_ns)
+
+    def record_local(self, key: EntryKey, generation: int, count: int) -> int:
+        """Count hits that a worker served itself; 0 if L1 holds other bytes by now."""
+        steady_ns = self._state.clock.read().steady_ns
+        cached = self._state.memory.lookup(key, steady_ns)
+        if cached is None or cached.meta.generation != generation:
+            return 0
+        self.record(cached, steady_ns, count)
+        return count
 
     async def flush(self) -> None:
         """Hand everything so far to the catalog."""

@@ -52,6 +52,8 @@ class DiskFiles:
         """
         self._root_fd = files.open_directory(root, mode=0o750)
         files.lock_directory(self._root_fd, root)
+        # A root that was used before had another daemon, which may have died just now.
+        self.was_used = _exists(self._root_fd, TEMPORARY)
         for name in (TEMPORARY, QUARANTINE, *namespaces):
             os.close(files.open_directory(root / name, mode=0o750))
         self._remove_temporaries()

@@ -50,8 +50,8 @@ class MemoryEntry:
     def view(self) -> memoryview:
         return self.blob.view()
 
-    def record_access(self, steady_ns: int, count: int = 1) -> None:
-        """Count a use; crossing a step of the adaptive TTL moves the expiry."""
+    def record_access(self, steady_ns: int, count: int) -> None:
+        """Count uses; crossing a step of the adaptive TTL moves the expiry."""
         self.accesses += count
         self.last_access_ns = steady_ns
         self.expires_ns = self.meta.expires_ns(self.accesses)
@@ -96,7 +96,7 @@ class MemoryTier:
         self._on_removal = on_removal
         self._gid = gid
         self._directory_fd = files.open_directory(path, mode=0o750, gid=gid)
-        self._held: list[SharedFile] = []
+        self._held: list[MemoryEntry] = []
         self._reserved_bytes = 0
         self._written = 0
         self.held_bytes = 0
@@ -125,9 +125,9 @@ class MemoryTier:
             return None
         return entry
 
-    def record_use(self, entry: MemoryEntry, steady_ns: int) -> None:
-        """Count a hit: recency, accesses and the adaptive TTL."""
-        entry.record_access(steady_ns)
+    def record_use(self, entry: MemoryEntry, steady_ns: int, count: int = 1) -> None:
+        """Count hits: recency, accesses and the adaptive TTL."""
+        entry.record_access(steady_ns, count)
         self.index.touch(entry.key)
 
     # ---- a new entry: reserve, write, then publish or discard
@@ -248,19 +248,29 @@ class MemoryTier:
         """Remove what expired, and let go of files that readers have closed."""
         for entry in [e for e in self.index if steady_ns >= e.expires_ns]:
             self._remove(entry, Removal.EXPIRED)
-        still_held = [blob for blob in self._held if blob.has_readers()]
-        for blob in self._held:
-            if blob not in still_held:
-                self.held_bytes -= blob.size_bytes
-                blob.close()
-        self._held = still_held
+        held, self._held = self._held, []
+        for entry in held:
+            if entry.blob.has_readers():
+                self._held.append(entry)
+            else:
+                self.held_bytes -= entry.size_bytes
+                entry.blob.close()
+
+    def erase_held(self, scope: Scope) -> None:
+        """Zero what readers still have mapped of entries that `scope` covers.
+
+        Their entries have left the index before, by an invalidation or an eviction.
+        """
+        for entry in self._held:
+            if scope.covers(entry.key, entry.meta.owner):
+                entry.blob.erase()
 
     def _remove(self, entry: MemoryEntry, cause: Removal) -> None:
         self.index.remove(entry.key)
         entry.blob.unlink()
         if entry.blob.has_readers():
-            self._held.append(entry.blob)
-            self.held_bytes += entry.blob.size_bytes
+            self._held.append(entry)
+            self.held_bytes += entry.size_bytes
         else:
             entry.blob.close()
         self._on_removal(entry, cause)
@@ -271,7 +281,7 @@ class MemoryTier:
             self.index.remove(entry.key)
             entry.blob.unlink()
             entry.blob.close()
-        for blob in self._held:
-            blob.close()
+        for entry in self._held:
+            entry.blob.close()
         self._held = []
         os.close(self._directory_fd)

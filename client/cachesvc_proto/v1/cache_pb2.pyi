@@ -74,14 +74,26 @@ class EntryInfo(_message.Message):
     def __init__(self, key: _Optional[_Union[EntryKey, _Mapping]] = ..., size_bytes: _Optional[int] = ..., tier: _Optional[_Union[Tier, str]] = ..., etag: _Optional[str] = ..., generation: _Optional[int] = ..., filled_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., format_version: _Optional[int] = ..., origin_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., kind_version: _Optional[str] = ...) -> None: ...
 
 class Entry(_message.Message):
-    __slots__ = ("info", "tensors", "padding")
+    __slots__ = ("info", "tensors", "file", "boot_id", "padding")
     INFO_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     PADDING_FIELD_NUMBER: _ClassVar[int]
     info: EntryInfo
     tensors: bytes
+    file: SharedFile
+    boot_id: bytes
     padding: bytes
-    def __init__(self, info: _Optional[_Union[EntryInfo, _Mapping]] = ..., tensors: _Optional[bytes] = ..., padding: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, info: _Optional[_Union[EntryInfo, _Mapping]] = ..., tensors: _Optional[bytes] = ..., file: _Optional[_Union[SharedFile, _Mapping]] = ..., boot_id: _Optional[bytes] = ..., padding: _Optional[bytes] = ...) -> None: ...
+
+class SharedFile(_message.Message):
+    __slots__ = ("name", "expires_in")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_IN_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    expires_in: _duration_pb2.Duration
+    def __init__(self, name: _Optional[str] = ..., expires_in: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class GetHumanRequest(_message.Message):
     __slots__ = ("user_id", "category", "delivery", "origin_after", "kind_version")
@@ -358,18 +370,20 @@ class StatsResponse(_message.Message):
     def __init__(self, started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[str] = ..., requests: _Optional[_Union[RequestStats, _Mapping]] = ..., namespaces: _Optional[_Iterable[_Union[NamespaceStats, _Mapping]]] = ..., fills: _Optional[int] = ..., failed_fills: _Optional[int] = ..., fenced_fills: _Optional[int] = ..., coalesced_waiters: _Optional[int] = ..., flights: _Optional[int] = ..., invalidations: _Optional[int] = ..., puts: _Optional[int] = ..., damaged_entries: _Optional[int] = ..., decode_failures: _Optional[int] = ..., memory: _Optional[_Union[TierStats, _Mapping]] = ..., disk: _Optional[_Union[TierStats, _Mapping]] = ..., held_bytes: _Optional[int] = ...) -> None: ...
 
 class RequestStats(_message.Message):
-    __slots__ = ("memory_hits", "disk_hits", "origin_fills", "not_found", "failed")
+    __slots__ = ("memory_hits", "disk_hits", "origin_fills", "not_found", "failed", "local_hits")
     MEMORY_HITS_FIELD_NUMBER: _ClassVar[int]
     DISK_HITS_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FILLS_FIELD_NUMBER: _ClassVar[int]
     NOT_FOUND_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_HITS_FIELD_NUMBER: _ClassVar[int]
     memory_hits: int
     disk_hits: int
     origin_fills: int
     not_found: int
     failed: int
-    def __init__(self, memory_hits: _Optional[int] = ..., disk_hits: _Optional[int] = ..., origin_fills: _Optional[int] = ..., not_found: _Optional[int] = ..., failed: _Optional[int] = ...) -> None: ...
+    local_hits: int
+    def __init__(self, memory_hits: _Optional[int] = ..., disk_hits: _Optional[int] = ..., origin_fills: _Optional[int] = ..., not_found: _Optional[int] = ..., failed: _Optional[int] = ..., local_hits: _Optional[int] = ...) -> None: ...
 
 class NamespaceStats(_message.Message):
     __slots__ = ("namespace", "memory_entries", "memory_bytes", "memory_max_entries", "disk_entries", "disk_bytes")
@@ -400,6 +414,44 @@ class TierStats(_message.Message):
     evictions: int
     expirations: int
     def __init__(self, entries: _Optional[int] = ..., size_bytes: _Optional[int] = ..., max_bytes: _Optional[int] = ..., evictions: _Optional[int] = ..., expirations: _Optional[int] = ...) -> None: ...
+
+class AttachRequest(_message.Message):
+    __slots__ = ("client_version",)
+    CLIENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    client_version: str
+    def __init__(self, client_version: _Optional[str] = ...) -> None: ...
+
+class AttachResponse(_message.Message):
+    __slots__ = ("runtime_dir", "boot_id", "version")
+    RUNTIME_DIR_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    runtime_dir: str
+    boot_id: bytes
+    version: str
+    def __init__(self, runtime_dir: _Optional[str] = ..., boot_id: _Optional[bytes] = ..., version: _Optional[str] = ...) -> None: ...
+
+class ReportHitsRequest(_message.Message):
+    __slots__ = ("hits",)
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    hits: _containers.RepeatedCompositeFieldContainer[LocalHits]
+    def __init__(self, hits: _Optional[_Iterable[_Union[LocalHits, _Mapping]]] = ...) -> None: ...
+
+class LocalHits(_message.Message):
+    __slots__ = ("key", "generation", "count")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    key: EntryKey
+    generation: int
+    count: int
+    def __init__(self, key: _Optional[_Union[EntryKey, _Mapping]] = ..., generation: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
+
+class ReportHitsResponse(_message.Message):
+    __slots__ = ("counted",)
+    COUNTED_FIELD_NUMBER: _ClassVar[int]
+    counted: int
+    def __init__(self, counted: _Optional[int] = ...) -> None: ...
 
 class ErrorDetail(_message.Message):
     __slots__ = ("reason", "object_keys", "parts")

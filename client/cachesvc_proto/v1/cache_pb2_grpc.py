@@ -86,6 +86,16 @@ class CacheServiceStub(object):
                 request_serializer=cachesvc__proto_dot_v1_dot_cache__pb2.StatsRequest.SerializeToString,
                 response_deserializer=cachesvc__proto_dot_v1_dot_cache__pb2.StatsResponse.FromString,
                 _registered_method=True)
+        self.Attach = channel.unary_unary(
+                '/cachesvc.v1.CacheService/Attach',
+                request_serializer=cachesvc__proto_dot_v1_dot_cache__pb2.AttachRequest.SerializeToString,
+                response_deserializer=cachesvc__proto_dot_v1_dot_cache__pb2.AttachResponse.FromString,
+                _registered_method=True)
+        self.ReportHits = channel.unary_unary(
+                '/cachesvc.v1.CacheService/ReportHits',
+                request_serializer=cachesvc__proto_dot_v1_dot_cache__pb2.ReportHitsRequest.SerializeToString,
+                response_deserializer=cachesvc__proto_dot_v1_dot_cache__pb2.ReportHitsResponse.FromString,
+                _registered_method=True)
 
 
 class CacheServiceServicer(object):
@@ -187,6 +197,24 @@ class CacheServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Attach(self, request, context):
+        """Says where the daemon's shared files lie. A caller that finds the same `boot_id` on
+        the control page there shares a host with it and may ask for SHARED_FILE.
+        Errors: none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportHits(self, request, context):
+        """Counts hits that a worker served from its own mappings, so that LRU order, the
+        adaptive TTL and the metrics know of them. Unknown generations are ignored.
+        Errors: INVALID_ARGUMENT too many hits in one call, or a bad key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CacheServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -239,6 +267,16 @@ def add_CacheServiceServicer_to_server(servicer, server):
                     servicer.Stats,
                     request_deserializer=cachesvc__proto_dot_v1_dot_cache__pb2.StatsRequest.FromString,
                     response_serializer=cachesvc__proto_dot_v1_dot_cache__pb2.StatsResponse.SerializeToString,
+            ),
+            'Attach': grpc.unary_unary_rpc_method_handler(
+                    servicer.Attach,
+                    request_deserializer=cachesvc__proto_dot_v1_dot_cache__pb2.AttachRequest.FromString,
+                    response_serializer=cachesvc__proto_dot_v1_dot_cache__pb2.AttachResponse.SerializeToString,
+            ),
+            'ReportHits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportHits,
+                    request_deserializer=cachesvc__proto_dot_v1_dot_cache__pb2.ReportHitsRequest.FromString,
+                    response_serializer=cachesvc__proto_dot_v1_dot_cache__pb2.ReportHitsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -513,6 +551,60 @@ class CacheService(object):
             '/cachesvc.v1.CacheService/Stats',
             cachesvc__proto_dot_v1_dot_cache__pb2.StatsRequest.SerializeToString,
             cachesvc__proto_dot_v1_dot_cache__pb2.StatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Attach(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cachesvc.v1.CacheService/Attach',
+            cachesvc__proto_dot_v1_dot_cache__pb2.AttachRequest.SerializeToString,
+            cachesvc__proto_dot_v1_dot_cache__pb2.AttachResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportHits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cachesvc.v1.CacheService/ReportHits',
+            cachesvc__proto_dot_v1_dot_cache__pb2.ReportHitsRequest.SerializeToString,
+            cachesvc__proto_dot_v1_dot_cache__pb2.ReportHitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

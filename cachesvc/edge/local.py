@@ -1,0 +1,55 @@
+"""Local delivery, the daemon's side: where files lie, and hits that needed no call.
+
+The protocol and why it is coherent: docs/local-delivery.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cachesvc_proto.v1 import cache_pb2 as pb
+
+from cachesvc import __version__
+from cachesvc.core.errors import InvalidRequest
+from cachesvc.edge import messages
+from cachesvc.engine.cache import Cache
+from cachesvc.engine.flights import Served
+
+# Of the runtime directory.
+L1_DIRECTORY = "l1"
+MAX_REPORTED_KEYS = 10_000
+
+
+class LocalDelivery:
+    """Answers for callers on this host."""
+
+    def __init__(self, cache: Cache, runtime_dir: Path, boot_id: bytes) -> None:
+        self._cache = cache
+        self._runtime_dir = runtime_dir
+        self._boot_id = boot_id
+        self._read = messages.RequestReader(cache.state.kinds)
+
+    def attach(self) -> pb.AttachResponse:
+        return pb.AttachResponse(
+            runtime_dir=str(self._runtime_dir), boot_id=self._boot_id, version=__version__
+        )
+
+    def describe(self, served: Served, entry: pb.Entry) -> None:
+        """Name the file of `served` in `entry`, if it has one."""
+        entry.boot_id = self._boot_id
+        if served.blob.shared_name is not None:
+            left_ns = served.expires_ns - self._cache.state.clock.read().steady_ns
+            entry.file.name = f"{L1_DIRECTORY}/{served.blob.shared_name}"
+            entry.file.expires_in.CopyFrom(messages.duration(left_ns))
+
+    def report(self, request: pb.ReportHitsRequest) -> pb.ReportHitsResponse:
+        """Count a worker's own hits. Raises InvalidRequest."""
+        if len(request.hits) > MAX_REPORTED_KEYS:
+            raise InvalidRequest(
+                f"report at most {MAX_REPORTED_KEYS} keys in one call", reason="TOO_MANY_KEYS"
+            )
+        hits = [(self._read.key(hit.key), hit.generation, hit.count) for hit in request.hits]
+        counted = sum(self._cache.record_local_hits(*hit) for hit in hits)
+        # Served all the same where the entry has left L1 meanwhile.
+        self._cache.state.metrics.requests.inc("local", sum(count for _, _, count in hits))
+        return pb.ReportHitsResponse(counted=counted)

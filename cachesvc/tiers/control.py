@@ -1,0 +1,118 @@
+"""The control page: how workers on this host see that the daemon lives.
+
+One page in the runtime directory, mapped by every worker. Format (docs/formats.md), little
+endian: magic 8 bytes, format version u32, state u32, boot id 16 bytes, heartbeat u64
+(CLOCK_MONOTONIC, ns). A local hit needs state SERVING and a heartbeat younger than 1 s.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import threading
+import time
+from enum import IntEnum
+
+from cachesvc.tiers import files
+
+NAME = "control"
+MAGIC = b"cachesvc"
+FORMAT_VERSION = 1
+PAGE_BYTES = 4096
+HEADER = struct.Struct("<8sII16s")
+STATE_OFFSET = 12
+HEARTBEAT = struct.Struct("<Q")
+HEARTBEAT_OFFSET = HEADER.size
+HEARTBEAT_EVERY_S = 0.1
+# How long a worker may go on after the last heartbeat; the format fixes it.
+HEARTBEAT_LIMIT_S = 1.0
+# A successor that could not close its predecessor's page waits out what workers may
+# still believe, and a little for the two clocks' reading.
+SUCCESSION_WAIT_S = 1.1
+
+
+class ControlState(IntEnum):
+    SERVING = 1
+    CLOSED = 2
+
+
+class ControlPage:
+    """This daemon's page. Made by `replace_control_page`."""
+
+    def __init__(self, page: mmap.mmap, boot_id: bytes) -> None:
+        self.boot_id = boot_id
+        self._page = page
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve: beat from a thread of its own, whatever the loop is doing.
+
+        A stuck loop acknowledges no invalidation, so the heartbeat need not prove that it lives.
+        """
+        self._write_heartbeat()
+        _write_state(self._page, ControlState.SERVING)
+        self._thread.start()
+
+    def retire(self) -> None:
+        """End local hits at once; calls are still answered."""
+        _write_state(self._page, ControlState.CLOSED)
+
+    def close(self) -> None:
+        """Retire and stop beating. Call it before the runtime directory is unlocked."""
+        self.retire()
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._page.close()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(HEARTBEAT_EVERY_S):
+            self._write_heartbeat()
+
+    def _write_heartbeat(self) -> None:
+        HEARTBEAT.pack_into(self._page, HEARTBEAT_OFFSET, time.monotonic_ns())
+
+
+def close_predecessor(directory_fd: int) -> bool:
+    """Mark the page of a daemon that died as closed; False if there was none.
+
+    Call it with the runtime directory's lock held. Workers that have it mapped stop at once.
+    """
+    try:
+        fd = os.open(NAME, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
+    except OSError:
+        return False
+    try:
+        if not files.is_regular(fd) or os.fstat(fd).st_size != PAGE_BYTES:
+            return False
+        page = mmap.mmap(fd, PAGE_BYTES)
+    finally:
+        os.close(fd)
+    _write_state(page, ControlState.CLOSED)
+    page.close()
+    return True
+
+
+def replace_control_page(directory_fd: int, gid: int | None) -> ControlPage:
+    """Put a new page, not serving yet, in the place of the old one."""
+    temporary = f".{NAME}.new"
+    boot_id = os.urandom(16)
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temporary, flags, 0o640, dir_fd=directory_fd)
+    try:
+        os.fchmod(fd, 0o640)
+        if gid is not None:
+            os.fchown(fd, -1, gid)
+        header = HEADER.pack(MAGIC, FORMAT_VERSION, ControlState.CLOSED, boot_id)
+        files.write_all(fd, header.ljust(PAGE_BYTES, b"\0"))
+        page = mmap.mmap(fd, PAGE_BYTES)
+    finally:
+        os.close(fd)
+    os.rename(temporary, NAME, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+    return ControlPage(page, boot_id)
+
+
+def _write_state(page: mmap.mmap, state: ControlState) -> None:
+    struct.pack_into("<I", page, STATE_OFFSET, state)
