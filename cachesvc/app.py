@@ -230,6 +230,9 @@ async def serve(settings: Settings) -> None:
     """Run a daemon until SIGTERM or SIGINT. Raises ConfigError."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold people's photos
+    # Each entry of L1 keeps two descriptors, each caller one.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -41,6 +41,8 @@ class LocalDelivery:
             left_ns = served.expires_ns - self._cache.state.clock.read().steady_ns
             entry.file.name = f"{L1_DIRECTORY}/{served.blob.shared_name}"
             entry.file.expires_in.CopyFrom(messages.duration(left_ns))
+            grace_ns = self._cache.state.limits.origin_after_grace_ns
+            entry.file.origin_grace.CopyFrom(messages.duration(grace_ns))
 
     def report(self, request: pb.ReportHitsRequest) -> pb.ReportHitsResponse:
         """Count a worker's own hits. Raises InvalidRequest."""

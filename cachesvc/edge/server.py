@@ -10,8 +10,7 @@ from typing import Any
 import grpc
 from cachesvc_proto.v1 import cache_pb2 as pb
 from google.protobuf.message import Message
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from cachesvc.config import GrpcSettings
@@ -43,7 +42,7 @@ class GrpcServer:
 
     def __init__(self, settings: GrpcSettings, service: CacheService, calls: Calls) -> None:
         self._calls = calls
-        self._health = HealthServicer()
+        self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
             options=(*_OPTIONS, ("grpc.max_concurrent_streams", settings.max_concurrent_streams))
         )

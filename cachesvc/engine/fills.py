@@ -70,7 +70,6 @@ class Filler:
         return asyncio.timeout(self._state.limits.fill_deadline_s)
 
     async def _fill(self, kind: Kind, key: EntryKey, owner: str) -> Filled:
-        started = time.monotonic()
         members = await all_or_none(
             self._read(field, kind.object_key(field, key, owner)) for field in kind.fields
         )
@@ -85,7 +84,6 @@ class Filler:
                 reason="ENTRY_TOO_LARGE",
             )
         data, digest = await self._state.in_worker(self._build, tensors)
-        self._state.metrics.stage_seconds.observe(time.monotonic() - started, "origin")
         return Filled(tuple(stamp for stamp, _ in members), data, digest)
 
     def _build(self, tensors: dict[str, Tensor]) -> tuple[bytes, int]:
@@ -94,6 +92,7 @@ class Filler:
 
     async def _read(self, field: Field, object_key: str) -> tuple[OriginStamp, Tensor]:
         outcome = "unavailable"
+        started = time.monotonic()
         try:
             found = await self._origin.read(object_key)
             outcome = "ok"
@@ -108,6 +107,7 @@ class Filler:
             raise
         finally:
             self._state.metrics.origin_requests.inc(outcome)
+            self._state.metrics.stage_seconds.observe(time.monotonic() - started, "origin")
         started = time.monotonic()
         try:
             tensor: Tensor = await self._state.in_worker(

@@ -124,8 +124,8 @@ class FlightTable:
         self.detach(flight)
         self._detached.discard(flight)
 
-    def fence(self, scope: Scope, *, only_from_disk: bool = False) -> int:
-        """Fence what `scope` covers, and return how many.
+    def fence(self, scope: Scope, *, only_from_disk: bool = False) -> None:
+        """Fence what `scope` covers.
 
         A flight whose bytes may still come from L2 is covered by any owner's scope.
         With `only_from_disk` the others are left alone.
@@ -141,7 +141,6 @@ class FlightTable:
         for flight in covered:
             flight.fence()
             self.detach(flight)
-        return len(covered)
 
     def fence_landed(self, newer: Flight) -> None:
         """Fence flights of the same key that have landed: `newer` is about to replace them.

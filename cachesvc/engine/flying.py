@@ -62,8 +62,7 @@ class FlightRunner:
         try:
             await self._fly(flight)
         except StaleFill:
-            self._state.metrics.fenced_fills.inc()
-            flight.fence()
+            pass  # whoever fenced it has told its waiters
         except CacheError as exc:
             flight.fail(exc)
         except asyncio.CancelledError:
@@ -73,6 +72,8 @@ class FlightRunner:
             log.exception("flight_failed", namespace=flight.key.namespace)
             flight.fail(CacheError("the fill failed in an unexpected way; see the daemon's log"))
         finally:
+            if flight.fenced:
+                self._state.metrics.fenced_fills.inc()
             self._state.flights.remove(flight)
 
     async def _fly(self, flight: Flight) -> None:

@@ -215,7 +215,7 @@ class Putter:
             finally:
                 # Also what flew while the row was not there yet: it read older bytes.
                 state.lift(tombstone, key_scope(meta.key))
-                state.metrics.fenced_fills.inc(amount=state.flights.fence(key_scope(meta.key)))
+                state.flights.fence(key_scope(meta.key))
             served = self._publish(upload, meta, room, in_l2=written is not None)
         finally:
             state.memory.discard(room)
@@ -243,7 +243,7 @@ class Putter:
         """Take everything older out of sight and queue the row, or the older row's removal."""
         upload.check_fence()
         state, scope = self._state, key_scope(meta.key)
-        state.metrics.fenced_fills.inc(amount=state.flights.fence(scope))
+        state.flights.fence(scope)
         state.memory.remove(meta.key, Removal.REPLACED)
         tombstone = state.tombstones.add(scope)
         if written is None:

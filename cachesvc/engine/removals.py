@@ -71,7 +71,7 @@ class Remover:
 
     def _begin(self, scope: Scope, changed_ns: int, *, erase: bool) -> _Removal:
         state = self._state
-        state.metrics.fenced_fills.inc(amount=state.flights.fence(scope))
+        state.flights.fence(scope)
         self._puts.fence(scope)
         from_memory = state.memory.remove_covered(scope)
         if erase:

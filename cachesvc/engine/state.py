@@ -94,7 +94,7 @@ class State:
         promote it: it is fenced, in this same function.
         """
         self.tombstones.lift(tombstone)
-        self.metrics.fenced_fills.inc(amount=self.flights.fence(scope, only_from_disk=True))
+        self.flights.fence(scope, only_from_disk=True)
         for future in self._waiting_for_lift:
             if not future.done():
                 future.set_result(None)

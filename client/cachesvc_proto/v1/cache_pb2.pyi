@@ -88,12 +88,14 @@ class Entry(_message.Message):
     def __init__(self, info: _Optional[_Union[EntryInfo, _Mapping]] = ..., tensors: _Optional[bytes] = ..., file: _Optional[_Union[SharedFile, _Mapping]] = ..., boot_id: _Optional[bytes] = ..., padding: _Optional[bytes] = ...) -> None: ...
 
 class SharedFile(_message.Message):
-    __slots__ = ("name", "expires_in")
+    __slots__ = ("name", "expires_in", "origin_grace")
     NAME_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_IN_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_GRACE_FIELD_NUMBER: _ClassVar[int]
     name: str
     expires_in: _duration_pb2.Duration
-    def __init__(self, name: _Optional[str] = ..., expires_in: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    origin_grace: _duration_pb2.Duration
+    def __init__(self, name: _Optional[str] = ..., expires_in: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., origin_grace: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class GetHumanRequest(_message.Message):
     __slots__ = ("user_id", "category", "delivery", "origin_after", "kind_version")

@@ -1,0 +1,27 @@
+"""How much freed memory may the daemon keep?
+
+A fill and an inline answer pass through buffers of 5 to 10 MB. By default glibc
+gives each thread a heap of its own and lets every heap keep some: after 100 fills
+of one person each, 165 MB were private beyond L1's own bytes. Giving each buffer
+back at once (a low mmap threshold) leaves 70 MB, but then every inline hit faults
+its pages in again: 16 ms instead of 6.5. One heap that may keep 40 MiB at its top
+costs neither: 111 MB and 6.7 ms. Measured on 2 cores with 10.2 MB persons.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+# mallopt's numbers, from malloc.h.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_MIB = 1 << 20
+
+
+def limit_kept_memory() -> None:
+    """Call it before threads start. Does nothing where libc has no mallopt (musl)."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return
+    mallopt(_ARENA_MAX, 1)
+    mallopt(_MMAP_THRESHOLD, 32 * _MIB)
+    mallopt(_TRIM_THRESHOLD, 40 * _MIB)

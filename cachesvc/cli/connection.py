@@ -1,0 +1,55 @@
+"""How does a command reach the daemon, and what does it say when a call fails?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cachesvc.cli.exits import ExitCode, fail
+
+if TYPE_CHECKING:
+    from cachesvc_client import CacheClient, CacheServiceError
+
+# What to do, where the daemon's own message does not say it in this program's words.
+_ADVICE = {
+    "OWNER_REQUIRED": "name the garment's owner with --owner",
+    "NOT_DURABLE": "it is no longer served; run the command again for the acknowledgement",
+    "DRAINING": "the daemon is shutting down; run the command again once it is back",
+}
+_START_IT = "is it running? `cachesvc serve` starts one, --target names another socket"
+
+
+@contextmanager
+def connected(target: str | None, timeout_s: float) -> Iterator[CacheClient]:
+    """Yield a client; an error of a call inside ends the command with one line."""
+    from cachesvc_client import CacheClient, CacheServiceError
+
+    with CacheClient(target, timeout_s=timeout_s) as client:
+        try:
+            yield client
+        except CacheServiceError as exc:
+            fail(*_verdict(exc))
+
+
+def _verdict(error: CacheServiceError) -> tuple[str, ExitCode]:
+    """Return the line to print and the exit code."""
+    from cachesvc_client import CacheUnavailable, DeadlineExceeded, InvalidRequest, NotCached
+
+    advice = _ADVICE.get(error.reason, "")
+    code = ExitCode.FAILED
+    if isinstance(error, NotCached):
+        code = ExitCode.NOT_FOUND
+        if error.parts:
+            advice = f"missing: {', '.join(error.missing)}"
+    elif isinstance(error, CacheUnavailable):
+        code = ExitCode.AWAY
+        advice = advice or _START_IT
+    elif isinstance(error, DeadlineExceeded):
+        code = ExitCode.AWAY
+        advice = "--timeout gives it longer"
+    elif isinstance(error, InvalidRequest):
+        code = ExitCode.USAGE
+    if error.object_keys:
+        advice = f"{advice}; " * bool(advice) + f"objects: {', '.join(error.object_keys)}"
+    return (f"{error}; {advice}" if advice else str(error)), code

@@ -1,0 +1,30 @@
+"""With which code does a command end, and what does it say on the way out?"""
+
+from __future__ import annotations
+
+import sys
+from enum import IntEnum
+from typing import NoReturn
+
+import typer
+
+
+class ExitCode(IntEnum):
+    """Scripts match on these; 0 is success."""
+
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    AWAY = 4
+
+
+MEANINGS = (
+    "Exit codes: 0 done; 1 it failed, the message says why; 2 wrong usage or settings; "
+    "3 neither the cache nor the origin has it; 4 no daemon answered in time."
+)
+
+
+def fail(message: str, code: ExitCode = ExitCode.FAILED) -> NoReturn:
+    """Print one line on stderr and end the command with `code`."""
+    print(f"cachesvc: {' '.join(message.split())}", file=sys.stderr)
+    raise typer.Exit(code)

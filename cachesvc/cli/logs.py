@@ -1,0 +1,51 @@
+"""What do log lines look like, and what must never be in one?
+
+Lines go to stderr. No line holds the value of a variable: structlog's default
+tracebacks show locals, and ours would be user ids and object keys.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Literal
+
+import structlog
+from structlog.tracebacks import ExceptionDictTransformer
+
+
+def configure(log_format: Literal["json", "console"], level: str) -> None:
+    """Send structlog's lines, and the libraries' warnings, to stderr."""
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    rendering = _rendering(log_format)
+    structlog.configure(
+        processors=[*shared, *rendering],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    # Warnings only, whatever our own level: botocore's finer ones name every object.
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _rendering(log_format: Literal["json", "console"]) -> list[Any]:
+    if log_format == "console":
+        formatter = structlog.dev.plain_traceback
+        return [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=formatter)
+        ]
+    transformer = ExceptionDictTransformer(show_locals=False)
+    return [
+        structlog.processors.ExceptionRenderer(transformer),
+        structlog.processors.JSONRenderer(),
+    ]

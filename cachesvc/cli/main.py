@@ -1,0 +1,51 @@
+"""`cachesvc`: which commands are there?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cachesvc import __version__
+from cachesvc.cli import exits, get, inspect, invalidate, put, serve, settings, stats, warm
+
+app = typer.Typer(
+    name="cachesvc",
+    help="Serves prepared tensors from memory, NVMe and S3: the daemon, and its operator's tools.",
+    epilog=exits.MEANINGS,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("serve")(serve.serve)
+app.command("stats")(stats.stats)
+app.add_typer(get.app, name="get")
+app.add_typer(put.app, name="put")
+app.command("warm")(warm.warm)
+app.command("invalidate")(invalidate.invalidate)
+app.command("inspect")(inspect.inspect)
+app.command("config")(settings.config)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"cachesvc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command that `sys.argv` names, and exit."""
+    app(prog_name="cachesvc")

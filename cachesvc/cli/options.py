@@ -1,0 +1,72 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_TIMEOUT_S = 30.0
+_UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+
+
+class Category(StrEnum):
+    """Which of a person's three prepared areas."""
+
+    UPPER_BODY = "upper_body"
+    LOWER_BODY = "lower_body"
+    DRESSES = "dresses"
+
+
+def parse_moment(text: str) -> datetime:
+    """Return an ISO 8601 time. One without a zone is refused: two hosts may read it apart."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter("not an ISO 8601 time such as 2026-03-01T12:00:00Z") from None
+    if moment.tzinfo is None:
+        raise typer.BadParameter("needs a time zone, such as the Z of 2026-03-01T12:00:00Z")
+    return moment
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return the time that `90`, `90s`, `15m`, `24h` or `7d` says; more than nothing."""
+    match = _DURATION.fullmatch(text)
+    seconds = float(match[1]) * _UNIT_S[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise typer.BadParameter("not a duration such as 90s, 15m, 24h or 7d")
+    try:
+        return timedelta(seconds=seconds)
+    except OverflowError:
+        raise typer.BadParameter("too long") from None
+
+
+Target = Annotated[
+    str | None,
+    typer.Option(
+        help="The daemon: a socket's path or host:port. Default: the socket that "
+        "CACHESVC_GRPC__SOCKET or CACHESVC_RUNTIME_DIR name.",
+        show_default=False,
+    ),
+]
+Timeout = Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds for the whole call.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Owner = Annotated[str, typer.Option(help="The garment's owner: whose prefix the origin keeps it.")]
+AreaOfPerson = Annotated[Category, typer.Option(help="Which area of the person.")]
+OriginAfter = Annotated[
+    datetime | None,
+    typer.Option(
+        parser=parse_moment,
+        metavar="TIME",
+        help="Refuse what the origin last changed before this time (ISO 8601 with a zone).",
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="TOML file; CACHESVC_* variables win over it."),
+]

@@ -1,0 +1,79 @@
+"""`cachesvc config`: which settings are in force, and where does each come from?"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cachesvc.cli import output
+from cachesvc.cli.exits import ExitCode, fail
+from cachesvc.cli.options import ConfigFile, Json
+
+MASK = "***"
+_USERINFO = re.compile(r"(?<=//)[^/@\s]+(?=@)")
+_SECRET_NAME = re.compile(r"secret|password|token|credential", re.IGNORECASE)
+
+
+def config(config_file: ConfigFile = None, as_json: Json = False) -> None:
+    """Check the settings and show those in force; secrets are masked."""
+    from cachesvc import config as configuration
+    from cachesvc.core.errors import ConfigError
+
+    try:
+        loaded = configuration.load(config_file)
+    except ConfigError as exc:
+        fail(str(exc), ExitCode.USAGE)
+    in_file = tomllib.loads(config_file.read_text()) if config_file else {}
+    rows = [
+        (".".join(path), masked(path, value), _source(path, in_file))
+        for path, value in _leaves(loaded.model_dump(mode="json", by_alias=True))
+    ]
+    if as_json:
+        output.print_json({name: {"value": value, "from": source} for name, value, source in rows})
+        return
+    table = output.table("", ("Setting", "Value", "From"))
+    for name, value, source in rows:
+        table.add_row(name, _toml(value), source)
+    output.console().print(table)
+
+
+def masked(path: tuple[str, ...], value: Any) -> Any:
+    """Return the value, or what may be shown of it."""
+    if not isinstance(value, str) or not value:
+        return value
+    return MASK if _SECRET_NAME.search(path[-1]) else _USERINFO.sub(MASK, value)
+
+
+def _leaves(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[Any]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, (*above, name))
+        else:
+            yield (*above, name), value
+
+
+def _source(path: tuple[str, ...], in_file: Any) -> str:
+    """Return `environment`, `file` or `default`: variables win over the file."""
+    from cachesvc.config import ENV_PREFIX
+
+    variables = {name.upper() for name in os.environ}
+    # A section may also come whole, as JSON in its own variable.
+    starts = (path[: length + 1] for length in range(len(path)))
+    if any((ENV_PREFIX + "__".join(start)).upper() in variables for start in starts):
+        return "environment"
+    for name in path:
+        if not isinstance(in_file, Mapping) or name not in in_file:
+            return "default"
+        in_file = in_file[name]
+    return "file"
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)

@@ -1,0 +1,91 @@
+"""`cachesvc stats`: what does the daemon hold, and how did it answer?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cachesvc.cli import output
+from cachesvc.cli.connection import connected
+from cachesvc.cli.options import DEFAULT_TIMEOUT_S, Json, Target, Timeout
+
+if TYPE_CHECKING:
+    from cachesvc_proto.v1.cache_pb2 import StatsResponse
+    from rich.table import Table
+
+_COUNTERS = {
+    "fills": "fills",
+    "failed_fills": "failed fills",
+    "fenced_fills": "fenced fills",
+    "coalesced_waiters": "coalesced waiters",
+    "flights": "flights now",
+    "puts": "puts",
+    "invalidations": "invalidations",
+    "damaged_entries": "damaged entries",
+    "decode_failures": "decode failures",
+}
+
+
+def stats(
+    as_json: Json = False, target: Target = None, timeout_s: Timeout = DEFAULT_TIMEOUT_S
+) -> None:
+    """Show what each tier and namespace holds, and how Gets were answered."""
+    with connected(target, timeout_s) as client:
+        answer = client.stats()
+    if as_json:
+        output.print_json(_plain(answer))
+        return
+    console = output.console()
+    started = answer.started_at.ToDatetime()
+    console.print(f"cachesvc {answer.version}, started {started:%Y-%m-%d %H:%M:%S} UTC\n")
+    console.print(_tiers(answer))
+    console.print(_namespaces(answer))
+    counts = (f"{text} {getattr(answer, name)}" for name, text in _COUNTERS.items())
+    console.print(", ".join(counts))
+    console.print(
+        f"not found {answer.requests.not_found}, failed {answer.requests.failed}, "
+        f"held by readers after eviction {output.size_text(answer.held_bytes)}"
+    )
+
+
+def _tiers(answer: StatsResponse) -> Table:
+    headings = ("Tier", ">Served", ">Entries", ">Size", ">Limit", ">Evicted", ">Expired")
+    table = output.table("Tiers", headings)
+    served = {"memory": answer.requests.memory_hits, "disk": answer.requests.disk_hits}
+    for name, tier in (("memory", answer.memory), ("disk", answer.disk)):
+        table.add_row(
+            name,
+            str(served[name]),
+            str(tier.entries),
+            output.size_text(tier.size_bytes),
+            output.size_text(tier.max_bytes),
+            str(tier.evictions),
+            str(tier.expirations),
+        )
+    table.add_row("origin", str(answer.requests.origin_fills))
+    return table
+
+
+def _namespaces(answer: StatsResponse) -> Table:
+    headings = ("Namespace", ">In memory", ">of at most", ">Size", ">On disk", ">Size")
+    table = output.table("Namespaces", headings)
+    for namespace in answer.namespaces:
+        table.add_row(
+            namespace.namespace,
+            str(namespace.memory_entries),
+            str(namespace.memory_max_entries),
+            output.size_text(namespace.memory_bytes),
+            str(namespace.disk_entries),
+            output.size_text(namespace.disk_bytes),
+        )
+    return table
+
+
+def _plain(value: Any) -> Any:
+    """Return a message as JSON values. protobuf's own way writes 64-bit counters as text."""
+    if isinstance(value, (str, int, float)):
+        return value
+    if hasattr(value, "ToJsonString"):
+        return value.ToJsonString()
+    if hasattr(value, "DESCRIPTOR"):
+        return {field.name: _plain(getattr(value, field.name)) for field in value.DESCRIPTOR.fields}
+    return [_plain(element) for element in value]

@@ -1,0 +1,72 @@
+"""`cachesvc warm`: fetch entries ahead of their use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cachesvc.cli import output
+from cachesvc.cli.connection import connected
+from cachesvc.cli.exits import ExitCode, fail
+from cachesvc.cli.options import Category, Json, Target, Timeout
+
+if TYPE_CHECKING:
+    from cachesvc_client import WarmFailure, WarmProgress
+
+# Many keys, each a read of several objects; the daemon goes on without us anyway.
+DEFAULT_WARM_TIMEOUT_S = 300.0
+
+
+def warm(
+    user: Annotated[str, typer.Option(help="The person.")] = "",
+    category: Annotated[
+        list[Category] | None, typer.Option(help="An area of the person; again for more. None: all")
+    ] = None,
+    garment: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID[:OWNER]", help="A garment and its text; again for more."),
+    ] = None,
+    as_json: Json = False,
+    target: Target = None,
+    timeout_s: Timeout = DEFAULT_WARM_TIMEOUT_S,
+) -> None:
+    """Fetch a person and garments ahead of their use, and show the progress.
+
+    The daemon goes on if this is stopped. Keys that fail are named, and make the exit code 1.
+    """
+    garments = [_garment(text) for text in garment or ()]
+    if not user and not garments:
+        fail("name a person with --user, or garments with --garment", ExitCode.USAGE)
+    with connected(target, timeout_s) as client:
+        steps = client.warm(user, categories=category or (), garments=garments, timeout_s=timeout_s)
+        failures, last = _follow(steps, quiet=as_json)
+    if as_json:
+        named = [{**failure.key._asdict(), "reason": failure.reason} for failure in failures]
+        output.print_json({"done": last.done, "total": last.total, "failed": named})
+    if failures:
+        fail(f"{len(failures)} of {last.total} could not be fetched")
+
+
+def _follow(
+    steps: Iterable[WarmProgress], *, quiet: bool
+) -> tuple[list[WarmFailure], WarmProgress]:
+    """Show the steps as they come; return what failed, and the last step."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    failures: list[WarmFailure] = []
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=output.console(), disable=quiet) as bar:
+        task = bar.add_task("warming")
+        for step in steps:
+            bar.update(task, completed=step.done, total=step.total)
+            if step.failed:
+                failures.append(step.failed)
+                bar.print(f"{'/'.join(step.failed.key)}: {step.failed.reason}")
+    return failures, step
+
+
+def _garment(text: str) -> tuple[str, str]:
+    clothing_id, _, owner_id = text.partition(":")
+    return clothing_id, owner_id
