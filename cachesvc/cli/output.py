@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cachesvc_client import EntryInfo
     from rich.console import Console
     from rich.table import Table
+
+    from cachesvc_client import EntryInfo
 
 # Mark a column in a heading: numbers belong to the right.
 RIGHT = ">"

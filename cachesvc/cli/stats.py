@@ -9,8 +9,9 @@ from cachesvc.cli.connection import connected
 from cachesvc.cli.options import DEFAULT_TIMEOUT_S, Json, Target, Timeout
 
 if TYPE_CHECKING:
-    from cachesvc_proto.v1.cache_pb2 import StatsResponse
     from rich.table import Table
+
+    from cachesvc_proto.v1.cache_pb2 import StatsResponse
 
 _COUNTERS = {
     "fills": "fills",

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cachesvc_proto.v1 import cache_pb2 as pb
-
 from cachesvc.engine.ports import Blob
+from cachesvc_proto.v1 import cache_pb2 as pb
 
 ALIGNMENT = 16
 _LENGTH_DELIMITED = 2

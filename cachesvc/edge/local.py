@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cachesvc_proto.v1 import cache_pb2 as pb
-
 from cachesvc import __version__
 from cachesvc.core.errors import InvalidRequest
 from cachesvc.edge import messages
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.flights import Served
+from cachesvc_proto.v1 import cache_pb2 as pb
 
 # Of the runtime directory.
 L1_DIRECTORY = "l1"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from cachesvc_proto.v1 import cache_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -15,6 +14,7 @@ from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from cachesvc.engine.flights import Served
 from cachesvc.engine.puts import PutHeader
 from cachesvc.engine.reads import ReadRequest
+from cachesvc_proto.v1 import cache_pb2 as pb
 
 # Namespaces of the built-in kinds that have calls of their own.
 HUMAN_NAMESPACES: dict[int, str] = {

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from cachesvc_proto.v1 import cache_pb2 as pb
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -18,6 +17,7 @@ from cachesvc.core.errors import ConfigError
 from cachesvc.edge.calls import Calls
 from cachesvc.edge.inline import serialize_entries
 from cachesvc.edge.service import CacheService
+from cachesvc_proto.v1 import cache_pb2 as pb
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CacheService"].full_name
 # Puts stream chunks of 1 MiB; nothing else a caller sends is large.

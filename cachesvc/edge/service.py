@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from cachesvc_proto.v1 import cache_pb2 as pb
-
 from cachesvc.core.errors import Aborted, CacheError, InvalidRequest
 from cachesvc.edge import messages
 from cachesvc.edge.calls import Context
@@ -20,6 +18,7 @@ from cachesvc.engine.ports import Blob
 from cachesvc.engine.puts import Upload
 from cachesvc.engine.reads import ReadRequest
 from cachesvc.engine.warmups import Progress
+from cachesvc_proto.v1 import cache_pb2 as pb
 
 STREAM_CHUNK_BYTES = 1 << 20
 _ENTRY = pb.GetHumanResponse.ENTRY_FIELD_NUMBER

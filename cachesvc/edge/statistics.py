@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cachesvc_proto.v1 import cache_pb2 as pb
-
 from cachesvc.core.lru import Removal
 from cachesvc.edge.messages import timestamp
 from cachesvc.engine.cache import Cache
@@ -13,6 +11,7 @@ from cachesvc.metrics import GaugeReading, Metrics
 from cachesvc.tiers.catalog import Total
 from cachesvc.tiers.disk import DiskTier
 from cachesvc.tiers.memory import MemoryTier
+from cachesvc_proto.v1 import cache_pb2 as pb
 
 _ROOM_REASONS = (Removal.ENTRIES_LIMIT, Removal.BYTES_LIMIT, Removal.DISK_SPACE)
 

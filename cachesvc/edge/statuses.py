@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import grpc
-from cachesvc_proto.v1 import cache_pb2 as pb
 
 from cachesvc.core import errors
+from cachesvc_proto.v1 import cache_pb2 as pb
 
 Code = grpc.StatusCode
 REASON_KEY = "cachesvc-reason"

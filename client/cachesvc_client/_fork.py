@@ -2,7 +2,9 @@
 
 Its poller is global and its thread does not survive a fork. What then happens
 depends on the grpcio version, up to a crash of sync channels too (1.71), so both
-clients refuse instead. A parent that used the sync client only is no problem.
+clients refuse instead. A parent that used the sync client only is no problem, as
+long as gRPC's own fork handlers are not switched off (GRPC_ENABLE_FORK_SUPPORT=0:
+the first call in the child hangs; tried with grpcio 1.71 and 1.85).
 """
 
 from __future__ import annotations

@@ -15,12 +15,12 @@ from datetime import datetime, timedelta, timezone
 from typing import NoReturn
 
 import grpc
-from cachesvc_proto.v1 import cache_pb2
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cachesvc_client._blob import BlobError, read_layout
 from cachesvc_client.errors import DETAIL_KEY, REASON_KEY
+from cachesvc_proto.v1 import cache_pb2
 
 HUMAN_NAMESPACES = ("human_upper_body", "human_lower_body", "human_dresses")
 CLOTHING_NAMESPACES = ("garment", "text")
@@ -99,7 +99,8 @@ class MemoryService:
     def __post_init__(self) -> None:
         self._fields = {**FIELDS, **self.extra_fields}
         self._entries: dict[Key, _Stored] = {}
-        self._changed_at: dict[Key, datetime] = {}
+        # By target, not by entry: a change also counts for keys that are not cached now.
+        self._changed_at: dict[tuple[str, Key | str], datetime] = {}
         self._generation = time.time_ns()
         self._counts = _Counts()
         self._started_at = _now()
@@ -149,7 +150,7 @@ class MemoryService:
         self._check_blob(key, blob)
         as_of = min(_time(header.as_of), arrived) if header.HasField("as_of") else arrived
         with self._lock:
-            if as_of < self._changed_at.get(key, as_of):
+            if as_of < self._last_change(key, header.owner_id, as_of):
                 _refuse("ABORTED", "PUT_OUTDATED", "the source has changed since it was read")
             info = self._store(key, blob, header, as_of)
         return cache_pb2.PutResponse(info=info).SerializeToString()
@@ -228,7 +229,7 @@ class MemoryService:
     def _get(self, request: bytes) -> Iterator[Message]:
         asked = cache_pb2.GetRequest.FromString(request)
         key = self._checked(asked.key)
-        owner_id = asked.owner_id or (key[1] if key[0] in HUMAN_NAMESPACES else "")
+        owner_id = _owner(key, asked.owner_id)
         entry = self._served(key, owner_id, _after(asked), "")
         yield cache_pb2.GetResponse(info=entry.info)
         for at in range(0, len(entry.tensors), CHUNK_BYTES):
@@ -266,12 +267,16 @@ class MemoryService:
         changed_at = arrived
         if asked.HasField("changed_at"):
             changed_at = min(_time(asked.changed_at), arrived)
-        removed = 0
-        for key in keys:
-            self._changed_at[key] = max(changed_at, self._changed_at.get(key, changed_at))
-            removed += self._entries.pop(key, None) is not None
+        for target in _change_targets(asked, keys):
+            self._changed_at[target] = max(changed_at, self._changed_at.get(target, changed_at))
+        removed = sum(self._entries.pop(key, None) is not None for key in keys)
         self._counts.invalidations += 1
         return cache_pb2.InvalidateResponse(removed_count=removed, invalidated_at=_stamp(arrived))
+
+    def _last_change(self, key: Key, owner_id: str, never: datetime) -> datetime:
+        owner = _owner(key, owner_id)
+        targets = (("key", key), ("namespace", key[0]), ("everything", ""), ("owner_id", owner))
+        return max(self._changed_at.get(target, never) for target in targets)
 
     def _targets(self, asked: cache_pb2.InvalidateRequest) -> list[Key]:
         target = asked.WhichOneof("target")
@@ -283,7 +288,11 @@ class MemoryService:
             return [self._checked(asked.key)]
         if target == "owner_id":
             owner = _checked_id(asked.owner_id, target)
-            return [key for key, stored in self._entries.items() if _owner(key, stored) == owner]
+            return [
+                key
+                for key, stored in self._entries.items()
+                if _owner(key, stored.owner_id) == owner
+            ]
         if target == "namespace":
             self._check_namespace(asked.namespace)
             return [key for key in self._entries if key[0] == asked.namespace]
@@ -384,8 +393,21 @@ def _human_namespace(category: int) -> str:
     return HUMAN_NAMESPACES[category - 1]
 
 
-def _owner(key: Key, stored: _Stored) -> str:
-    return stored.owner_id or (key[1] if key[0] in HUMAN_NAMESPACES else "")
+def _owner(key: Key, owner_id: str) -> str:
+    return owner_id or (key[1] if key[0] in HUMAN_NAMESPACES else "")
+
+
+def _change_targets(
+    asked: cache_pb2.InvalidateRequest, keys: list[Key]
+) -> list[tuple[str, Key | str]]:
+    """Return what an invalidation is remembered for."""
+    if asked.owner_id:
+        return [("owner_id", asked.owner_id)]
+    if asked.namespace:
+        return [("namespace", asked.namespace)]
+    if asked.everything:
+        return [("everything", "")]
+    return [("key", key) for key in keys]
 
 
 def _after(

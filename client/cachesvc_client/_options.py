@@ -24,8 +24,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # Channels with equal settings share connections in one process, and a forked child
-    # would write into its parent's.
+    # Channels with equal settings otherwise share one connection in a process, and one
+    # client's backoff would be another's.
     ("grpc.use_local_subchannel_pool", 1),
     # A unix socket has no proxy; an http_proxy variable must not move host:port either.
     ("grpc.enable_http_proxy", 0),

@@ -7,12 +7,12 @@ from datetime import datetime, timedelta, timezone
 from enum import Enum
 from typing import NamedTuple, TypeVar
 
-from cachesvc_proto.v1 import cache_pb2
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cachesvc_client._wire import RawEntry, WireError, read_entries
 from cachesvc_client.errors import UnreadableAnswer
+from cachesvc_proto.v1 import cache_pb2
 
 _M = TypeVar("_M", bound=Message)
 

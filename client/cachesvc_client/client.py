@@ -35,8 +35,9 @@ from cachesvc_client.requests import PutOptions, TryOnKey
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from cachesvc_proto.v1.cache_pb2 import StatsResponse
     from PIL import Image
+
+    from cachesvc_proto.v1.cache_pb2 import StatsResponse
 
 
 class CacheClient:

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import grpc
-from cachesvc_proto.v1 import cache_pb2
 from google.protobuf.message import DecodeError
+
+from cachesvc_proto.v1 import cache_pb2
 
 REASON_KEY = "cachesvc-reason"
 DETAIL_KEY = "cachesvc-error-bin"

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Generic, NamedTuple, TypeVar
 
-from cachesvc_proto.v1 import cache_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -20,6 +19,7 @@ from cachesvc_client._blob import BlobError, cut, encode
 from cachesvc_client._values import fields_of, is_image
 from cachesvc_client._wire import varint
 from cachesvc_client.errors import InvalidRequest
+from cachesvc_proto.v1 import cache_pb2
 
 A = TypeVar("A")
 

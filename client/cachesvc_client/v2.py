@@ -23,9 +23,8 @@ from cachesvc_client.errors import InvalidRequest, NotCached, PreconditionFailed
 from cachesvc_client.requests import PutOptions
 
 if TYPE_CHECKING:
-    from cachesvc_proto.v1.cache_pb2 import StatsResponse
-
     from cachesvc_client._torch import DeviceLike
+    from cachesvc_proto.v1.cache_pb2 import StatsResponse
 
 # The old server joins ids to this and hands it to rmtree. Nothing can ever lie below a
 # device file, so nothing of it can be deleted, or made, by whoever does that.

@@ -1,4 +1,4 @@
-"""Servers for the client's tests. `daemon_target` comes from `tests/conftest.py`."""
+"""Servers for the client's tests. Real daemons come from `tests/conftest.py`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cachesvc_client import CacheClient
 
+from cachesvc_client import CacheClient
 from tests.client.support.scripted_server import ScriptedServer
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from cachesvc_client import AsyncCacheClient, CacheUnavailable, DeadlineExceeded
 from cachesvc_client.testing import InMemoryCacheClient
-
 from tests.client.support import values
 from tests.client.support.scripted_server import Hold, ScriptedServer
 from tests.client.test_link import DRAINING

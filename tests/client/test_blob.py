@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cachesvc_client._blob import (
     DATA_ALIGNMENT_BYTES,
     ITEM_BYTES,
@@ -21,9 +24,6 @@ from cachesvc_client._blob import (
 )
 from cachesvc_client._torch import field_of, tensor_of
 from cachesvc_client._values import fields_of
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.client.support import values
 
 DTYPES = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 import pytest
 import torch
+
 from cachesvc_client import (
     Aborted,
     AsyncCacheClient,
@@ -20,39 +21,46 @@ from cachesvc_client import (
     PreconditionFailed,
 )
 from cachesvc_client.testing import AsyncInMemoryCacheClient, InMemoryCacheClient
-
 from tests.client.support import values
 from tests.client.support.blocking import Blocking
+from tests.client.support.scripted_server import ScriptedServer
 
 OWNER = "owner-of-clothes"
 
 
-@pytest.fixture(
-    params=["stand-in", "async stand-in", "server", "async server", "daemon", "async daemon"]
-)
+KINDS = ["stand-in", "async stand-in", "server", "async server", "daemon", "async daemon"]
+
+
+@pytest.fixture(params=KINDS)
 def cache(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A client of each kind. All tests share one daemon: use fresh ids."""
+    yield from _client(request, lambda: request.getfixturevalue("daemon_target"))
+
+
+@pytest.fixture(params=KINDS)
+def cache_of_its_own(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """As `cache`, over a daemon that no other test uses: for what concerns every key."""
+    yield from _client(request, lambda: request.getfixturevalue("new_daemon")().target)
+
+
+def _client(request: pytest.FixtureRequest, daemon_target: Callable[[], str]) -> Iterator[Any]:
     kind: str = request.param
+    client: Any
     if kind.endswith("stand-in"):
-        client: Any = InMemoryCacheClient() if kind == "stand-in" else AsyncInMemoryCacheClient()
+        client = InMemoryCacheClient() if kind == "stand-in" else AsyncInMemoryCacheClient()
     else:
-        client = _connected(kind, _target(kind, request))
+        target = daemon_target() if kind.endswith("daemon") else _server(request).target
+        client = AsyncCacheClient(target) if kind.startswith("async") else CacheClient(target)
     if kind.startswith("async"):
         client = Blocking(client)
     yield client
     client.close()
 
 
-def _target(kind: str, request: pytest.FixtureRequest) -> str:
-    if kind.endswith("server"):
-        return str(request.getfixturevalue("server").target)
-    try:
-        return str(request.getfixturevalue("daemon_target"))
-    except pytest.FixtureLookupError:
-        pytest.skip("no daemon_target fixture")
-
-
-def _connected(kind: str, target: str) -> Any:
-    return AsyncCacheClient(target) if kind.startswith("async") else CacheClient(target)
+def _server(request: pytest.FixtureRequest) -> ScriptedServer:
+    server = request.getfixturevalue("server")
+    assert isinstance(server, ScriptedServer)
+    return server
 
 
 def now() -> datetime:
@@ -158,6 +166,7 @@ def test_invalidating_clothing_removes_its_text_too(cache: Any) -> None:
 
 
 def test_invalidating_an_owner_follows_the_owner_of_the_put(cache: Any) -> None:
+    read_at = now() - timedelta(seconds=1)
     owner, theirs, others = (values.fresh_id(name) for name in ("o", "c", "c"))
     cache.put_garment(theirs, owner_id=owner, **values.garment())
     cache.put_garment(others, owner_id=OWNER, **values.garment())
@@ -165,6 +174,8 @@ def test_invalidating_an_owner_follows_the_owner_of_the_put(cache: Any) -> None:
     with pytest.raises(NotCached):
         cache.get_garment(theirs, owner)
     assert cache.get_garment(others).info.key.id == others
+    with pytest.raises(Aborted):
+        cache.put_garment(theirs, owner_id=owner, as_of=read_at, **values.garment())
 
 
 def test_invalidating_one_key_leaves_the_persons_other_categories(cache: Any) -> None:
@@ -177,13 +188,17 @@ def test_invalidating_one_key_leaves_the_persons_other_categories(cache: Any) ->
 
 @pytest.mark.parametrize("target", [{"namespace": "text"}, {"everything": True}])
 def test_a_whole_namespace_or_everything_can_be_invalidated(
-    cache: Any, target: dict[str, Any]
+    cache_of_its_own: Any, target: dict[str, Any]
 ) -> None:
-    clothing = values.fresh_id("c")
-    cache.put_text(clothing, **values.text())
-    assert cache.invalidate(**target).removed_count >= 1
+    cache, read_at = cache_of_its_own, now() - timedelta(seconds=1)
+    cache.put_text("c1", **values.text())
+    assert cache.invalidate(**target).removed_count == 1
     with pytest.raises(NotCached):
-        cache.get_text(clothing, OWNER)
+        cache.get_text("c1", OWNER)
+    # Also for a key that was not cached: what was read before is outdated.
+    with pytest.raises(Aborted):
+        cache.put_text("c2", as_of=read_at, **values.text())
+    cache.put_text("c2", **values.text())
 
 
 def test_invalidate_wants_exactly_one_target(cache: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 import pytest
+
 from cachesvc_client import (
     Aborted,
     CacheClient,
@@ -23,7 +24,6 @@ from cachesvc_client import (
 )
 from cachesvc_client.errors import error_of_status
 from cachesvc_proto.v1 import cache_pb2
-
 from tests.client.support.scripted_server import ScriptedServer, refuse, reply
 
 Code = grpc.StatusCode

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from cachesvc_client import (
     CacheClient,
     CacheUnavailable,
@@ -17,7 +18,6 @@ from cachesvc_client import (
     NotCached,
 )
 from cachesvc_client.testing import InMemoryCacheClient
-
 from tests.client.support import values
 from tests.client.support.processes import ServerProcess
 from tests.client.support.scripted_server import Hold, ScriptedServer, refuse
@@ -180,9 +180,11 @@ def test_credentials_are_used_for_the_connection(server: ScriptedServer) -> None
         assert client.stats().puts == 0
     # TLS towards a server that speaks none: no connection, instead of plain text.
     tls = grpc.ssl_channel_credentials()
-    with CacheClient(server.target, wait_s=0, credentials=tls) as client:
-        with pytest.raises(CacheUnavailable):
-            client.stats()
+    with (
+        CacheClient(server.target, wait_s=0, credentials=tls) as client,
+        pytest.raises(CacheUnavailable),
+    ):
+        client.stats()
     assert server.calls == ["Stats"]
 
 

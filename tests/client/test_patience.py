@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 import pytest
+
 from cachesvc_client import CacheUnavailable, OriginUnavailable
 from cachesvc_client._patience import FIRST_PAUSE_S, LONGEST_PAUSE_S, Patience
 from cachesvc_client._target import resolve

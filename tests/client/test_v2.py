@@ -11,10 +11,10 @@ from pathlib import Path
 import grpc
 import pytest
 import torch
-from cachesvc_client import CacheUnavailable, InvalidRequest, OriginUnavailable, PreconditionFailed
-from cachesvc_client.v2 import TwoLevelCacheV2
 from PIL import Image
 
+from cachesvc_client import CacheUnavailable, InvalidRequest, OriginUnavailable, PreconditionFailed
+from cachesvc_client.v2 import TwoLevelCacheV2
 from tests.client.support import values
 from tests.client.support.scripted_server import ScriptedServer, refuse
 

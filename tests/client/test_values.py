@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from cachesvc_client import InvalidRequest
 from cachesvc_client._blob import encode
 from cachesvc_client._values import fields_of
 from cachesvc_client._views import writable_view
 from cachesvc_client.answers import EntryInfo, EntryKey, Received, Tier
 from cachesvc_client.entry import Entry
-from PIL import Image
-
 from tests.client.support import values
 
 INFO = EntryInfo(EntryKey("n", "i"), 0, Tier.MEMORY, "", 1, None, None, None, 1, "")

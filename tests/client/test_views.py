@@ -6,6 +6,7 @@ import gc
 import weakref
 
 import pytest
+
 from cachesvc_client._views import address_of, aligned, view_of_address, writable_view
 
 

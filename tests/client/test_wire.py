@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
 from cachesvc_client._views import address_of, writable_view
 from cachesvc_client._wire import WireError, read_entries, varint
 from cachesvc_proto.v1 import cache_pb2
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 infos = st.builds(
     cache_pb2.EntryInfo,

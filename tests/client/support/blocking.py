@@ -34,7 +34,8 @@ class Blocking:
         return asyncio.run_coroutine_threadsafe(follow(), self._loop)
 
     def warm(self, *args: Any, **kwargs: Any) -> list[Any]:
-        return self._run(_collected(self._client.warm(*args, **kwargs)))
+        progress: list[Any] = self._run(_collected(self._client.warm(*args, **kwargs)))
+        return progress
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)

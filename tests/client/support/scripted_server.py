@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 import grpc
+
 from cachesvc_client.requests import SERVICE
 from cachesvc_client.testing import MemoryService
 
@@ -87,7 +88,7 @@ class ScriptedServer:
         self._server = grpc.server(
             self._pool, options=[("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0)]
         )
-        handlers = {
+        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             **{m: grpc.unary_unary_rpc_method_handler(self._unary(m)) for m in self._methods()},
             **{
                 m: grpc.unary_stream_rpc_method_handler(self._stream(m))

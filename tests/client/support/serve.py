@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 
 import grpc
-from cachesvc_client.testing import InMemoryCacheClient
 
+from cachesvc_client.testing import InMemoryCacheClient
 from tests.client.support import values
 from tests.client.support.scripted_server import ScriptedServer
 

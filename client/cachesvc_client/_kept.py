@@ -1,0 +1,180 @@
+"""The entries a worker keeps open, so that their next Get needs no call.
+
+The file's link count is the validity token: the daemon unlinks the file before it
+answers any invalidation, and a file never gets its name back. Why that is enough:
+docs/local-delivery.md.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cachesvc_client._blob import FieldLayout
+from cachesvc_client._control import ControlPage
+from cachesvc_client.answers import EntryInfo
+
+# Descriptors are a process's scarcest good (1,024 by default), and each kept entry has one.
+DEFAULT_MAX_ENTRIES = 256
+DEFAULT_MAX_BYTES = 2 << 30
+
+
+class LocalHits(NamedTuple):
+    """Hits of one entry since the last report."""
+
+    namespace: str
+    id: str
+    generation: int
+    count: int
+
+
+@dataclass(slots=True)
+class Kept:
+    """One entry's open file. `expires_ns` is CLOCK_BOOTTIME; `origin_ns` wall time."""
+
+    fd: int
+    info: EntryInfo
+    layout: Mapping[str, FieldLayout]
+    expires_ns: int
+    newest_needed_ns: int
+    shared: memoryview | None
+    unreported: int = 0
+
+
+class Hit(NamedTuple):
+    """A valid entry: its bytes in a mapping of its own (or the shared one)."""
+
+    info: EntryInfo
+    layout: Mapping[str, FieldLayout]
+    blob: memoryview
+
+
+class KeptEntries:
+    """Open files of one daemon's life, bounded in number and bytes.
+
+    Safe for use from many threads: the lock keeps a descriptor from being closed, and its
+    number from being used again, between the look at its link count and the mapping.
+    """
+
+    def __init__(
+        self, control: ControlPage, *, max_entries: int, max_bytes: int, share_mappings: bool
+    ) -> None:
+        self._control = control
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._share_mappings = share_mappings
+        self._kept: OrderedDict[tuple[str, str], Kept] = OrderedDict()
+        self._size_bytes = 0
+        self._left: list[LocalHits] = []  # hits of entries that were let go
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size_bytes
+
+    def hit(self, key: tuple[str, str], needed_ns: int, kind_version: str) -> Hit | None:
+        """Return the entry if it may be served now without asking: 15 us for any size."""
+        if key not in self._kept:
+            return None
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is None or not self._control.is_serving():
+                return None
+            if (
+                os.fstat(kept.fd).st_nlink == 0
+                or time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= kept.expires_ns
+            ):
+                self._drop(key)
+                return None
+            if needed_ns > kept.newest_needed_ns:
+                return None
+            if kind_version and kind_version != kept.info.kind_version:
+                return None
+            blob = kept.shared or _private_mapping(kept.fd, kept.info.size_bytes)
+            kept.unreported += 1
+            self._kept.move_to_end(key)
+        return Hit(kept.info, kept.layout, blob)
+
+    def keep(self, key: tuple[str, str], kept: Kept) -> None:
+        """Take over an open file, in place of what is kept of its key."""
+        with self._lock:
+            if key in self._kept:
+                self._drop(key)
+            if kept.info.size_bytes > self._max_bytes or self._max_entries < 1:
+                os.close(kept.fd)
+                return
+            if self._share_mappings:
+                kept.shared = _private_mapping(kept.fd, kept.info.size_bytes)
+            self._kept[key] = kept
+            self._size_bytes += kept.info.size_bytes
+            while len(self._kept) > self._max_entries or self._size_bytes > self._max_bytes:
+                self._drop(next(iter(self._kept)))
+
+    def is_current(self, key: tuple[str, str], generation: int) -> bool | None:
+        """Return whether that generation is still valid; None if only the daemon can say."""
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is None or kept.info.generation != generation:
+                return None
+            if not self._control.is_serving():
+                return None
+            if os.fstat(kept.fd).st_nlink == 0:
+                # Invalidated, replaced or only evicted: the daemon knows.
+                return None
+            return time.clock_gettime_ns(time.CLOCK_BOOTTIME) < kept.expires_ns or None
+
+    def sweep(self) -> None:
+        """Let go of what was unlinked or has expired, so that its memory can be freed."""
+        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        with self._lock:
+            for key, kept in list(self._kept.items()):
+                if now_ns >= kept.expires_ns or os.fstat(kept.fd).st_nlink == 0:
+                    self._drop(key)
+
+    def take_hits(self) -> list[LocalHits]:
+        """Return the hits since the last time, and count from zero again."""
+        with self._lock:
+            hits, self._left = self._left, []
+            for key, kept in self._kept.items():
+                if kept.unreported:
+                    hits.append(_hits_of(key, kept))
+                    kept.unreported = 0
+        return hits
+
+    def close(self) -> None:
+        """Let go of everything. What callers hold stays valid."""
+        with self._lock:
+            for key in list(self._kept):
+                self._drop(key)
+
+    def abandon(self) -> None:
+        """As `close`, in a forked child: another thread may have held the lock for good."""
+        kept, self._kept = self._kept, OrderedDict()
+        self._left = []
+        for entry in kept.values():
+            os.close(entry.fd)
+
+    def _drop(self, key: tuple[str, str]) -> None:
+        kept = self._kept.pop(key)
+        self._size_bytes -= kept.info.size_bytes
+        if kept.unreported:
+            self._left.append(_hits_of(key, kept))
+        os.close(kept.fd)
+
+
+def _hits_of(key: tuple[str, str], kept: Kept) -> LocalHits:
+    return LocalHits(*key, kept.info.generation, kept.unreported)
+
+
+def _private_mapping(fd: int, size_bytes: int) -> memoryview:
+    """Map copy-on-write: writing is allowed, and nobody else sees it."""
+    return memoryview(mmap.mmap(fd, size_bytes, access=mmap.ACCESS_COPY))

@@ -1,0 +1,295 @@
+"""Local delivery: finds the daemon's shared files, opens them, and reports hits.
+
+Used by itself whenever client and daemon share a host, which the boot id on the
+control page tells; otherwise answers are inline, and one log line says why.
+The protocol: docs/local-delivery.md.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import mmap
+import os
+import re
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from datetime import datetime, timezone
+
+from cachesvc_client._blob import BlobError, alignment_of, read_layout
+from cachesvc_client._control import ControlPage, open_control_page
+from cachesvc_client._kept import Hit, Kept, KeptEntries, LocalHits
+from cachesvc_client.answers import EntryInfo, SharedFile
+from cachesvc_client.errors import UnreadableAnswer
+
+log = logging.getLogger("cachesvc_client")
+
+UPKEEP_EVERY_S = 0.5
+# A client that is not attached looks again this often, along with a Get.
+ATTACH_EVERY_S = 5.0
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+# Sends hits to the daemon. Called from the upkeep's thread, and at exit; may fail silently.
+Report = Callable[[list[LocalHits]], None]
+
+
+class LocalOptions:
+    """Limits of what one client keeps open; see `CacheClient`."""
+
+    def __init__(self, max_entries: int, max_bytes: int, share_mappings: bool) -> None:
+        self.max_entries = max_entries
+        self.max_bytes = max_bytes
+        self.share_mappings = share_mappings
+
+
+class LocalDelivery:
+    """One client's local entries. Safe for threads; a forked child starts anew."""
+
+    def __init__(self, directory: str | None, options: LocalOptions, report: Report) -> None:
+        """`directory` is where to look first; None = ask the daemon with Attach."""
+        self._directory = directory
+        self._options = options
+        self._report = report
+        self._forget()
+        _all.add(self)
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: KeptEntries | None = None
+        self._control: ControlPage | None = None
+        self._directory_fd = -1
+        self._next_attach_s = 0.0
+        self._inline_because = "no Get was made yet"
+        self._logged_reason = ""
+        self._upkeep: threading.Thread | None = None
+        self._ended = threading.Event()
+
+    # ---- what a Get asks
+
+    @property
+    def transport(self) -> str:
+        """`shared_file`, or `inline: ` and why."""
+        return "shared_file" if self.is_attached else f"inline: {self._inline_because}"
+
+    @property
+    def is_attached(self) -> bool:
+        control = self._control
+        return control is not None and control.is_serving()
+
+    def hit(self, key: tuple[str, str], needed_ns: int, kind_version: str) -> Hit | None:
+        """Return the entry if it may be served without a call."""
+        kept = self._kept
+        return None if kept is None else kept.hit(key, needed_ns, kind_version)
+
+    def is_current(self, key: tuple[str, str], generation: int) -> bool | None:
+        """Return whether those bytes are still served; None = ask the daemon."""
+        kept = self._kept
+        return None if kept is None else kept.is_current(key, generation)
+
+    def wants_attach(self, now_s: float) -> bool:
+        """Return whether to look for the daemon's directory along with this Get."""
+        return not self.is_attached and now_s >= self._next_attach_s
+
+    def attach_without_asking(self, now_s: float) -> bool:
+        """Attach to the directory that is known already; False if the daemon must be asked."""
+        if self._directory is None:
+            return False
+        return self.attach(self._directory, None, now_s)
+
+    def attach(self, directory: str, boot_id: bytes | None, now_s: float) -> bool:
+        """Attach to the daemon whose control page lies in `directory`.
+
+        `boot_id` is what the daemon said; None = answers will tell. Returns whether shared
+        files can be used from now on.
+        """
+        with self._lock:
+            self._next_attach_s = now_s + ATTACH_EVERY_S
+            try:
+                fd = os.open(directory, _DIRECTORY)
+            except OSError as exc:
+                return self._stay_inline(f"{directory}: {exc.strerror}")
+            try:
+                control = open_control_page(fd)
+            except OSError as exc:
+                os.close(fd)
+                return self._stay_inline(f"{directory}/control: {exc.strerror}")
+            problem = _why_not(control, boot_id, directory)
+            if control is None or problem:
+                os.close(fd)
+                return self._stay_inline(problem)
+            self._detach()
+            self._directory_fd = fd
+            self._control = control
+            self._kept = KeptEntries(
+                control,
+                max_entries=self._options.max_entries,
+                max_bytes=self._options.max_bytes,
+                share_mappings=self._options.share_mappings,
+            )
+            self._start_upkeep()
+        return True
+
+    def _stay_inline(self, why: str) -> bool:
+        self._inline_because = why
+        if why != self._logged_reason:
+            self._logged_reason = why
+            log.warning("answers are sent inline, not as shared files: %s", why)
+        return False
+
+    # ---- what an answer brings
+
+    def accept(
+        self, info: EntryInfo, file: SharedFile, boot_id: bytes, asked_ns: int
+    ) -> Hit | None:
+        """Open the file that the daemon named; None if it is gone, or cannot be used here.
+
+        `asked_ns` (CLOCK_BOOTTIME) is from before the call, so that time on the way counts.
+        """
+        with self._lock:
+            if self._control is None or boot_id != self._control.boot_id:
+                # Another daemon answered than the one whose page this is.
+                self._next_attach_s = 0.0
+                self._detach()
+                return None
+            kept, directory_fd = self._kept, self._directory_fd
+            assert kept is not None
+            if not _NAME.fullmatch(file.name):
+                raise UnreadableAnswer("the shared file has a name that none of ours has")
+            try:
+                fd = os.open(
+                    file.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd
+                )
+            except FileNotFoundError:
+                return None  # unlinked between the answer and this: ask again
+            except OSError as exc:
+                self._detach()
+                self._stay_inline(f"shared files cannot be opened: {exc.strerror}")
+                return None
+        return _opened(kept, fd, info, file, asked_ns)
+
+    # ---- upkeep
+
+    def _start_upkeep(self) -> None:
+        if self._upkeep is None:
+            this = weakref.ref(self)
+            self._upkeep = threading.Thread(
+                target=_keep_up, args=(this, self._ended), name="cachesvc-local", daemon=True
+            )
+            self._upkeep.start()
+
+    def step(self) -> None:
+        """Let go of what was unlinked, and report hits."""
+        kept = self._kept
+        if kept is None:
+            return
+        kept.sweep()
+        if not self.is_attached:
+            with self._lock:
+                if kept is self._kept:
+                    self._detach()
+            return
+        self.flush()
+
+    def flush(self) -> None:
+        """Report the hits so far."""
+        kept = self._kept
+        hits = kept.take_hits() if kept is not None else []
+        if hits and self.is_attached:
+            self._report(hits)
+
+    def close(self) -> None:
+        """Let go of everything. What callers hold stays valid."""
+        self._ended.set()
+        with self._lock:
+            self._detach()
+
+    def _detach(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+            os.close(self._directory_fd)
+        self._kept, self._control, self._directory_fd = None, None, -1
+
+    def start_anew(self) -> None:
+        """Forget everything, in a forked child: threads are gone, locks may be held."""
+        if self._kept is not None:
+            self._kept.abandon()
+            os.close(self._directory_fd)
+        self._forget()
+
+
+def needed_ns(origin_after: datetime | None) -> int:
+    """Return `origin_after` in wall nanoseconds; a moment in the future counts as now."""
+    if origin_after is None:
+        return 0
+    since = origin_after - datetime(1970, 1, 1, tzinfo=timezone.utc)
+    asked_ns = (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
+    return min(asked_ns, time.time_ns())
+
+
+def _why_not(control: ControlPage | None, boot_id: bytes | None, directory: str) -> str:
+    if control is None:
+        return f"{directory} has no control page of a daemon"
+    if boot_id is not None and control.boot_id != boot_id:
+        return f"the control page in {directory} is another daemon's"
+    if not control.is_serving():
+        return f"the daemon of {directory} is not serving"
+    return ""
+
+
+def _opened(
+    kept: KeptEntries, fd: int, info: EntryInfo, file: SharedFile, asked_ns: int
+) -> Hit | None:
+    """Map the file and keep it. Takes over `fd`."""
+    try:
+        if os.fstat(fd).st_size != info.size_bytes:
+            raise UnreadableAnswer("the shared file is not as long as the answer says")
+        blob = memoryview(mmap.mmap(fd, info.size_bytes, access=mmap.ACCESS_COPY))
+        try:
+            layout = read_layout(blob)
+        except BlobError as exc:
+            raise UnreadableAnswer(f"{info.key.namespace}: {exc}") from exc
+        at, alignment = alignment_of(layout)
+        if at % alignment:
+            # A Put's blob from another writer: usable, but only by a copy each time.
+            os.close(fd)
+            return Hit(info, layout, blob)
+    except BaseException:
+        os.close(fd)
+        raise
+    newest_needed_ns = file.origin_ns + file.grace_ns
+    kept.keep(
+        tuple(info.key),
+        Kept(fd, info, layout, asked_ns + file.expires_in_ns, newest_needed_ns, None),
+    )
+    return Hit(info, layout, blob)
+
+
+def _keep_up(this: weakref.ref[LocalDelivery], ended: threading.Event) -> None:
+    """Run one client's upkeep until it is closed or forgotten."""
+    while not ended.wait(UPKEEP_EVERY_S):
+        local = this()
+        if local is None:
+            return
+        local.step()
+        del local
+
+
+_all: weakref.WeakSet[LocalDelivery] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for local in list(_all):
+        local.start_anew()
+
+
+def _at_exit() -> None:
+    for local in list(_all):
+        local.flush()
+        local.close()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)
