@@ -7,6 +7,7 @@ of its type is first asked for.
 
 from __future__ import annotations
 
+from cachesvc_client._local import LocalOptions
 from cachesvc_client.aio import AsyncCacheClient
 from cachesvc_client.answers import (
     EntryInfo,
@@ -37,6 +38,7 @@ from cachesvc_client.errors import (
     PermissionDenied,
     PreconditionFailed,
     UnreadableAnswer,
+    Unsupported,
 )
 from cachesvc_client.requests import TryOnKey
 
@@ -45,6 +47,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CacheClient",
     "AsyncCacheClient",
+    "LocalOptions",
     "Entry",
     "AsyncEntry",
     "TryOn",
@@ -72,5 +75,6 @@ __all__ = [
     "DataLoss",
     "DeadlineExceeded",
     "UnreadableAnswer",
+    "Unsupported",
     "PartStatus",
 ]

@@ -15,6 +15,7 @@ import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 FORMAT = "1"
@@ -56,7 +57,7 @@ class FieldLayout:
     end: int
     mode: str | None = None
 
-    @property
+    @cached_property
     def count(self) -> int:
         return math.prod(self.shape)
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from cachesvc_client._blob import FieldLayout
 from cachesvc_client._control import ControlPage
+from cachesvc_client._opened import Opened
 from cachesvc_client.answers import EntryInfo
 
 # Descriptors are a process's scarcest good (1,024 by default), and each kept entry has one.
@@ -31,28 +32,24 @@ class LocalHits(NamedTuple):
     namespace: str
     id: str
     generation: int
-    count: int
+    hits: int
 
 
-@dataclass(slots=True)
+@dataclass
 class Kept:
-    """One entry's open file. `expires_ns` is CLOCK_BOOTTIME; `origin_ns` wall time."""
+    """One entry's open file.
+
+    `expires_ns` is CLOCK_BOOTTIME; `newest_needed_ns` the latest `origin_after` (wall) that it
+    meets. `shared` is the one mapping of all its Gets, where callers asked for that.
+    """
 
     fd: int
     info: EntryInfo
     layout: Mapping[str, FieldLayout]
     expires_ns: int
     newest_needed_ns: int
-    shared: memoryview | None
+    shared: memoryview | None = None
     unreported: int = 0
-
-
-class Hit(NamedTuple):
-    """A valid entry: its bytes in a mapping of its own (or the shared one)."""
-
-    info: EntryInfo
-    layout: Mapping[str, FieldLayout]
-    blob: memoryview
 
 
 class KeptEntries:
@@ -63,7 +60,7 @@ class KeptEntries:
     """
 
     def __init__(
-        self, control: ControlPage, *, max_entries: int, max_bytes: int, share_mappings: bool
+        self, control: ControlPage, max_entries: int, max_bytes: int, *, share_mappings: bool
     ) -> None:
         self._control = control
         self._max_entries = max_entries
@@ -81,7 +78,7 @@ class KeptEntries:
     def size_bytes(self) -> int:
         return self._size_bytes
 
-    def hit(self, key: tuple[str, str], needed_ns: int, kind_version: str) -> Hit | None:
+    def hit(self, key: tuple[str, str], needed_ns: int, kind_version: str) -> Opened | None:
         """Return the entry if it may be served now without asking: 15 us for any size."""
         if key not in self._kept:
             return None
@@ -99,10 +96,10 @@ class KeptEntries:
                 return None
             if kind_version and kind_version != kept.info.kind_version:
                 return None
-            blob = kept.shared or _private_mapping(kept.fd, kept.info.size_bytes)
+            blob = kept.shared or private_mapping(kept.fd, kept.info.size_bytes)
             kept.unreported += 1
             self._kept.move_to_end(key)
-        return Hit(kept.info, kept.layout, blob)
+        return Opened(kept.info, kept.layout, blob)
 
     def keep(self, key: tuple[str, str], kept: Kept) -> None:
         """Take over an open file, in place of what is kept of its key."""
@@ -113,7 +110,7 @@ class KeptEntries:
                 os.close(kept.fd)
                 return
             if self._share_mappings:
-                kept.shared = _private_mapping(kept.fd, kept.info.size_bytes)
+                kept.shared = private_mapping(kept.fd, kept.info.size_bytes)
             self._kept[key] = kept
             self._size_bytes += kept.info.size_bytes
             while len(self._kept) > self._max_entries or self._size_bytes > self._max_bytes:
@@ -156,6 +153,10 @@ class KeptEntries:
             for key in list(self._kept):
                 self._drop(key)
 
+    def __del__(self) -> None:
+        # A client that nobody closed.
+        self.abandon()
+
     def abandon(self) -> None:
         """As `close`, in a forked child: another thread may have held the lock for good."""
         kept, self._kept = self._kept, OrderedDict()
@@ -175,6 +176,6 @@ def _hits_of(key: tuple[str, str], kept: Kept) -> LocalHits:
     return LocalHits(*key, kept.info.generation, kept.unreported)
 
 
-def _private_mapping(fd: int, size_bytes: int) -> memoryview:
+def private_mapping(fd: int, size_bytes: int) -> memoryview:
     """Map copy-on-write: writing is allowed, and nobody else sees it."""
     return memoryview(mmap.mmap(fd, size_bytes, access=mmap.ACCESS_COPY))

@@ -9,48 +9,67 @@ from __future__ import annotations
 
 import atexit
 import logging
-import mmap
 import os
 import re
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from cachesvc_client._blob import BlobError, alignment_of, read_layout
 from cachesvc_client._control import ControlPage, open_control_page
-from cachesvc_client._kept import Hit, Kept, KeptEntries, LocalHits
-from cachesvc_client.answers import EntryInfo, SharedFile
+from cachesvc_client._kept import (
+    DEFAULT_MAX_BYTES,
+    DEFAULT_MAX_ENTRIES,
+    Kept,
+    KeptEntries,
+    LocalHits,
+    private_mapping,
+)
+from cachesvc_client._opened import Opened, opened, opened_inline
+from cachesvc_client.answers import Attachment, EntryInfo, Received, SharedFile, Tier
 from cachesvc_client.errors import UnreadableAnswer
+from cachesvc_client.requests import HUMAN_NAMESPACES, TryOnKey
 
 log = logging.getLogger("cachesvc_client")
 
 UPKEEP_EVERY_S = 0.5
 # A client that is not attached looks again this often, along with a Get.
 ATTACH_EVERY_S = 5.0
+REPORT_TIMEOUT_S = 1.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEVER_MET_NS = 1 << 63
 
 # Sends hits to the daemon. Called from the upkeep's thread, and at exit; may fail silently.
 Report = Callable[[list[LocalHits]], None]
 
 
+@dataclass(frozen=True)
 class LocalOptions:
-    """Limits of what one client keeps open; see `CacheClient`."""
+    """What one client keeps open. `max_entries` is also the number of its descriptors.
 
-    def __init__(self, max_entries: int, max_bytes: int, share_mappings: bool) -> None:
-        self.max_entries = max_entries
-        self.max_bytes = max_bytes
-        self.share_mappings = share_mappings
+    With `share_mappings` the Gets of a key share one mapping: some us less, for callers that
+    promise not to write into what they get. `enabled` False = always inline.
+    """
+
+    max_entries: int = DEFAULT_MAX_ENTRIES
+    max_bytes: int = DEFAULT_MAX_BYTES
+    share_mappings: bool = False
+    enabled: bool = True
 
 
 class LocalDelivery:
     """One client's local entries. Safe for threads; a forked child starts anew."""
 
-    def __init__(self, directory: str | None, options: LocalOptions, report: Report) -> None:
-        """`directory` is where to look first; None = ask the daemon with Attach."""
+    def __init__(
+        self, directory: str | None, options: LocalOptions, report: Report, *, only_there: bool
+    ) -> None:
+        """`directory` is where to look first, or `only_there`; else the daemon is asked."""
         self._directory = directory
+        self._only_there = only_there
         self._options = options
         self._report = report
         self._forget()
@@ -62,7 +81,9 @@ class LocalDelivery:
         self._control: ControlPage | None = None
         self._directory_fd = -1
         self._next_attach_s = 0.0
-        self._inline_because = "no Get was made yet"
+        self._inline_because = (
+            "no Get was made yet" if self._options.enabled else "shared files are switched off"
+        )
         self._logged_reason = ""
         self._upkeep: threading.Thread | None = None
         self._ended = threading.Event()
@@ -79,10 +100,30 @@ class LocalDelivery:
         control = self._control
         return control is not None and control.is_serving()
 
-    def hit(self, key: tuple[str, str], needed_ns: int, kind_version: str) -> Hit | None:
+    def hit(self, key: tuple[str, str], needed_ns: int, kind_version: str) -> Opened | None:
         """Return the entry if it may be served without a call."""
         kept = self._kept
         return None if kept is None else kept.hit(key, needed_ns, kind_version)
+
+    def hit_tryon(
+        self, key: TryOnKey, human_needed_ns: int, versions: Mapping[str, str] | None
+    ) -> tuple[Opened, ...] | None:
+        """Return person, garment and text if no call is needed for any of them."""
+        kept = self._kept
+        if kept is None:
+            return None
+        wanted = (
+            ("human", (HUMAN_NAMESPACES.get(key.category, ""), key.user_id), human_needed_ns),
+            ("garment", ("garment", key.clothing_id), 0),
+            ("text", ("text", key.clothing_id), 0),
+        )
+        hits = []
+        for part, entry_key, needed in wanted:
+            hit = kept.hit(entry_key, needed, versions.get(part, "") if versions else "")
+            if hit is None:
+                return None
+            hits.append(hit)
+        return tuple(hits)
 
     def is_current(self, key: tuple[str, str], generation: int) -> bool | None:
         """Return whether those bytes are still served; None = ask the daemon."""
@@ -91,13 +132,19 @@ class LocalDelivery:
 
     def wants_attach(self, now_s: float) -> bool:
         """Return whether to look for the daemon's directory along with this Get."""
-        return not self.is_attached and now_s >= self._next_attach_s
+        return self._options.enabled and not self.is_attached and now_s >= self._next_attach_s
 
     def attach_without_asking(self, now_s: float) -> bool:
         """Attach to the directory that is known already; False if the daemon must be asked."""
-        if self._directory is None:
-            return False
-        return self.attach(self._directory, None, now_s)
+        known = self._directory
+        return known is not None and (self.attach(known, None, now_s) or self._only_there)
+
+    def attach_where(self, attachment: Attachment | None, now_s: float) -> bool:
+        """Attach where the daemon said; None = it is too old to say."""
+        if attachment is None:
+            self._next_attach_s = now_s + ATTACH_EVERY_S
+            return self._stay_inline("this daemon has no shared files")
+        return self.attach(attachment.runtime_dir, attachment.boot_id, now_s)
 
     def attach(self, directory: str, boot_id: bytes | None, now_s: float) -> bool:
         """Attach to the daemon whose control page lies in `directory`.
@@ -125,8 +172,8 @@ class LocalDelivery:
             self._control = control
             self._kept = KeptEntries(
                 control,
-                max_entries=self._options.max_entries,
-                max_bytes=self._options.max_bytes,
+                self._options.max_entries,
+                self._options.max_bytes,
                 share_mappings=self._options.share_mappings,
             )
             self._start_upkeep()
@@ -141,34 +188,43 @@ class LocalDelivery:
 
     # ---- what an answer brings
 
-    def accept(
-        self, info: EntryInfo, file: SharedFile, boot_id: bytes, asked_ns: int
-    ) -> Hit | None:
-        """Open the file that the daemon named; None if it is gone, or cannot be used here.
+    def accept(self, received: Received, asked_ns: int) -> Opened | None:
+        """Return the entry that came, or None if it is a file that cannot be had (any more).
 
         `asked_ns` (CLOCK_BOOTTIME) is from before the call, so that time on the way counts.
+        Raises UnreadableAnswer.
         """
+        if received.file is None:
+            return opened_inline(received)
+        if not _NAME.fullmatch(received.file.name):
+            raise UnreadableAnswer("the shared file has a name that none of ours has")
         with self._lock:
-            if self._control is None or boot_id != self._control.boot_id:
+            if self._control is None or received.boot_id != self._control.boot_id:
                 # Another daemon answered than the one whose page this is.
                 self._next_attach_s = 0.0
                 self._detach()
                 return None
-            kept, directory_fd = self._kept, self._directory_fd
-            assert kept is not None
-            if not _NAME.fullmatch(file.name):
-                raise UnreadableAnswer("the shared file has a name that none of ours has")
             try:
-                fd = os.open(
-                    file.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd
-                )
+                fd = os.open(received.file.name, _FILE, dir_fd=self._directory_fd)
             except FileNotFoundError:
-                return None  # unlinked between the answer and this: ask again
+                return None  # unlinked between the answer and this
             except OSError as exc:
                 self._detach()
                 self._stay_inline(f"shared files cannot be opened: {exc.strerror}")
                 return None
-        return _opened(kept, fd, info, file, asked_ns)
+            kept = self._kept
+        assert kept is not None
+        return _take(kept, fd, received.info, received.file, asked_ns)
+
+    def accept_all(self, parts: tuple[Received, ...], asked_ns: int) -> tuple[Opened, ...] | None:
+        """As `accept`, for several; None if any cannot be had."""
+        accepted = []
+        for part in parts:
+            entry = self.accept(part, asked_ns)
+            if entry is None:
+                return None
+            accepted.append(entry)
+        return tuple(accepted)
 
     # ---- upkeep
 
@@ -195,10 +251,13 @@ class LocalDelivery:
 
     def flush(self) -> None:
         """Report the hits so far."""
-        kept = self._kept
-        hits = kept.take_hits() if kept is not None else []
+        hits = self.take_hits()
         if hits and self.is_attached:
             self._report(hits)
+
+    def take_hits(self) -> list[LocalHits]:
+        """Return the hits that were not reported yet."""
+        return self._kept.take_hits() if self._kept is not None else []
 
     def close(self) -> None:
         """Let go of everything. What callers hold stays valid."""
@@ -224,6 +283,8 @@ def needed_ns(origin_after: datetime | None) -> int:
     """Return `origin_after` in wall nanoseconds; a moment in the future counts as now."""
     if origin_after is None:
         return 0
+    if origin_after.tzinfo is None:
+        return _NEVER_MET_NS  # the call will be refused, with a clear error
     since = origin_after - datetime(1970, 1, 1, tzinfo=timezone.utc)
     asked_ns = (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
     return min(asked_ns, time.time_ns())
@@ -239,32 +300,26 @@ def _why_not(control: ControlPage | None, boot_id: bytes | None, directory: str)
     return ""
 
 
-def _opened(
-    kept: KeptEntries, fd: int, info: EntryInfo, file: SharedFile, asked_ns: int
-) -> Hit | None:
-    """Map the file and keep it. Takes over `fd`."""
+def _take(kept: KeptEntries, fd: int, info: EntryInfo, file: SharedFile, asked_ns: int) -> Opened:
+    """Map the file, and keep it for the next Get. Takes over `fd`."""
     try:
         if os.fstat(fd).st_size != info.size_bytes:
             raise UnreadableAnswer("the shared file is not as long as the answer says")
-        blob = memoryview(mmap.mmap(fd, info.size_bytes, access=mmap.ACCESS_COPY))
-        try:
-            layout = read_layout(blob)
-        except BlobError as exc:
-            raise UnreadableAnswer(f"{info.key.namespace}: {exc}") from exc
-        at, alignment = alignment_of(layout)
-        if at % alignment:
-            # A Put's blob from another writer: usable, but only by a copy each time.
-            os.close(fd)
-            return Hit(info, layout, blob)
+        entry = opened(info, private_mapping(fd, info.size_bytes))
     except BaseException:
         os.close(fd)
         raise
-    newest_needed_ns = file.origin_ns + file.grace_ns
     kept.keep(
-        tuple(info.key),
-        Kept(fd, info, layout, asked_ns + file.expires_in_ns, newest_needed_ns, None),
+        (info.key.namespace, info.key.id),
+        Kept(
+            fd=fd,
+            info=replace(info, tier=Tier.MEMORY),
+            layout=entry.layout,
+            expires_ns=asked_ns + file.expires_in_ns,
+            newest_needed_ns=file.origin_ns + file.grace_ns,
+        ),
     )
-    return Hit(info, layout, blob)
+    return entry
 
 
 def _keep_up(this: weakref.ref[LocalDelivery], ended: threading.Event) -> None:

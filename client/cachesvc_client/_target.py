@@ -16,3 +16,16 @@ def resolve(target: str | None, environment: Mapping[str, str]) -> str:
         runtime_dir = environment.get("CACHESVC_RUNTIME_DIR") or DEFAULT_RUNTIME_DIR
         target = environment.get("CACHESVC_GRPC__SOCKET") or f"{runtime_dir}/cachesvc.sock"
     return f"unix:{target}" if target.startswith(("/", ".")) else target
+
+
+def runtime_directory(target: str, environment: Mapping[str, str]) -> tuple[str | None, bool]:
+    """Return where to look for shared files, and whether nowhere else.
+
+    `CACHESVC_RUNTIME_DIR` is final: in a container the daemon's own path may lead somewhere
+    else. Without it, the socket's directory is tried before the daemon is asked.
+    """
+    named = environment.get("CACHESVC_RUNTIME_DIR")
+    if named:
+        return named, True
+    path = target.removeprefix("unix:")
+    return (path.rpartition("/")[0] or None, False) if path != target else (None, False)

@@ -17,6 +17,8 @@ _MAX_FIELD_NUMBER = (1 << 29) - 1
 
 _ENTRY_INFO = 1
 _ENTRY_TENSORS = 2
+_ENTRY_FILE = 3
+_ENTRY_BOOT_ID = 4
 
 
 class WireError(ValueError):
@@ -24,10 +26,12 @@ class WireError(ValueError):
 
 
 class RawEntry(NamedTuple):
-    """The parts of one `Entry`: its serialized info, and its blob if it has one inline."""
+    """The parts of one `Entry`: its serialized info, its blob or its serialized file."""
 
     info: bytes
     tensors: memoryview | None
+    file: bytes = b""
+    boot_id: bytes = b""
 
 
 def read_entries(message: memoryview, last_field: int) -> list[RawEntry]:
@@ -69,14 +73,18 @@ def varint(value: int) -> bytes:
 
 
 def _read_entry(pieces: list[memoryview]) -> RawEntry:
-    info, tensors = b"", None
+    info, tensors, file, boot_id = b"", None, b"", b""
     for piece in pieces:
         for number, value in length_delimited(piece):
             if number == _ENTRY_INFO:
                 info += value
             elif number == _ENTRY_TENSORS:
                 tensors = value
-    return RawEntry(info, tensors)
+            elif number == _ENTRY_FILE:
+                file += value
+            elif number == _ENTRY_BOOT_ID:
+                boot_id = bytes(value)
+    return RawEntry(info, tensors, file, boot_id)
 
 
 def _value(message: memoryview, at: int, wire_type: int) -> tuple[int, int]:

@@ -7,26 +7,34 @@ a call is cancelled the daemon is told, and nothing is held.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import AsyncGenerator, Iterable, Mapping
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
 from cachesvc_client import _options, answers, requests
 from cachesvc_client._aio_link import AioLink, GrpcAioLink
-from cachesvc_client._target import resolve
+from cachesvc_client._kept import LocalHits
+from cachesvc_client._local import REPORT_TIMEOUT_S, LocalDelivery, LocalOptions, needed_ns
+from cachesvc_client._opened import Opened, opened_inline
+from cachesvc_client._target import resolve, runtime_directory
 from cachesvc_client.answers import (
     EntryInfo,
     EntryKey,
     Inspection,
     Invalidated,
     Received,
+    ReceivedTryOn,
     WarmProgress,
     WarmSummary,
 )
 from cachesvc_client.entry import AsyncEntry, TryOn
+from cachesvc_client.errors import CacheServiceError, Unsupported
 from cachesvc_client.requests import PutOptions, TryOnKey
 
 if TYPE_CHECKING:
@@ -35,6 +43,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from cachesvc_proto.v1.cache_pb2 import StatsResponse
+
+
+A = TypeVar("A")
 
 
 class AsyncCacheClient:
@@ -51,9 +62,16 @@ class AsyncCacheClient:
         timeout_s: float = _options.DEFAULT_TIMEOUT_S,
         wait_s: float = _options.DEFAULT_WAIT_S,
         credentials: grpc.ChannelCredentials | None = None,
+        local: LocalOptions = LocalOptions(),  # noqa: B008 - frozen
     ) -> None:
         self._timeout_s = timeout_s
-        self._link: AioLink = GrpcAioLink(resolve(target, os.environ), wait_s, credentials)
+        address = resolve(target, os.environ)
+        self._link: AioLink = GrpcAioLink(address, wait_s, credentials)
+        directory, only_there = runtime_directory(address, os.environ)
+        self._reporting_loop: asyncio.AbstractEventLoop | None = None
+        self._local = LocalDelivery(
+            directory, local, self._report_from_thread, only_there=only_there
+        )
 
     async def __aenter__(self) -> AsyncCacheClient:
         return self
@@ -68,7 +86,16 @@ class AsyncCacheClient:
 
     async def close(self) -> None:
         """As `CacheClient.close`."""
+        hits = self._local.take_hits()
+        if hits:
+            await self._report(hits)
+        self._local.close()
         await self._link.close()
+
+    @property
+    def transport(self) -> str:
+        """As `CacheClient.transport`."""
+        return self._local.transport
 
     async def get_human(
         self,
@@ -80,8 +107,15 @@ class AsyncCacheClient:
         timeout_s: float | None = None,
     ) -> AsyncEntry:
         """As `CacheClient.get_human`."""
-        call = requests.get_human(user_id, category, origin_after, kind_version)
-        return self._entry(await self._link.ask(call, self._limit(timeout_s)))
+        hit = self._local.hit(
+            (requests.HUMAN_NAMESPACES.get(category, ""), user_id),
+            needed_ns(origin_after),
+            kind_version,
+        )
+        if hit is not None:
+            return self._entry(hit)
+        ask = partial(requests.get_human, user_id, category, origin_after, kind_version)
+        return self._entry(await self._fetch(ask, timeout_s))
 
     async def get_garment(
         self,
@@ -93,8 +127,11 @@ class AsyncCacheClient:
         timeout_s: float | None = None,
     ) -> AsyncEntry:
         """As `CacheClient.get_garment`."""
-        call = requests.get_garment(clothing_id, owner_id, origin_after, kind_version)
-        return self._entry(await self._link.ask(call, self._limit(timeout_s)))
+        hit = self._local.hit(("garment", clothing_id), needed_ns(origin_after), kind_version)
+        if hit is not None:
+            return self._entry(hit)
+        ask = partial(requests.get_garment, clothing_id, owner_id, origin_after, kind_version)
+        return self._entry(await self._fetch(ask, timeout_s))
 
     async def get_text(
         self,
@@ -106,8 +143,11 @@ class AsyncCacheClient:
         timeout_s: float | None = None,
     ) -> AsyncEntry:
         """As `CacheClient.get_text`."""
-        call = requests.get_text(clothing_id, owner_id, origin_after, kind_version)
-        return self._entry(await self._link.ask(call, self._limit(timeout_s)))
+        hit = self._local.hit(("text", clothing_id), needed_ns(origin_after), kind_version)
+        if hit is not None:
+            return self._entry(hit)
+        ask = partial(requests.get_text, clothing_id, owner_id, origin_after, kind_version)
+        return self._entry(await self._fetch(ask, timeout_s))
 
     async def get_tryon(
         self,
@@ -122,9 +162,11 @@ class AsyncCacheClient:
     ) -> TryOn[AsyncEntry]:
         """As `CacheClient.get_tryon`."""
         key = TryOnKey(user_id, clothing_id, category, owner_id)
-        call = requests.get_tryon(key, origin_after, kind_versions)
-        parts = await self._link.ask(call, self._limit(timeout_s))
-        return TryOn(*(self._entry(part) for part in parts))
+        hits = self._local.hit_tryon(key, needed_ns(origin_after), kind_versions)
+        if hits is None:
+            ask = partial(requests.get_tryon, key, origin_after, kind_versions)
+            hits = await self._fetch_tryon(ask, timeout_s)
+        return TryOn(*(self._entry(part) for part in hits))
 
     async def get(
         self,
@@ -138,7 +180,7 @@ class AsyncCacheClient:
         """As `CacheClient.get`."""
         call = requests.get(namespace, id, owner_id, origin_after)
         streamed = await self._link.collect(call, self._limit(timeout_s))
-        return self._entry(streamed.finished())
+        return self._entry(opened_inline(streamed.finished()))
 
     async def put_human(
         self,
@@ -288,10 +330,70 @@ class AsyncCacheClient:
         """As `CacheClient.stats`."""
         return await self._link.ask(requests.stats(), self._limit(timeout_s))
 
-    def _entry(self, received: Received) -> AsyncEntry:
-        return AsyncEntry(received, self._is_current)
+    # ---- getting what is not at hand
+
+    async def _fetch(self, ask: requests.Ask[Received], timeout_s: float | None) -> Opened:
+        (entry,) = await self._ask_until_opened(ask, lambda received: (received,), timeout_s)
+        return entry
+
+    async def _fetch_tryon(
+        self, ask: requests.Ask[ReceivedTryOn], timeout_s: float | None
+    ) -> tuple[Opened, ...]:
+        return await self._ask_until_opened(ask, lambda received: received, timeout_s)
+
+    async def _ask_until_opened(
+        self,
+        ask: requests.Ask[A],
+        parts_of: Callable[[A], tuple[Received, ...]],
+        timeout_s: float | None,
+    ) -> tuple[Opened, ...]:
+        """As `CacheClient._ask_until_opened`."""
+        ends_s = time.monotonic() + self._limit(timeout_s)
+        self._reporting_loop = asyncio.get_running_loop()
+        await self._attach(ends_s)
+        asked_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        shared = self._local.is_attached
+        answer = await self._link.ask(ask(shared=shared), ends_s - time.monotonic())
+        entries = self._local.accept_all(parts_of(answer), asked_ns)
+        if entries is None:
+            answer = await self._link.ask(ask(shared=False), ends_s - time.monotonic())
+            entries = tuple(opened_inline(part) for part in parts_of(answer))
+        return entries
+
+    async def _attach(self, ends_s: float) -> None:
+        now_s = time.monotonic()
+        if not self._local.wants_attach(now_s) or self._local.attach_without_asking(now_s):
+            return
+        try:
+            attachment = await self._link.ask(requests.attach(), ends_s - now_s)
+        except Unsupported:
+            self._local.attach_where(None, now_s)
+        else:
+            self._local.attach_where(attachment, now_s)
+
+    def _report_from_thread(self, hits: list[LocalHits]) -> None:
+        """Hand hits to the loop that was last used, if it still runs."""
+        loop = self._reporting_loop
+        if loop is None or not loop.is_running():
+            return
+        reporting = self._report(hits)
+        try:
+            asyncio.run_coroutine_threadsafe(reporting, loop)
+        except RuntimeError:  # it was closed in this moment
+            reporting.close()
+
+    async def _report(self, hits: list[LocalHits]) -> None:
+        # A lost report costs some recency, which is not worth an error or a wait.
+        with contextlib.suppress(CacheServiceError, RuntimeError):
+            await self._link.ask(requests.report_hits(hits), REPORT_TIMEOUT_S)
+
+    def _entry(self, opened: Opened) -> AsyncEntry:
+        return AsyncEntry(opened, self._is_current)
 
     async def _is_current(self, info: EntryInfo) -> bool:
+        known = self._local.is_current((info.key.namespace, info.key.id), info.generation)
+        if known is not None:
+            return known
         return answers.is_held(await self.inspect(*info.key), info.generation)
 
     def _limit(self, timeout_s: float | None) -> float:

@@ -112,11 +112,37 @@ class WarmSummary(NamedTuple):
     failed: tuple[WarmFailure, ...]
 
 
+class SharedFile(NamedTuple):
+    """A blob to map, by its name below the runtime directory.
+
+    `expires_in_ns` counts from the answer. `origin_ns` is the entry's origin time in
+    wall nanoseconds; an `origin_after` up to `grace_ns` after it is met.
+    """
+
+    name: str
+    expires_in_ns: int
+    origin_ns: int
+    grace_ns: int
+
+
 class Received(NamedTuple):
-    """One entry as it arrived: `blob` may be written and belongs to whoever holds it."""
+    """One entry as it arrived: either its bytes or a file to map.
+
+    `blob` may be written and belongs to whoever holds it. `boot_id` is the daemon's life,
+    in answers to requests for shared files.
+    """
 
     info: EntryInfo
-    blob: memoryview
+    blob: memoryview | None
+    file: SharedFile | None = None
+    boot_id: bytes = b""
+
+
+class Attachment(NamedTuple):
+    """Where the daemon keeps its shared files, as it sees the path itself."""
+
+    runtime_dir: str
+    boot_id: bytes
 
 
 class ReceivedTryOn(NamedTuple):
@@ -137,6 +163,15 @@ def read_tryon(message: memoryview) -> ReceivedTryOn:
     """Return the entries of a GetTryOn answer. Raises UnreadableAnswer."""
     human, garment, text = _entries(message, 3)
     return ReceivedTryOn(_received(human), _received(garment), _received(text))
+
+
+def read_attachment(message: memoryview) -> Attachment:
+    answer = _parsed(cache_pb2.AttachResponse, message)
+    return Attachment(answer.runtime_dir, answer.boot_id)
+
+
+def read_report(message: memoryview) -> int:
+    return _parsed(cache_pb2.ReportHitsResponse, message).counted
 
 
 def read_put(message: memoryview) -> EntryInfo:
@@ -240,10 +275,19 @@ def _entries(message: memoryview, count: int) -> list[RawEntry]:
 
 
 def _received(entry: RawEntry) -> Received:
-    info = _info(_parsed(cache_pb2.EntryInfo, entry.info))
-    if entry.tensors is None:
+    info = _parsed(cache_pb2.EntryInfo, entry.info)
+    if entry.tensors is not None:
+        return Received(_info(info), entry.tensors, None, entry.boot_id)
+    if not entry.file:
         raise UnreadableAnswer("the entry came in a form that this client does not know")
-    return Received(info, entry.tensors)
+    file = _parsed(cache_pb2.SharedFile, entry.file)
+    shared = SharedFile(
+        name=file.name,
+        expires_in_ns=file.expires_in.ToNanoseconds(),
+        origin_ns=info.origin_time.ToNanoseconds(),
+        grace_ns=file.origin_grace.ToNanoseconds(),
+    )
+    return Received(_info(info), None, shared, entry.boot_id)
 
 
 def _parsed(kind: type[_M], data: memoryview | bytes) -> _M:

@@ -8,28 +8,36 @@ when the connection breaks.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
 from cachesvc_client import _options, answers, requests
+from cachesvc_client._kept import LocalHits
 from cachesvc_client._link import GrpcLink, Link
-from cachesvc_client._target import resolve
+from cachesvc_client._local import REPORT_TIMEOUT_S, LocalDelivery, LocalOptions, needed_ns
+from cachesvc_client._opened import Opened, opened_inline
+from cachesvc_client._target import resolve, runtime_directory
 from cachesvc_client.answers import (
     EntryInfo,
     EntryKey,
     Inspection,
     Invalidated,
     Received,
+    ReceivedTryOn,
     WarmProgress,
     WarmSummary,
 )
 from cachesvc_client.entry import Entry, TryOn
+from cachesvc_client.errors import CacheServiceError, Unsupported
 from cachesvc_client.requests import PutOptions, TryOnKey
 
 if TYPE_CHECKING:
@@ -40,6 +48,9 @@ if TYPE_CHECKING:
     from cachesvc_proto.v1.cache_pb2 import StatsResponse
 
 
+A = TypeVar("A")
+
+
 class CacheClient:
     """Talks to the daemon from any number of threads, and starts anew in a forked child.
 
@@ -47,7 +58,8 @@ class CacheClient:
     `CACHESVC_GRPC__SOCKET` or `CACHESVC_RUNTIME_DIR` name. Nothing is connected until
     the first call. `timeout_s` bounds each call, `wait_s` the part of it that may be
     spent waiting for a daemon that is away (0: not at all). `credentials` are for a TCP
-    target beyond loopback, which needs TLS: `grpc.ssl_channel_credentials(...)`.
+    target beyond loopback, which needs TLS: `grpc.ssl_channel_credentials(...)`. `local`
+    bounds what is kept open of shared files, or switches them off.
     """
 
     def __init__(
@@ -57,9 +69,13 @@ class CacheClient:
         timeout_s: float = _options.DEFAULT_TIMEOUT_S,
         wait_s: float = _options.DEFAULT_WAIT_S,
         credentials: grpc.ChannelCredentials | None = None,
+        local: LocalOptions = LocalOptions(),  # noqa: B008 - frozen
     ) -> None:
         self._timeout_s = timeout_s
-        self._link: Link = GrpcLink(resolve(target, os.environ), wait_s, credentials)
+        address = resolve(target, os.environ)
+        self._link: Link = GrpcLink(address, wait_s, credentials)
+        directory, only_there = runtime_directory(address, os.environ)
+        self._local = LocalDelivery(directory, local, self._report, only_there=only_there)
 
     def __enter__(self) -> CacheClient:
         return self
@@ -74,7 +90,14 @@ class CacheClient:
 
     def close(self) -> None:
         """Close the connection; entries stay valid. Repeating it is harmless."""
+        self._local.flush()
+        self._local.close()
         self._link.close()
+
+    @property
+    def transport(self) -> str:
+        """How entries come: `shared_file`, or `inline: ` and why not as files."""
+        return self._local.transport
 
     def get_human(
         self,
@@ -91,8 +114,15 @@ class CacheClient:
         the origin last changed before that (aware) time; `kind_version` another model's.
         Raises NotCached, OriginUnavailable, PreconditionFailed, DataLoss, Aborted, Overloaded.
         """
-        call = requests.get_human(user_id, category, origin_after, kind_version)
-        return self._entry(self._link.ask(call, self._limit(timeout_s)))
+        hit = self._local.hit(
+            (requests.HUMAN_NAMESPACES.get(category, ""), user_id),
+            needed_ns(origin_after),
+            kind_version,
+        )
+        if hit is not None:
+            return self._entry(hit)
+        ask = partial(requests.get_human, user_id, category, origin_after, kind_version)
+        return self._entry(self._fetch(ask, timeout_s))
 
     def get_garment(
         self,
@@ -108,8 +138,11 @@ class CacheClient:
         Without an owner only what is cached is served; a miss then raises
         PreconditionFailed, reason OWNER_REQUIRED. Raises also as `get_human`.
         """
-        call = requests.get_garment(clothing_id, owner_id, origin_after, kind_version)
-        return self._entry(self._link.ask(call, self._limit(timeout_s)))
+        hit = self._local.hit(("garment", clothing_id), needed_ns(origin_after), kind_version)
+        if hit is not None:
+            return self._entry(hit)
+        ask = partial(requests.get_garment, clothing_id, owner_id, origin_after, kind_version)
+        return self._entry(self._fetch(ask, timeout_s))
 
     def get_text(
         self,
@@ -121,8 +154,11 @@ class CacheClient:
         timeout_s: float | None = None,
     ) -> Entry:
         """Return the five embeddings of one garment's text. Raises as `get_garment`."""
-        call = requests.get_text(clothing_id, owner_id, origin_after, kind_version)
-        return self._entry(self._link.ask(call, self._limit(timeout_s)))
+        hit = self._local.hit(("text", clothing_id), needed_ns(origin_after), kind_version)
+        if hit is not None:
+            return self._entry(hit)
+        ask = partial(requests.get_text, clothing_id, owner_id, origin_after, kind_version)
+        return self._entry(self._fetch(ask, timeout_s))
 
     def get_tryon(
         self,
@@ -142,9 +178,11 @@ class CacheClient:
         Raises as `get_human`; the error's `parts`, and NotCached's `missing`, say which.
         """
         key = TryOnKey(user_id, clothing_id, category, owner_id)
-        call = requests.get_tryon(key, origin_after, kind_versions)
-        parts = self._link.ask(call, self._limit(timeout_s))
-        return TryOn(*(self._entry(part) for part in parts))
+        hits = self._local.hit_tryon(key, needed_ns(origin_after), kind_versions)
+        if hits is None:
+            ask = partial(requests.get_tryon, key, origin_after, kind_versions)
+            hits = self._fetch_tryon(ask, timeout_s)
+        return TryOn(*(self._entry(part) for part in hits))
 
     def get(
         self,
@@ -160,7 +198,8 @@ class CacheClient:
         Raises as `get_garment`, and InvalidRequest, reason UNKNOWN_NAMESPACE.
         """
         call = requests.get(namespace, id, owner_id, origin_after)
-        return self._entry(self._link.collect(call, self._limit(timeout_s)).finished())
+        streamed = self._link.collect(call, self._limit(timeout_s))
+        return self._entry(opened_inline(streamed.finished()))
 
     def put_human(
         self,
@@ -338,10 +377,57 @@ class CacheClient:
         """Return the daemon's counters and gauges, the message that cache.proto documents."""
         return self._link.ask(requests.stats(), self._limit(timeout_s))
 
-    def _entry(self, received: Received) -> Entry:
-        return Entry(received, self._is_current)
+    # ---- getting what is not at hand
+
+    def _fetch(self, ask: requests.Ask[Received], timeout_s: float | None) -> Opened:
+        (entry,) = self._ask_until_opened(ask, lambda received: (received,), timeout_s)
+        return entry
+
+    def _fetch_tryon(
+        self, ask: requests.Ask[ReceivedTryOn], timeout_s: float | None
+    ) -> tuple[Opened, ...]:
+        return self._ask_until_opened(ask, lambda received: received, timeout_s)
+
+    def _ask_until_opened(
+        self,
+        ask: requests.Ask[A],
+        parts_of: Callable[[A], tuple[Received, ...]],
+        timeout_s: float | None,
+    ) -> tuple[Opened, ...]:
+        """Ask for shared files where they can be used; inline if one is gone meanwhile."""
+        ends_s = time.monotonic() + self._limit(timeout_s)
+        self._attach(ends_s)
+        asked_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        answer = self._link.ask(ask(shared=self._local.is_attached), ends_s - time.monotonic())
+        entries = self._local.accept_all(parts_of(answer), asked_ns)
+        if entries is None:
+            answer = self._link.ask(ask(shared=False), ends_s - time.monotonic())
+            entries = tuple(opened_inline(part) for part in parts_of(answer))
+        return entries
+
+    def _attach(self, ends_s: float) -> None:
+        now_s = time.monotonic()
+        if not self._local.wants_attach(now_s) or self._local.attach_without_asking(now_s):
+            return
+        try:
+            attachment = self._link.ask(requests.attach(), ends_s - now_s)
+        except Unsupported:
+            self._local.attach_where(None, now_s)
+        else:
+            self._local.attach_where(attachment, now_s)
+
+    def _report(self, hits: list[LocalHits]) -> None:
+        # A lost report costs some recency, which is not worth an error or a wait.
+        with contextlib.suppress(CacheServiceError, RuntimeError):
+            self._link.ask(requests.report_hits(hits), REPORT_TIMEOUT_S)
+
+    def _entry(self, opened: Opened) -> Entry:
+        return Entry(opened, self._is_current)
 
     def _is_current(self, info: EntryInfo) -> bool:
+        known = self._local.is_current((info.key.namespace, info.key.id), info.generation)
+        if known is not None:
+            return known
         return answers.is_held(self.inspect(*info.key), info.generation)
 
     def _limit(self, timeout_s: float | None) -> float:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from cachesvc_client._blob import BlobError, FieldLayout, alignment_of, read_layout
-from cachesvc_client._views import aligned
-from cachesvc_client.answers import EntryInfo, Received
-from cachesvc_client.errors import UnreadableAnswer
+from cachesvc_client._blob import FieldLayout
+from cachesvc_client._opened import Opened
+from cachesvc_client.answers import EntryInfo
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -27,20 +26,15 @@ class EntryFields(Mapping[str, "torch.Tensor"]):
 
     Every tensor is contiguous, on the CPU and writable; images are U8, (H, W) or
     (H, W, C). A field is turned into a tensor only when it is asked for.
-
-    Raises:
-        UnreadableAnswer: if the blob is not one that this version reads.
     """
 
-    def __init__(self, received: Received) -> None:
-        self.info: EntryInfo = received.info
-        try:
-            self.layout: Mapping[str, FieldLayout] = read_layout(received.blob)
-        except BlobError as exc:
-            raise UnreadableAnswer(f"{received.info.key.namespace}: {exc}") from exc
-        at, alignment = alignment_of(self.layout)
-        #: The safetensors bytes, shape (info.size_bytes,). Shared with every view.
-        self.blob: memoryview = aligned(received.blob, at, alignment)
+    info: EntryInfo
+    layout: Mapping[str, FieldLayout]
+    #: The safetensors bytes, shape (info.size_bytes,). Shared with every view.
+    blob: memoryview
+
+    def __init__(self, opened: Opened) -> None:
+        self.info, self.layout, self.blob = opened
 
     def __getitem__(self, name: str) -> torch.Tensor:
         from cachesvc_client import _torch
@@ -76,6 +70,8 @@ class EntryFields(Mapping[str, "torch.Tensor"]):
         """
         from cachesvc_client import _torch
 
+        if device is None and dtype is None:
+            return _torch.tensors_of(self.blob, self.layout)
         return {
             name: _torch.moved(tensor, device, dtype, non_blocking) for name, tensor in self.items()
         }
@@ -104,15 +100,16 @@ class EntryFields(Mapping[str, "torch.Tensor"]):
 class Entry(EntryFields):
     """An entry from `CacheClient`."""
 
-    def __init__(self, received: Received, is_current: Callable[[EntryInfo], bool]) -> None:
-        super().__init__(received)
+    def __init__(self, opened: Opened, is_current: Callable[[EntryInfo], bool]) -> None:
+        super().__init__(opened)
         self._is_current = is_current
 
     def is_current(self) -> bool:
         """Return whether the daemon still serves exactly these bytes; a last look.
 
-        Asks the daemon, without a fill. False also where the entry was only evicted
-        from every tier: then nobody can say any more. Raises CacheServiceError.
+        An entry that came as a shared file and is still linked is current: no call is
+        made. Else the daemon is asked, without a fill. False also where the entry was
+        only evicted from every tier: nobody can say any more. Raises CacheServiceError.
         """
         return self._is_current(self.info)
 
@@ -120,10 +117,8 @@ class Entry(EntryFields):
 class AsyncEntry(EntryFields):
     """An entry from `AsyncCacheClient`."""
 
-    def __init__(
-        self, received: Received, is_current: Callable[[EntryInfo], Awaitable[bool]]
-    ) -> None:
-        super().__init__(received)
+    def __init__(self, opened: Opened, is_current: Callable[[EntryInfo], Awaitable[bool]]) -> None:
+        super().__init__(opened)
         self._is_current = is_current
 
     async def is_current(self) -> bool:

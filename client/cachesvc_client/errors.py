@@ -130,28 +130,43 @@ class DeadlineExceeded(CacheServiceError):
     default_code = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+class Unsupported(CacheServiceError):
+    """The daemon is older than this client and does not know the call."""
+
+    default_code = grpc.StatusCode.UNIMPLEMENTED
+
+
 class UnreadableAnswer(CacheServiceError):
     """The answer is not what this version of the client can read."""
 
     default_code = grpc.StatusCode.INTERNAL
 
 
-_BY_REASON: dict[tuple[grpc.StatusCode, str], type[CacheServiceError]] = {
-    (grpc.StatusCode.FAILED_PRECONDITION, "ORIGIN_DENIED"): OriginDenied,
-    (grpc.StatusCode.UNAVAILABLE, "ORIGIN_ERROR"): OriginUnavailable,
-    (grpc.StatusCode.UNAVAILABLE, "ORIGIN_UNAVAILABLE"): OriginUnavailable,
-    (grpc.StatusCode.UNAVAILABLE, "NOT_DURABLE"): NotDurable,
+# Reasons that say it was not the origin; every other one with these codes is the origin's.
+_NOT_THE_ORIGIN: dict[grpc.StatusCode, dict[str, type[CacheServiceError]]] = {
+    grpc.StatusCode.FAILED_PRECONDITION: {
+        "": PreconditionFailed,
+        "PRECONDITION_FAILED": PreconditionFailed,
+        "OWNER_REQUIRED": PreconditionFailed,
+        "KIND_VERSION_MISMATCH": PreconditionFailed,
+    },
+    grpc.StatusCode.UNAVAILABLE: {
+        "": CacheUnavailable,
+        "DRAINING": CacheUnavailable,
+        "NOT_DURABLE": NotDurable,
+    },
 }
 _BY_CODE: dict[grpc.StatusCode, type[CacheServiceError]] = {
     grpc.StatusCode.NOT_FOUND: NotCached,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
-    grpc.StatusCode.FAILED_PRECONDITION: PreconditionFailed,
+    grpc.StatusCode.FAILED_PRECONDITION: OriginDenied,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.UNAUTHENTICATED: PermissionDenied,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
     grpc.StatusCode.ABORTED: Aborted,
     grpc.StatusCode.DATA_LOSS: DataLoss,
-    grpc.StatusCode.UNAVAILABLE: CacheUnavailable,
+    grpc.StatusCode.UNAVAILABLE: OriginUnavailable,
+    grpc.StatusCode.UNIMPLEMENTED: Unsupported,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
 }
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
@@ -159,7 +174,8 @@ _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Statu
 
 def class_of(code: grpc.StatusCode, reason: str) -> type[CacheServiceError]:
     """Return the class for an answer; the base class for a code without one."""
-    return _BY_REASON.get((code, reason)) or _BY_CODE.get(code, CacheServiceError)
+    known = _NOT_THE_ORIGIN.get(code, {}).get(reason)
+    return known or _BY_CODE.get(code, CacheServiceError)
 
 
 def error_of_status(

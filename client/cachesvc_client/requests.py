@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -32,6 +32,9 @@ CATEGORIES = {
     "lower_body": cache_pb2.HUMAN_CATEGORY_LOWER_BODY,
     "dresses": cache_pb2.HUMAN_CATEGORY_DRESSES,
 }
+HUMAN_NAMESPACES = {category: f"human_{category}" for category in CATEGORIES}
+# By whether shared files can be used.
+DELIVERIES = {False: cache_pb2.DELIVERY_INLINE, True: cache_pb2.DELIVERY_SHARED_FILE}
 _DATA_TAG = varint(cache_pb2.PutRequest.DATA_FIELD_NUMBER << 3 | 2)
 
 
@@ -68,6 +71,12 @@ class Upload(Generic[A]):
             yield b"".join((_DATA_TAG, varint(len(data)), data))
 
 
+class Ask(Protocol[A]):
+    """Builds a Get, for shared files or for inline bytes."""
+
+    def __call__(self, *, shared: bool) -> Call[A]: ...
+
+
 class TryOnKey(NamedTuple):
     """One try-on to come. `owner_id` is the garment's owner; empty means `user_id`."""
 
@@ -87,12 +96,17 @@ class PutOptions(NamedTuple):
 
 
 def get_human(
-    user_id: str, category: str, origin_after: datetime | None, kind_version: str
+    user_id: str,
+    category: str,
+    origin_after: datetime | None,
+    kind_version: str,
+    *,
+    shared: bool = False,
 ) -> Call[answers.Received]:
     request = cache_pb2.GetHumanRequest(
         user_id=user_id,
         category=category_of(category),
-        delivery=cache_pb2.DELIVERY_INLINE,
+        delivery=DELIVERIES[shared],
         origin_after=timestamp(origin_after, "origin_after"),
         kind_version=kind_version,
     )
@@ -100,12 +114,17 @@ def get_human(
 
 
 def get_garment(
-    clothing_id: str, owner_id: str, origin_after: datetime | None, kind_version: str
+    clothing_id: str,
+    owner_id: str,
+    origin_after: datetime | None,
+    kind_version: str,
+    *,
+    shared: bool = False,
 ) -> Call[answers.Received]:
     request = cache_pb2.GetGarmentRequest(
         clothing_id=clothing_id,
         owner_id=owner_id,
-        delivery=cache_pb2.DELIVERY_INLINE,
+        delivery=DELIVERIES[shared],
         origin_after=timestamp(origin_after, "origin_after"),
         kind_version=kind_version,
     )
@@ -113,12 +132,17 @@ def get_garment(
 
 
 def get_text(
-    clothing_id: str, owner_id: str, origin_after: datetime | None, kind_version: str
+    clothing_id: str,
+    owner_id: str,
+    origin_after: datetime | None,
+    kind_version: str,
+    *,
+    shared: bool = False,
 ) -> Call[answers.Received]:
     request = cache_pb2.GetTextRequest(
         clothing_id=clothing_id,
         owner_id=owner_id,
-        delivery=cache_pb2.DELIVERY_INLINE,
+        delivery=DELIVERIES[shared],
         origin_after=timestamp(origin_after, "origin_after"),
         kind_version=kind_version,
     )
@@ -126,7 +150,11 @@ def get_text(
 
 
 def get_tryon(
-    key: TryOnKey, origin_after: datetime | None, kind_versions: Mapping[str, str] | None
+    key: TryOnKey,
+    origin_after: datetime | None,
+    kind_versions: Mapping[str, str] | None,
+    *,
+    shared: bool = False,
 ) -> Call[answers.ReceivedTryOn]:
     versions = kind_versions or {}
     unknown = set(versions) - {"human", "garment", "text"}
@@ -137,7 +165,7 @@ def get_tryon(
         category=category_of(key.category),
         clothing_id=key.clothing_id,
         owner_id=key.owner_id,
-        delivery=cache_pb2.DELIVERY_INLINE,
+        delivery=DELIVERIES[shared],
         origin_after=timestamp(origin_after, "origin_after"),
         human_kind_version=versions.get("human", ""),
         garment_kind_version=versions.get("garment", ""),
@@ -246,6 +274,19 @@ def warm_tryons(tryons: Iterable[TryOnKey | tuple[str, ...]]) -> list[Call[answe
         categories[key.category] = None
         garments[key.clothing_id, key.owner_id] = None
     return [warm(user, categories, garments) for user, (categories, garments) in by_user.items()]
+
+
+def attach() -> Call[answers.Attachment]:
+    return Call("Attach", cache_pb2.AttachRequest().SerializeToString(), answers.read_attachment)
+
+
+def report_hits(hits: Iterable[tuple[str, str, int, int]]) -> Call[int]:
+    """Report (namespace, id, generation, hits) of entries that needed no call."""
+    request = cache_pb2.ReportHitsRequest()
+    for namespace, entry_id, generation, count in hits:
+        hit = request.hits.add(generation=generation, count=count)
+        hit.key.namespace, hit.key.id = namespace, entry_id
+    return Call("ReportHits", request.SerializeToString(), answers.read_report)
 
 
 def inspect(namespace: str, id: str) -> Call[answers.Inspection]:

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import NoReturn, TypeVar
 
 from cachesvc_client import _options
+from cachesvc_client._local import LocalOptions
 from cachesvc_client._memory_service import MemoryService, Refusal
 from cachesvc_client._views import writable_view
 from cachesvc_client.aio import AsyncCacheClient
@@ -32,7 +33,7 @@ class InMemoryCacheClient(CacheClient):
         *,
         timeout_s: float = _options.DEFAULT_TIMEOUT_S,
     ) -> None:
-        super().__init__(timeout_s=timeout_s)
+        super().__init__(timeout_s=timeout_s, local=LocalOptions(enabled=False))
         self._link = _MemoryLink(service or MemoryService())
 
 
@@ -45,7 +46,7 @@ class AsyncInMemoryCacheClient(AsyncCacheClient):
         *,
         timeout_s: float = _options.DEFAULT_TIMEOUT_S,
     ) -> None:
-        super().__init__(timeout_s=timeout_s)
+        super().__init__(timeout_s=timeout_s, local=LocalOptions(enabled=False))
         self._link = _AsyncMemoryLink(_MemoryLink(service or MemoryService()))
 
 

@@ -15,7 +15,8 @@ from cachesvc_client import InvalidRequest
 from cachesvc_client._blob import encode
 from cachesvc_client._values import fields_of
 from cachesvc_client._views import writable_view
-from cachesvc_client.answers import EntryInfo, EntryKey, Received, Tier
+from cachesvc_client._opened import opened
+from cachesvc_client.answers import EntryInfo, EntryKey, Tier
 from cachesvc_client.entry import Entry
 from tests.client.support import values
 
@@ -24,7 +25,7 @@ INFO = EntryInfo(EntryKey("n", "i"), 0, Tier.MEMORY, "", 1, None, None, None, 1,
 
 def entry_of(**stored: Any) -> Entry:
     blob = b"".join(encode(fields_of(stored)))
-    return Entry(Received(INFO, writable_view(blob)), lambda _: True)
+    return Entry(opened(INFO, writable_view(blob)), lambda _: True)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_a_misaligned_blob_still_gives_aligned_writable_tensors() -> None:
     blob = b"".join(encode(fields_of({"a": tensor})))
     for shift in range(8):
         view = memoryview(bytearray(b"x" * shift + blob))[shift:]
-        entry = Entry(Received(INFO, view), lambda _: True)
+        entry = Entry(opened(INFO, view), lambda _: True)
         assert entry["a"].data_ptr() % 8 == 0
         assert torch.equal(entry["a"], tensor)
         entry["a"].zero_()
