@@ -13,9 +13,9 @@ from PIL import Image
 
 from cachesvc_client import InvalidRequest
 from cachesvc_client._blob import encode
+from cachesvc_client._opened import opened
 from cachesvc_client._values import fields_of
 from cachesvc_client._views import writable_view
-from cachesvc_client._opened import opened
 from cachesvc_client.answers import EntryInfo, EntryKey, Tier
 from cachesvc_client.entry import Entry
 from tests.client.support import values
