@@ -83,11 +83,15 @@ class Daemon:
         runtime_fd = self._lock_runtime_directory(gid)
         locked_ns = self._clock.read().steady_ns
         disk_files = DiskFiles(settings.l2.root, kinds.namespaces)
-        had_page = close_predecessor(runtime_fd)
+        closed_boot_id = close_predecessor(runtime_fd)
         control = replace_control_page(runtime_fd, gid)
         stack.callback(control.close)
-        disk = self._open_disk(disk_files)
+        catalog = self._open_catalog()
+        is_succession_known = closed_boot_id == catalog.last_boot_id
+        disk = self._open_disk(disk_files, catalog)
         stack.callback(disk.close)
+        with contextlib.suppress(NotDurable):  # the successor then waits, to be safe
+            await catalog.record_boot(control.boot_id)
         memory = self._open_memory(kinds, gid)
         stack.callback(memory.close)
         origin = _make_origin(settings.origin, settings.limits.max_entry_bytes)
@@ -105,7 +109,9 @@ class Daemon:
             generations=GenerationSource(disk.last_generation),
             workers=workers,
         )
-        if disk_files.was_used and not had_page:
+        if disk_files.was_used and not is_succession_known:
+            # The last daemon on this root had another runtime directory, and may have
+            # died a moment ago: its workers trust its heartbeat a little longer.
             state.acknowledge_from_ns = locked_ns + int(SUCCESSION_WAIT_S * NS_PER_S)
         cache = Cache(state, origin, members)
         statistics = Statistics(cache, memory, disk, self._metrics, __version__)
@@ -124,20 +130,23 @@ class Daemon:
         files.lock_directory(fd, path)
         return fd
 
-    def _open_disk(self, disk_files: DiskFiles) -> DiskTier:
-        metrics = self._metrics
+    def _open_catalog(self) -> Catalog:
         os.close(files.open_directory(self.settings.state_dir, mode=0o700))
+
+        def on_reset() -> None:
+            self._metrics.catalog_resets.inc()
+            log.error("catalog_damaged", action="set aside; L2 starts empty")
+
+        return Catalog(self.settings.state_dir, on_reset=on_reset)
+
+    def _open_disk(self, disk_files: DiskFiles, catalog: Catalog) -> DiskTier:
+        metrics = self._metrics
 
         def on_removal(row: Row, cause: Removal) -> None:
             metrics.disk_removals.inc(cause.value)
             if cause in EVICTIONS:
                 metrics.eviction_age_seconds.observe(self._age_s(row.meta.confirmed_ns), "disk")
 
-        def on_reset() -> None:
-            metrics.catalog_resets.inc()
-            log.error("catalog_damaged", action="set aside; L2 starts empty")
-
-        catalog = Catalog(self.settings.state_dir, on_reset=on_reset)
         return DiskTier(disk_files, catalog, self.settings.l2.watermarks(), on_removal=on_removal)
 
     def _open_memory(self, kinds: Kinds, gid: int | None) -> MemoryTier:

@@ -24,4 +24,4 @@ def limit_kept_memory() -> None:
         return
     mallopt(_ARENA_MAX, 1)
     mallopt(_MMAP_THRESHOLD, 32 * _MIB)
-    mallopt(_TRIM_THRESHOLD, 40 * _MIB)
+    mallopt(_TRIM_THRESHOLD, 64 * _MIB)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
     from cachesvc_client import EntryInfo
 
-# Mark a column in a heading: numbers belong to the right.
+# Marks a heading: the column holds numbers, which belong to the right.
 RIGHT = ">"
 
 
 def console() -> Console:
-    """Return a console on stdout that colours nothing by guessing."""
+    """Return a console on stdout that prints values as they are: no colours, no markup."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def table(title: str, headings: Iterable[str]) -> Table:
@@ -32,7 +32,11 @@ def table(title: str, headings: Iterable[str]) -> Table:
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
         justify = "right" if heading.startswith(RIGHT) else "left"
-        made.add_column(heading.removeprefix(RIGHT), justify=justify)  # type: ignore[arg-type]
+        made.add_column(
+            heading.removeprefix(RIGHT),
+            justify=justify,  # type: ignore[arg-type]
+            overflow="fold",
+        )
     return made
 
 
@@ -49,7 +53,7 @@ def size_text(size_bytes: int) -> str:
 
 
 def time_text(moment: datetime | None) -> str:
-    return moment.isoformat(sep=" ", timespec="seconds") if moment else "-"
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}" if moment else "-"
 
 
 def info_of(info: EntryInfo) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from cachesvc.cli.exits import ExitCode, fail
 from cachesvc.cli.options import ConfigFile, Json
 
 MASK = "***"
-_USERINFO = re.compile(r"(?<=//)[^/@\s]+(?=@)")
+# Up to the last @: a password may hold one.
+_USERINFO = re.compile(r"(?<=://)\S*(?=@)")
 _SECRET_NAME = re.compile(r"secret|password|token|credential", re.IGNORECASE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -60,19 +61,10 @@ class GrpcServer:
     def bind_socket(self, path: Path, gid: int | None) -> None:
         """Listen on a unix socket that only its owner and group can reach.
 
-        Call it with the runtime directory's lock held: a socket that is there then was
-        left by a daemon that died.
-
         Raises:
-            ConfigError: something else lies at `path`, or it cannot be bound.
+            ConfigError: somebody listens there, or something else lies at `path`.
         """
-        try:
-            if stat.S_ISSOCK(os.lstat(path).st_mode):
-                path.unlink()
-            else:
-                raise ConfigError(f"{path}: not a socket; remove it or set CACHESVC_GRPC__SOCKET")
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        _make_way(path)
         # The socket is born under the umask: closed to everyone else from the first moment.
         earlier = os.umask(0o117)
         try:
@@ -114,6 +106,27 @@ class GrpcServer:
         in_time = await self._calls.drain(deadline_s)
         await self._server.stop(grace=0)
         return in_time
+
+
+def _make_way(path: Path) -> None:
+    """Remove a socket that a daemon which died left behind, and nothing else."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ConfigError(f"{path}: not a socket; remove it or set CACHESVC_GRPC__SOCKET")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+        except OSError as exc:
+            raise ConfigError(f"{path}: cannot be looked at: {exc.strerror}") from exc
+    raise ConfigError(f"{path}: another daemon listens there; see CACHESVC_GRPC__SOCKET")
 
 
 def _handlers(service: CacheService, calls: Calls) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:

@@ -54,6 +54,8 @@ CREATE TABLE changes (
 ) WITHOUT ROWID;
 CREATE TABLE last_generation (generation INTEGER NOT NULL);
 INSERT INTO last_generation VALUES (0);
+CREATE TABLE last_boot (boot_id BLOB NOT NULL);
+INSERT INTO last_boot VALUES (x'');
 """
 _META_COLUMNS = (
     "namespace, id, owner, generation, size_bytes, checksum, stamps, begun_ns, origin_ns,"
@@ -93,6 +95,7 @@ class Catalog:
         self._epoch = 0
         self.totals: dict[str, Total] = {}
         self.last_generation = 0
+        self.last_boot_id = b""
         try:
             try:
                 self._db = self._open()
@@ -125,6 +128,7 @@ class Catalog:
                 self.last_generation,
                 db.execute("SELECT generation FROM last_generation").fetchone()[0],
             )
+            self.last_boot_id = db.execute("SELECT boot_id FROM last_boot").fetchone()[0]
         except BaseException:
             db.close()
             raise
@@ -266,6 +270,14 @@ class Catalog:
     def record_change(self, scope: Scope, changed_ns: int) -> asyncio.Future[None]:
         """Remember a change whose removal is already durable."""
         return self._writes.put(lambda db: _record_change(db, scope, changed_ns))
+
+    def record_boot(self, boot_id: bytes) -> asyncio.Future[None]:
+        """Remember whose life this is: a successor has to know whom workers may still trust."""
+
+        def run(db: sqlite3.Connection) -> None:
+            db.execute("UPDATE last_boot SET boot_id = ?", (boot_id,))
+
+        return self._writes.put(run)
 
     def evict(self, bytes_to_free: int) -> asyncio.Future[list[Row]]:
         """Delete least-recently-used rows until so many stored bytes are freed."""

@@ -75,24 +75,25 @@ class ControlPage:
         HEARTBEAT.pack_into(self._page, HEARTBEAT_OFFSET, time.monotonic_ns())
 
 
-def close_predecessor(directory_fd: int) -> bool:
-    """Mark the page of a daemon that died as closed; False if there was none.
+def close_predecessor(directory_fd: int) -> bytes | None:
+    """Mark the page of a daemon that died as closed, and return its boot id, if there was one.
 
     Call it with the runtime directory's lock held. Workers that have it mapped stop at once.
     """
     try:
         fd = os.open(NAME, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
     except OSError:
-        return False
+        return None
     try:
         if not files.is_regular(fd) or os.fstat(fd).st_size != PAGE_BYTES:
-            return False
+            return None
         page = mmap.mmap(fd, PAGE_BYTES)
     finally:
         os.close(fd)
     _write_state(page, ControlState.CLOSED)
+    boot_id: bytes = HEADER.unpack_from(page)[3]
     page.close()
-    return True
+    return boot_id
 
 
 def replace_control_page(directory_fd: int, gid: int | None) -> ControlPage:
