@@ -22,7 +22,7 @@ from cachesvc.codec import members
 from cachesvc.config import OriginSettings, Settings
 from cachesvc.core.clock import NS_PER_S, Clock
 from cachesvc.core.entry import GenerationSource, Row
-from cachesvc.core.errors import ConfigError, NotDurable
+from cachesvc.core.errors import ConfigError, NotDurable, OriginError
 from cachesvc.core.kinds import Kinds
 from cachesvc.core.lru import NamespaceLimits, Removal
 from cachesvc.core.origin import Origin
@@ -95,8 +95,12 @@ class Daemon:
         memory = self._open_memory(kinds, gid)
         stack.callback(memory.close)
         origin = _make_origin(settings.origin, settings.limits.max_entry_bytes)
-        await origin.start()
         stack.push_async_callback(origin.close)
+        try:
+            await origin.start()
+        except OriginError as exc:
+            # L2 is served all the same; each fill tries again and says what is wrong.
+            log.error("origin_not_started", reason=exc.reason, error=exc.message)
         workers = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="worker")
         stack.callback(workers.shutdown)
         state = State(
@@ -281,6 +285,7 @@ def _limits(settings: Settings) -> Limits:
         max_concurrent_fills=limits.max_concurrent_fills,
         max_concurrent_warmups=limits.max_concurrent_warmups,
         max_warm_keys=limits.max_warm_keys,
+        max_concurrent_puts=limits.max_concurrent_puts,
         max_pending_bytes=settings.l2.max_pending_bytes,
         fill_deadline_s=settings.origin.deadline_s,
         origin_after_grace_ns=int(settings.origin.origin_after_grace_s * NS_PER_S),

@@ -40,7 +40,6 @@ class GrpcSettings(Section):
     default_deadline_s: float = Field(30.0, gt=0)
     # Rejects floods before they cost memory; a worker has a handful of calls in flight.
     max_concurrent_streams: int = Field(256, ge=1)
-    max_concurrent_puts: int = Field(16, ge=1)
     drain_s: float = Field(10.0, ge=0)
 
     @field_validator("listen")
@@ -109,6 +108,8 @@ class LimitSettings(Section):
     max_concurrent_fills: int = Field(8, ge=1)
     max_concurrent_warmups: int = Field(8, ge=1)
     max_warm_keys: int = Field(1000, ge=1)
+    # Each holds a whole entry in memory.
+    max_concurrent_puts: int = Field(16, ge=1)
 
 
 class FieldSettings(Section):

@@ -121,6 +121,8 @@ class Putter:
         """Register the Put, then take its bytes; an invalidation from now on fences it."""
         if header.persist and not header.owner:
             raise InvalidRequest("persist needs owner_id", reason="OWNER_REQUIRED")
+        if len(self._puts) >= self._state.limits.max_concurrent_puts:
+            raise Overloaded("too many Puts are under way; retry later", reason="TOO_MANY_PUTS")
         upload = Upload(header, self._state.clock.read(), self._state.limits.max_entry_bytes)
         self._puts.add(upload)
         try:

@@ -36,6 +36,7 @@ class Limits:
     max_concurrent_fills: int
     max_concurrent_warmups: int
     max_warm_keys: int
+    max_concurrent_puts: int
     max_pending_bytes: int
     fill_deadline_s: float
     origin_after_grace_ns: int

@@ -76,6 +76,10 @@ class Damaged(Exception):
     """The catalog's file is not a database of ours any more."""
 
 
+class UnknownSchema(sqlite3.DatabaseError):
+    """Another version of the daemon wrote it."""
+
+
 class Catalog:
     """The rows of L2. Methods that queue a write fix its order before they return.
 
@@ -92,6 +96,7 @@ class Catalog:
         self._path = directory / FILE_NAME
         self._on_reset = on_reset
         self._local = threading.local()
+        self._readers: list[sqlite3.Connection] = []
         self._epoch = 0
         self.totals: dict[str, Total] = {}
         self.last_generation = 0
@@ -99,7 +104,10 @@ class Catalog:
         try:
             try:
                 self._db = self._open()
-            except sqlite3.DatabaseError:
+            except sqlite3.DatabaseError as exc:
+                # A full disk or a lock passes, and the rows are still good.
+                if not _is_damage(exc):
+                    raise
                 self._set_aside()
                 self._db = self._open()
         except (OSError, sqlite3.Error) as exc:
@@ -122,7 +130,7 @@ class Catalog:
                     f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
                 )
             elif version != SCHEMA_VERSION:
-                raise sqlite3.DatabaseError(f"schema version {version}")
+                raise UnknownSchema(f"schema version {version}")
             self._load_totals(db)
             self.last_generation = max(
                 self.last_generation,
@@ -249,6 +257,7 @@ class Catalog:
                     timeout=BUSY_TIMEOUT_S,
                     check_same_thread=False,
                 )
+                self._readers.append(db)
             return read(db)
         except sqlite3.Error as exc:
             raise NotDurable("the catalog cannot be read") from exc
@@ -306,11 +315,16 @@ class Catalog:
     def close(self) -> None:
         """Finish what is queued and close. Blocks."""
         self._writes.close()
+        # The writer last: the last connection to close empties the log.
+        for reader in self._readers:
+            reader.close()
         self._db.close()
 
 
 def _is_damage(exc: sqlite3.Error) -> bool:
     """Tell a damaged file from a full disk, a lock or an I/O error, which pass."""
+    if isinstance(exc, UnknownSchema):
+        return True
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return True

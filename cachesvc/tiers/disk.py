@@ -291,9 +291,9 @@ class DiskTier:
 
     def close(self) -> None:
         """Finish what is queued. Blocks; nothing may be called afterwards."""
-        self._catalog.close()
-        self._writers.shutdown()
         self._readers.shutdown()
+        self._writers.shutdown()
+        self._catalog.close()
         self._files.close()
 
     # ---- threads

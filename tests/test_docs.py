@@ -1,0 +1,223 @@
+"""Do the documents say what the code does? Settings, metrics, reasons, links, examples."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import BaseModel
+
+from cachesvc import config
+from cachesvc.cli.main import app
+from cachesvc.config import KindSettings, Settings
+from cachesvc.core.kinds import BUILT_IN
+from tests.support import sample_objects
+from tests.support.daemons import Daemon
+from tests.support.sample_objects import fresh_id
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "client/README.md"],
+    key=lambda path: path.relative_to(ROOT).as_posix(),
+)
+by_name = pytest.mark.parametrize(
+    "document", DOCUMENTS, ids=[path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
+)
+
+_LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+_HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+_FENCED = re.compile(r"^( *)```(\w+)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"`([^`\n]+)`")
+_FILE = re.compile(
+    r"(?<![\w/.])(?:cachesvc|client|tests|docs|deploy|proto|core|tiers|origin|codec|engine|edge)/[\w/.]+\.\w+"
+)
+_REASON = re.compile(r"[A-Z]+(?:_[A-Z]+)+|INTERNAL|DEADLINE|DRAINING|ABORTED|ERASED|OVERLOADED")
+_REASON_IN_CODE = re.compile(
+    r'reason(?:: str)? ?= ?"([A-Z_]*[A-Z])"|^[A-Z_]+ = "([A-Z_]*[A-Z])"$', re.MULTILINE
+)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away the settings of whoever runs the tests."""
+    for name in list(os.environ):
+        if name.startswith(config.ENV_PREFIX):
+            monkeypatch.delenv(name)
+
+
+# ---- settings
+
+
+def settings_of(model: type[BaseModel], *path: str) -> Iterator[str]:
+    """Yield the dotted name of every setting, as the file spells it."""
+    for name, field in model.model_fields.items():
+        here = (*path, field.alias or name)
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from settings_of(kind, *here)
+        elif name == "kinds":
+            yield from settings_of(KindSettings, "kinds", "NAME")
+        else:
+            yield ".".join(here)
+
+
+def test_every_setting_and_no_other_is_in_the_reference() -> None:
+    documented = re.findall(
+        r"^\| `([a-zNAME_0-9.]+)` \|", read("docs/configuration.md"), re.MULTILINE
+    )
+    kinds = [kind.name for kind in BUILT_IN]
+    assert sorted(set(documented) - set(kinds)) == sorted(settings_of(Settings))
+
+
+def test_every_setting_has_its_variable_beside_it() -> None:
+    lines = read("docs/configuration.md").splitlines()
+    for name in settings_of(Settings):
+        if name in ("kinds.NAME.namespaces", "kinds.NAME.fields"):
+            continue  # lists of tables: the file only
+        variable = config.ENV_PREFIX + name.replace("NAME", "HUMAN").replace(".", "__").upper()
+        assert any(line.startswith(f"| `{name}` | `{variable}` |") for line in lines), name
+
+
+@pytest.mark.usefixtures("no_settings")
+def test_the_example_file_has_the_defaults() -> None:
+    example = config.load(ROOT / "deploy/cachesvc.toml.example")
+    defaults = Settings(origin={"bucket": "my-bucket"})
+    assert example.build_kinds().all == defaults.build_kinds().all
+    assert example.model_dump(exclude={"kinds"}) == defaults.model_dump(exclude={"kinds"})
+
+
+@pytest.mark.usefixtures("no_settings")
+def test_the_example_of_an_added_kind_loads(tmp_path: Path) -> None:
+    (toml,) = blocks("docs/configuration.md", "toml")
+    file = tmp_path / "cachesvc.toml"
+    file.write_text(toml)
+    kind = config.load(file).build_kinds().by_name["depth"]
+    assert kind.field_names == ("depth_img", "depth_tensor")
+    assert [namespace.name for namespace in kind.namespaces] == ["depth_front", "depth_back"]
+    assert (kind.version, kind.private, kind.max_entries) == ("depth-2", True, 20)
+
+
+# ---- metrics, reasons, commands
+
+
+def test_every_metric_and_no_other_is_in_the_catalogue(daemon: Daemon) -> None:
+    exposed = set()
+    for family in text_string_to_metric_families(daemon.http("/metrics")[1]):
+        if not family.name.endswith("_created"):
+            exposed.add(family.name + ("_total" if family.type == "counter" else ""))
+    assert set(re.findall(r"cachesvc_[a-z_]+", read("docs/metrics.md"))) == exposed
+
+
+def test_every_label_value_is_in_the_catalogue(daemon: Daemon) -> None:
+    text = read("docs/metrics.md")
+    for family in text_string_to_metric_families(daemon.http("/metrics")[1]):
+        for sample in family.samples:
+            for label, value in sample.labels.items():
+                if label not in ("namespace", "le", "version"):
+                    assert f"`{value}`" in text, (family.name, label, value)
+
+
+def test_every_reason_and_no_other_is_documented() -> None:
+    text = read("docs/errors.md")
+    documented = {word for code in _CODE.findall(text) for word in _REASON.findall(code)}
+    assert documented >= reasons_in("cachesvc")
+    assert documented <= reasons_in("cachesvc") | reasons_in("client/cachesvc_client")
+
+
+def reasons_in(folder: str) -> set[str]:
+    files = (ROOT / folder).rglob("*.py")
+    found = [_REASON_IN_CODE.findall(file.read_text()) for file in files]
+    # Other constants of that form: SHOUTING = "SHOUTING" occurs for reasons only.
+    return {first or second for matches in found for first, second in matches}
+
+
+def test_every_command_is_in_the_readme() -> None:
+    names = [command.name for command in app.registered_commands]
+    names += [group.name for group in app.registered_groups]
+    rows = re.findall(r"^\| `([a-z0-9-]+)[ `]", read("README.md"), re.MULTILINE)
+    assert sorted(name for name in names if name) == sorted(set(rows) - {"make"})
+
+
+# ---- links and code
+
+
+@by_name
+def test_every_relative_link_leads_somewhere(document: Path) -> None:
+    for target, anchor in _LINK.findall(document.read_text()):
+        found = (document.parent / target).resolve() if target else document
+        assert found.exists(), target
+        if anchor:
+            assert anchor in anchors(found), f"{target}#{anchor}"
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the anchors as GitHub makes them from headings."""
+    headings = _HEADING.findall(document.read_text())
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+@by_name
+def test_every_file_that_is_named_is_there(document: Path) -> None:
+    for code in _CODE.findall(document.read_text()):
+        for name in _FILE.findall(code):
+            assert (ROOT / name).exists() or (ROOT / "cachesvc" / name).exists(), name
+
+
+@by_name
+def test_every_python_example_is_python(document: Path) -> None:
+    for block in blocks(document.relative_to(ROOT).as_posix(), "python"):
+        compile(block, document.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def blocks(document: str, language: str) -> list[str]:
+    return [body for _, kind, body in _FENCED.findall(read(document)) if kind == language]
+
+
+def test_the_workers_example_in_the_readme_runs(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CACHESVC_GRPC__SOCKET", str(daemon.socket))
+    (example,) = blocks("README.md", "python")
+    names: dict[str, Any] = {}
+    exec(example, names)
+    job = SimpleNamespace(
+        user_id=fresh_id("u"),
+        clothing_id=fresh_id("c"),
+        category="upper_body",
+        owner_id=fresh_id("o"),
+        photo_changed_at=None,
+    )
+    clothes = (
+        sample_objects.garment(job.clothing_id, job.owner_id),
+        sample_objects.text(job.clothing_id, job.owner_id),
+    )
+    sample_objects.put_in_folder(daemon.origin_dir, *clothes)
+
+    def pipe(**inputs: Any) -> Image.Image:
+        picture = inputs["image"]
+        assert isinstance(picture, Image.Image)
+        return picture
+
+    def pipe_during_a_change(**inputs: Any) -> Image.Image:
+        names["cache"].invalidate(user_id=job.user_id)
+        return pipe(**inputs)
+
+    with names["cache"]:
+        assert names["try_on"](job, pipe, device="cpu") == ("human",)
+        sample_objects.put_in_folder(daemon.origin_dir, sample_objects.person(job.user_id))
+        picture = names["try_on"](job, pipe, device="cpu")
+        assert isinstance(picture, Image.Image)
+        assert names["try_on"](job, pipe_during_a_change, device="cpu") == ("human",)
