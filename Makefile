@@ -27,10 +27,10 @@ $(VENV)/.lint: $(VENV)/.tests
 	@touch $@
 
 demo: $(VENV)/.daemon  ## Play the main job on sample data, and print what each request cost.
-	$(BIN)/python -m examples.demo.demo
+	$(BIN)/python examples/demo/demo.py
 
 run: $(VENV)/.daemon  ## The same daemon on the same data, and it stays.
-	$(BIN)/python -m examples.demo.demo --keep
+	$(BIN)/python examples/demo/demo.py --keep
 
 test: $(VENV)/.tests  ## Run the tests (TESTS=path for some of them).
 	$(BIN)/python -m pytest -n 2 $(TESTS)
@@ -61,6 +61,13 @@ proto-check: .venv-proto/.installed
 	@out=$$(mktemp -d) && trap 'rm -r "$$out"' EXIT && .ci/generate-stubs "$$out" \
 	  && diff -r -x __pycache__ -x __init__.py "$$out/cachesvc_proto" client/cachesvc_proto \
 	  || { echo 'The stubs are not what proto/ says: run make proto'; exit 1; }
+
+$(VENV)/.bench: $(VENV)/.tests bench/requirements.txt
+	$(INSTALL) -r bench/requirements.txt
+	@touch $@
+
+bench: $(VENV)/.bench  ## Compare with Redis, plain gRPC and the floor, side by side.
+	$(BIN)/python -m bench $(BENCH_ARGS)
 
 clean:  ## Remove what was made.
 	rm -rf .venv .venv-proto .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -187,15 +187,15 @@ def _print_json(entries: dict[str, Entry], elapsed_ms: float, written: list[Path
 
 def _print_tables(entries: dict[str, Entry], elapsed_ms: float, written: list[Path]) -> None:
     console = output.console()
-    headings = ("Part", "From", "Field", "dtype", "Shape", "Mode", ">Size")
-    table = output.table("", headings)
+    table = output.table("", ("Field", "dtype", "Shape", "Mode", ">Size"))
     for part, found in entries.items():
-        first = (part, found.info.tier.value)
+        size = output.size_text(found.info.size_bytes)
+        table.add_row(f"{part}, from {found.info.tier.value}", "", "", "", size)
         for field in sorted(found.layout.values(), key=lambda field: field.begin):
             shape = "x".join(map(str, field.shape))
             size = output.size_text(field.end - field.begin)
-            table.add_row(*first, field.name, field.dtype, shape, field.mode or "", size)
-            first = ("", "")
+            table.add_row(f"  {field.name}", field.dtype, shape, field.mode or "", size)
+        table.add_section()
     console.print(table)
     total = output.size_text(sum(found.info.size_bytes for found in entries.values()))
     console.print(f"{total} in {elapsed_ms:.1f} ms, the connection included")

@@ -24,6 +24,8 @@ def serve(config: ConfigFile = None) -> None:
     try:
         settings = configuration.load(config)
         logs.configure(settings.log_format, settings.log_level)
+        # uvloop was tried and makes no difference: inline persons of 10.2 MB, median p50 of
+        # 11 interleaved rounds 8.1 ms on asyncio's loop, 7.9 ms on uvloop's; a round is 5 to 21.
         asyncio.run(app.serve(settings))
     except ConfigError as exc:
         fail(str(exc), ExitCode.USAGE)

@@ -63,7 +63,8 @@ def _follow(
             bar.update(task, completed=step.done, total=step.total)
             if step.failed:
                 failures.append(step.failed)
-                bar.print(f"{'/'.join(step.failed.key)}: {step.failed.reason}")
+                if not quiet:
+                    bar.print(f"{'/'.join(step.failed.key)}: {step.failed.reason}")
     return failures, step
 
 

@@ -1,0 +1,67 @@
+"""The command: `python -m bench`. Options: `python -m bench --help`; how to read it: README.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import machine, report, rounds
+from bench.contenders import CONTENDERS
+from bench.rounds import Plan
+from bench.worker import WorkerFailed
+from bench.workloads import PARTS
+
+# Enough calls for a p99 that is not the slowest one, in a few minutes for all workloads.
+FULL = Plan(rounds=10, calls=30, warmup=5)
+QUICK = Plan(rounds=3, calls=10, warmup=3)
+RESULTS = Path(".bench/results.json")
+# Titles on one line, also where the output is not a terminal.
+WIDTH = 110
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    chosen = _parse(arguments)
+    default = QUICK if chosen.quick else FULL
+    plan = Plan(chosen.rounds or default.rounds, chosen.calls or default.calls, default.warmup)
+    console, status = Console(width=WIDTH), Console(stderr=True)
+    described = machine.describe()
+    report.show_machine(console, described, plan)
+    outcomes = []
+    try:
+        for workload in chosen.entries:
+            with status.status("") as line:
+                outcome = rounds.run(workload, chosen.only, plan, line.update)
+            report.show(console, outcome, chosen.baseline)
+            outcomes.append(outcome)
+    except WorkerFailed as exc:
+        status.print(f"failed: {exc}", markup=False)
+        return 1
+    report.write(RESULTS, outcomes, described, plan, chosen.baseline)
+    console.print(f"written to {RESULTS}")
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--entries", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--baseline", choices=CONTENDERS, default="redis")
+    parser.add_argument("--rounds", type=_count, help="how often each way has its turn")
+    parser.add_argument("--calls", type=_count, help="timed calls in a turn")
+    parser.add_argument("--quick", action="store_true", help="a look, not a measurement")
+    return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

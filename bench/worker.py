@@ -1,0 +1,150 @@
+"""One contender in a process of its own, so that none runs in another's heap or threads."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import multiprocessing
+import tempfile
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import workloads
+from bench.contender import Contender, Unavailable
+from bench.contenders import CONTENDERS
+
+# Sockets and files of a run; a name here stays below a unix socket's 107 bytes.
+TMPFS = Path("/dev/shm")
+_END_DEADLINE_S = 30.0
+# torch takes 1-2 s to load: once, in the server that the others are forked from.
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["bench.worker"])
+
+
+class WorkerFailed(Exception):
+    """A contender could not start, broke, or returned wrong tensors."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    reason: str
+    unavailable: bool
+
+
+def _failure(name: str, exc: Exception) -> _Failure:
+    if isinstance(exc, Unavailable):
+        return _Failure(str(exc), unavailable=True)
+    return _Failure(f"{name}: {exc!r}", unavailable=False)
+
+
+class Worker:
+    """Drives one contender. Use as a context manager.
+
+    Raises:
+        Unavailable: the machine lacks what the contender needs.
+        WorkerFailed: it failed.
+    """
+
+    def __init__(self, name: str, workload: str) -> None:
+        self.name = name
+        self._ours, theirs = _context.Pipe()
+        self._process = _context.Process(target=_run, args=(name, workload, theirs), name=name)
+        self._process.start()
+        theirs.close()
+        try:
+            self.title: str = self._receive()
+        except BaseException:
+            self.close()
+            raise
+
+    def measure(self, warmup: int, calls: int) -> list[int]:
+        """Make `warmup` calls, then `calls` more, and return how long these took, in ns."""
+        self._ours.send((warmup, calls))
+        times: list[int] = self._receive()
+        return times
+
+    def _receive(self) -> Any:
+        try:
+            answer = self._ours.recv()
+        except EOFError:
+            raise WorkerFailed(f"{self.name}: its process died") from None
+        if isinstance(answer, _Failure):
+            kind = Unavailable if answer.unavailable else WorkerFailed
+            raise kind(answer.reason)
+        return answer
+
+    def close(self) -> None:
+        """End the process; it stops its servers when the pipe closes."""
+        self._ours.close()
+        self._process.join(_END_DEADLINE_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _run(name: str, workload: str, pipe: Connection) -> None:
+    """The process: set up, check the first answer, then measure on request."""
+    with tempfile.TemporaryDirectory(prefix="cachesvc-bench-", dir=TMPFS) as folder:
+        contender: Contender | None = None
+        try:
+            contender = _load(name)(workloads.build(workload), Path(folder))
+            contender.setup()
+            _check(contender)
+            pipe.send(contender.title)
+            _serve(contender, pipe)
+        except EOFError:
+            pass  # the benchmark is done with us
+        except Exception as exc:  # noqa: BLE001 - told to the parent, which raises it
+            pipe.send(_failure(name, exc))
+        finally:
+            if contender is not None:
+                contender.close()
+
+
+def _serve(contender: Contender, pipe: Connection) -> None:
+    while True:
+        warmup, calls = pipe.recv()
+        _time_calls(contender, warmup)
+        # What setup and warm-up left behind is not the next call's to collect.
+        gc.collect()
+        pipe.send(_time_calls(contender, calls))
+
+
+def _time_calls(contender: Contender, calls: int) -> list[int]:
+    """Time each call. Its result is dropped before the next begins, outside the time."""
+    times = []
+    for _ in range(calls):
+        started = time.perf_counter_ns()
+        result = contender.call()
+        times.append(time.perf_counter_ns() - started)
+        del result
+    return times
+
+
+def _check(contender: Contender) -> None:
+    """Raise unless a call returns exactly the tensors of the workload."""
+    expected, result = contender.workload.expected, contender.call()
+    if result.keys() != expected.keys():
+        raise AssertionError(f"returned {sorted(result)}, not {sorted(expected)}")
+    for name, tensor in expected.items():
+        if result[name].dtype != tensor.dtype or not torch.equal(result[name], tensor):
+            raise AssertionError(f"returned another {name} than was stored")
+
+
+def _load(name: str) -> type[Contender]:
+    module, _, attribute = CONTENDERS[name].partition(":")
+    loaded: type[Contender] = getattr(
+        importlib.import_module(f"bench.contenders.{module}"), attribute
+    )
+    return loaded

@@ -1,0 +1,63 @@
+"""Does `cachesvc config` say what is in force, from where, and no secret?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cachesvc.cli.settings import MASK, masked
+from tests.cli.conftest import Run
+
+
+@pytest.fixture
+def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_alone: Run) -> Path:
+    # After run_alone, which removes the caller's settings.
+    monkeypatch.setenv("CACHESVC_TTL_HOURS", "7")
+    monkeypatch.setenv("CACHESVC_ORIGIN__REGION", "eu-north-1")
+    path = tmp_path / "cachesvc.toml"
+    path.write_text(
+        'ttl_hours = 3\n[origin]\nbucket = "b"\nregion = "x"\n'
+        'endpoint_url = "https://me:pa@ss@s3.example:9000"\n'
+    )
+    return path
+
+
+def test_each_setting_says_where_it_comes_from(run_alone: Run, config_file: Path) -> None:
+    shown = json.loads(run_alone("config", "--config", str(config_file), "--json").stdout)
+    assert shown["ttl_hours"] == {"value": 7.0, "from": "environment"}
+    assert shown["origin.region"] == {"value": "eu-north-1", "from": "environment"}
+    assert shown["origin.bucket"] == {"value": "b", "from": "file"}
+    assert shown["l1.allow_heap"] == {"value": False, "from": "default"}
+
+
+def test_a_secret_is_shown_to_nobody(run_alone: Run, config_file: Path) -> None:
+    for options in ((), ("--json",)):
+        shown = run_alone("config", "--config", str(config_file), *options)
+        assert shown.exit_code == 0
+        assert f"https://{MASK}@s3.example:9000" in shown.stdout
+        assert "pa" not in shown.stdout.split("endpoint_url")[1].split("s3.example")[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "shown"),
+    [
+        (("origin", "endpoint_url"), "http://host:1", "http://host:1"),
+        (("origin", "endpoint_url"), "http://token@host:1", f"http://{MASK}@host:1"),
+        (("origin", "secret_key"), "abc", MASK),
+        (("origin", "secret_key"), "", ""),
+        (("l1", "max_bytes"), 5, 5),
+    ],
+)
+def test_what_is_masked(path: tuple[str, ...], value: object, shown: object) -> None:
+    assert masked(path, value) == shown
+
+
+def test_a_setting_that_cannot_work_is_code_2(
+    run_alone: Run, monkeypatch: pytest.MonkeyPatch, config_file: Path
+) -> None:
+    monkeypatch.setenv("CACHESVC_L1__MAX_BYTES", "much")
+    refused = run_alone("config", "--config", str(config_file))
+    assert refused.exit_code == 2
+    assert "CACHESVC_L1__MAX_BYTES" in refused.stderr

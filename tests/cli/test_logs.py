@@ -1,0 +1,41 @@
+"""Does a log line stay free of the values that code was working on?"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.conftest import RunApart
+
+FAILS = """
+import logging, structlog
+from cachesvc.cli import logs
+logs.configure({log_format!r}, "info")
+
+def fill(user_id):
+    raise RuntimeError("no room")
+
+try:
+    fill("-".join(("secret", "person")))
+except RuntimeError:
+    structlog.get_logger().exception("fill_failed")
+    logging.getLogger("library").exception("failed")
+logging.getLogger("botocore").info("GET /users/somebody")
+structlog.get_logger().debug("too fine")
+"""
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_traceback_shows_no_variable(run_apart: RunApart, log_format: str) -> None:
+    log = run_apart("--version", before=FAILS.format(log_format=log_format)).stderr
+    assert log.count("no room") >= 2
+    assert "secret-person" not in log
+
+
+def test_lines_are_json_objects_of_our_level_and_libraries_warnings(run_apart: RunApart) -> None:
+    log = run_apart("--version", before=FAILS.format(log_format="json")).stderr
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert [line["event"] for line in lines] == ["fill_failed", "failed"]
+    assert {line["level"] for line in lines} == {"error"}
+    assert all(line["timestamp"] for line in lines)

@@ -1,0 +1,108 @@
+"""Do stats, inspect, warm and invalidate say what the daemon did?"""
+
+from __future__ import annotations
+
+import json
+
+from tests.cli.conftest import Run
+from tests.support import sample_objects
+from tests.support.daemons import Daemon
+from tests.support.sample_objects import fresh_id, put_in_folder
+
+
+def _wardrobe(daemon: Daemon) -> tuple[str, str]:
+    user, clothing = fresh_id("u"), fresh_id("g")
+    put_in_folder(
+        daemon.origin_dir,
+        sample_objects.person(user),
+        sample_objects.garment(clothing, user),
+        sample_objects.text(clothing, user),
+    )
+    return user, clothing
+
+
+def test_warm_fetches_a_person_and_garments(run: Run, daemon: Daemon) -> None:
+    user, clothing = _wardrobe(daemon)
+    warmed = run("warm", "--user", user, "--category", "upper_body", "--garment", clothing)
+    assert warmed.exit_code == 0, warmed.output
+    assert "3/3" in warmed.stdout
+    shown = json.loads(run("inspect", "garment", clothing, "--json").stdout)
+    assert shown["tiers"]
+
+
+def test_warm_of_a_borrowed_garment_asks_its_owner(run: Run, daemon: Daemon) -> None:
+    owner, clothing = _wardrobe(daemon)
+    warmed = run("warm", "--garment", f"{clothing}:{owner}", "--json")
+    assert json.loads(warmed.stdout) == {"done": 2, "total": 2, "failed": []}
+
+
+def test_warm_names_what_failed_and_is_code_1(run: Run, daemon: Daemon) -> None:
+    user, clothing = _wardrobe(daemon)
+    warmed = run("warm", "--garment", f"{clothing}:{user}", "--garment", f"absent:{user}", "--json")
+    assert warmed.exit_code == 1
+    failed = json.loads(warmed.stdout)["failed"]
+    assert sorted(failure["namespace"] for failure in failed) == ["garment", "text"]
+    assert {failure["reason"] for failure in failed} == {"NO_SUCH_OBJECT"}
+
+
+def test_inspect_of_a_key_in_no_tier_is_an_answer(run: Run) -> None:
+    shown = run("inspect", "text", fresh_id("g"))
+    assert shown.exit_code == 0
+    assert "in no tier" in shown.stdout
+
+
+def test_inspect_shows_the_owner_and_each_tier(run: Run, daemon: Daemon) -> None:
+    owner, clothing = _wardrobe(daemon)
+    assert run("get", "text", clothing, "--owner", owner).exit_code == 0
+    daemon.wait_until_stored()
+    shown = json.loads(run("inspect", "text", clothing, "--json").stdout)
+    assert [tier["tier"] for tier in shown["tiers"]] == ["memory", "disk"]
+    assert {tier["owner_id"] for tier in shown["tiers"]} == {owner}
+
+
+def test_invalidate_by_garment_removes_its_text_too(run: Run, daemon: Daemon) -> None:
+    user, clothing = _wardrobe(daemon)
+    assert run("get", "tryon", user, clothing).exit_code == 0
+    done = json.loads(run("invalidate", "--clothing", clothing, "--json").stdout)
+    assert done["removed_count"] == 2
+    for namespace in ("garment", "text"):
+        assert json.loads(run("inspect", namespace, clothing, "--json").stdout)["tiers"] == []
+
+
+def test_invalidate_by_key_removes_that_entry_only(run: Run, daemon: Daemon) -> None:
+    user, clothing = _wardrobe(daemon)
+    assert run("get", "tryon", user, clothing).exit_code == 0
+    done = run("invalidate", "--key", f"text/{clothing}")
+    assert done.exit_code == 0
+    assert done.stdout.startswith("removed 1, ")
+    assert json.loads(run("inspect", "garment", clothing, "--json").stdout)["tiers"]
+
+
+def test_everything_is_removed_only_after_a_yes(run: Run, daemon: Daemon) -> None:
+    user, _ = _wardrobe(daemon)
+    assert run("get", "human", user).exit_code == 0
+    assert run("invalidate", "--everything", input="n\n").exit_code == 1
+    assert json.loads(run("inspect", "human_upper_body", user, "--json").stdout)["tiers"]
+    assert run("invalidate", "--everything", input="y\n").exit_code == 0
+    assert json.loads(run("inspect", "human_upper_body", user, "--json").stdout)["tiers"] == []
+
+
+def test_everything_with_yes_does_not_ask(run: Run) -> None:
+    done = run("invalidate", "--everything", "--yes", "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["removed_count"] >= 0
+
+
+def test_stats_counts_as_numbers(run: Run, daemon: Daemon) -> None:
+    before = json.loads(run("stats", "--json").stdout)
+    user, _ = _wardrobe(daemon)
+    assert run("get", "human", user).exit_code == 0
+    after = json.loads(run("stats", "--json").stdout)
+    assert after["requests"]["origin_fills"] == before["requests"]["origin_fills"] + 1
+    assert {n["namespace"] for n in after["namespaces"]} >= {"human_upper_body", "garment", "text"}
+
+
+def test_stats_for_people_shows_tiers_and_namespaces(run: Run) -> None:
+    shown = run("stats").stdout
+    for word in ("memory", "disk", "origin", "human_upper_body", "coalesced waiters"):
+        assert word in shown

@@ -1,0 +1,106 @@
+"""Does `cachesvc serve` start, end and refuse as its exit codes say?"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cachesvc_client import CacheClient
+from tests.cli.conftest import RunApart, environment
+from tests.support import s3_processes, sample_objects
+from tests.support.sample_objects import fresh_id, put_in_folder
+
+ANSWERS_WITHIN_S = 20.0
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Iterator[dict[str, str]]:
+    (tmp_path / "origin").mkdir()
+    # Not tmp_path: a socket's path may have at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="cachesvc-test-", dir="/dev/shm") as runtime_dir:
+        yield {
+            "RUNTIME_DIR": runtime_dir,
+            "STATE_DIR": str(tmp_path / "state"),
+            "L1__MAX_BYTES": str(64 << 20),
+            "L2__ROOT": str(tmp_path / "l2"),
+            "L2__FREE_FLOOR_BYTES": "0",
+            "HTTP__LISTEN": "",
+            "ORIGIN__KIND": "directory",
+            "ORIGIN__PATH": str(tmp_path / "origin"),
+        }
+
+
+def _start(settings: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    command = (sys.executable, "-m", "cachesvc", "serve")
+    return s3_processes.start(command, log, env=environment(settings))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_answers_and_ends_with_code_0(
+    settings: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    user = fresh_id("u")
+    put_in_folder(Path(settings["ORIGIN__PATH"]), sample_objects.person(user))
+    log = tmp_path / "log"
+    process = _start(settings, log)
+    try:
+        socket = f"{settings['RUNTIME_DIR']}/cachesvc.sock"
+        with CacheClient(socket, wait_s=ANSWERS_WITHIN_S) as client:
+            assert client.get_human(user).info.size_bytes > 0
+        process.send_signal(number)
+        assert process.wait(ANSWERS_WITHIN_S) == 0
+    finally:
+        s3_processes.kill(process)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["serving", "draining", "stopped"]
+    assert user not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("L1__MAX_BYTES", "much"), ("GRPC__LISTEN", "0.0.0.0:1"), ("ORIGIN__KIND", "tape")],
+)
+def test_a_setting_that_cannot_work_is_code_2_and_names_the_variable(
+    run_apart: RunApart, settings: dict[str, str], name: str, value: str
+) -> None:
+    refused = run_apart("serve", **{**settings, name: value})
+    assert refused.returncode == 2
+    assert f"CACHESVC_{name}" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_config_file_that_is_not_there_is_code_2(run_apart: RunApart, tmp_path: Path) -> None:
+    refused = run_apart("serve", "--config", str(tmp_path / "absent.toml"))
+    assert refused.returncode == 2
+    assert "absent.toml" in refused.stderr
+
+
+@pytest.mark.parametrize("shared", ["RUNTIME_DIR", "L2__ROOT"])
+def test_a_second_daemon_on_the_same_directory_is_code_2(
+    run_apart: RunApart, settings: dict[str, str], tmp_path: Path, shared: str
+) -> None:
+    second = {
+        **settings,
+        "RUNTIME_DIR": f"{settings['RUNTIME_DIR']}/second",
+        "STATE_DIR": str(tmp_path / "second-state"),
+        "L2__ROOT": str(tmp_path / "second-l2"),
+        shared: settings[shared],
+    }
+    process = _start(settings, tmp_path / "log")
+    try:
+        socket = f"{settings['RUNTIME_DIR']}/cachesvc.sock"
+        with CacheClient(socket, wait_s=ANSWERS_WITHIN_S) as client:
+            client.stats()
+            refused = run_apart("serve", **second)
+            assert refused.returncode == 2
+            assert "another cachesvc daemon owns this directory" in refused.stderr
+            client.stats()  # the first one serves on
+    finally:
+        s3_processes.kill(process)
