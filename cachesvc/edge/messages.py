@@ -84,8 +84,7 @@ class RequestReader:
 
     def _read(self, key: EntryKey, owner: str, origin_after_ns: int, version: str) -> ReadRequest:
         kind = self._kinds.of(key.namespace)
-        kind.check_version(version)
-        return ReadRequest(key, kind, owner, origin_after_ns)
+        return ReadRequest(key, kind, owner, origin_after_ns, kind_version=version)
 
     # ---- the rest
 
@@ -95,7 +94,7 @@ class RequestReader:
 
     def put_header(self, header: pb.PutHeader) -> PutHeader:
         key = self.key(header.key)
-        as_of_ns = header.as_of.ToNanoseconds() if header.HasField("as_of") else None
+        as_of_ns = _wall_ns(header.as_of, "as_of") if header.HasField("as_of") else None
         return PutHeader(
             key=key,
             kind=self._kinds.of(key.namespace),
@@ -176,7 +175,7 @@ def duration(span_ns: int) -> Duration:
 
 
 def changed_at_ns(request: pb.InvalidateRequest) -> int | None:
-    return request.changed_at.ToNanoseconds() if request.HasField("changed_at") else None
+    return _wall_ns(request.changed_at, "changed_at") if request.HasField("changed_at") else None
 
 
 def _origin_after(
@@ -186,7 +185,15 @@ def _origin_after(
     | pb.GetTryOnRequest
     | pb.GetRequest,
 ) -> int:
-    return request.origin_after.ToNanoseconds() if request.HasField("origin_after") else 0
+    return _wall_ns(request.origin_after, "origin_after") if request.HasField("origin_after") else 0
+
+
+def _wall_ns(moment: Timestamp, name: str) -> int:
+    """Return nanoseconds since 1970; every earlier moment is as good as that one."""
+    try:
+        return max(0, moment.ToNanoseconds())
+    except ValueError as exc:
+        raise InvalidRequest(f"{name} is no valid time", reason="INVALID_TIME") from exc
 
 
 def _optional_id(value: str, name: str) -> str:
@@ -194,7 +201,10 @@ def _optional_id(value: str, name: str) -> str:
 
 
 def _ttl_s(ttl: Duration) -> float:
-    seconds = ttl.ToNanoseconds() / NS_PER_S
+    try:
+        seconds = ttl.ToNanoseconds() / NS_PER_S
+    except ValueError:
+        seconds = 0.0
     if not 0 < seconds <= MAX_TTL_S:
         raise InvalidRequest("ttl must be more than 0 and at most 366 days", reason="INVALID_TTL")
     return seconds

@@ -24,6 +24,7 @@ class ReadRequest:
     """`key` and `owner` are checked ids; `owner` empty = only what is cached.
 
     `origin_after_ns` (wall) 0 = any age. `to_memory` False = do not fill L1 for this.
+    `kind_version` is the model version that the caller can use, empty = any.
     """
 
     key: EntryKey
@@ -31,6 +32,7 @@ class ReadRequest:
     owner: str
     origin_after_ns: int = 0
     to_memory: bool = True
+    kind_version: str = ""
 
 
 class Reader:
@@ -45,7 +47,8 @@ class Reader:
         """Return the entry.
 
         Raises:
-            NoSuchObject, Aborted, Overloaded and what a fill raises: see core/errors.py.
+            PreconditionFailed, NoSuchObject, Aborted, Overloaded and what a fill raises:
+            see core/errors.py.
             If cancelled, the flight goes on for those who still wait.
         """
         metrics = self._state.metrics
@@ -63,6 +66,7 @@ class Reader:
         return served
 
     async def _get(self, request: ReadRequest) -> Served:
+        request.kind.check_version(request.kind_version)
         arrival = self._state.clock.read()
         needed_ns = freshness.needed_ns(request.origin_after_ns, arrival.wall_ns)
         fenced = 0

@@ -64,18 +64,16 @@ class Remover:
         """
         arrival = self._state.clock.read()
         changed_ns = min(changed_at_ns or arrival.wall_ns, arrival.wall_ns)
-        removal = self._begin(scope, changed_ns, erase=erase)
+        removal = self._begin(scope, changed_ns)
         return await asyncio.shield(
             self._state.spawn(self._finish(removal, arrival, erase=erase), name="invalidate")
         )
 
-    def _begin(self, scope: Scope, changed_ns: int, *, erase: bool) -> _Removal:
+    def _begin(self, scope: Scope, changed_ns: int) -> _Removal:
         state = self._state
         state.flights.fence(scope)
         self._puts.fence(scope)
         from_memory = state.memory.remove_covered(scope)
-        if erase:
-            state.memory.erase_held(scope)
         tombstone = state.tombstones.add(scope)
         durable = state.disk.invalidate(scope, changed_ns)
         return _Removal(scope, changed_ns, tombstone, from_memory, durable)
@@ -87,15 +85,31 @@ class Remover:
         except NotDurable:
             self._retry(removal)
             raise
+        except Exception as exc:
+            # Whatever it was, the tombstone must not stay without anyone to lift it.
+            log.exception("invalidation_failed", scope=removal.scope.kind.value)
+            self._retry(removal)
+            raise NotDurable("the removal failed and is being retried") from exc
         self._state.lift(removal.tombstone, removal.scope)
         unlinking = self._state.spawn(self._state.disk.unlink(locations), name="l2-unlink")
         if erase:
+            self._erase_held(removal.scope)
             await unlinking
         await self._state.wait_for_succession()
         self._state.metrics.invalidations.inc()
         self._state.metrics.invalidation_seconds.observe(time.monotonic() - started)
         removed = {*removal.from_memory, *(location.key for location in locations)}
         return Invalidated(len(removed), arrival)
+
+    def _erase_held(self, scope: Scope) -> None:
+        """Zero what workers still have mapped; nobody was told that it is done if it fails."""
+        try:
+            self._state.memory.erase_held(scope)
+        except OSError as exc:
+            raise NotDurable(
+                "the entries are gone, but what workers have mapped could not be zeroed; retry",
+                reason="ERASE_FAILED",
+            ) from exc
 
     def _retry(self, removal: _Removal) -> None:
         """Keep the tombstone and try until it is durable. One retry covers a scope."""
@@ -113,7 +127,8 @@ class Remover:
                 await asyncio.sleep(RETRY_S)
                 try:
                     locations = await self._state.disk.invalidate(removal.scope, removal.changed_ns)
-                except NotDurable:
+                except Exception as exc:  # noqa: BLE001 whatever it is, the tombstone needs an end
+                    log.error("invalidation_retry_failed", error=str(exc))
                     continue
                 self._state.lift(removal.tombstone, removal.scope)
                 await self._state.disk.unlink(locations)

@@ -17,12 +17,13 @@ class UseLog:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._used: dict[EntryKey, Cached] = {}
+        # Values, not entries: those would keep evicted bytes in memory until the next batch.
+        self._used: dict[EntryKey, Row] = {}
 
     def record(self, cached: Cached, steady_ns: int, count: int = 1) -> None:
         """Count hits of an L1 entry."""
         self._state.memory.record_use(cached, steady_ns, count)
-        self._used[cached.meta.key] = cached
+        self._used[cached.meta.key] = Row(cached.meta, cached.accesses, cached.last_access_ns)
 
     def record_served(self, served: Served, steady_ns: int) -> None:
         """Count an answer that came from a flight, if L1 still holds that generation."""
@@ -42,5 +43,4 @@ class UseLog:
     async def flush(self) -> None:
         """Hand everything so far to the catalog."""
         used, self._used = self._used, {}
-        rows = [Row(c.meta, c.accesses, c.last_access_ns) for c in used.values()]
-        await self._state.disk.record_accesses(rows)
+        await self._state.disk.record_accesses(list(used.values()))

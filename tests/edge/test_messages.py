@@ -1,0 +1,237 @@
+"""Do requests become the engine's values, and entries the contract's messages?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cachesvc.core.clock import NS_PER_S, Now
+from cachesvc.core.entry import FORMAT_VERSION, EntryMeta
+from cachesvc.core.errors import InvalidRequest, PreconditionFailed
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.kinds import BUILT_IN, GARMENT, Kinds
+from cachesvc.core.origin import OriginStamp
+from cachesvc.core.scopes import ScopeKind
+from cachesvc.edge import messages
+from cachesvc.edge.messages import RequestReader
+from cachesvc_proto.v1 import cache_pb2 as pb
+
+READ = RequestReader(Kinds(BUILT_IN))
+UPPER = pb.HUMAN_CATEGORY_UPPER_BODY
+CATEGORIES = {
+    pb.HUMAN_CATEGORY_UPPER_BODY: "human_upper_body",
+    pb.HUMAN_CATEGORY_LOWER_BODY: "human_lower_body",
+    pb.HUMAN_CATEGORY_DRESSES: "human_dresses",
+}
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_a_category_is_a_namespace_and_a_person_their_own_owner(category: pb.HumanCategory) -> None:
+    read = READ.human(pb.GetHumanRequest(user_id="u", category=category), "")
+    assert read.key == EntryKey(CATEGORIES[category], "u")
+    assert read.owner == "u"
+    assert read.origin_after_ns == 0
+    assert read.kind.name == "human"
+
+
+def test_every_category_of_the_contract_has_a_namespace() -> None:
+    assert set(pb.HumanCategory.values()) - {0} == messages.HUMAN_NAMESPACES.keys()
+
+
+def test_an_origin_after_of_zero_is_not_the_same_as_none_given() -> None:
+    """Every entry is newer than 1970, so both mean any age."""
+    request = pb.GetHumanRequest(user_id="u", category=UPPER, origin_after=Timestamp())
+    assert READ.human(request, "").origin_after_ns == 0
+    request.origin_after.FromNanoseconds(1_700_000_000_123_456_789)
+    assert READ.human(request, "").origin_after_ns == 1_700_000_000_123_456_789
+
+
+def test_a_try_on_reads_the_garment_under_its_owners_prefix() -> None:
+    request = pb.GetTryOnRequest(user_id="u", category=UPPER, clothing_id="c", owner_id="o")
+    request.origin_after.FromSeconds(5)
+    reads = READ.try_on(request)
+    assert list(reads) == ["human", "garment", "text"]
+    assert [read.owner for read in reads.values()] == ["u", "o", "o"]
+    # origin_after is the person's: their photo changed, not the garment.
+    assert [read.origin_after_ns for read in reads.values()] == [5 * NS_PER_S, 0, 0]
+
+
+def test_a_try_on_without_an_owner_is_of_the_persons_own_garment() -> None:
+    reads = READ.try_on(pb.GetTryOnRequest(user_id="u", category=UPPER, clothing_id="c"))
+    assert [read.owner for read in reads.values()] == ["u", "u", "u"]
+
+
+def test_a_get_of_a_person_needs_no_owner_but_takes_one() -> None:
+    key = pb.EntryKey(namespace="human_dresses", id="u")
+    assert READ.any(pb.GetRequest(key=key)).owner == "u"
+    assert READ.any(pb.GetRequest(key=key, owner_id="o")).owner == "o"
+    assert READ.any(pb.GetRequest(key=pb.EntryKey(namespace="text", id="c"))).owner == ""
+
+
+def test_a_warm_up_names_each_key_once_and_all_categories_by_default() -> None:
+    garment = pb.WarmGarment(clothing_id="c")
+    reads = READ.warm(pb.WarmRequest(user_id="u", garments=[garment, garment]))
+    assert [read.key for read in reads] == [
+        *(EntryKey(namespace, "u") for namespace in CATEGORIES.values()),
+        EntryKey("garment", "c"),
+        EntryKey("text", "c"),
+    ]
+    one = pb.WarmRequest(user_id="u", categories=[UPPER, UPPER])
+    assert [read.key.namespace for read in READ.warm(one)] == ["human_upper_body"]
+
+
+def test_an_absent_as_of_or_ttl_is_none_and_not_zero() -> None:
+    key = pb.EntryKey(namespace="garment", id="c")
+    header = READ.put_header(pb.PutHeader(key=key, owner_id="o"))
+    assert (header.as_of_ns, header.ttl_s, header.persist) == (None, None, False)
+    assert header.kind is GARMENT
+    given_header = pb.PutHeader(
+        key=key, as_of=Timestamp(seconds=1), ttl=Duration(nanos=500_000_000)
+    )
+    header = READ.put_header(given_header)
+    assert (header.as_of_ns, header.ttl_s) == (NS_PER_S, 0.5)
+
+
+@pytest.mark.parametrize(
+    "ttl", [timedelta(0), timedelta(seconds=-1), timedelta(days=366, seconds=1)], ids=str
+)
+def test_a_ttl_outside_its_bounds_is_refused(ttl: timedelta) -> None:
+    key = pb.EntryKey(namespace="garment", id="c")
+    duration = Duration()
+    duration.FromTimedelta(ttl)
+    with pytest.raises(InvalidRequest) as caught:
+        READ.put_header(pb.PutHeader(key=key, ttl=duration))
+    assert caught.value.reason == "INVALID_TTL"
+
+
+@pytest.mark.parametrize(
+    ("request_", "kind", "covered"),
+    [
+        (
+            pb.InvalidateRequest(user_id="i"),
+            ScopeKind.USER,
+            {"human_upper_body", "human_lower_body", "human_dresses"},
+        ),
+        (pb.InvalidateRequest(clothing_id="i"), ScopeKind.CLOTHING, {"garment", "text"}),
+        (
+            pb.InvalidateRequest(key=pb.EntryKey(namespace="text", id="i")),
+            ScopeKind.KEY,
+            {"text"},
+        ),
+        (pb.InvalidateRequest(namespace="garment"), ScopeKind.NAMESPACE, {"garment"}),
+        (
+            pb.InvalidateRequest(everything=True),
+            ScopeKind.EVERYTHING,
+            set(Kinds(BUILT_IN).namespaces),
+        ),
+    ],
+    ids=lambda value: value.name if isinstance(value, ScopeKind) else "",
+)
+def test_a_target_covers_exactly_its_namespaces(
+    request_: pb.InvalidateRequest, kind: ScopeKind, covered: set[str]
+) -> None:
+    scope = READ.scope(request_)
+    assert scope.kind is kind
+    namespaces = Kinds(BUILT_IN).namespaces
+    assert {n for n in namespaces if scope.covers(EntryKey(n, "i"), "someone")} == covered
+
+
+def test_an_owners_scope_covers_what_was_read_from_their_prefix_only() -> None:
+    scope = READ.scope(pb.InvalidateRequest(owner_id="o"))
+    assert scope.covers(EntryKey("garment", "c"), "o")
+    assert not scope.covers(EntryKey("garment", "c"), "another")
+
+
+READERS: dict[type[Any], Callable[[Any], object]] = {
+    pb.GetHumanRequest: lambda request: READ.human(request, request.kind_version),
+    pb.GetGarmentRequest: lambda request: READ.clothing("garment", request),
+    pb.GetTryOnRequest: READ.try_on,
+    pb.GetRequest: READ.any,
+    pb.WarmRequest: READ.warm,
+    pb.InvalidateRequest: lambda request: (READ.scope(request), messages.changed_at_ns(request)),
+    pb.PutHeader: READ.put_header,
+}
+REQUESTS = list(READERS)
+
+
+@given(st.sampled_from(REQUESTS), st.binary(max_size=200))
+def test_any_message_is_read_or_refused_and_never_breaks(kind: type[Any], data: bytes) -> None:
+    """Promise 5: whatever parses as protobuf ends as a value or as a refusal with a reason."""
+    request = kind()
+    with suppress(DecodeError):  # gRPC refuses it before us
+        request.ParseFromString(data)
+    with suppress(InvalidRequest, PreconditionFailed):
+        READERS[kind](request)
+
+
+def with_moment(kind: type[Any], moment: Timestamp) -> Any:
+    """Return a request that is right but, perhaps, for its moment."""
+    key = pb.EntryKey(namespace="garment", id="c")
+    return {
+        pb.GetHumanRequest: pb.GetHumanRequest(user_id="u", category=UPPER, origin_after=moment),
+        pb.GetTryOnRequest: pb.GetTryOnRequest(
+            user_id="u", category=UPPER, clothing_id="c", origin_after=moment
+        ),
+        pb.GetRequest: pb.GetRequest(key=key, origin_after=moment),
+        pb.InvalidateRequest: pb.InvalidateRequest(user_id="u", changed_at=moment),
+        pb.PutHeader: pb.PutHeader(key=key, as_of=moment),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pb.GetHumanRequest, pb.GetTryOnRequest, pb.GetRequest, pb.InvalidateRequest, pb.PutHeader],
+)
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**31), 2**31 - 1))
+@example(1 << 62, 0)
+@example(0, -1)
+def test_any_moment_is_read_or_refused_as_invalid(
+    kind: type[Any], seconds: int, nanos: int
+) -> None:
+    request = with_moment(kind, Timestamp(seconds=seconds, nanos=nanos))
+    with suppress(InvalidRequest):
+        READERS[kind](request)
+
+
+def test_an_entrys_info_says_when_it_expires_on_the_callers_clock() -> None:
+    meta = EntryMeta(
+        key=EntryKey("garment", "c"),
+        owner="o",
+        generation=7,
+        size_bytes=123,
+        checksum=-1,
+        stamps=(OriginStamp("a", "1", 10.0),),
+        begun_ns=20 * NS_PER_S,
+        origin_ns=10 * NS_PER_S,
+        confirmed_ns=0,
+        base_ttl_s=60.0,
+        explicit_ttl_s=None,
+        kind_version="v1",
+    )
+    # The wall clock was set 1,000 s ahead since the daemon started.
+    now = Now(wall_ns=1_030 * NS_PER_S, steady_ns=30 * NS_PER_S)
+    info = messages.meta_info(meta, pb.TIER_DISK, 60 * NS_PER_S, now)
+    assert info.expires_at.ToNanoseconds() == 1_060 * NS_PER_S
+    assert info.filled_at.ToNanoseconds() == 20 * NS_PER_S
+    assert info.origin_time.ToNanoseconds() == 10 * NS_PER_S
+    assert (info.generation, info.size_bytes, info.kind_version) == (7, 123, "v1")
+    assert info.format_version == FORMAT_VERSION
+    assert info.tier == pb.TIER_DISK
+
+
+@given(st.integers(-(2**62), 2**62))
+def test_a_moment_survives_the_way_to_a_message(wall_ns: int) -> None:
+    stamp = messages.timestamp(wall_ns)
+    assert stamp.seconds * NS_PER_S + stamp.nanos == wall_ns
+    assert 0 <= stamp.nanos < NS_PER_S
+    span = messages.duration(wall_ns)
+    assert span.seconds * NS_PER_S + span.nanos == max(0, wall_ns)

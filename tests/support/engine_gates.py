@@ -1,0 +1,131 @@
+"""Stops the engine's work at named points, so that a test decides what comes in between.
+
+The tiers and the codec here are the real ones; they only wait, once, where a test
+has set a stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from cachesvc.codec import members
+from cachesvc.core.entry import EntryMeta, Row
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.kinds import Field, Kind
+from cachesvc.core.tensors import Buffer, Tensor
+from cachesvc.tiers.disk import DiskTier, Written
+from cachesvc.tiers.disk_files import Location
+from cachesvc.tiers.memory import MemoryTier, Room
+
+# A test that fails must not leave a worker thread behind for ever.
+THREAD_LIMIT_S = 20.0
+
+
+class Stop:
+    """One stop at one point: catches the first that passes, and holds it until released."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reached = asyncio.Event()
+        self._released = asyncio.Event()
+        self._released_thread = threading.Event()
+
+    async def reached(self) -> None:
+        await self._reached.wait()
+
+    def release(self) -> None:
+        self._released.set()
+        self._released_thread.set()
+
+    async def hold(self) -> None:
+        self._reached.set()
+        await self._released.wait()
+
+    def hold_thread(self) -> None:
+        self._loop.call_soon_threadsafe(self._reached.set)
+        self._released_thread.wait(THREAD_LIMIT_S)
+
+
+class Gates:
+    """The stops that a test has set, by the name of the point."""
+
+    def __init__(self) -> None:
+        self._stops: dict[str, list[Stop]] = {}
+        self._all: list[Stop] = []
+
+    def stop(self, point: str) -> Stop:
+        """Hold the next that comes to `point`; a second stop holds the one after it."""
+        stop = Stop()
+        self._stops.setdefault(point, []).append(stop)
+        self._all.append(stop)
+        return stop
+
+    def release_all(self) -> None:
+        self._stops.clear()
+        for stop in self._all:
+            stop.release()
+
+    async def pass_by(self, point: str) -> None:
+        if stops := self._stops.get(point):
+            await stops.pop(0).hold()
+
+    def pass_by_in_thread(self, point: str) -> None:
+        if stops := self._stops.get(point):
+            stops.pop(0).hold_thread()
+
+
+class GatedCodec:
+    """The real codec. Point: `decoded`, when all members are."""
+
+    def __init__(self, gates: Gates) -> None:
+        self._gates = gates
+
+    def decode_member(self, field: Field, data: bytes) -> Tensor:
+        return members.decode_member(field, data)
+
+    def build_blob(self, tensors: Mapping[str, Tensor]) -> bytes:
+        self._gates.pass_by_in_thread("decoded")
+        return members.build_blob(tensors)
+
+    def check_blob(self, kind: Kind, blob: Buffer) -> object:
+        return members.check_blob(kind, blob)
+
+    def encode_members(self, kind: Kind, blob: Buffer) -> dict[str, bytes]:
+        return members.encode_members(kind, blob)
+
+
+class GatedMemory(MemoryTier):
+    """The real L1. Point: `l1_written`, before the file is published."""
+
+    gates: Gates
+
+    def write(self, room: Room, chunks: Iterable[Buffer]) -> None:
+        super().write(room, chunks)
+        self.gates.pass_by_in_thread("l1_written")
+
+
+class GatedDisk(DiskTier):
+    """The real L2. Points: `l2_looked_up`, `l2_read`, `l2_write`, `l2_written`, `l2_unlink`."""
+
+    gates: Gates
+
+    async def lookup(self, key: EntryKey) -> Row | None:
+        row = await super().lookup(key)
+        await self.gates.pass_by("l2_looked_up")
+        return row
+
+    async def read_into(self, row: Row, write: Callable[[Iterator[memoryview]], None]) -> None:
+        await super().read_into(row, write)
+        await self.gates.pass_by("l2_read")
+
+    async def write(self, meta: EntryMeta, data: Buffer) -> Written | None:
+        await self.gates.pass_by("l2_write")
+        written = await super().write(meta, data)
+        await self.gates.pass_by("l2_written")
+        return written
+
+    async def unlink(self, locations: list[Location]) -> None:
+        await self.gates.pass_by("l2_unlink")
+        await super().unlink(locations)

@@ -1,0 +1,59 @@
+"""An origin whose every answer a test decides: what it holds, when it answers, how it fails."""
+
+from __future__ import annotations
+
+from cachesvc.core.errors import CacheError, NoSuchObject
+from cachesvc.core.origin import OriginObject, OriginStamp
+from cachesvc.core.tensors import Buffer
+from tests.support.clocks import ManualClock
+from tests.support.engine_gates import Gates
+
+
+class ScriptedOrigin:
+    """Implements core.origin.Origin over a dict.
+
+    A read takes the object as it is, and may then be held at the point
+    `origin {object_key}`: what it returns is as old as the moment it was asked.
+    """
+
+    def __init__(self, clock: ManualClock, gates: Gates) -> None:
+        self._clock = clock
+        self._gates = gates
+        self._versions = 0
+        self.objects: dict[str, OriginObject] = {}
+        self.errors: dict[str, CacheError] = {}
+        self.reads: list[str] = []
+
+    def hold(self, object_key: str, data: bytes, last_modified_s: float | None = None) -> None:
+        """Have `object_key`, last modified now unless another time is given."""
+        if last_modified_s is None:
+            last_modified_s = self._clock.read().wall_ns / 1e9
+        self._versions += 1
+        stamp = OriginStamp(object_key, f"v{self._versions}", last_modified_s)
+        self.objects[object_key] = OriginObject(stamp, data)
+
+    def sets_read(self, object_key: str) -> int:
+        """Return how often `object_key` was read: once for each set of reads."""
+        return self.reads.count(object_key)
+
+    async def start(self) -> None: ...
+
+    async def read(self, object_key: str) -> OriginObject:
+        self.reads.append(object_key)
+        found = self.objects.get(object_key)
+        await self._gates.pass_by(f"origin {object_key}")
+        if object_key in self.errors:
+            raise self.errors[object_key]
+        if found is None:
+            raise NoSuchObject("the origin has no such object", object_keys=(object_key,))
+        return found
+
+    async def write(self, object_key: str, data: Buffer) -> OriginStamp:
+        if object_key in self.errors:
+            raise self.errors[object_key]
+        self.hold(object_key, bytes(data))
+        return self.objects[object_key].stamp
+
+    async def check(self) -> None: ...
+
+    async def close(self) -> None: ...
