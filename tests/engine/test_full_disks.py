@@ -1,0 +1,198 @@
+"""Is an invalidation final, and are Gets served, when disks are full or read-only?
+
+Promises 1 and 5. The filesystems here are real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cachesvc.core.errors import Aborted, CacheError, NotDurable
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.lru import Removal
+from cachesvc.core.scopes import key_scope
+from cachesvc.engine import removals
+from tests.support.engine_house import EngineHouse
+from tests.support.engine_mounts import SmallFilesystem, small_filesystem
+
+PERSON = EntryKey("human_upper_body", "alice")
+SIZE_BYTES = 4 << 20
+
+
+@pytest.fixture
+def state_disk(tmp_path: Path) -> Iterator[SmallFilesystem]:
+    """Holds the catalog."""
+    with small_filesystem(tmp_path / "small-state", SIZE_BYTES) as disk:
+        yield disk
+
+
+@pytest.fixture
+def l2_disk(tmp_path: Path) -> Iterator[SmallFilesystem]:
+    """Holds L2's files."""
+    with small_filesystem(tmp_path / "small-l2", SIZE_BYTES) as disk:
+        yield disk
+
+
+@pytest.fixture
+def small_house(
+    state_disk: SmallFilesystem, l2_disk: SmallFilesystem, closed_house: EngineHouse
+) -> EngineHouse:
+    closed_house.state_dir = state_disk.path
+    closed_house.root = l2_disk.path
+    closed_house.open()
+    return closed_house
+
+
+async def fill(house: EngineHouse) -> None:
+    house.upload(PERSON, 1)
+    await house.get(PERSON)
+    await house.settle()
+
+
+async def test_an_invalidation_is_final_although_the_catalog_is_full(
+    small_house: EngineHouse, state_disk: SmallFilesystem
+) -> None:
+    house = small_house
+    await fill(house)
+    state_disk.fill()
+    done = await house.cache.invalidate(key_scope(PERSON))
+    assert done.removed_count == 1
+    house.upload(PERSON, 2)
+    assert await house.version(PERSON) == 2
+    await house.settle()
+    state_disk.free()
+    await house.restart()
+    assert await house.version(PERSON) == 2
+
+
+async def test_the_change_of_an_invalidation_on_a_full_disk_is_held_against_late_puts(
+    small_house: EngineHouse, state_disk: SmallFilesystem
+) -> None:
+    house = small_house
+    read_at_ns = house.clock.read().wall_ns
+    house.clock.advance(60)
+    state_disk.fill()
+    await house.cache.invalidate(key_scope(PERSON))
+    with pytest.raises(Aborted) as failed:
+        await house.put(PERSON, 1, as_of_ns=read_at_ns)
+    assert failed.value.reason == "PUT_OUTDATED"
+    state_disk.free()
+    await house.cache.upkeep.disk_step()
+    await house.restart()
+    with pytest.raises(Aborted):
+        await house.put(PERSON, 1, as_of_ns=read_at_ns)
+
+
+async def test_without_a_catalog_and_without_a_disk_it_is_not_durable_until_a_retry_is(
+    small_house: EngineHouse,
+    state_disk: SmallFilesystem,
+    l2_disk: SmallFilesystem,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(removals, "RETRY_S", 0.01)
+    house = small_house
+    await fill(house)
+    state_disk.fill()
+    l2_disk.set_read_only(True)
+    for _ in range(2):
+        with pytest.raises(NotDurable):
+            await house.cache.invalidate(key_scope(PERSON))
+    assert house.cache.unfinished_removals == 1
+    assert house.engine.tombstones.covers(PERSON, "alice")
+    # Not durable, and yet nobody is served it: the tombstone stays.
+    house.upload(PERSON, 2)
+    assert await house.version(PERSON) == 2
+    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    assert await house.version(PERSON) == 2
+
+    l2_disk.set_read_only(False)
+    state_disk.free()
+    await house.settle()
+    assert house.cache.unfinished_removals == 0
+    assert len(house.engine.tombstones) == 0
+    await house.restart()
+    assert await house.version(PERSON) == 2
+
+
+async def test_gets_are_served_while_the_catalog_is_full(
+    small_house: EngineHouse, state_disk: SmallFilesystem
+) -> None:
+    house = small_house
+    bob = EntryKey("human_upper_body", "bob")
+    await fill(house)
+    house.upload(bob, 2)
+    state_disk.fill()
+    assert await house.version(bob) == 2
+    await house.settle()
+    assert (await house.get(bob)).tier == "memory"
+    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    assert (await house.get(PERSON)).tier == "disk"
+    assert len(house.files()) == 1
+
+
+async def test_gets_are_served_while_l2_is_full(
+    small_house: EngineHouse, l2_disk: SmallFilesystem
+) -> None:
+    house = small_house
+    bob = EntryKey("human_upper_body", "bob")
+    await fill(house)
+    l2_disk.fill()
+    house.upload(bob, 2)
+    assert await house.version(bob) == 2
+    await house.settle()
+    assert (await house.get(bob)).tier == "memory"
+    assert len(house.files()) <= 1
+    assert list((house.root / ".tmp").iterdir()) == []
+    await house.cache.invalidate(key_scope(bob))
+    house.upload(bob, 3)
+    assert await house.version(bob) == 3
+
+
+async def test_a_fill_that_replaces_other_bytes_deletes_the_older_row_before_it_answers(
+    small_house: EngineHouse, l2_disk: SmallFilesystem
+) -> None:
+    house = small_house
+    await fill(house)
+    l2_disk.fill()
+    house.clock.advance(60)
+    house.upload(PERSON, 2)
+    changed_ns = house.clock.read().wall_ns
+    assert await house.version(PERSON, origin_after_ns=changed_ns) == 2
+    await house.restart()
+    assert await house.version(PERSON) == 2
+
+
+async def test_a_put_on_full_disks_leaves_the_newest_entry_or_none(
+    small_house: EngineHouse, state_disk: SmallFilesystem, l2_disk: SmallFilesystem
+) -> None:
+    house = small_house
+    await house.put(PERSON, 1)
+    l2_disk.fill()
+    state_disk.fill()
+    results = await asyncio.gather(house.put(PERSON, 2), return_exceptions=True)
+    acknowledged = not isinstance(results[0], BaseException)
+    assert acknowledged or isinstance(results[0], CacheError)
+    house.upload(PERSON, 3)
+    state_disk.free()
+    l2_disk.free()
+    await house.restart()
+    assert await house.version(PERSON) in ((2, 3) if acknowledged else (1, 2, 3))
+
+
+async def test_after_the_disk_is_free_again_l2_takes_entries_again(
+    small_house: EngineHouse, state_disk: SmallFilesystem, l2_disk: SmallFilesystem
+) -> None:
+    house = small_house
+    state_disk.fill()
+    l2_disk.fill()
+    await fill(house)
+    state_disk.free()
+    l2_disk.free()
+    await house.cache.invalidate(key_scope(PERSON))
+    await fill(house)
+    await house.restart()
+    assert (await house.get(PERSON)).tier == "disk"

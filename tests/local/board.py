@@ -1,0 +1,56 @@
+"""What has been acknowledged so far, for all processes of a test to see.
+
+One writer raises a key's floor after each acknowledgement; a reader looks at the
+floor before it starts a Get. What it is then served may not be below that floor:
+no clocks are compared.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from pathlib import Path
+
+_WORD = struct.Struct("<q")
+_MAX_KEYS = 32
+_MAX_READERS = 32
+
+
+class Board:
+    """A floor for each key, a count for each reader, and a word that ends them.
+
+    Words are written whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        size_bytes = _WORD.size * (1 + _MAX_KEYS + _MAX_READERS)
+        if not path.exists():
+            path.write_bytes(bytes(size_bytes))
+        with path.open("r+b") as file:
+            self._words = mmap.mmap(file.fileno(), size_bytes)
+
+    def floor(self, key: int) -> int:
+        """Return the oldest version that a Get of `key` that starts now may be served."""
+        version: int = _WORD.unpack_from(self._words, _WORD.size * (1 + key))[0]
+        return version
+
+    def raise_floor(self, key: int, version: int) -> None:
+        assert version >= self.floor(key)
+        _WORD.pack_into(self._words, _WORD.size * (1 + key), version)
+
+    def count(self, reader: int, gets: int) -> None:
+        """Say how many Gets a reader has had, for who waits for a number of them."""
+        _WORD.pack_into(self._words, _WORD.size * (1 + _MAX_KEYS + reader), gets)
+
+    @property
+    def gets(self) -> int:
+        """Return how many Gets all readers have had."""
+        words = _WORD.iter_unpack(self._words[_WORD.size * (1 + _MAX_KEYS) :])
+        return sum(gets for (gets,) in words)
+
+    @property
+    def is_over(self) -> bool:
+        return self._words[0] != 0
+
+    def end(self) -> None:
+        _WORD.pack_into(self._words, 0, 1)

@@ -1,0 +1,230 @@
+"""What workers do: each function runs in a worker's process, with what it holds."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import mmap
+import os
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+from cachesvc_client import (
+    CacheClient,
+    CacheServiceError,
+    CacheUnavailable,
+    NotCached,
+    PreconditionFailed,
+)
+from cachesvc_client import _kept as kept_module
+from tests.local.board import Board
+from tests.local.versioned import version_of, words_of
+from tests.local.workers import Held
+
+# ---- one Get
+
+
+def get(held: Held, name: str, clothing_id: str) -> int:
+    """Get a text, keep it under `name`, and return its version."""
+    held.entries[name] = held.client.get_text(clothing_id)
+    return version_of(held.entries[name])
+
+
+def get_and_drop(held: Held, clothing_id: str) -> int:
+    """Get a text and return its version."""
+    return version_of(held.client.get_text(clothing_id))
+
+
+def get_all(held: Held, clothing_ids: Sequence[str]) -> list[int]:
+    return [get_and_drop(held, clothing_id) for clothing_id in clothing_ids]
+
+
+def try_get(held: Held, clothing_id: str) -> str:
+    """Get a text; return `served`, or the name of the error's class."""
+    try:
+        get_and_drop(held, clothing_id)
+    except CacheServiceError as exc:
+        return type(exc).__name__
+    return "served"
+
+
+def hit_times(held: Held, clothing_id: str, count: int) -> None:
+    for _ in range(count):
+        held.client.get_text(clothing_id)
+
+
+# ---- what it holds
+
+
+def drop(held: Held, *names: str) -> None:
+    for name in names:
+        del held.entries[name]
+
+
+def version(held: Held, name: str) -> int:
+    return version_of(held.entries[name])
+
+
+def digest(held: Held, name: str) -> str:
+    """Return a digest of the bytes that the worker sees under `name`."""
+    return hashlib.sha256(held.entries[name].blob).hexdigest()
+
+
+def is_mapped(held: Held, name: str) -> bool:
+    """Return whether the entry came as a file, not inline."""
+    return isinstance(held.entries[name].blob.obj, mmap.mmap)
+
+
+def is_current(held: Held, name: str) -> bool:
+    return held.entries[name].is_current()
+
+
+def transport(held: Held) -> str:
+    return held.client.transport
+
+
+def write_word(held: Held, name: str, at: int, value: int) -> None:
+    words_of(held.entries[name])[at] = value
+
+
+def words(held: Held, name: str, at: Sequence[int]) -> list[int]:
+    found = words_of(held.entries[name])
+    return [int(found[index]) for index in at]
+
+
+def word_count(held: Held, name: str) -> int:
+    return len(words_of(held.entries[name]))
+
+
+# ---- until something ends
+
+
+@dataclass
+class Ended:
+    """`last_started_s` (monotonic) is when the last Get that was served had started."""
+
+    served: int
+    last_started_s: float
+    error: str
+    versions: set[int]
+
+
+def get_until_it_fails(held: Held, clothing_id: str, flag: str) -> Ended:
+    """Get the same text again and again; `flag` is a file that is made after the first."""
+    served, last_started_s, versions = 0, 0.0, set[int]()
+    while True:
+        started_s = time.monotonic()
+        try:
+            versions.add(version_of(held.client.get_text(clothing_id)))
+        except CacheServiceError as exc:
+            return Ended(served, last_started_s, type(exc).__name__, versions)
+        served, last_started_s = served + 1, started_s
+        if served == 1:
+            Path(flag).touch()
+
+
+@dataclass
+class Spun:
+    """What one reader of a coherence run saw. `gets` were all content-checked."""
+
+    gets: int = 0
+    absent: int = 0
+    stale: list[tuple[str, int, int]] = field(default_factory=list)
+
+
+def spin(held: Held, board_path: str, clothing_ids: Sequence[str], *, reader: int) -> Spun:
+    """Get until the board is ended, and compare each version with the floor before its start."""
+    board, seen, choose = Board(Path(board_path)), Spun(), random.Random(reader)
+    numbers = range(len(clothing_ids))
+    while not board.is_over:
+        key = choose.choice(numbers)
+        floor = board.floor(key)
+        try:
+            entry = held.client.get_text(clothing_ids[key])
+        except (NotCached, PreconditionFailed):
+            seen.absent += 1
+            continue
+        except CacheUnavailable:
+            continue
+        found = version_of(entry)
+        seen.gets += 1
+        board.count(reader, seen.gets)
+        if found < floor:
+            seen.stale.append((clothing_ids[key], found, floor))
+    return seen
+
+
+def forget_the_link_count(held: Held) -> None:
+    """Break this process's client: every kept file seems to have a name for ever."""
+    kept_module.os = SimpleNamespace(  # type: ignore[attr-defined]
+        fstat=lambda _: SimpleNamespace(st_nlink=1), close=os.close
+    )
+
+
+# ---- the process
+
+
+def descriptors_below(held: Held, directory: str) -> int:
+    """Return how many of its descriptors are open files below `directory`, deleted or not."""
+    return sum(target.startswith(directory) for target in _descriptors())
+
+
+def limit_descriptors(held: Held, more: int) -> None:
+    """Let it open only `more` descriptors beyond those it has."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + more, hard))
+
+
+def set_wall_clock_off(held: Held, by_s: float) -> None:
+    """Make the client believe another time of day."""
+    offset_ns, real = int(by_s * 1e9), time.time_ns
+    time.time_ns = lambda: real() + offset_ns
+
+
+def imported(held: Held, module: str) -> bool:
+    import sys
+
+    return module in sys.modules
+
+
+def fork_and_get(held: Held, clothing_id: str, directory: str) -> tuple[int, int, str, int]:
+    """Fork; return of the child: inherited descriptors, version, transport, exit code."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            inherited = sum(target.startswith(directory) for target in _descriptors())
+            found = get_and_drop(held, clothing_id)
+            os.write(writing, f"{inherited} {found} {held.client.transport}".encode())
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading) as said:
+        inherited, found, how = said.read().split(maxsplit=2)
+    _, status = os.waitpid(pid, 0)
+    return int(inherited), int(found), how, os.waitstatus_to_exitcode(status)
+
+
+def _descriptors() -> list[str]:
+    targets = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            targets.append(os.readlink(f"/proc/self/fd/{name}"))
+        except FileNotFoundError:  # the listing's own
+            continue
+    return targets
+
+
+def forget_client(held: Held, target: str) -> None:
+    """Drop the client without closing it, for a new one."""
+    held.client = CacheClient(target)
+    gc.collect()  # client and channel refer to each other

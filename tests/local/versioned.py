@@ -1,0 +1,58 @@
+"""Which version does an entry hold? Every word of its content says so.
+
+The entries are texts of 64 KB whose five fields are filled with one number, so that a
+stale answer and a mixed one are both seen by looking at the content alone.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import numpy as np
+
+from cachesvc_client import CacheClient, EntryInfo
+from cachesvc_client.entry import EntryFields
+from cachesvc_client.requests import PutOptions
+
+FIELDS = (
+    "negative_pooled_prompt_embeds",
+    "negative_prompt_embeds",
+    "pooled_prompt_embeds",
+    "prompt_embeds",
+    "prompt_embeds_c",
+)
+DEFAULT_SIZE_BYTES = 64 * 1024
+_WORD = np.dtype("<i8")
+
+
+class MixedEntry(AssertionError):
+    """An entry held words of two versions."""
+
+
+def put_version(
+    client: CacheClient,
+    clothing_id: str,
+    version: int,
+    *,
+    size_bytes: int = DEFAULT_SIZE_BYTES,
+    ttl: timedelta | None = None,
+) -> EntryInfo:
+    """Put the text of `clothing_id` with `version` in every word."""
+    words = size_bytes // len(FIELDS) // _WORD.itemsize
+    fields = {name: np.full(words, version, dtype=_WORD) for name in FIELDS}
+    return client.put("text", clothing_id, fields, options=PutOptions(ttl=ttl))
+
+
+def words_of(entry: EntryFields) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return all words of the entry's fields, in place."""
+    begin = min(field.begin for field in entry.layout.values())
+    return np.frombuffer(entry.blob, dtype=_WORD, offset=begin)
+
+
+def version_of(entry: EntryFields) -> int:
+    """Return the version, after a look at every word. Raises MixedEntry."""
+    words = words_of(entry)
+    version = int(words[0])
+    if not (words == version).all():
+        raise MixedEntry(f"{version} and {sorted(set(words.tolist()) - {version})[:5]}")
+    return version

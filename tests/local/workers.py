@@ -1,0 +1,112 @@
+"""How does a test run client code in another process, step by step?
+
+A worker is a process of its own (spawned, never forked) with one `CacheClient`. A
+test sends it functions of `tests.local.steps` by reference, and gets their results.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from cachesvc_client import CacheClient, LocalOptions
+from cachesvc_client.entry import Entry
+
+P = ParamSpec("P")
+R = TypeVar("R")
+ANSWERS_WITHIN_S = 50.0
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+@dataclass
+class Held:
+    """What a worker has: its client, and entries under names that the test chose."""
+
+    client: CacheClient
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+
+class WorkerFailed(AssertionError):
+    """A step raised; the text is the worker's traceback."""
+
+
+class Worker:
+    """One client process. It ends with `close`, with `kill`, or with the test process."""
+
+    def __init__(
+        self, target: str, environment: Mapping[str, str], client: Mapping[str, Any]
+    ) -> None:
+        self._pipe, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(
+            target=_serve, args=(theirs, target, dict(environment), dict(client)), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def do(self, step: Callable[Concatenate[Held, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run `step(held, ...)` in the worker and return its result. Raises WorkerFailed."""
+        self.begin(step, *args, **kwargs)
+        result: R = self.result()
+        return result
+
+    def begin(
+        self, step: Callable[Concatenate[Held, P], Any], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Start a step, and do not wait."""
+        self._pipe.send((step, args, kwargs))
+
+    def result(self) -> Any:
+        """Wait for the step that was started. Raises WorkerFailed."""
+        if not self._pipe.poll(ANSWERS_WITHIN_S):
+            raise WorkerFailed(f"no answer within {ANSWERS_WITHIN_S:g} s")
+        try:
+            result, failure = self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            raise WorkerFailed(f"it died: {self._process.exitcode}") from None
+        if failure:
+            raise WorkerFailed(failure)
+        return result
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill -9. Repeating it is harmless."""
+        self._process.kill()
+        self._process.join()
+
+    def close(self) -> int | None:
+        """Let it end by itself, and return its exit code."""
+        self._pipe.close()
+        self._process.join(ANSWERS_WITHIN_S)
+        self.kill()
+        return self._process.exitcode
+
+
+def _serve(
+    pipe: Connection, target: str, environment: dict[str, str], client: dict[str, Any]
+) -> None:
+    os.environ.update(environment)
+    options = client.pop("local", {})
+    held = Held(CacheClient(target, local=LocalOptions(**options), **client))
+    while True:
+        try:
+            step, args, kwargs = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send((step(held, *args, **kwargs), ""))
+        except Exception:  # noqa: BLE001 - whatever it was, the test shows it
+            pipe.send((None, traceback.format_exc()))

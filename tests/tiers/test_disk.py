@@ -1,0 +1,324 @@
+"""Does L2 stay within its room, and is what it removes gone for good?
+
+Promises 1, 5 and 9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from cachesvc.core.checksum import checksum
+from cachesvc.core.entry import Row
+from cachesvc.core.errors import CorruptEntry, NotDurable
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.lru import Removal
+from cachesvc.core.scopes import Scope, ScopeKind, key_scope
+from cachesvc.core.watermarks import Watermarks
+from cachesvc.tiers.catalog import Catalog
+from cachesvc.tiers.disk import DiskTier
+from cachesvc.tiers.disk_files import DiskFiles
+from tests.support.clocks import START_NS
+from tests.support.engine_entries import meta_of
+from tests.support.engine_mounts import small_filesystem
+
+BLOCK = 4096
+ROOM = Watermarks(low_bytes=8 * BLOCK, high_bytes=9 * BLOCK, capacity_bytes=10 * BLOCK)
+
+
+class Disk:
+    """A tier over directories of its own, and what it said of removals."""
+
+    def __init__(self, root: Path, state_dir: Path, watermarks: Watermarks) -> None:
+        self.root, self.state_dir = root, state_dir
+        state_dir.mkdir(exist_ok=True)
+        self.removed: list[tuple[str, Removal]] = []
+        self.catalog = Catalog(state_dir, on_reset=lambda: None)
+        self.tier = DiskTier(
+            DiskFiles(root, ("garment", "text")),
+            self.catalog,
+            watermarks,
+            on_removal=lambda row, cause: self.removed.append((row.meta.key.id, cause)),
+        )
+        self.close = self.tier.close
+
+    async def store(self, name: str, generation: int, size: int = BLOCK, used_at: int = 0) -> bool:
+        """Write and commit; False where it was not admitted."""
+        meta = meta_of(EntryKey("garment", name), bytes(size), generation=generation)
+        written = await self.tier.write(meta, bytes(size))
+        if written is None:
+            return False
+        await self.tier.commit(written, 0, START_NS + (used_at or generation))
+        return True
+
+    async def row(self, name: str) -> Row | None:
+        return await self.tier.lookup(EntryKey("garment", name))
+
+    def names(self) -> list[str]:
+        return sorted(p.parent.name for p in self.root.rglob("*.safetensors"))
+
+
+NewDisk = Callable[[Watermarks], Disk]
+
+
+@pytest.fixture
+async def new_disk(tmp_path: Path) -> AsyncIterator[NewDisk]:
+    opened: list[Disk] = []
+
+    def make(watermarks: Watermarks = ROOM) -> Disk:
+        opened.append(Disk(tmp_path / "l2", tmp_path / "state", watermarks))
+        return opened[-1]
+
+    yield make
+    for disk in opened[-1:]:
+        await asyncio.to_thread(disk.close)
+
+
+# ---- room
+
+
+async def test_concurrent_writers_never_overshoot_the_capacity(new_disk: NewDisk) -> None:
+    # With so low a low mark nothing is evicted for them: who comes too late is refused.
+    disk = new_disk(Watermarks(1, 10 * BLOCK, 10 * BLOCK))
+    peaks = []
+
+    async def store(number: int) -> bool:
+        meta = meta_of(EntryKey("garment", f"g{number}"), bytes(BLOCK), generation=number)
+        written = await disk.tier.write(meta, bytes(BLOCK))
+        peaks.append(len(disk.names()))
+        if written is None:
+            return False
+        await disk.tier.commit(written, 0, START_NS + number)
+        return True
+
+    admitted = await asyncio.gather(*(store(number) for number in range(1, 41)))
+    assert admitted.count(True) == 10
+    assert max(peaks) == 10
+    assert disk.tier.used_bytes == 10 * BLOCK
+
+
+async def test_concurrent_writers_that_evict_for_each_other_end_within_the_capacity(
+    new_disk: NewDisk,
+) -> None:
+    disk = new_disk(Watermarks(10 * BLOCK, 10 * BLOCK, 10 * BLOCK))
+    names = [f"g{number}" for number in range(1, 41)]
+    admitted = await asyncio.gather(
+        *(disk.store(name, number) for number, name in enumerate(names, 1))
+    )
+    assert any(admitted)
+    assert disk.tier.used_bytes <= 10 * BLOCK
+    assert disk.names() == sorted([name for name in names if await disk.row(name)])
+
+
+async def test_room_is_owned_before_the_first_byte_and_given_back_when_abandoned(
+    new_disk: NewDisk,
+) -> None:
+    disk = new_disk(Watermarks(BLOCK, BLOCK, BLOCK))
+    meta = meta_of(EntryKey("garment", "first"), bytes(BLOCK), generation=1)
+    written = await disk.tier.write(meta, bytes(BLOCK))
+    assert written is not None
+    assert not await disk.store("second", 2)
+    await disk.tier.abandon(written)
+    assert disk.names() == []
+    assert await disk.store("second", 2)
+
+
+async def test_a_failed_write_gives_its_room_back(new_disk: NewDisk) -> None:
+    disk = new_disk(Watermarks(BLOCK, BLOCK, BLOCK))
+    (disk.root / "garment" / "shirt").touch()  # a file in the place of the directory
+    with pytest.raises(OSError, match="Not a directory"):
+        await disk.store("shirt", 1)
+    assert await disk.store("coat", 2)
+
+
+async def test_an_entry_that_could_never_fit_evicts_nothing(new_disk: NewDisk) -> None:
+    disk = new_disk(ROOM)
+    assert await disk.store("small", 1)
+    assert not await disk.store("large", 2, size=11 * BLOCK)
+    assert disk.names() == ["small"]
+
+
+async def test_eviction_goes_from_the_high_mark_to_the_low_one_in_whole_lru_entries(
+    new_disk: NewDisk,
+) -> None:
+    disk = new_disk(Watermarks(5 * BLOCK, 9 * BLOCK, 10 * BLOCK))
+    for number in range(1, 10):
+        assert await disk.store(f"g{number}", number)
+    await disk.tier.step(START_NS, START_NS)
+    assert len(disk.names()) == 9  # at the mark, not above it
+    row = await disk.row("g1")
+    assert row is not None
+    await disk.tier.record_accesses([Row(row.meta, 1, START_NS + 1000)])
+    assert await disk.store("g10", 10)
+    await disk.tier.step(START_NS, START_NS)
+    assert disk.names() == sorted(["g1", "g7", "g8", "g9", "g10"])
+    assert disk.removed == [(f"g{number}", Removal.DISK_SPACE) for number in range(2, 7)]
+    assert disk.tier.used_bytes == 5 * BLOCK
+
+
+async def test_a_new_entry_makes_room_for_itself_when_all_is_taken(new_disk: NewDisk) -> None:
+    disk = new_disk(Watermarks(3 * BLOCK, 3 * BLOCK, 3 * BLOCK))
+    for number in range(1, 4):
+        assert await disk.store(f"g{number}", number)
+    assert await disk.store("g4", 4)
+    assert disk.names() == ["g2", "g3", "g4"]
+
+
+async def test_below_the_floor_nothing_is_admitted_and_l2_makes_itself_smaller(
+    tmp_path: Path,
+) -> None:
+    with small_filesystem(tmp_path / "small", 1 << 20) as small:
+        floor = Watermarks(50 * BLOCK, 60 * BLOCK, 64 * BLOCK, floor_bytes=64 * BLOCK)
+        disk = Disk(small.path / "l2", tmp_path / "state", floor)
+        for number in range(1, 5):
+            assert await disk.store(f"g{number}", number)
+        small.fill()
+        assert not await disk.store("g5", 5)
+        await disk.tier.step(START_NS, START_NS)
+        assert disk.names() == []
+        assert disk.tier.used_bytes == 0
+        small.free()
+        assert await disk.store("g6", 6)
+        await asyncio.to_thread(disk.close)
+
+
+async def test_a_replaced_generation_takes_its_file_along(new_disk: NewDisk) -> None:
+    disk = new_disk(ROOM)
+    await disk.store("shirt", 1)
+    await disk.store("shirt", 2)
+    assert [p.name for p in disk.root.rglob("*.safetensors")] == ["2.safetensors"]
+    assert disk.tier.used_bytes == BLOCK
+
+
+async def test_expired_entries_are_reclaimed_with_their_files(new_disk: NewDisk) -> None:
+    disk = new_disk(ROOM)
+    await disk.store("shirt", 1)
+    row = await disk.row("shirt")
+    assert row is not None
+    await disk.tier.step(row.meta.expires_ns(0) - 1, START_NS)
+    assert disk.names() == ["shirt"]
+    await disk.tier.step(row.meta.expires_ns(0), START_NS)
+    assert disk.names() == []
+    assert disk.removed == [("shirt", Removal.EXPIRED)]
+
+
+# ---- reading
+
+
+async def test_a_read_is_checked_in_the_buffer_that_is_handed_on(new_disk: NewDisk) -> None:
+    disk = new_disk(ROOM)
+    await disk.store("shirt", 1, size=1000)
+    row = await disk.row("shirt")
+    assert row is not None
+    got: list[bytes] = []
+    await disk.tier.read_into(row, lambda chunks: got.extend(bytes(c) for c in chunks))
+    assert checksum(b"".join(got)) == row.meta.checksum
+    (path,) = disk.root.rglob("*.safetensors")
+    path.write_bytes(b"\1" + bytes(999))
+    with pytest.raises(CorruptEntry):
+        await disk.tier.read_into(row, lambda chunks: got.extend(bytes(c) for c in chunks))
+    await disk.tier.quarantine(row)
+    assert await disk.row("shirt") is None
+    assert disk.tier.used_bytes == 0
+    assert len(list((disk.root / ".quarantine").iterdir())) == 1
+
+
+# ---- removing on a disk that cannot be written
+
+
+async def test_an_invalidation_under_an_unwritable_catalog_unlinks_instead(
+    tmp_path: Path,
+) -> None:
+    with small_filesystem(tmp_path / "small", 4 << 20) as small:
+        disk = Disk(tmp_path / "l2", small.path, ROOM)
+        scope = key_scope(EntryKey("garment", "shirt"))
+        await disk.store("shirt", 1)
+        await disk.store("coat", 2)
+        small.fill()
+        locations = await disk.tier.invalidate(scope, START_NS)
+        assert [location.key.id for location in locations] == ["shirt"]
+        assert disk.names() == ["coat"]
+        row = await disk.row("shirt")
+        assert row is not None
+        got: list[bytes] = []
+        with pytest.raises(FileNotFoundError):
+            await disk.tier.read_into(row, lambda chunks: got.extend(bytes(c) for c in chunks))
+        assert await disk.tier.last_change_ns((scope,)) == START_NS
+
+        small.free()
+        await disk.tier.step(START_NS, START_NS)
+        await asyncio.to_thread(disk.close)
+        again = Disk(tmp_path / "l2", small.path, ROOM)
+        assert await again.tier.last_change_ns((scope,)) == START_NS
+        await asyncio.to_thread(again.close)
+
+
+async def test_where_neither_can_be_written_it_says_so(tmp_path: Path) -> None:
+    with (
+        small_filesystem(tmp_path / "small-state", 4 << 20) as state,
+        small_filesystem(tmp_path / "small-l2", 4 << 20) as l2,
+    ):
+        disk = Disk(l2.path, state.path, ROOM)
+        await disk.store("shirt", 1)
+        state.fill()
+        l2.set_read_only(True)
+        with pytest.raises(NotDurable):
+            await disk.tier.invalidate(Scope(ScopeKind.EVERYTHING), START_NS)
+        row = await disk.row("shirt")
+        assert row is not None
+        with pytest.raises(NotDurable):
+            await disk.tier.remove(row)
+        await asyncio.to_thread(disk.close)
+
+
+async def test_a_commit_that_the_catalog_refuses_leaves_no_file_and_no_room_taken(
+    tmp_path: Path,
+) -> None:
+    with small_filesystem(tmp_path / "small", 4 << 20) as small:
+        disk = Disk(tmp_path / "l2", small.path, Watermarks(BLOCK, BLOCK, BLOCK))
+        small.fill()
+        with pytest.raises(NotDurable):
+            await disk.store("shirt", 1)
+        assert disk.names() == []
+        small.free()
+        assert await disk.store("coat", 2)
+        await asyncio.to_thread(disk.close)
+
+
+# ---- litter
+
+
+async def test_the_sweep_removes_files_without_a_row_and_nothing_else(new_disk: NewDisk) -> None:
+    disk = new_disk(ROOM)
+    await disk.store("kept", 10)
+    meta = meta_of(EntryKey("garment", "litter"), bytes(BLOCK), generation=11)
+    await disk.tier.write(meta, bytes(BLOCK))  # a crash comes before its row
+    older = meta_of(EntryKey("garment", "kept"), bytes(BLOCK), generation=9)
+    await disk.tier.write(older, bytes(BLOCK))
+    coming = meta_of(EntryKey("garment", "coming"), bytes(BLOCK), generation=100)
+    await disk.tier.write(coming, bytes(BLOCK))
+    foreign = disk.root / "garment" / "kept" / "garm_img.png"
+    foreign.touch()
+    report = await disk.tier.sweep_litter("garment", before_generation=50)
+    assert report.removed_files == 2
+    assert report.foreign_names == 1
+    assert disk.names() == ["coming", "kept"]
+    assert foreign.exists()
+
+
+async def test_a_lost_catalog_makes_all_files_litter_and_l2_starts_empty(
+    new_disk: NewDisk,
+) -> None:
+    disk = new_disk(ROOM)
+    await disk.store("shirt", 1)
+    await asyncio.to_thread(disk.close)
+    for path in disk.state_dir.iterdir():
+        path.unlink()
+    again = new_disk(ROOM)
+    assert await again.row("shirt") is None
+    report = await again.tier.sweep_litter("garment", before_generation=50)
+    assert report.removed_files == 1
+    assert again.names() == []
