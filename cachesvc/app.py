@@ -12,6 +12,7 @@ import grp
 import os
 import resource
 import signal
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -66,7 +67,9 @@ class Daemon:
         self._metrics = Metrics(__version__)
         self._problems = {"daemon": "starting"}
         self._stack = contextlib.AsyncExitStack()
-        self._litter_sweep: asyncio.Task[None] | None = None
+        self._sweep: Callable[[], Coroutine[None, None, None]] | None = None
+        self._sweeps: set[asyncio.Task[None]] = set()
+        self._state: State | None = None
 
     async def start(self) -> None:
         """Serve. When this returns, Gets are answered; nothing was scanned."""
@@ -88,6 +91,7 @@ class Daemon:
         stack.callback(control.close)
         catalog = self._open_catalog()
         is_succession_known = closed_boot_id == catalog.last_boot_id
+        ended_cleanly = catalog.ended_cleanly
         disk = self._open_disk(disk_files, catalog)
         stack.callback(disk.close)
         with contextlib.suppress(NotDurable):  # the successor then waits, to be safe
@@ -117,13 +121,16 @@ class Daemon:
             # The last daemon on this root had another runtime directory, and may have
             # died a moment ago: its workers trust its heartbeat a little longer.
             state.acknowledge_from_ns = locked_ns + int(SUCCESSION_WAIT_S * NS_PER_S)
+        if disk_files.was_used and not ended_cleanly:
+            state.changes_known_from_ns = self._clock.read().wall_ns
+        self._state = state
         cache = Cache(state, origin, members)
         statistics = Statistics(cache, memory, disk, self._metrics, __version__)
         self._metrics.read_gauges_from(statistics.gauges)
         cache.start()
         stack.push_async_callback(cache.drain, settings.grpc.drain_s)
         self._start_litter_sweep(disk, state)
-        stack.push_async_callback(self._end_litter_sweep)
+        stack.push_async_callback(self._end_litter_sweeps)
         local = LocalDelivery(cache, settings.runtime_dir, control.boot_id)
         await self._start_edges(CacheService(cache, statistics, local), control, gid)
 
@@ -137,9 +144,13 @@ class Daemon:
     def _open_catalog(self) -> Catalog:
         os.close(files.open_directory(self.settings.state_dir, mode=0o700))
 
+        loop = asyncio.get_running_loop()
+
         def on_reset() -> None:
             self._metrics.catalog_resets.inc()
             log.error("catalog_damaged", action="set aside; L2 starts empty")
+            # From the writer's thread, or from here at the start.
+            loop.call_soon_threadsafe(self._after_catalog_loss)
 
         return Catalog(self.settings.state_dir, on_reset=on_reset)
 
@@ -209,9 +220,9 @@ class Daemon:
 
     def _start_litter_sweep(self, disk: DiskTier, state: State) -> None:
         """Remove what a crash left, behind the first answers."""
-        before = state.generations.next(self._clock.read().wall_ns)
 
         async def sweep() -> None:
+            before = state.generations.next(self._clock.read().wall_ns)
             foreign = 0
             for namespace in state.kinds.namespaces:
                 try:
@@ -224,12 +235,27 @@ class Daemon:
                 if report.removed_files:
                     log.info("litter_removed", namespace=namespace, files=report.removed_files)
 
-        self._litter_sweep = asyncio.create_task(sweep(), name="litter-sweep")
+        self._sweep = sweep
+        self._sweep_litter_again()
 
-    async def _end_litter_sweep(self) -> None:
-        if self._litter_sweep is not None:
-            self._litter_sweep.cancel()
-            await asyncio.gather(self._litter_sweep, return_exceptions=True)
+    def _after_catalog_loss(self) -> None:
+        """Every file of L2 is litter now, and every recorded change forgotten."""
+        if self._state is not None:
+            self._state.changes_known_from_ns = self._clock.read().wall_ns
+        self._sweep_litter_again()
+
+    def _sweep_litter_again(self) -> None:
+        if self._sweep is None:  # the start comes to it by itself
+            return
+        task = asyncio.create_task(self._sweep(), name="litter-sweep")
+        self._sweeps.add(task)
+        task.add_done_callback(self._sweeps.discard)
+
+    async def _end_litter_sweeps(self) -> None:
+        self._sweep = None
+        for task in self._sweeps:
+            task.cancel()
+        await asyncio.gather(*self._sweeps, return_exceptions=True)
 
     async def stop(self) -> None:
         """Drain: not ready, refuse new calls, let the rest finish, flush, close."""

@@ -8,11 +8,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.daemons import Daemon, running_daemon
 from tests.support.s3_servers import s3_server
 
 __all__ = ["daemon", "daemon_target", "new_daemon", "s3_server"]
+
+# Generated examples have no deadline: a busy machine is not a failure.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 NewDaemon = Callable[..., Daemon]
 

@@ -21,7 +21,6 @@ from cachesvc.engine.reads import Reader
 from cachesvc.engine.removals import Remover
 from cachesvc.engine.state import State, log
 from cachesvc.engine.upkeep import Upkeep
-from cachesvc.engine.uses import UseLog
 from cachesvc.engine.warmups import Warmer
 
 
@@ -41,15 +40,14 @@ class Cache:
         self.state = state
         filler = Filler(state, origin, codec)
         puts = PutTable()
-        self.uses = UseLog(state)
-        self._reader = Reader(state, FlightRunner(state, filler), self.uses)
+        self._reader = Reader(state, FlightRunner(state, filler))
         self._remover = Remover(state, puts)
         self._putter = Putter(state, filler, codec, puts)
         self._warmer = Warmer(state, self._reader)
-        self.upkeep = Upkeep(state, self.uses)
+        self.upkeep = Upkeep(state)
         self._loops: list[asyncio.Task[None]] = []
         self.get = self._reader.get
-        self.record_local_hits = self.uses.record_local
+        self.record_local_hits = self._reader.count_local_hits
         self.receive_put = self._putter.receive
         self.store_put = self._putter.store
         self.invalidate = self._remover.invalidate
@@ -89,4 +87,6 @@ class Cache:
                 log.warning("task_cancelled_at_shutdown", task=task.get_name())
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        await self.uses.flush()
+        await self.state.uses.flush(self.state.disk.record_accesses)
+        if not self.unfinished_removals:
+            await self.state.disk.record_clean_end()

@@ -22,12 +22,16 @@ from cachesvc.engine.ports import Blob
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """An entry on its way to a caller. `tier` is memory, disk or origin."""
+    """An entry on its way to a caller. `tier` is memory, disk or origin.
+
+    `accesses` are those that were known when it was found.
+    """
 
     meta: EntryMeta
     blob: Blob
     tier: str
     expires_ns: int
+    accesses: int = 0
 
 
 @dataclass(slots=True, eq=False)

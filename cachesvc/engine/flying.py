@@ -51,7 +51,8 @@ class FlightRunner:
 
     def start(self, flight: Flight) -> None:
         state = self._state
-        if state.tombstones.covers(flight.key, flight.owner or None):
+        covered = state.tombstones.covers(flight.key, flight.owner or None)
+        if covered and flight.key not in state.replacing:
             # L2 is a miss while a removal is under way.
             flight.source_owner = flight.owner
         state.flights.add(flight)
@@ -77,6 +78,10 @@ class FlightRunner:
             self._state.flights.remove(flight)
 
     async def _fly(self, flight: Flight) -> None:
+        if flight.key in self._state.replacing:
+            # The Put will fence this flight, and the next one finds what was put.
+            await self._state.wait_until_clear(flight.key, flight.owner)
+            flight.check_fence()
         row = await self._lookup_row(flight)
         if row is not None and await self._promote(flight, row):
             return
@@ -202,10 +207,11 @@ class FlightRunner:
         state = self._state
         state.flights.fence_landed(flight)
         assert room.blob is not None
+        accesses = state.uses.accesses_of(meta, accesses)
         if flight.to_memory:
             steady_ns = state.clock.read().steady_ns
             state.memory.publish(room, meta, accesses=accesses, steady_ns=steady_ns)
-        flight.land(Served(meta, room.blob, tier, meta.expires_ns(accesses)))
+        flight.land(Served(meta, room.blob, tier, meta.expires_ns(accesses), accesses))
 
     def _land_unpublished(self, flight: Flight, meta: EntryMeta, data: bytes) -> None:
         flight.check_fence()
@@ -246,7 +252,5 @@ class FlightRunner:
         if flight.fenced:
             return None
         now = self._state.clock.read()
-        cached = self._state.memory.lookup(meta.key, now.steady_ns)
-        is_ours = cached is not None and cached.meta.generation == meta.generation
-        accesses = cached.accesses if cached is not None and is_ours else 0
+        accesses = self._state.uses.accesses_of(meta, 0)
         return self._state.disk.commit(written, accesses, now.steady_ns)

@@ -165,6 +165,9 @@ class Putter:
     async def _check_as_of(self, upload: Upload) -> None:
         """Refuse a source that is older than the last change, or than what a Put stored."""
         header, as_of_ns = upload.header, upload.as_of_ns
+        if header.as_of_ns is None:
+            # Its source is as new as this call, whatever the clock did since the last change.
+            return
         scopes = scopes_of(header.key, header.owner, self._state.kinds)
         newest_ns = await self._state.disk.last_change_ns(scopes)
         row = await self._state.disk.lookup(header.key)
@@ -173,7 +176,8 @@ class Putter:
         cached = self._state.memory.lookup(header.key, upload.arrival.steady_ns)
         if cached is not None:
             newest_ns = max(newest_ns, cached.meta.as_of_ns)
-        too_old_to_judge = as_of_ns < upload.arrival.wall_ns - MAX_SOURCE_AGE_NS
+        forgotten_ns = upload.arrival.wall_ns - MAX_SOURCE_AGE_NS
+        too_old_to_judge = as_of_ns < max(forgotten_ns, self._state.changes_known_from_ns)
         if as_of_ns < newest_ns or too_old_to_judge:
             raise Aborted(
                 "as_of is older than the last change of this key: read the source again",
@@ -205,19 +209,17 @@ class Putter:
         written = await self._write_to_disk(meta, data)
         room = state.memory.reserve(meta.key, meta.size_bytes)
         try:
-            await state.in_worker(state.memory.write, room, (data,))
             try:
+                await state.in_worker(state.memory.write, room, (data,))
                 tombstone, durable = self._begin(upload, meta, written)
-            except Aborted:
+            except BaseException:
                 if written is not None:
                     await state.disk.abandon(written)
                 raise
             try:
                 locations = await durable
             finally:
-                # Also what flew while the row was not there yet: it read older bytes.
-                state.lift(tombstone, key_scope(meta.key))
-                state.flights.fence(key_scope(meta.key))
+                self._end(meta.key, tombstone)
             served = self._publish(upload, meta, room, in_l2=written is not None)
         finally:
             state.memory.discard(room)
@@ -248,9 +250,17 @@ class Putter:
         state.flights.fence(scope)
         state.memory.remove(meta.key, Removal.REPLACED)
         tombstone = state.tombstones.add(scope)
+        state.replacing.add(meta.key)
         if written is None:
-            return tombstone, state.disk.invalidate(scope, 0)
+            return tombstone, state.disk.invalidate(scope, meta.as_of_ns)
         return tombstone, state.disk.commit(written, 0, state.clock.read().steady_ns)
+
+    def _end(self, key: EntryKey, tombstone: int) -> None:
+        """Lift the tombstone, and fence what flew under it: it read older bytes."""
+        state, scope = self._state, key_scope(key)
+        state.replacing.discard(key)
+        state.lift(tombstone, scope)
+        state.flights.fence(scope)
 
     def _publish(self, upload: Upload, meta: EntryMeta, room: Any, *, in_l2: bool) -> Served:
         """Publish to L1, unless an invalidation came while the row was being written."""

@@ -12,8 +12,8 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kind
 from cachesvc.engine.flights import Flight, Served
 from cachesvc.engine.flying import FlightRunner
+from cachesvc.engine.ports import Cached
 from cachesvc.engine.state import State
-from cachesvc.engine.uses import UseLog
 
 # A call that loses this often to invalidations of its own key is told so.
 MAX_FENCED = 5
@@ -38,10 +38,9 @@ class ReadRequest:
 class Reader:
     """Serves entries. A hit is one plain function; a miss waits on a flight."""
 
-    def __init__(self, state: State, runner: FlightRunner, uses: UseLog) -> None:
+    def __init__(self, state: State, runner: FlightRunner) -> None:
         self._state = state
         self._runner = runner
-        self._uses = uses
 
     async def get(self, request: ReadRequest) -> Served:
         """Return the entry.
@@ -86,7 +85,7 @@ class Reader:
                     ) from exc
                 continue
             if self._is_new_enough(served, needed_ns):
-                self._uses.record_served(served, self._state.clock.read().steady_ns)
+                self._count_use(served)
                 return served
             if flight.origin_began_ns is not None and flight.origin_began_ns >= arrival.steady_ns:
                 raise NoSuchObject(
@@ -105,7 +104,7 @@ class Reader:
         if cached is not None:
             served = Served(cached.meta, cached.blob, "memory", cached.expires_ns)
             if self._is_new_enough(served, needed_ns):
-                self._uses.record(cached, steady_ns)
+                self._count_hits(cached, steady_ns, 1)
                 return served
         flight = state.flights.find(request.key, request.owner)
         if flight is not None and not self._may_join(flight, needed_ns):
@@ -117,6 +116,30 @@ class Reader:
             state.metrics.coalesced.inc()
             flight.to_memory = flight.to_memory or request.to_memory
         return flight, flight.wait()
+
+    # ---- uses
+
+    def count_local_hits(self, key: EntryKey, generation: int, count: int) -> int:
+        """Count hits that a worker served itself; 0 if L1 holds other bytes by now."""
+        steady_ns = self._state.clock.read().steady_ns
+        cached = self._state.memory.lookup(key, steady_ns)
+        if cached is None or cached.meta.generation != generation:
+            return 0
+        self._count_hits(cached, steady_ns, count)
+        return count
+
+    def _count_hits(self, cached: Cached, steady_ns: int, count: int) -> None:
+        self._state.memory.record_use(cached, steady_ns, count)
+        self._state.uses.note(cached.meta, cached.accesses, steady_ns)
+
+    def _count_use(self, served: Served) -> None:
+        """Count an answer that came from a flight, whether or not L1 had room for it."""
+        uses, steady_ns = self._state.uses, self._state.clock.read().steady_ns
+        if not self.count_local_hits(served.meta.key, served.meta.generation, 1):
+            accesses = uses.accesses_of(served.meta, served.accesses) + 1
+            uses.note(served.meta, accesses, steady_ns)
+
+    # ---- flights
 
     def _may_join(self, flight: Flight, needed_ns: int) -> bool:
         """Return False if it has landed with something too old for this call."""

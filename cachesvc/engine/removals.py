@@ -47,7 +47,8 @@ class Remover:
     def __init__(self, state: State, puts: PutTable) -> None:
         self._state = state
         self._puts = puts
-        self._retrying: dict[Scope, asyncio.Task[None]] = {}
+        # The latest change of each scope that is being retried.
+        self._retrying: dict[Scope, int] = {}
 
     @property
     def unfinished(self) -> int:
@@ -114,19 +115,22 @@ class Remover:
     def _retry(self, removal: _Removal) -> None:
         """Keep the tombstone and try until it is durable. One retry covers a scope."""
         if removal.scope in self._retrying:
-            # That one's tombstone stays at least as long as this one would.
+            changed_ns = max(removal.changed_ns, self._retrying[removal.scope])
+            self._retrying[removal.scope] = changed_ns
+            # The other one's tombstone stays at least as long as this one would.
             self._state.lift(removal.tombstone, removal.scope)
             return
         log.error("invalidation_not_durable", scope=removal.scope.kind.value)
-        task = self._state.spawn(self._retry_until_durable(removal), name="invalidate-retry")
-        self._retrying[removal.scope] = task
+        self._retrying[removal.scope] = removal.changed_ns
+        self._state.spawn(self._retry_until_durable(removal), name="invalidate-retry")
 
     async def _retry_until_durable(self, removal: _Removal) -> None:
         try:
             while True:
                 await asyncio.sleep(RETRY_S)
                 try:
-                    locations = await self._state.disk.invalidate(removal.scope, removal.changed_ns)
+                    changed_ns = self._retrying[removal.scope]
+                    locations = await self._state.disk.invalidate(removal.scope, changed_ns)
                 except Exception as exc:  # noqa: BLE001 whatever it is, the tombstone needs an end
                     log.error("invalidation_retry_failed", error=str(exc))
                     continue

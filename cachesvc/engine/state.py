@@ -17,6 +17,7 @@ from cachesvc.core.kinds import Kinds
 from cachesvc.core.scopes import Scope, Tombstones
 from cachesvc.engine.flights import FlightTable
 from cachesvc.engine.ports import Disk, Memory
+from cachesvc.engine.uses import UseLog
 from cachesvc.metrics import Metrics
 
 log = structlog.get_logger()
@@ -57,9 +58,15 @@ class State:
     workers: ThreadPoolExecutor
     flights: FlightTable = field(default_factory=FlightTable)
     tombstones: Tombstones = field(default_factory=Tombstones)
+    uses: UseLog = field(default_factory=UseLog)
+    # Keys whose tombstone is a Put's: the entry is about to be there again.
+    replacing: set[EntryKey] = field(default_factory=set)
     # Steady time before which no removal is acknowledged: workers may still trust the
     # heartbeat of a daemon that died and could not be marked closed.
     acknowledge_from_ns: int = 0
+    # Wall time from which every change is known: a full disk may have kept the changes
+    # of a daemon that died out of the catalog.
+    changes_known_from_ns: int = 0
     pending_commit_bytes: int = 0
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _waiting_for_lift: set[asyncio.Future[None]] = field(default_factory=set)

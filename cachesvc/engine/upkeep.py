@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 
 from cachesvc.core.errors import NotDurable
 from cachesvc.engine.state import State, log
-from cachesvc.engine.uses import UseLog
 
 MEMORY_STEP_S = 0.5
 DISK_STEP_S = 5.0
@@ -16,15 +15,14 @@ DISK_STEP_S = 5.0
 class Upkeep:
     """Expires, evicts, and remembers uses. Tests call the steps; the daemon runs `loops`."""
 
-    def __init__(self, state: State, uses: UseLog) -> None:
+    def __init__(self, state: State) -> None:
         self._state = state
-        self._uses = uses
 
     async def memory_step(self) -> None:
         self._state.memory.step(self._state.clock.read().steady_ns)
 
     async def disk_step(self) -> None:
-        await self._uses.flush()
+        await self._state.uses.flush(self._state.disk.record_accesses)
         now = self._state.clock.read()
         await self._state.disk.step(now.steady_ns, now.wall_ns)
 

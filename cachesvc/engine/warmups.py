@@ -80,13 +80,17 @@ class Warmer:
                 except CacheError as exc:
                     failed = (request.key, exc.reason)
             done += 1
+            if done == len(requests):
+                # Before the last word: whoever hears it may begin another one.
+                self._running -= 1
             progress.put_nowait(Progress(done, len(requests), failed))
 
         progress.put_nowait(Progress(0, len(requests)))
         try:
             await asyncio.gather(*(fetch(request) for request in requests))
         finally:
-            self._running -= 1
+            if done < len(requests):
+                self._running -= 1
 
 
 async def _watch(progress: asyncio.Queue[Progress]) -> AsyncIterator[Progress]:

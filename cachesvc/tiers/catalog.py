@@ -22,7 +22,7 @@ from cachesvc.core.entry import EntryMeta, Row
 from cachesvc.core.errors import ConfigError, NotDurable
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.origin import OriginStamp
-from cachesvc.core.scopes import Scope, ScopeKind
+from cachesvc.core.scopes import Scope, ScopeKind, key_scope
 from cachesvc.tiers.disk_files import Location, stored_bytes
 from cachesvc.tiers.write_queue import Write, WriteQueue
 
@@ -54,8 +54,8 @@ CREATE TABLE changes (
 ) WITHOUT ROWID;
 CREATE TABLE last_generation (generation INTEGER NOT NULL);
 INSERT INTO last_generation VALUES (0);
-CREATE TABLE last_boot (boot_id BLOB NOT NULL);
-INSERT INTO last_boot VALUES (x'');
+CREATE TABLE last_boot (boot_id BLOB NOT NULL, ended_cleanly INTEGER NOT NULL);
+INSERT INTO last_boot VALUES (x'', 0);
 """
 _META_COLUMNS = (
     "namespace, id, owner, generation, size_bytes, checksum, stamps, begun_ns, origin_ns,"
@@ -80,6 +80,10 @@ class UnknownSchema(sqlite3.DatabaseError):
     """Another version of the daemon wrote it."""
 
 
+class UnreadableRow(sqlite3.DatabaseError):
+    """SQLite has no checksums: a flipped bit in a text loads without a word."""
+
+
 class Catalog:
     """The rows of L2. Methods that queue a write fix its order before they return.
 
@@ -101,20 +105,24 @@ class Catalog:
         self.totals: dict[str, Total] = {}
         self.last_generation = 0
         self.last_boot_id = b""
+        self.ended_cleanly = False
         try:
-            try:
-                self._db = self._open()
-            except sqlite3.DatabaseError as exc:
-                # A full disk or a lock passes, and the rows are still good.
-                if not _is_damage(exc):
-                    raise
-                self._set_aside()
-                self._db = self._open()
+            self._db: sqlite3.Connection | None = self._open_or_start_empty()
         except (OSError, sqlite3.Error) as exc:
             raise ConfigError(f"{self._path}: cannot be opened for writing: {exc}") from exc
         self._writes = WriteQueue(self._run_batch)
 
     # ---- opening and resetting
+
+    def _open_or_start_empty(self) -> sqlite3.Connection:
+        try:
+            return self._open()
+        except sqlite3.DatabaseError as exc:
+            # A full disk or a lock passes, and the rows are still good.
+            if not _is_damage(exc):
+                raise
+            self._set_aside()
+            return self._open()
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(
@@ -136,7 +144,8 @@ class Catalog:
                 self.last_generation,
                 db.execute("SELECT generation FROM last_generation").fetchone()[0],
             )
-            self.last_boot_id = db.execute("SELECT boot_id FROM last_boot").fetchone()[0]
+            boot = db.execute("SELECT boot_id, ended_cleanly FROM last_boot").fetchone()
+            self.last_boot_id, self.ended_cleanly = boot[0], bool(boot[1])
         except BaseException:
             db.close()
             raise
@@ -160,12 +169,16 @@ class Catalog:
             os.close(fd)
         self._on_reset()
 
-    def _reset(self) -> None:
+    def _reset(self) -> sqlite3.Connection:
         """Start empty, in the writer's thread. Readers notice the new epoch."""
-        self._db.close()
-        self._set_aside()
-        self._db = self._open()
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+            self._set_aside()
+        # If this fails (a full disk) the next write comes here again.
+        self._db = self._open_or_start_empty()
         self._epoch += 1
+        return self._db
 
     # ---- the writer's thread
 
@@ -196,16 +209,17 @@ class Catalog:
         return True
 
     def _commit(self, batch: list[Write[Any]]) -> None:
+        db = self._db or self._reset()
         try:
-            self._db.execute("BEGIN IMMEDIATE")
+            db.execute("BEGIN IMMEDIATE")
             for write in batch:
                 write.error = None
-                write.result = write.run(self._db)
-            self._db.execute("COMMIT")
-            self._load_totals(self._db)
+                write.result = write.run(db)
+            db.execute("COMMIT")
+            self._load_totals(db)
         except BaseException as exc:
             with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
+                db.execute("ROLLBACK")
             if isinstance(exc, sqlite3.Error) and _is_damage(exc):
                 raise Damaged from exc
             raise
@@ -218,8 +232,12 @@ class Catalog:
         A damaged catalog reads as a miss; the next write sets it aside.
         """
         sql = f"SELECT {_COLUMNS} FROM entries WHERE namespace = ? AND id = ?"  # noqa: S608 constants
-        found = self._read(lambda db: db.execute(sql, key).fetchone())
-        return None if found is None else _row(found)
+
+        def read(db: sqlite3.Connection) -> Row | None:
+            found = db.execute(sql, key).fetchone()
+            return None if found is None else _row(found)
+
+        return self._read(read)
 
     def locations(self, scope: Scope) -> list[Location]:
         """Return the files of every row that `scope` covers. Blocks."""
@@ -246,18 +264,17 @@ class Catalog:
     def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """Run `read` on this thread's own connection. Raises NotDurable if it cannot."""
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        epoch = self._epoch
         try:
-            if db is None or self._local.epoch != self._epoch:
-                if db is not None:
-                    db.close()
-                self._local.epoch = self._epoch
-                db = self._local.db = sqlite3.connect(
+            if db is None or self._local.epoch != epoch:
+                db = sqlite3.connect(
                     f"file:{self._path}?mode=ro",
                     uri=True,
                     timeout=BUSY_TIMEOUT_S,
                     check_same_thread=False,
                 )
                 self._readers.append(db)
+                self._local.db, self._local.epoch = db, epoch
             return read(db)
         except sqlite3.Error as exc:
             raise NotDurable("the catalog cannot be read") from exc
@@ -284,7 +301,15 @@ class Catalog:
         """Remember whose life this is: a successor has to know whom workers may still trust."""
 
         def run(db: sqlite3.Connection) -> None:
-            db.execute("UPDATE last_boot SET boot_id = ?", (boot_id,))
+            db.execute("UPDATE last_boot SET boot_id = ?, ended_cleanly = 0", (boot_id,))
+
+        return self._writes.put(run)
+
+    def record_clean_end(self) -> asyncio.Future[None]:
+        """Remember that every acknowledged change is in here."""
+
+        def run(db: sqlite3.Connection) -> None:
+            db.execute("UPDATE last_boot SET ended_cleanly = 1")
 
         return self._writes.put(run)
 
@@ -318,12 +343,13 @@ class Catalog:
         # The writer last: the last connection to close empties the log.
         for reader in self._readers:
             reader.close()
-        self._db.close()
+        if self._db is not None:
+            self._db.close()
 
 
 def _is_damage(exc: sqlite3.Error) -> bool:
     """Tell a damaged file from a full disk, a lock or an I/O error, which pass."""
-    if isinstance(exc, UnknownSchema):
+    if isinstance(exc, UnknownSchema | UnreadableRow):
         return True
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
@@ -337,6 +363,13 @@ def _location(row: tuple[Any, ...]) -> Location:
 
 
 def _row(found: tuple[Any, ...]) -> Row:
+    try:
+        return _parsed_row(found)
+    except (TypeError, ValueError) as exc:
+        raise UnreadableRow("a row cannot be understood") from exc
+
+
+def _parsed_row(found: tuple[Any, ...]) -> Row:
     namespace, entry_id, owner, generation, size_bytes, checksum, stamps, *rest = found
     *times_and_ttl, accesses, last_access_ns = rest
     begun_ns, origin_ns, confirmed_ns, base_ttl_s, explicit_ttl_s, *version_and_as_of = (
@@ -421,6 +454,9 @@ def _upsert(db: sqlite3.Connection, row: Row) -> Location | None:
     freed = sum(r[3] for r in replaced)
     _add_to_total(db, meta.key.namespace, 1 - len(replaced), size - freed)
     db.execute("UPDATE last_generation SET generation = max(generation, ?)", (meta.generation,))
+    if meta.as_of_ns:
+        # It outlives the row: an older Put is refused also when this one has expired.
+        _record_change(db, key_scope(meta.key), meta.as_of_ns)
     return _location(replaced[0][:3]) if replaced else None
 
 

@@ -289,6 +289,12 @@ class DiskTier:
             report.foreign_names += batch.count(None)
         return report
 
+    async def record_clean_end(self) -> None:
+        """Tell the next daemon that it knows of every change."""
+        if not self._unrecorded_changes:
+            with contextlib.suppress(NotDurable):
+                await self._catalog.record_clean_end()
+
     def close(self) -> None:
         """Finish what is queued. Blocks; nothing may be called afterwards."""
         self._readers.shutdown()

@@ -61,7 +61,8 @@ class DiskFiles:
     def _remove_temporaries(self) -> None:
         with _directory(self._root_fd, TEMPORARY) as fd:
             for name in os.listdir(fd):
-                os.unlink(name, dir_fd=fd)
+                with contextlib.suppress(OSError):  # a directory: not ours
+                    os.unlink(name, dir_fd=fd)
 
     def free_bytes(self) -> int:
         return files.free_bytes(self._root_fd)
@@ -146,14 +147,18 @@ class DiskFiles:
     def quarantine(self, location: Location) -> None:
         """Set a damaged file aside for a person to look at; the oldest give way."""
         key = location.key
-        target = f"{QUARANTINE}/{key.namespace}.{key.id}.{location.generation}"
-        source = f"{key.namespace}/{key.id}/{location.generation}{SUFFIX}"
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(source, target, src_dir_fd=self._root_fd, dst_dir_fd=self._root_fd)
+        target = f"{key.namespace}.{key.id}.{location.generation}"
+        source = f"{location.generation}{SUFFIX}"
         with _directory(self._root_fd, QUARANTINE) as fd:
+            # By descriptors: a link planted for a directory must not lead elsewhere.
+            with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+                namespace_fd = stack.enter_context(_directory(self._root_fd, key.namespace))
+                id_fd = stack.enter_context(_directory(namespace_fd, key.id))
+                os.rename(source, target, src_dir_fd=id_fd, dst_dir_fd=fd)
             names = sorted(os.listdir(fd), key=lambda name: _mtime(fd, name))
             for name in names[:-MAX_QUARANTINED]:
-                os.unlink(name, dir_fd=fd)
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=fd)
         self.remove(location)
 
     def walk(self, namespace: str) -> Iterator[Location | None]:

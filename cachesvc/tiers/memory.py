@@ -7,14 +7,13 @@ the index. Everything but `write` runs on the event loop and never blocks.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cachesvc.core.entry import EntryMeta
-from cachesvc.core.errors import ConfigError
+from cachesvc.core.errors import ConfigError, Overloaded
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.lru import LruIndex, NamespaceLimits, Removal
 from cachesvc.core.scopes import Scope
@@ -69,6 +68,14 @@ class Room:
     reserved_bytes: int
     blob: SharedFile | HeapBytes | None = None
     settled: bool = False
+
+
+def _write(fd: int, chunk: Buffer) -> None:
+    try:
+        files.write_all(fd, chunk)
+    except OSError as exc:
+        # Not an OSError: whoever streams from L2 must not take it for one of L2's.
+        raise Overloaded("L1 cannot be written", reason="NO_ROOM") from exc
 
 
 class MemoryTier:
@@ -155,8 +162,9 @@ class MemoryTier:
     def write(self, room: Room, chunks: Iterable[Buffer]) -> None:
         """Fill `room`, in a worker thread.
 
-        With no space left in tmpfs the bytes stay on the heap. If `chunks` raises, no
-        file is left; the caller still has to `discard` the room.
+        If L1 cannot give a file (tmpfs is full, descriptors are used up) the bytes stay on
+        the heap. If `chunks` raises, no file is left; the room still has to be discarded.
+        Raises Overloaded if writing fails in the middle.
         """
         fd = self._create(room) if room.name else None
         if fd is None:
@@ -165,16 +173,23 @@ class MemoryTier:
             return
         try:
             for chunk in chunks:
-                files.write_all(fd, chunk)
+                _write(fd, chunk)
         except BaseException:
             self._drop(fd, room.name)
             raise
-        room.blob = SharedFile(self._directory_fd, room.name, fd, room.size_bytes)
+        try:
+            room.blob = SharedFile(self._directory_fd, room.name, fd, room.size_bytes)
+        except OSError:  # it needs one more descriptor
+            room.blob = HeapBytes(os.pread(fd, room.size_bytes, 0))
+            self._drop(fd, room.name)
 
     def _create(self, room: Room) -> int | None:
-        """Return a descriptor whose space is already taken, or None if tmpfs has none."""
+        """Return a descriptor whose space is already taken, or None if L1 cannot give it."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(room.name, flags, FILE_MODE, dir_fd=self._directory_fd)
+        try:
+            fd = os.open(room.name, flags, FILE_MODE, dir_fd=self._directory_fd)
+        except OSError:
+            return None
         try:
             os.fchmod(fd, FILE_MODE)
             if self._gid is not None:
@@ -182,11 +197,9 @@ class MemoryTier:
             # Taking the space first (0.3 ms for 10 MB) means that it cannot run out
             # in the middle of a stream that can be read only once.
             os.posix_fallocate(fd, 0, room.size_bytes)
-        except OSError as exc:
+        except OSError:
             self._drop(fd, room.name)
-            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-                return None
-            raise
+            return None
         return fd
 
     def _drop(self, fd: int, name: str) -> None:
