@@ -1,6 +1,6 @@
 # `make demo` shows the main job, `make test` proves it; both install what they need into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check lint format proto proto-check bench clean
+.PHONY: help demo run test test-long check lint format proto proto-check bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -33,7 +33,10 @@ run: $(VENV)/.daemon  ## The same daemon on the same data, and it stays.
 	$(BIN)/python examples/demo/demo.py --keep
 
 test: $(VENV)/.tests  ## Run the tests (TESTS=path for some of them).
-	$(BIN)/python -m pytest -n 2 $(TESTS)
+	$(BIN)/python -m pytest -n 2 -m 'not slow' $(TESTS)
+
+test-long: $(VENV)/.tests  ## Run the slow tests too, and print their counts.
+	$(BIN)/python -m pytest -rP $(TESTS)
 
 check: lint proto-check  ## Lint, types, layers, and whether the stubs are current.
 

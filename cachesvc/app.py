@@ -84,18 +84,17 @@ class Daemon:
         kinds = settings.build_kinds()
         gid = _gid(settings.group)
         runtime_fd = self._lock_runtime_directory(gid)
-        locked_ns = self._clock.read().steady_ns
         disk_files = DiskFiles(settings.l2.root, kinds.namespaces)
         closed_boot_id = close_predecessor(runtime_fd)
         control = replace_control_page(runtime_fd, gid)
         stack.callback(control.close)
         catalog = self._open_catalog()
-        is_succession_known = closed_boot_id == catalog.last_boot_id
         ended_cleanly = catalog.ended_cleanly
+        acknowledge_from_ns = self._succession_end_ns(disk_files, catalog, closed_boot_id)
         disk = self._open_disk(disk_files, catalog)
         stack.callback(disk.close)
         with contextlib.suppress(NotDurable):  # the successor then waits, to be safe
-            await catalog.record_boot(control.boot_id)
+            await catalog.record_boot(control.boot_id, acknowledge_from_ns)
         memory = self._open_memory(kinds, gid)
         stack.callback(memory.close)
         origin = _make_origin(settings.origin, settings.limits.max_entry_bytes)
@@ -117,10 +116,7 @@ class Daemon:
             generations=GenerationSource(disk.last_generation),
             workers=workers,
         )
-        if disk_files.was_used and not is_succession_known:
-            # The last daemon on this root had another runtime directory, and may have
-            # died a moment ago: its workers trust its heartbeat a little longer.
-            state.acknowledge_from_ns = locked_ns + int(SUCCESSION_WAIT_S * NS_PER_S)
+        state.acknowledge_from_ns = acknowledge_from_ns
         if disk_files.was_used and not ended_cleanly:
             state.changes_known_from_ns = self._clock.read().wall_ns
         self._state = state
@@ -140,6 +136,22 @@ class Daemon:
         self._stack.callback(os.close, fd)
         files.lock_directory(fd, path)
         return fd
+
+    def _succession_end_ns(
+        self, disk_files: DiskFiles, catalog: Catalog, closed_boot_id: bytes | None
+    ) -> int:
+        """Return the steady time until which workers may trust an earlier daemon.
+
+        If the last one on this root had another runtime directory, it may have died a
+        moment ago, and its heartbeat counts a little longer. If its page was closed just
+        now, the time that it was waiting for itself may still be to come.
+        """
+        end_ns = self._clock.read().steady_ns + int(SUCCESSION_WAIT_S * NS_PER_S)
+        if not disk_files.was_used:
+            return 0
+        if closed_boot_id != catalog.last_boot_id:
+            return end_ns
+        return min(end_ns, catalog.acknowledge_from_ns)
 
     def _open_catalog(self) -> Catalog:
         os.close(files.open_directory(self.settings.state_dir, mode=0o700))

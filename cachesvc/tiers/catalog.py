@@ -54,8 +54,10 @@ CREATE TABLE changes (
 ) WITHOUT ROWID;
 CREATE TABLE last_generation (generation INTEGER NOT NULL);
 INSERT INTO last_generation VALUES (0);
-CREATE TABLE last_boot (boot_id BLOB NOT NULL, ended_cleanly INTEGER NOT NULL);
-INSERT INTO last_boot VALUES (x'', 0);
+CREATE TABLE last_boot (
+    boot_id BLOB NOT NULL, ended_cleanly INTEGER NOT NULL, acknowledge_from_ns INTEGER NOT NULL
+);
+INSERT INTO last_boot VALUES (x'', 0, 0);
 """
 _META_COLUMNS = (
     "namespace, id, owner, generation, size_bytes, checksum, stamps, begun_ns, origin_ns,"
@@ -106,6 +108,7 @@ class Catalog:
         self.last_generation = 0
         self.last_boot_id = b""
         self.ended_cleanly = False
+        self.acknowledge_from_ns = 0
         try:
             self._db: sqlite3.Connection | None = self._open_or_start_empty()
         except (OSError, sqlite3.Error) as exc:
@@ -144,8 +147,9 @@ class Catalog:
                 self.last_generation,
                 db.execute("SELECT generation FROM last_generation").fetchone()[0],
             )
-            boot = db.execute("SELECT boot_id, ended_cleanly FROM last_boot").fetchone()
+            boot = db.execute("SELECT * FROM last_boot").fetchone()
             self.last_boot_id, self.ended_cleanly = boot[0], bool(boot[1])
+            self.acknowledge_from_ns = boot[2]
         except BaseException:
             db.close()
             raise
@@ -297,11 +301,15 @@ class Catalog:
         """Remember a change whose removal is already durable."""
         return self._writes.put(lambda db: _record_change(db, scope, changed_ns))
 
-    def record_boot(self, boot_id: bytes) -> asyncio.Future[None]:
-        """Remember whose life this is: a successor has to know whom workers may still trust."""
+    def record_boot(self, boot_id: bytes, acknowledge_from_ns: int) -> asyncio.Future[None]:
+        """Remember whose life this is: a successor has to know whom workers may still trust.
+
+        `acknowledge_from_ns` (steady) is until when they may trust this one's predecessor.
+        """
 
         def run(db: sqlite3.Connection) -> None:
             db.execute("UPDATE last_boot SET boot_id = ?, ended_cleanly = 0", (boot_id,))
+            db.execute("UPDATE last_boot SET acknowledge_from_ns = ?", (acknowledge_from_ns,))
 
         return self._writes.put(run)
 

@@ -105,6 +105,8 @@ class MemoryTier:
         self._directory_fd = files.open_directory(path, mode=0o750, gid=gid)
         self._held: list[MemoryEntry] = []
         self._reserved_bytes = 0
+        # Part of each name: one that a dead daemon's answer gave must not lead to another file.
+        self._life = os.urandom(8).hex()
         self._written = 0
         self.held_bytes = 0
         self._remove_leftovers()
@@ -153,7 +155,7 @@ class MemoryTier:
             return self.heap_room(size_bytes)
         self._reserved_bytes += size_bytes
         self._written += 1
-        return Room(f"{os.getpid():x}-{self._written:x}{SUFFIX}", size_bytes, size_bytes)
+        return Room(f"{self._life}-{self._written:x}{SUFFIX}", size_bytes, size_bytes)
 
     def heap_room(self, size_bytes: int) -> Room:
         """Return room outside L1, for bytes that are only passing through."""

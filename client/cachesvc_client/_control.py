@@ -46,7 +46,8 @@ def open_control_page(directory_fd: int) -> ControlPage | None:
 
     Raises OSError where it exists and cannot be read.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    # Not blocking: a FIFO of that name must not hang its opener.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         fd = os.open(NAME, flags, dir_fd=directory_fd)
     except FileNotFoundError:

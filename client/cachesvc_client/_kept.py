@@ -7,6 +7,7 @@ docs/local-delivery.md.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import threading
@@ -96,7 +97,10 @@ class KeptEntries:
                 return None
             if kind_version and kind_version != kept.info.kind_version:
                 return None
-            blob = kept.shared or private_mapping(kept.fd, kept.info.size_bytes)
+            try:
+                blob = kept.shared or private_mapping(kept.fd, kept.info.size_bytes)
+            except OSError:
+                return None  # out of descriptors or mappings: an inline answer needs neither
             kept.unreported += 1
             self._kept.move_to_end(key)
         return Opened(kept.info, kept.layout, blob)
@@ -110,7 +114,8 @@ class KeptEntries:
                 os.close(kept.fd)
                 return
             if self._share_mappings:
-                kept.shared = private_mapping(kept.fd, kept.info.size_bytes)
+                with contextlib.suppress(OSError):  # then each Get maps, or comes inline
+                    kept.shared = private_mapping(kept.fd, kept.info.size_bytes)
             self._kept[key] = kept
             self._size_bytes += kept.info.size_bytes
             while len(self._kept) > self._max_entries or self._size_bytes > self._max_bytes:

@@ -198,23 +198,43 @@ class LocalDelivery:
             return opened_inline(received)
         if not _NAME.fullmatch(received.file.name):
             raise UnreadableAnswer("the shared file has a name that none of ours has")
+        try:
+            found = self._open(received.file.name, received.boot_id)
+            return found and _take(*found, received.info, received.file, asked_ns)
+        except OSError as exc:
+            # No descriptor is left, for example: those that are kept are given back.
+            with self._lock:
+                self._pause(f"shared files cannot be used: {exc.strerror}")
+            return None
+
+    def _open(self, name: str, boot_id: bytes) -> tuple[KeptEntries, int] | None:
+        """Return the open file, and where to keep it; None if it is gone. Raises OSError."""
         with self._lock:
-            if self._control is None or received.boot_id != self._control.boot_id:
-                # Another daemon answered than the one whose page this is.
-                self._next_attach_s = 0.0
-                self._detach()
+            control, kept = self._control, self._kept
+            if control is None or kept is None:
+                return None
+            if boot_id != control.boot_id:
+                if control.is_serving():
+                    self._pause("the control page found is another daemon's")
+                else:
+                    self._detach()
+                    self._next_attach_s = 0.0
                 return None
             try:
-                fd = os.open(received.file.name, _FILE, dir_fd=self._directory_fd)
+                fd = os.open(name, _FILE, dir_fd=self._directory_fd)
             except FileNotFoundError:
                 return None  # unlinked between the answer and this
-            except OSError as exc:
-                self._detach()
-                self._stay_inline(f"shared files cannot be opened: {exc.strerror}")
-                return None
-            kept = self._kept
-        assert kept is not None
-        return _take(kept, fd, received.info, received.file, asked_ns)
+        # A successor may use the name again (in containers pids repeat), for another entry.
+        # It closes this page before it writes its first file, so the look comes after the open.
+        if not control.is_serving():
+            os.close(fd)
+            return None
+        return kept, fd
+
+    def _pause(self, why: str) -> None:
+        self._detach()
+        self._next_attach_s = time.monotonic() + ATTACH_EVERY_S
+        self._stay_inline(why)
 
     def accept_all(self, parts: tuple[Received, ...], asked_ns: int) -> tuple[Opened, ...] | None:
         """As `accept`, for several; None if any cannot be had."""
@@ -270,6 +290,11 @@ class LocalDelivery:
             self._kept.close()
             os.close(self._directory_fd)
         self._kept, self._control, self._directory_fd = None, None, -1
+
+    def __del__(self) -> None:
+        # A client that nobody closed; its entries let go by themselves.
+        if self._directory_fd >= 0:
+            os.close(self._directory_fd)
 
     def start_anew(self) -> None:
         """Forget everything, in a forked child: threads are gone, locks may be held."""

@@ -15,10 +15,6 @@ from tests.support.daemons import Daemon
 NewWorker = Callable[..., Worker]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes longer than 20 s on 2 cores")
-
-
 @pytest.fixture(autouse=True)
 def _no_settings_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CACHESVC_RUNTIME_DIR", "CACHESVC_GRPC__SOCKET"):

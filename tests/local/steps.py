@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import mmap
 import os
 import random
+import resource
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -158,9 +161,34 @@ def spin(held: Held, board_path: str, clothing_ids: Sequence[str], *, reader: in
     return seen
 
 
+def read_on(held: Held, board_path: str, clothing_ids: Sequence[str], *, reader: int) -> Spun:
+    """As `spin`, where entries may be erased under the reader; the last of each key is kept.
+
+    Words that are zero were erased. What is held is read to its end again and again.
+    """
+    board, seen, choose = Board(Path(board_path)), Spun(), random.Random(reader)
+    while not board.is_over:
+        clothing_id = choose.choice(clothing_ids)
+        floor = board.floor(clothing_ids.index(clothing_id))
+        try:
+            held.entries[clothing_id] = held.client.get_text(clothing_id)
+        except CacheServiceError:
+            seen.absent += 1
+            continue
+        found = words_of(held.entries[clothing_id])
+        oldest = int(found[found != 0].min(initial=floor))
+        seen.gets += 1
+        board.count(reader, seen.gets)
+        if oldest < floor:
+            seen.stale.append((clothing_id, oldest, floor))
+        for entry in held.entries.values():
+            words_of(entry).sum()
+    return seen
+
+
 def forget_the_link_count(held: Held) -> None:
     """Break this process's client: every kept file seems to have a name for ever."""
-    kept_module.os = SimpleNamespace(  # type: ignore[attr-defined]
+    kept_module.os = SimpleNamespace(  # type: ignore[assignment,attr-defined]
         fstat=lambda _: SimpleNamespace(st_nlink=1), close=os.close
     )
 
@@ -173,13 +201,17 @@ def descriptors_below(held: Held, directory: str) -> int:
     return sum(target.startswith(directory) for target in _descriptors())
 
 
-def limit_descriptors(held: Held, more: int) -> None:
-    """Let it open only `more` descriptors beyond those it has."""
-    import resource
-
+def use_up_descriptors(held: Held, left: int) -> None:
+    """Leave only so many descriptors free."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + more, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + left, hard))
+    taken = []
+    with contextlib.suppress(OSError):
+        while True:
+            taken.append(os.dup(2))
+    for fd in taken[len(taken) - left :]:
+        os.close(fd)
 
 
 def set_wall_clock_off(held: Held, by_s: float) -> None:
@@ -189,8 +221,6 @@ def set_wall_clock_off(held: Held, by_s: float) -> None:
 
 
 def imported(held: Held, module: str) -> bool:
-    import sys
-
     return module in sys.modules
 
 
@@ -209,9 +239,9 @@ def fork_and_get(held: Held, clothing_id: str, directory: str) -> tuple[int, int
             os._exit(code)
     os.close(writing)
     with os.fdopen(reading) as said:
-        inherited, found, how = said.read().split(maxsplit=2)
+        descriptors, version, how = said.read().split(maxsplit=2)
     _, status = os.waitpid(pid, 0)
-    return int(inherited), int(found), how, os.waitstatus_to_exitcode(status)
+    return int(descriptors), int(version), how, os.waitstatus_to_exitcode(status)
 
 
 def _descriptors() -> list[str]:

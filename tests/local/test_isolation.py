@@ -13,6 +13,7 @@ from tests.local import picture_steps, steps
 from tests.local.conftest import NewWorker
 from tests.local.processes import resident_bytes
 from tests.local.versioned import put_version, version_of, words_of
+from tests.local.workers import Held
 from tests.support import sample_objects
 from tests.support.daemons import Daemon
 from tests.support.sample_objects import REAL, fresh_id
@@ -74,11 +75,11 @@ def test_all_values_of_a_person_come_back_as_they_were_put(client: CacheClient) 
     user = fresh_id("user")
     sample = put_person(client, user)
     for entry in (client.get_human(user), client.get_human(user)):
-        assert steps.is_mapped(steps.Held(client, {"it": entry}), "it")
+        assert steps.is_mapped(Held(client, {"it": entry}), "it")
         assert sample.matches(bytes(entry.blob))
-        assert torch.equal(entry["pose_tensor"], sample.values["pose_tensor"])  # type: ignore[arg-type]
+        assert torch.equal(entry["pose_tensor"], sample.values["pose_tensor"])
         mask = entry.image("mask")
-        assert (mask.mode, mask.tobytes()) == ("L", sample.values["mask"].tobytes())  # type: ignore[union-attr]
+        assert (mask.mode, mask.tobytes()) == ("L", sample.values["mask"].tobytes())
 
 
 def test_fields_start_where_their_type_wants_them(client: CacheClient) -> None:
@@ -112,7 +113,9 @@ def test_what_is_not_touched_costs_no_memory(
     assert in_memory < size_bytes / 2
 
 
-def test_an_image_needs_no_torch(daemon: Daemon, client: CacheClient, new_worker: NewWorker) -> None:
+def test_an_image_needs_no_torch(
+    daemon: Daemon, client: CacheClient, new_worker: NewWorker
+) -> None:
     user = fresh_id("user")
     put_person(client, user)
     worker = new_worker(daemon.target)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cachesvc_client import CacheClient, LocalOptions, Tier
+import pytest
+
+from cachesvc_client import CacheClient, LocalOptions, NotCached, Tier
 from tests.conftest import NewDaemon
 from tests.local import steps
 from tests.local.conftest import NewWorker
@@ -15,6 +17,7 @@ from tests.local.interposed import InterposedLink
 from tests.local.processes import deleted_files, process_ids_with_locked
 from tests.local.steps import Ended
 from tests.local.versioned import put_version, version_of
+from tests.local.workers import Held
 from tests.support.daemons import Daemon, wait_until
 from tests.support.sample_objects import fresh_id
 
@@ -81,7 +84,7 @@ def test_an_entry_that_is_gone_between_the_answer_and_the_open_comes_inline(
     reader._link = link
     entry = reader.get_text(text)
     assert version_of(entry) == 3
-    assert not steps.is_mapped(steps.Held(reader, {"it": entry}), "it")
+    assert not steps.is_mapped(Held(reader, {"it": entry}), "it")
     assert link.calls == 2
     assert reader.transport == "shared_file"
 
@@ -92,7 +95,7 @@ def test_an_invalidation_between_the_answer_and_the_open_is_not_undone_by_the_fi
     text, reader = fresh_id("text"), new_client(daemon)
     put_version(client, text, 1)
     reader._link = InterposedLink(reader._link, then=lambda: client.invalidate(clothing_id=text))
-    assert steps.try_get(steps.Held(reader), text) in ABSENT
+    assert steps.try_get(Held(reader), text) in ABSENT
 
 
 def test_a_local_hit_ends_at_the_entrys_expiry(
@@ -126,7 +129,7 @@ def test_the_time_of_day_does_not_decide_whether_a_local_hit_is_allowed(
         assert worker.do(steps.try_get, text) in ABSENT
 
 
-def test_an_origin_after_that_a_kept_entry_does_not_meet_is_asked_of_the_daemon(
+def test_an_origin_after_that_a_kept_entry_meets_needs_no_call(
     client: CacheClient,
 ) -> None:
     text = fresh_id("text")
@@ -137,10 +140,21 @@ def test_an_origin_after_that_a_kept_entry_does_not_meet_is_asked_of_the_daemon(
     client.get_text(text, origin_after=first.info.origin_time)
     client.get_text(text, origin_after=first.info.origin_time - timedelta(days=1))
     assert client.stats().requests.memory_hits == before.memory_hits
-    # Two seconds of grace are allowed; a moment in the future counts as now.
-    put_version(client, text, 2)
-    held = client.get_text(text, origin_after=datetime.now(timezone.utc) + timedelta(days=1))
-    assert version_of(held) == 2
+    # A moment in the future counts as now, which is within the two seconds of grace.
+    held = client.get_text(text, origin_after=datetime.now(UTC) + timedelta(days=1))
+    assert version_of(held) == 1
+
+
+def test_an_origin_after_that_a_kept_entry_does_not_meet_is_no_local_hit(
+    new_daemon: NewDaemon, new_client: NewClient
+) -> None:
+    client, text = new_client(new_daemon(ORIGIN__ORIGIN_AFTER_GRACE_S="0")), fresh_id("text")
+    as_of = datetime.now(UTC)
+    put_version(client, text, 1, as_of=as_of)
+    assert version_of(client.get_text(text)) == 1
+    assert version_of(client.get_text(text, origin_after=as_of - timedelta(hours=1))) == 1
+    with pytest.raises(NotCached):
+        client.get_text(text, owner_id="nobody", origin_after=datetime.now(UTC))
 
 
 def test_a_worker_lets_go_of_what_was_invalidated_and_the_memory_is_free(
@@ -198,8 +212,6 @@ def test_bytes_that_readers_hold_count_against_the_limit_and_answers_come_inline
     wait_until(lambda: client.stats().held_bytes == 0, LET_GO_WITHIN_S)
     assert worker.do(steps.get, "mapped", texts[2]) == 2
     assert worker.do(steps.is_mapped, "mapped")
-
-
 
 
 def test_the_daemon_itself_keeps_nothing_of_what_left_l1(

@@ -83,7 +83,7 @@ def test_without_a_free_descriptor_entries_come_inline(
     texts = put_many(client, 6)
     worker = new_worker(daemon.target)
     worker.do(steps.get, "first", texts[0])
-    worker.do(steps.limit_descriptors, left)
+    worker.do(steps.use_up_descriptors, left)
     for version, text in enumerate(texts):
         assert worker.do(steps.get, text, text) == version
     assert worker.do(steps.get, "again", texts[0]) == 0

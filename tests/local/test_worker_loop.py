@@ -75,7 +75,7 @@ def test_a_result_whose_source_was_changed_meanwhile_is_not_shown(
     example: ModuleType, client: CacheClient, tryon_ids: tuple[str, str], part: str
 ) -> None:
     user, coat = tryon_ids
-    changed = {"user_id": user} if part == "human" else {"clothing_id": coat}
+    changed: dict[str, Any] = {"user_id": user} if part == "human" else {"clothing_id": coat}
 
     def pipe_during_which_it_changes(**inputs: Any) -> Image.Image:
         client.invalidate(**changed)

@@ -6,7 +6,7 @@ stale answer and a mixed one are both seen by looking at the content alone.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 
@@ -36,11 +36,12 @@ def put_version(
     *,
     size_bytes: int = DEFAULT_SIZE_BYTES,
     ttl: timedelta | None = None,
+    as_of: datetime | None = None,
 ) -> EntryInfo:
     """Put the text of `clothing_id` with `version` in every word."""
     words = size_bytes // len(FIELDS) // _WORD.itemsize
     fields = {name: np.full(words, version, dtype=_WORD) for name in FIELDS}
-    return client.put("text", clothing_id, fields, options=PutOptions(ttl=ttl))
+    return client.put("text", clothing_id, fields, options=PutOptions(as_of=as_of, ttl=ttl))
 
 
 def words_of(entry: EntryFields) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
