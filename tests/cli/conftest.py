@@ -29,12 +29,17 @@ def run_alone(monkeypatch: pytest.MonkeyPatch) -> Run:
     return lambda *arguments, **options: CliRunner().invoke(app, arguments, **options)
 
 
-@pytest.fixture
-def run(run_alone: Run, daemon: Daemon) -> Run:
-    """Run a command that talks to the session's daemon."""
+def on_daemon(run_alone: Run, daemon: Daemon) -> Run:
+    """Return `run_alone` for commands that talk to `daemon`."""
     return lambda *arguments, **options: run_alone(
         *arguments, "--target", str(daemon.socket), **options
     )
+
+
+@pytest.fixture
+def run(run_alone: Run, daemon: Daemon) -> Run:
+    """Run a command that talks to the session's daemon."""
+    return on_daemon(run_alone, daemon)
 
 
 @pytest.fixture

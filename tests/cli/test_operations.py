@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, on_daemon
+from tests.conftest import NewDaemon
 from tests.support import sample_objects
 from tests.support.daemons import Daemon
 from tests.support.sample_objects import fresh_id, put_in_folder
@@ -78,7 +79,9 @@ def test_invalidate_by_key_removes_that_entry_only(run: Run, daemon: Daemon) -> 
     assert json.loads(run("inspect", "garment", clothing, "--json").stdout)["tiers"]
 
 
-def test_everything_is_removed_only_after_a_yes(run: Run, daemon: Daemon) -> None:
+def test_everything_is_removed_only_after_a_yes(run_alone: Run, new_daemon: NewDaemon) -> None:
+    daemon = new_daemon()  # of its own: what is left would refuse others' older Puts
+    run = on_daemon(run_alone, daemon)
     user, _ = _wardrobe(daemon)
     assert run("get", "human", user).exit_code == 0
     assert run("invalidate", "--everything", input="n\n").exit_code == 1
@@ -87,7 +90,8 @@ def test_everything_is_removed_only_after_a_yes(run: Run, daemon: Daemon) -> Non
     assert json.loads(run("inspect", "human_upper_body", user, "--json").stdout)["tiers"] == []
 
 
-def test_everything_with_yes_does_not_ask(run: Run) -> None:
+def test_everything_with_yes_does_not_ask(run_alone: Run, new_daemon: NewDaemon) -> None:
+    run = on_daemon(run_alone, new_daemon())
     done = run("invalidate", "--everything", "--yes", "--json")
     assert done.exit_code == 0
     assert json.loads(done.stdout)["removed_count"] >= 0
