@@ -19,7 +19,7 @@ RUN groupadd --gid 8002 cachesvc && useradd --uid 8002 --gid 8002 --no-create-ho
  && install -d -o cachesvc -g cachesvc -m 0750 /opt/dlami/nvme/vton-cache
 COPY --from=build /opt/cachesvc /opt/cachesvc
 ENV PATH=/opt/cachesvc/bin:$PATH PYTHONUNBUFFERED=1
-USER cachesvc
+USER 8002:8002
 VOLUME ["/var/lib/cachesvc", "/opt/dlami/nvme/vton-cache"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["cachesvc"]

@@ -1,6 +1,6 @@
 # `make demo` shows the main job, `make test` proves it; both install what they need into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-long check lint format proto proto-check bench clean
+.PHONY: help demo run test test-long check lint format proto proto-check bench bench-peers clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -65,12 +65,25 @@ proto-check: .venv-proto/.installed
 	  && diff -r -x __pycache__ -x __init__.py "$$out/cachesvc_proto" client/cachesvc_proto \
 	  || { echo 'The stubs are not what proto/ says: run make proto'; exit 1; }
 
-$(VENV)/.bench: $(VENV)/.tests bench/requirements.txt
-	$(INSTALL) -r bench/requirements.txt
+BENCH := .venv-bench
+BENCH_PIP := $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+$(BENCH)/.installed: pyproject.toml constraints.txt bench/requirements.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH_PIP) -e . -r bench/requirements.txt
 	@touch $@
 
-bench: $(VENV)/.bench  ## Compare with Redis, plain gRPC and the floor, side by side.
-	$(BIN)/python -m bench $(BENCH_ARGS)
+# Each by itself: what cannot be had is a row that says so, and the others are measured.
+$(BENCH)/.peers: $(BENCH)/.installed bench/requirements-peers.txt
+	@grep -v '^#' bench/requirements-peers.txt | while read -r peer; do \
+	  $(BENCH_PIP) $$peer || echo "cannot be installed: $$peer"; done
+	@touch $@
+
+bench: $(BENCH)/.installed  ## Compare with Redis, plain gRPC and the floor, side by side.
+	$(BENCH)/bin/python -m bench $(BENCH_ARGS)
+
+bench-peers: $(BENCH)/.peers  ## The same beside Ray, vineyard, Arrow Flight, memcached and V2.
+	$(BENCH)/bin/python -m bench --peers $(BENCH_ARGS)
 
 clean:  ## Remove what was made.
-	rm -rf .venv .venv-proto .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-proto .venv-bench .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from bench import machine, report, rounds
+from bench import claims, machine, report, rounds
 from bench.contenders import CONTENDERS
 from bench.rounds import Plan
 from bench.worker import WorkerFailed
@@ -20,7 +20,7 @@ FULL = Plan(rounds=10, calls=30, warmup=5)
 QUICK = Plan(rounds=3, calls=10, warmup=3)
 RESULTS = Path(".bench/results.json")
 # Titles on one line, also where the output is not a terminal.
-WIDTH = 110
+WIDTH = 120
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,20 +40,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WorkerFailed as exc:
         status.print(f"failed: {exc}", markup=False)
         return 1
-    report.write(RESULTS, outcomes, described, plan, chosen.baseline)
-    console.print(f"written to {RESULTS}")
+    report.show_verdicts(console, claims.judge(outcomes))
+    report.write(chosen.results, outcomes, described, plan, chosen.baseline)
+    console.print(f"written to {chosen.results}")
     return 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--entries", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--baseline", choices=CONTENDERS, default="redis")
+    parser.add_argument(
+        "--only", type=_names_in(CONTENDERS), metavar="ROW,...", help=", ".join(CONTENDERS)
+    )
+    parser.add_argument("--peers", action="store_true", help="with other people's stores")
+    parser.add_argument(
+        "--entries",
+        type=_names_in(PARTS),
+        default=list(PARTS),
+        metavar="ENTRY,...",
+        help=", ".join(PARTS),
+    )
+    parser.add_argument("--baseline", choices=CONTENDERS, default="local", metavar="ROW")
     parser.add_argument("--rounds", type=_count, help="how often each way has its turn")
     parser.add_argument("--calls", type=_count, help="timed calls in a turn")
     parser.add_argument("--quick", action="store_true", help="a look, not a measurement")
-    return parser.parse_args(arguments)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
+    chosen = parser.parse_args(arguments)
+    if chosen.only is None:
+        chosen.only = [name for name, row in CONTENDERS.items() if chosen.peers or not row.peer]
+    return chosen
+
+
+def _names_in(known: Iterable[str]) -> Callable[[str], list[str]]:
+    def names(text: str) -> list[str]:
+        chosen = text.split(",")
+        if unknown := [name for name in chosen if name not in known]:
+            raise argparse.ArgumentTypeError(
+                f"{', '.join(unknown)}: choose from {', '.join(known)}"
+            )
+        return chosen
+
+    return names
 
 
 def _count(text: str) -> int:

@@ -7,9 +7,12 @@ To add one: a module in `contenders/` with a class like this, and a line in
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 
-from bench.workloads import Fields, Workload
+import torch
+
+from bench.workloads import Workload
 
 
 class Unavailable(Exception):
@@ -34,8 +37,20 @@ class Contender(ABC):
         """Start what is needed and store the workload. Raises Unavailable."""
 
     @abstractmethod
-    def call(self) -> Fields:
+    def call(self) -> Mapping[str, torch.Tensor]:
         """Fetch all of the workload's tensors; this is what is timed."""
+
+    def check(self) -> None:
+        """Raise unless a call returns exactly the tensors of the workload."""
+        expected, result = self.workload.expected, self.call()
+        if result.keys() != expected.keys():
+            raise AssertionError(f"returned {sorted(result)}, not {sorted(expected)}")
+        for name, tensor in expected.items():
+            if result[name].dtype != tensor.dtype or not torch.equal(result[name], tensor):
+                raise AssertionError(f"returned another {name} than was stored")
+
+    def finish(self) -> None:  # noqa: B027 most rows can only be measured in the way they say
+        """Raise if the calls that were timed were not what the row says."""
 
     def close(self) -> None:  # noqa: B027 those that start nothing have nothing to stop
         """Stop what `setup` started, also where that failed half-way."""

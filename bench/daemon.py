@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -11,16 +12,20 @@ from PIL import Image
 from bench.servers import Server
 from bench.workloads import Workload
 from cachesvc_client import CacheClient
+from cachesvc_proto.v1.cache_pb2 import StatsResponse
 
 ID = "bench"
 _COMMAND = (sys.executable, "-m", "cachesvc", "serve")
-_L1_BYTES = 64 << 20
+_L1_BYTES_PER_TRYON = 32 << 20
 
 
 class Daemon:
-    """Started with defaults, except for where things lie; `socket` is where it listens."""
+    """Started with defaults, except for where things lie and for how much L1 holds.
 
-    def __init__(self, folder: Path) -> None:
+    `socket` is where it listens. `entries` is how many of each kind fit into L1.
+    """
+
+    def __init__(self, folder: Path, entries: int = 1) -> None:
         self.socket = folder / "run" / "cachesvc.sock"
         self.socket.parent.mkdir(mode=0o750)
         settings = {
@@ -28,7 +33,8 @@ class Daemon:
             "STATE_DIR": folder / "state",
             "L2__ROOT": folder / "l2",
             "L2__FREE_FLOOR_BYTES": 0,
-            "L1__MAX_BYTES": _L1_BYTES,
+            "L1__MAX_BYTES": _L1_BYTES_PER_TRYON * (entries + 1),
+            **{f"KINDS__{kind}__MAX_ENTRIES": entries for kind in ("HUMAN", "GARMENT", "TEXT")},
             "ORIGIN__KIND": "directory",
             "ORIGIN__PATH": folder / "origin",
             "HTTP__LISTEN": "",
@@ -37,13 +43,15 @@ class Daemon:
         (folder / "origin").mkdir()
         env = {f"CACHESVC_{name}": str(value) for name, value in settings.items()}
         self._server = Server(_COMMAND, self.socket, env)
+        self.pid = self._server.pid
 
-    def store(self, workload: Workload) -> None:
-        """Put the workload's entries."""
+    def store(self, workload: Workload, ids: Iterable[str] = (ID,)) -> None:
+        """Put the workload's entries under each id."""
         with CacheClient(str(self.socket)) as client:
             for part, fields in workload.parts.items():
                 values = {name: _storable(tensor) for name, tensor in fields.items()}
-                getattr(client, f"put_{part}")(ID, **values)
+                for id in ids:
+                    getattr(client, f"put_{part}")(id, **values)
 
     def stop(self) -> None:
         self._server.stop()
@@ -57,3 +65,10 @@ def check_transport(transport: str, *, local: bool) -> None:
     """Raise if a client gets its entries in another way than its row says."""
     if (transport == "shared_file") != local:
         raise RuntimeError(f"the client's transport is {transport!r}")
+
+
+def check_first_gets(stats: StatsResponse) -> None:
+    """Raise if a Get that should have asked the daemon did not, or was not a hit there."""
+    requests = stats.requests
+    if requests.local_hits or requests.disk_hits or requests.origin_fills:
+        raise RuntimeError(f"not every Get was a hit in L1, asked for by a call: {requests}")

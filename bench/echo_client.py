@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
+from pathlib import Path
 
 import grpc
 
@@ -15,21 +16,30 @@ from bench.workloads import Fields
 _OPTIONS = (("grpc.max_receive_message_length", -1),)
 
 
+class EchoServer(Server):
+    """`echo_server` in a process of its own; `target` is where gRPC finds it."""
+
+    def __init__(self, folder: Path, message: bytes, handler: str) -> None:
+        stored = folder / "message"
+        stored.write_bytes(message)
+        path = folder / "echo.sock"
+        self.target = f"unix:{path}"
+        super().__init__(
+            [sys.executable, "-m", "bench.echo_server", str(path), str(stored), handler], path
+        )
+
+
 class EchoClient(Contender):
     """A contender that calls `echo_server` over grpc.aio."""
 
     #: Which of the server's handlers answers.
     handler: str
-    _server: Server | None = None
+    _server: EchoServer | None = None
 
     def setup(self) -> None:
-        message = self.folder / "message"
-        message.write_bytes(self.message())
-        path = self.folder / "echo.sock"
-        command = [sys.executable, "-m", "bench.echo_server", str(path), str(message), self.handler]
         self._loop = new_loop()
-        self._server = Server(command, path)
-        self._loop.run_until_complete(self._connect(f"unix:{path}"))
+        self._server = EchoServer(self.folder, self.message(), self.handler)
+        self._loop.run_until_complete(self._connect(self._server.target))
 
     async def _connect(self, target: str) -> None:
         # Made on the loop that it belongs to.

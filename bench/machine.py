@@ -10,7 +10,21 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-_LIBRARIES = ("torch", "grpcio", "protobuf", "safetensors", "redis", "hiredis", "uvloop")
+_LIBRARIES = (
+    "torch",
+    "grpcio",
+    "protobuf",
+    "safetensors",
+    "redis",
+    "hiredis",
+    "uvloop",
+    "ray",
+    "vineyard",
+    "pyarrow",
+    "pymemcache",
+    "pillow",
+)
+_SERVERS = ("redis-server", "memcached")
 # Above this share of the cores, somebody else is computing too.
 BUSY_LOAD_PER_CORE = 0.5
 
@@ -23,17 +37,17 @@ def describe() -> dict[str, str]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         **{name: _version(name) for name in _LIBRARIES},
-        "redis-server": _redis_version(),
+        **{name: _server_version(name) for name in _SERVERS},
         "load average": f"{os.getloadavg()[0]:.2f}",
     }
 
 
-def load_warning() -> str | None:
-    """Return a warning if the machine is busy before the first measurement."""
-    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+def load_warning(described: dict[str, str]) -> str | None:
+    """Return a warning if the machine was busy before the first measurement."""
+    load, cores = float(described["load average"]), int(described["cores"])
     if load <= BUSY_LOAD_PER_CORE * cores:
         return None
-    return f"the load average is {load:.2f} on {cores} cores: something else is running"
+    return f"the load average was {load:.2f} on {cores} cores: something else is running"
 
 
 def _cpu_model() -> str:
@@ -48,10 +62,10 @@ def _version(package: str) -> str:
         return "-"
 
 
-def _redis_version() -> str:
-    program = shutil.which("redis-server")
+def _server_version(name: str) -> str:
+    program = shutil.which(name)
     if program is None:
         return "-"
     text = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"v=(\S+)", text)
-    return found.group(1) if found else "?"
+    found = re.search(r"\d+(?:\.\d+)+", text)
+    return found.group() if found else "?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,7 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import machine, workloads
+from bench import claims, machine, workloads
+from bench.claims import Verdict
 from bench.rounds import Outcome, Plan
 from bench.summary import NOISY_SPREAD, Row
 
@@ -28,17 +30,19 @@ def show(console: Console, outcome: Outcome, baseline: str) -> None:
     table = Table(
         title=f"{outcome.workload}: {size_bytes:,} bytes of tensors", title_justify="left"
     )
-    table.add_column("way")
+    table.add_column("row", no_wrap=True)
     for heading in ("p50 ms", "p99 ms", f"x {baseline}", "spread"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("way")
     for row in outcome.rows:
         times = ratio(row, outcome.rows, baseline)
         table.add_row(
-            row.title,
-            f"{row.p50_ms:.3f}",
-            f"{row.p99_ms:.3f}",
-            "-" if times is None else _significant(times),
+            row.name,
+            significant(row.p50_ms),
+            significant(row.p99_ms),
+            "-" if times is None else significant(times),
             f"{row.spread:.0%}" + (" !" if row.is_noisy else ""),
+            row.title,
         )
     console.print(table)
     for name, reason in outcome.unavailable.items():
@@ -50,9 +54,21 @@ def show(console: Console, outcome: Outcome, baseline: str) -> None:
         )
 
 
-def _significant(value: float) -> str:
-    """Three significant digits: ratios reach from thousandths to tens."""
-    return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
+def significant(value: float) -> str:
+    """Three significant digits: rows reach from microseconds to tens of milliseconds."""
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
+
+
+def show_verdicts(console: Console, verdicts: list[Verdict]) -> None:
+    """Print which of our claims this run bears out."""
+    for verdict in verdicts:
+        claim = verdict.claim
+        slack = f" or {claim.slack_us:g} us above" if claim.slack_us else ""
+        console.print(
+            f"{'holds' if verdict.holds else 'DOES NOT HOLD'}: {claim.text}: "
+            f"{'/'.join(claim.row)} is {verdict.ratio:.2f} x {'/'.join(claim.against)} "
+            f"({verdict.above_us:+,.1f} us; limit {claim.limit:g} x{slack})"
+        )
 
 
 def show_machine(console: Console, described: dict[str, str], plan: Plan) -> None:
@@ -60,7 +76,7 @@ def show_machine(console: Console, described: dict[str, str], plan: Plan) -> Non
     console.print(
         f"{plan.rounds} rounds, each {plan.warmup} untimed and {plan.calls} timed calls a row"
     )
-    if warning := machine.load_warning():
+    if warning := machine.load_warning(described):
         console.print(f"warning: {warning}")
 
 
@@ -73,8 +89,12 @@ def write(
         "machine": described,
         "plan": asdict(plan),
         "baseline": baseline,
+        "verdicts": [
+            asdict(verdict) | {"holds": verdict.holds} for verdict in claims.judge(outcomes)
+        ],
         "workloads": {
             outcome.workload: {
+                "size_bytes": workloads.build(outcome.workload).size_bytes,
                 "rows": [
                     asdict(row) | {"ratio": ratio(row, outcome.rows, baseline)}
                     for row in outcome.rows

@@ -38,6 +38,10 @@ class Server:
                 raise RuntimeError(f"a server did not start:\n{self._log.read_text()[-2000:]}")
             time.sleep(_LOOK_EVERY_S)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def stop(self) -> None:
         """End the process. Harmless when repeated."""
         if self._process.poll() is None:

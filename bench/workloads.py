@@ -1,8 +1,8 @@
 """What one call fetches: the tensors of a person, a garment, its text, or all three.
 
-Shapes are those of the try-on pipeline's real inputs; the values are noise from a
-fixed seed, so every process builds the same bytes. No way of transport here
-compresses, so noise costs what photos cost.
+Shapes are those of the try-on pipeline's real inputs; the values come from a fixed
+seed, so every process builds the same bytes. Images are smooth with a little noise: as
+PNG they take about as much as photos do, which is what a reader of PNGs has to decode.
 """
 
 from __future__ import annotations
@@ -73,9 +73,21 @@ def build(name: str) -> Workload:
 def _fields(part: str, noise: torch.Generator) -> Fields:
     return {
         name: (
-            torch.randint(0, 256, shape, dtype=dtype, generator=noise)
+            _image(shape, noise)
             if dtype is torch.uint8
             else torch.randn(shape, generator=noise).to(dtype)
         )
         for name, (dtype, shape) in _SHAPES[part].items()
     }
+
+
+def _image(shape: tuple[int, ...], noise: torch.Generator) -> torch.Tensor:
+    """Return a smooth image with a grain of 3 bits; a mask (H, W) has two values only."""
+    height, width, channels = (*shape, 1)[:3]
+    coarse = torch.rand((1, channels, height // 64, width // 64), generator=noise)
+    size = (height, width)
+    smooth = torch.nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 1)
+    if len(shape) == 2:
+        return (smooth[0, 0] > 0.5).to(torch.uint8) * 255
+    grain = torch.randint(0, 8, (1, channels, *size), generator=noise)
+    return (smooth * 248 + grain)[0].permute(1, 2, 0).to(torch.uint8).contiguous()

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
+from collections.abc import Mapping
+from itertools import cycle
+
+import torch
+
 from bench.contender import Contender
-from bench.daemon import ID, Daemon, check_transport
+from bench.daemon import ID, Daemon, check_first_gets, check_transport
+from bench.turns import IDS, KEPT
 from bench.workloads import Fields
 from cachesvc_client import CacheClient, LocalOptions
 from cachesvc_client.entry import Entry
@@ -11,22 +18,26 @@ from cachesvc_client.entry import Entry
 
 class SyncInline(Contender):
     title = "cachesvc, CacheClient, inline"
-    local = False
+    options = LocalOptions(enabled=False)
+    ids: tuple[str, ...] = (ID,)
     _daemon: Daemon | None = None
 
     def setup(self) -> None:
-        self._daemon = Daemon(self.folder)
-        options = LocalOptions(enabled=self.local)
-        self._client = CacheClient(str(self._daemon.socket), local=options)
-        self._daemon.store(self.workload)
+        self._daemon = Daemon(self.folder, len(self.ids))
+        self._client = CacheClient(str(self._daemon.socket), local=self.options)
+        self._daemon.store(self.workload, self.ids)
         self.call()
-        check_transport(self._client.transport, local=self.local)
+        check_transport(self._client.transport, local=self.options.enabled)
 
-    def call(self) -> Fields:
+    def call(self) -> Mapping[str, torch.Tensor]:
+        return self.fetch(ID)
+
+    def fetch(self, id: str) -> Fields:
+        """Return the tensors of what is stored under `id`."""
         if self.workload.name == "tryon":
-            found = self._client.get_tryon(ID, ID)
+            found = self._client.get_tryon(id, id)
             return found.human.torch() | found.garment.torch() | found.text.torch()
-        entry: Entry = getattr(self._client, f"get_{self.workload.name}")(ID)
+        entry: Entry = getattr(self._client, f"get_{self.workload.name}")(id)
         return entry.torch()
 
     def close(self) -> None:
@@ -37,5 +48,43 @@ class SyncInline(Contender):
 
 
 class SyncLocal(SyncInline):
-    title = "cachesvc, CacheClient, local delivery"
-    local = True
+    title = "cachesvc, local hit"
+    options = LocalOptions()
+
+
+class SyncLocalShared(SyncLocal):
+    """For callers that promise not to write: one mapping, whose pages are faulted in once."""
+
+    title = "cachesvc, local hit, share_mappings"
+    options = LocalOptions(share_mappings=True)
+
+
+class SyncUntouched(SyncLocal):
+    """Valid bytes are in hand, no tensor is made of them."""
+
+    title = "cachesvc, local hit, no tensor made"
+
+    def call(self) -> Mapping[str, torch.Tensor]:
+        if self.workload.name == "tryon":
+            found = self._client.get_tryon(ID, ID)
+            return ChainMap(found.human, found.garment, found.text)  # type: ignore[arg-type] # only read
+        entry: Entry = getattr(self._client, f"get_{self.workload.name}")(ID)
+        return entry
+
+
+class SyncFirst(SyncLocal):
+    """Each call is for a key that the client has not kept: see `bench/turns.py`."""
+
+    title = "cachesvc, CacheClient, first local Get (RPC + map)"
+    options = LocalOptions(max_entries=KEPT)
+    ids = IDS
+
+    def setup(self) -> None:
+        self._ids = cycle(self.ids)
+        super().setup()
+
+    def call(self) -> Mapping[str, torch.Tensor]:
+        return self.fetch(next(self._ids))
+
+    def finish(self) -> None:
+        check_first_gets(self._client.stats())
