@@ -17,19 +17,22 @@ from cachesvc_proto.v1 import cache_pb2 as pb
 
 ALIGNMENT = 16
 _LENGTH_DELIMITED = 2
+_INFO = pb.Entry.INFO_FIELD_NUMBER
 _TENSORS = pb.Entry.TENSORS_FIELD_NUMBER
 _PADDING = pb.Entry.PADDING_FIELD_NUMBER
 
 
 @dataclass(frozen=True, slots=True)
 class InlineEntry:
-    """An `Entry` to send: all of it but `tensors`, and those apart, if there are any.
+    """An `Entry` to send. `field_number` is its field in the answer.
 
-    `field_number` is its field in the answer.
+    `info` is a serialized `EntryInfo`, `rest` has what else is said of it but `tensors`;
+    those are `blob`'s, if there are any.
     """
 
     field_number: int
-    entry: pb.Entry
+    info: bytes
+    rest: pb.Entry
     blob: Blob | None
 
 
@@ -46,7 +49,7 @@ def serialize_entries(entries: tuple[InlineEntry, ...]) -> bytes:
 
 def _entry_parts(entry: InlineEntry, offset: int) -> list[bytes | memoryview]:
     """Return the wire parts of one entry whose tag lands at `offset` of the message."""
-    small = entry.entry.SerializeToString()
+    small = _field(_INFO, entry.info) + entry.rest.SerializeToString()
     if entry.blob is None:
         return [_field(entry.field_number, small)]
     data = entry.blob.view()

@@ -27,6 +27,8 @@ TIERS: dict[str, pb.Tier] = {
     "disk": pb.TIER_DISK,
     "origin": pb.TIER_ORIGIN,
 }
+# More than L1 holds by default; beyond it all are made anew.
+MAX_DESCRIPTIONS = 1024
 MAX_TTL_S = 366 * 24 * 3600
 
 
@@ -147,6 +149,33 @@ def entry_info(served: Served, now: Now) -> pb.EntryInfo:
     return meta_info(served.meta, TIERS[served.tier], served.expires_ns, now)
 
 
+class Descriptions:
+    """Serialized `EntryInfo`s, of which only what differs between answers is made anew.
+
+    A generation never changes, so it is described once. In the wire format the fields
+    of a message may follow each other in any order and number of pieces.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, bytes] = {}
+
+    def describe(self, served: Served, now: Now) -> bytes:
+        """Return the wire form of `entry_info(served, now)`."""
+        generation = served.meta.generation
+        known = self._known.get(generation)
+        if known is None:
+            whole = entry_info(served, now)
+            whole.ClearField("tier")
+            whole.ClearField("expires_at")
+            if len(self._known) >= MAX_DESCRIPTIONS:
+                self._known.clear()
+            known = self._known[generation] = whole.SerializeToString()
+        changing = pb.EntryInfo(
+            tier=TIERS[served.tier], expires_at=_expires_at(served.expires_ns, now)
+        )
+        return known + changing.SerializeToString()
+
+
 def meta_info(meta: EntryMeta, tier: pb.Tier, expires_ns: int, now: Now) -> pb.EntryInfo:
     return pb.EntryInfo(
         key=pb.EntryKey(namespace=meta.key.namespace, id=meta.key.id),
@@ -155,12 +184,16 @@ def meta_info(meta: EntryMeta, tier: pb.Tier, expires_ns: int, now: Now) -> pb.E
         etag=meta.etag,
         generation=meta.generation,
         filled_at=timestamp(meta.begun_ns),
-        # Steady time means nothing elsewhere: the time left does, counted from now.
-        expires_at=timestamp(now.wall_ns + expires_ns - now.steady_ns),
+        expires_at=_expires_at(expires_ns, now),
         format_version=FORMAT_VERSION,
         origin_time=timestamp(meta.origin_ns),
         kind_version=meta.kind_version,
     )
+
+
+def _expires_at(expires_ns: int, now: Now) -> Timestamp:
+    # Steady time means nothing elsewhere: the time left does, counted from now.
+    return timestamp(now.wall_ns + expires_ns - now.steady_ns)
 
 
 def timestamp(wall_ns: int) -> Timestamp:

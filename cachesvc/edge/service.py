@@ -35,6 +35,7 @@ class CacheService:
     def __init__(self, cache: Cache, statistics: Statistics, local: LocalDelivery) -> None:
         self._cache = cache
         self._local = local
+        self._descriptions = messages.Descriptions()
         self._statistics = statistics
         self._read = messages.RequestReader(cache.state.kinds)
 
@@ -80,14 +81,15 @@ class CacheService:
         self, read: ReadRequest, delivery: pb.Delivery, field_number: int = _ENTRY
     ) -> InlineEntry:
         served = await self._cache.get(read)
-        entry = pb.Entry(info=self._info(served))
+        info = self._descriptions.describe(served, self._cache.state.clock.read())
+        rest = pb.Entry()
         if delivery == pb.DELIVERY_NONE:
-            return InlineEntry(field_number, entry, None)
+            return InlineEntry(field_number, info, rest, None)
         if delivery == pb.DELIVERY_SHARED_FILE:
-            self._local.describe(served, entry)
+            self._local.describe(served, rest)
         # What has no file (tmpfs was full) is sent inline whatever was asked for.
-        blob = None if entry.HasField("file") else served.blob
-        return InlineEntry(field_number, entry, blob)
+        blob = None if rest.HasField("file") else served.blob
+        return InlineEntry(field_number, info, rest, blob)
 
     async def get(self, request: pb.GetRequest, _: Context) -> AsyncIterator[pb.GetResponse]:
         served = await self._cache.get(self._read.any(request))

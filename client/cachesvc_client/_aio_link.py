@@ -19,7 +19,7 @@ from cachesvc_client._fork import note_asyncio_use, refuse_if_forked_after_async
 from cachesvc_client._link import away
 from cachesvc_client._options import CHANNEL_OPTIONS, HEALTH_PATH
 from cachesvc_client._patience import Patience
-from cachesvc_client._views import writable_view
+from cachesvc_client.answers import view_of_answer
 from cachesvc_client.errors import UnreadableAnswer, error_of_rpc
 from cachesvc_client.requests import Call, Upload
 
@@ -60,7 +60,7 @@ class GrpcAioLink:
             channel = self._channel()
             method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.path)
             answer = await method(call.request, timeout=left_s)
-            return call.read(writable_view(answer))
+            return call.read(view_of_answer(answer))
 
         return await self._retrying(call, timeout_s, once)
 

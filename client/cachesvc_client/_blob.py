@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 FORMAT = "1"
@@ -36,6 +37,7 @@ ITEM_BYTES = {
 }
 CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 
+_USUAL_HEADER_BYTES = 4096
 _LENGTH = struct.Struct("<Q")
 
 
@@ -108,26 +110,64 @@ def cut(pieces: Iterable[bytes | memoryview], max_bytes: int) -> Iterator[memory
             yield view[at : at + max_bytes]
 
 
-def read_layout(blob: memoryview) -> dict[str, FieldLayout]:
+class Layout(Mapping[str, FieldLayout]):
+    """Where each field of a blob lies. Shared by all blobs with the same header.
+
+    `alignment` is (offset, alignment) of the widest field. `plan` belongs to `_torch`.
+    """
+
+    __slots__ = ("_fields", "alignment", "plan")
+
+    def __init__(self, fields: dict[str, FieldLayout]) -> None:
+        self._fields = fields
+        widest = max(fields.values(), key=lambda f: ITEM_BYTES[f.dtype], default=None)
+        self.alignment = (widest.begin, ITEM_BYTES[widest.dtype]) if widest else (0, 1)
+        self.plan: Any = None
+
+    def __getitem__(self, name: str) -> FieldLayout:
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+
+def read_layout(blob: memoryview) -> Layout:
     """Return where each field lies. Raises BlobError unless every byte is accounted for."""
-    if len(blob) < _LENGTH.size:
+    data_start = _data_start(blob, len(blob))
+    return _layout_of(bytes(blob[_LENGTH.size : data_start]), len(blob))
+
+
+def read_layout_of_file(fd: int, size_bytes: int) -> Layout:
+    """As `read_layout`, of a file: reading it costs less than a fault in a new mapping."""
+    head = os.pread(fd, _USUAL_HEADER_BYTES, 0)
+    data_start = _data_start(memoryview(head), size_bytes)
+    if data_start > len(head):
+        head = os.pread(fd, data_start, 0)
+    return _layout_of(head[_LENGTH.size : data_start], size_bytes)
+
+
+def _data_start(head: memoryview, size_bytes: int) -> int:
+    if len(head) < _LENGTH.size:
         raise BlobError("too short for a header")
-    (length,) = _LENGTH.unpack_from(blob)
-    data_start = _LENGTH.size + length
+    data_start: int = _LENGTH.size + _LENGTH.unpack_from(head)[0]
     # Before any parser sees it: a huge JSON header costs seconds and gigabytes.
-    if length > MAX_HEADER_BYTES or data_start > len(blob):
+    if data_start > min(size_bytes, _LENGTH.size + MAX_HEADER_BYTES):
         raise BlobError("the header's length is out of range")
-    header = _parse(bytes(blob[_LENGTH.size : data_start]))
+    return data_start
+
+
+@lru_cache(maxsize=64)
+def _layout_of(text: bytes, size_bytes: int) -> Layout:
+    """Check and read a header. Those of one kind and size are alike: 60 us, once."""
+    data_start = _LENGTH.size + len(text)
+    header = _parse(text)
     metadata = _metadata(header.pop("__metadata__", {}))
-    layout = {name: _field(name, value, metadata, data_start) for name, value in header.items()}
-    _check_cover(layout.values(), data_start, len(blob))
-    return layout
-
-
-def alignment_of(layout: Mapping[str, FieldLayout]) -> tuple[int, int]:
-    """Return (offset, alignment) of the widest field; (0, 1) where nothing needs any."""
-    widest = max(layout.values(), key=lambda f: ITEM_BYTES[f.dtype], default=None)
-    return (widest.begin, ITEM_BYTES[widest.dtype]) if widest else (0, 1)
+    fields = {name: _field(name, value, metadata, data_start) for name, value in header.items()}
+    _check_cover(fields.values(), data_start, size_bytes)
+    return Layout(fields)
 
 
 def _parse(text: bytes) -> dict[str, Any]:

@@ -13,14 +13,14 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from cachesvc_client._blob import FieldLayout
+from cachesvc_client._blob import Layout
 from cachesvc_client._control import ControlPage
 from cachesvc_client._opened import Opened
-from cachesvc_client.answers import EntryInfo
+from cachesvc_client.answers import EntryInfo, Tier, info_of
+from cachesvc_proto.v1 import cache_pb2
 
 # Descriptors are a process's scarcest good (1,024 by default), and each kept entry has one.
 DEFAULT_MAX_ENTRIES = 256
@@ -45,8 +45,8 @@ class Kept:
     """
 
     fd: int
-    info: EntryInfo
-    layout: Mapping[str, FieldLayout]
+    info: EntryInfo | cache_pb2.EntryInfo
+    layout: Layout
     expires_ns: int
     newest_needed_ns: int
     shared: memoryview | None = None
@@ -101,6 +101,9 @@ class KeptEntries:
                 blob = kept.shared or private_mapping(kept.fd, kept.info.size_bytes)
             except OSError:
                 return None  # out of descriptors or mappings: an inline answer needs neither
+            if not isinstance(kept.info, EntryInfo):
+                # Where it was found the first time is not where this hit found it.
+                kept.info = replace(info_of(kept.info), tier=Tier.MEMORY)
             kept.unreported += 1
             self._kept.move_to_end(key)
         return Opened(kept.info, kept.layout, blob)
@@ -183,4 +186,4 @@ def _hits_of(key: tuple[str, str], kept: Kept) -> LocalHits:
 
 def private_mapping(fd: int, size_bytes: int) -> memoryview:
     """Map copy-on-write: writing is allowed, and nobody else sees it."""
-    return memoryview(mmap.mmap(fd, size_bytes, access=mmap.ACCESS_COPY))
+    return memoryview(mmap.mmap(fd, size_bytes, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE))

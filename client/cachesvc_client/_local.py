@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from cachesvc_client._control import ControlPage, open_control_page
@@ -27,10 +27,11 @@ from cachesvc_client._kept import (
     LocalHits,
     private_mapping,
 )
-from cachesvc_client._opened import Opened, opened, opened_inline
-from cachesvc_client.answers import Attachment, EntryInfo, Received, SharedFile, Tier
+from cachesvc_client._opened import Opened, opened_file, opened_inline
+from cachesvc_client.answers import Attachment, EntryInfo, Received, SharedFile
 from cachesvc_client.errors import UnreadableAnswer
 from cachesvc_client.requests import HUMAN_NAMESPACES, TryOnKey
+from cachesvc_proto.v1 import cache_pb2
 
 log = logging.getLogger("cachesvc_client")
 
@@ -325,12 +326,18 @@ def _why_not(control: ControlPage | None, boot_id: bytes | None, directory: str)
     return ""
 
 
-def _take(kept: KeptEntries, fd: int, info: EntryInfo, file: SharedFile, asked_ns: int) -> Opened:
+def _take(
+    kept: KeptEntries,
+    fd: int,
+    info: EntryInfo | cache_pb2.EntryInfo,
+    file: SharedFile,
+    asked_ns: int,
+) -> Opened:
     """Map the file, and keep it for the next Get. Takes over `fd`."""
     try:
         if os.fstat(fd).st_size != info.size_bytes:
             raise UnreadableAnswer("the shared file is not as long as the answer says")
-        entry = opened(info, private_mapping(fd, info.size_bytes))
+        entry = opened_file(info, fd, private_mapping(fd, info.size_bytes))
     except BaseException:
         os.close(fd)
         raise
@@ -338,7 +345,7 @@ def _take(kept: KeptEntries, fd: int, info: EntryInfo, file: SharedFile, asked_n
         (info.key.namespace, info.key.id),
         Kept(
             fd=fd,
-            info=replace(info, tier=Tier.MEMORY),
+            info=info,
             layout=entry.layout,
             expires_ns=asked_ns + file.expires_in_ns,
             newest_needed_ns=file.origin_ns + file.grace_ns,

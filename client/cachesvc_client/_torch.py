@@ -5,10 +5,9 @@ Runs on torch 2.0. Nothing here unpickles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from cachesvc_client._blob import FieldData, FieldLayout
+from cachesvc_client._blob import FieldData, FieldLayout, Layout
 from cachesvc_client._views import view_of_address
 from cachesvc_client.errors import InvalidRequest
 
@@ -46,9 +45,24 @@ def tensor_of(blob: memoryview, field: FieldLayout) -> torch.Tensor:
     return flat.view(field.shape)
 
 
-def tensors_of(blob: memoryview, layout: Mapping[str, FieldLayout]) -> dict[str, torch.Tensor]:
+# What `tensors_of` needs of each field, in the order in which it needs it.
+_Plan = list[tuple[str, torch.dtype, int, int, tuple[int, ...]]]
+
+
+def tensors_of(blob: memoryview, layout: Layout) -> dict[str, torch.Tensor]:
     """Return all fields, each as `tensor_of`. The hot path of a local hit."""
-    return {name: tensor_of(blob, field) for name, field in layout.items()}
+    plan: _Plan | None = layout.plan
+    if plan is None:
+        plan = layout.plan = [
+            (name, _DTYPES[field.dtype], field.count, field.begin, field.shape)
+            for name, field in layout.items()
+        ]
+    return {
+        name: torch.frombuffer(blob, dtype=dtype, count=count, offset=begin).view(shape)
+        if count
+        else torch.empty(shape, dtype=dtype)
+        for name, dtype, count, begin, shape in plan
+    }
 
 
 def moved(
