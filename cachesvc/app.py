@@ -174,7 +174,13 @@ class Daemon:
             if cause in EVICTIONS:
                 metrics.eviction_age_seconds.observe(self._age_s(row.meta.confirmed_ns), "disk")
 
-        return DiskTier(disk_files, catalog, self.settings.l2.watermarks(), on_removal=on_removal)
+        return DiskTier(
+            disk_files,
+            catalog,
+            self.settings.l2.watermarks(),
+            on_removal=on_removal,
+            keep_expired_ns=int(self.settings.l2.keep_expired_hours * 3600 * NS_PER_S),
+        )
 
     def _open_memory(self, kinds: Kinds, gid: int | None) -> MemoryTier:
         metrics = self._metrics
@@ -326,6 +332,8 @@ def _limits(settings: Settings) -> Limits:
         max_concurrent_puts=limits.max_concurrent_puts,
         max_pending_bytes=settings.l2.max_pending_bytes,
         fill_deadline_s=settings.origin.deadline_s,
+        breaker_failures=settings.origin.breaker_failures,
+        breaker_open_s=settings.origin.breaker_open_s,
         origin_after_grace_ns=int(settings.origin.origin_after_grace_s * NS_PER_S),
     )
 

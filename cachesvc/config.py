@@ -73,6 +73,8 @@ class L2Settings(Section):
     free_floor_bytes: int = Field(2 * GIB, ge=0)
     # Filled entries that wait for the disk; beyond it they stay in L1 only.
     max_pending_bytes: int = Field(256 * MIB, ge=MIB)
+    # Expired entries stay so long: most are still what the origin has, and are renewed.
+    keep_expired_hours: float = Field(24.0, ge=0)
 
     def watermarks(self) -> Watermarks:
         return Watermarks(
@@ -98,6 +100,9 @@ class OriginSettings(Section):
     added_latency_ms: float = Field(0.0, ge=0)
     # S3's clock has whole seconds.
     origin_after_grace_s: float = Field(2.0, ge=0)
+    # So many fills in a row that cannot ask the origin open the circuit, for so long.
+    breaker_failures: int = Field(5, ge=1)
+    breaker_open_s: float = Field(5.0, gt=0)
 
 
 class LimitSettings(Section):
@@ -129,6 +134,8 @@ class KindSettings(Section):
     max_entries: int | None = Field(None, ge=1)
     max_bytes: int | None = Field(None, ge=0)
     ttl_hours: float | None = Field(None, gt=0)
+    stale_if_error_s: float | None = Field(None, ge=0)
+    absent_ttl_s: float | None = Field(None, ge=0)
     version: str | None = None
     private: bool | None = None
     subject: Subject | None = None
@@ -182,6 +189,8 @@ class Settings(BaseSettings):
             "max_entries": given.max_entries,
             "max_bytes": given.max_bytes,
             "ttl_s": (given.ttl_hours or self.ttl_hours) * 3600.0,
+            "stale_if_error_s": given.stale_if_error_s,
+            "absent_ttl_s": given.absent_ttl_s,
             "version": given.version,
             "private": given.private,
             "subject": given.subject,
@@ -209,7 +218,17 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
 
-_KIND_VALUES = ("max_entries", "max_bytes", "version", "private", "subject", "namespaces", "fields")
+_KIND_VALUES = (
+    "max_entries",
+    "max_bytes",
+    "stale_if_error_s",
+    "absent_ttl_s",
+    "version",
+    "private",
+    "subject",
+    "namespaces",
+    "fields",
+)
 
 
 def load(config_file: Path | None = None) -> Settings:

@@ -62,6 +62,15 @@ class Metrics:
         self.origin_requests = make.counter(
             "origin_requests", "Objects asked of the origin.", "outcome", ORIGIN_OUTCOMES
         )
+        self.revalidations = make.counter(
+            "revalidations",
+            "Expired entries checked by conditional requests.",
+            "outcome",
+            ("unchanged", "changed"),
+        )
+        self.stale_served = make.counter(
+            "stale_served", "Expired entries served because the origin could not be asked."
+        )
         self.coalesced = make.counter(
             "coalesced_waiters", "Gets that joined another's flight (V2: stampede_prevented)."
         )

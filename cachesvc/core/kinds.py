@@ -13,6 +13,10 @@ from cachesvc.core.errors import ConfigError, InvalidRequest, PreconditionFailed
 from cachesvc.core.keys import EntryKey, checked_id, is_id
 
 DEFAULT_TTL_S = 24 * 3600.0
+# Long enough for a burst of one request's retries, too short for anyone to notice an upload.
+DEFAULT_ABSENT_TTL_S = 2.0
+# Garments and texts change rarely, and nobody's photo is in them.
+DEFAULT_STALE_IF_ERROR_S = 3600.0
 
 
 class Encoding(Enum):
@@ -55,7 +59,9 @@ class Kind:
     """What is the same for all entries of a kind.
 
     `max_entries` is per namespace of L1. `max_bytes` bounds one namespace of L1;
-    0 means only L1's total does. `version` belongs to the model that made the
+    0 means only L1's total does. `stale_if_error_s` is how long after its expiry an
+    entry may be served while the origin cannot be asked; `absent_ttl_s` how long an
+    absence is remembered. `version` belongs to the model that made the
     tensors: a request that names another one is refused.
 
     Raises:
@@ -70,6 +76,8 @@ class Kind:
     private: bool = False
     max_bytes: int = 0
     ttl_s: float = DEFAULT_TTL_S
+    stale_if_error_s: float = 0.0
+    absent_ttl_s: float = DEFAULT_ABSENT_TTL_S
     version: str = ""
 
     def __post_init__(self) -> None:
@@ -82,19 +90,28 @@ class Kind:
             raise ConfigError(f"kind {self.name!r} needs at least one field and one namespace")
         if len({f.name for f in self.fields}) != len(self.fields):
             raise ConfigError(f"kind {self.name!r}: field names must differ")
-        if self.max_entries < 1 or self.max_bytes < 0 or self.ttl_s <= 0:
-            raise ConfigError(f"kind {self.name!r}: max_entries and ttl must be positive")
         if self.version and not is_id(self.version):
             raise ConfigError(f"kind {self.name!r}: version is not a valid name")
+        self._check_limits()
         for field in self.fields:
-            try:
-                key = field.template.format(owner="o", id="i", part="p", version="v")
-            except (KeyError, IndexError, ValueError) as exc:
-                raise ConfigError(
-                    f"kind {self.name!r}, field {field.name!r}: bad template"
-                ) from exc
-            if not key or key.startswith("/") or ".." in key.split("/"):
-                raise ConfigError(f"kind {self.name!r}, field {field.name!r}: bad template")
+            self._check_template(field)
+
+    def _check_limits(self) -> None:
+        if self.max_entries < 1 or self.max_bytes < 0 or self.ttl_s <= 0:
+            raise ConfigError(f"kind {self.name!r}: max_entries and ttl must be positive")
+        if self.stale_if_error_s < 0 or self.absent_ttl_s < 0:
+            raise ConfigError(f"kind {self.name!r}: times must not be negative")
+        if self.private and self.stale_if_error_s:
+            raise ConfigError(f"kind {self.name!r}: a private kind is never served stale")
+
+    def _check_template(self, field: Field) -> None:
+        problem = ConfigError(f"kind {self.name!r}, field {field.name!r}: bad template")
+        try:
+            key = field.template.format(owner="o", id="i", part="p", version="v")
+        except (KeyError, IndexError, ValueError) as exc:
+            raise problem from exc
+        if not key or key.startswith("/") or ".." in key.split("/"):
+            raise problem
 
     @property
     def field_names(self) -> tuple[str, ...]:
@@ -185,6 +202,7 @@ GARMENT = Kind(
     ),
     subject=Subject.CLOTHING,
     max_entries=100,
+    stale_if_error_s=DEFAULT_STALE_IF_ERROR_S,
 )
 TEXT = Kind(
     name="text",
@@ -195,5 +213,6 @@ TEXT = Kind(
     ),
     subject=Subject.CLOTHING,
     max_entries=100,
+    stale_if_error_s=DEFAULT_STALE_IF_ERROR_S,
 )
 BUILT_IN = (HUMAN, GARMENT, TEXT)

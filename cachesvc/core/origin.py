@@ -47,6 +47,12 @@ class Origin(Protocol):
     async def read(self, object_key: str) -> OriginObject:
         """Return the object. Raises NoSuchObject only if the origin said so."""
 
+    async def read_if_changed(self, stamp: OriginStamp) -> OriginObject | OriginStamp:
+        """Return the object of `stamp` if it is another by now, else its stamp alone.
+
+        One request, and no body if it has not changed. Raises as `read`.
+        """
+
     async def write(self, object_key: str, data: Buffer) -> OriginStamp:
         """Replace the object as a whole; readers see the old one or the new one."""
 

@@ -146,7 +146,9 @@ def human_namespace(category: int) -> str:
 
 def entry_info(served: Served, now: Now) -> pb.EntryInfo:
     """Return what the answer says of an entry beside its bytes."""
-    return meta_info(served.meta, TIERS[served.tier], served.expires_ns, now)
+    info = meta_info(served.meta, TIERS[served.tier], served.expires_ns, now)
+    info.stale = served.is_stale
+    return info
 
 
 class Descriptions:

@@ -103,6 +103,10 @@ class Statistics:
                 "unfinished_removals": self._cache.unfinished_removals,
             },
         )
+        circuit: dict[str, float] = {"": float(self._cache.is_origin_left_alone)}
+        yield ("origin_circuit_open", "1 while the origin is left alone.", "", circuit)
+        absences: dict[str, float] = {"": len(state.absences)}
+        yield ("absences", "Absences remembered.", "", absences)
         pending: dict[str, float] = {"": state.pending_commit_bytes}
         yield ("disk_pending_bytes", "Bytes that wait to be written to L2.", "", pending)
         held: dict[str, float] = {"": self._memory.held_bytes}

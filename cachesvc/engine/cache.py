@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from typing import Any
 
 from cachesvc.core.entry import Row
 from cachesvc.core.errors import NotDurable
@@ -19,6 +20,7 @@ from cachesvc.engine.ports import Cached, Codec
 from cachesvc.engine.puts import PutTable, Putter
 from cachesvc.engine.reads import Reader
 from cachesvc.engine.removals import Remover
+from cachesvc.engine.rewarming import Rewarmer
 from cachesvc.engine.state import State, log
 from cachesvc.engine.upkeep import Upkeep
 from cachesvc.engine.warmups import Warmer
@@ -44,8 +46,10 @@ class Cache:
         self._remover = Remover(state, puts)
         self._putter = Putter(state, filler, codec, puts)
         self._warmer = Warmer(state, self._reader)
+        self._rewarmer = Rewarmer(state, self._reader)
+        self._filler = filler
         self.upkeep = Upkeep(state)
-        self._loops: list[asyncio.Task[None]] = []
+        self._loops: list[asyncio.Task[Any]] = []
         self.get = self._reader.get
         self.record_local_hits = self._reader.count_local_hits
         self.receive_put = self._putter.receive
@@ -72,8 +76,14 @@ class Cache:
         return Inspection(cached, row, state.flights.is_filling(key))
 
     def start(self) -> None:
-        """Begin the upkeep."""
-        self._loops = self.upkeep.loops()
+        """Begin the upkeep, and bring back to L1 what was used last."""
+        rewarming = asyncio.create_task(self._rewarmer.run(), name="rewarming")
+        self._loops = [*self.upkeep.loops(), rewarming]
+
+    @property
+    def is_origin_left_alone(self) -> bool:
+        """Return whether the origin's circuit is open."""
+        return self._filler.breaker.is_open
 
     async def drain(self, deadline_s: float) -> None:
         """Let flights, commits and removals finish; cancel what outlasts the deadline."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,10 +20,12 @@ from cachesvc.core.errors import (
 )
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Field, Kind
-from cachesvc.core.origin import Origin, OriginStamp
+from cachesvc.core.origin import Origin, OriginObject, OriginStamp
 from cachesvc.core.tensors import Tensor
+from cachesvc.engine.breaker import OriginBreaker
 from cachesvc.engine.ports import Codec
 from cachesvc.engine.state import State
+from cachesvc.metrics import Metrics
 
 T = TypeVar("T")
 
@@ -43,6 +46,7 @@ class Filler:
         self._state = state
         self._origin = origin
         self._codec = codec
+        self.breaker = OriginBreaker(state.limits.breaker_failures, state.limits.breaker_open_s)
         self._slots = asyncio.Semaphore(state.limits.max_concurrent_fills)
 
     async def fill(self, kind: Kind, key: EntryKey, owner: str) -> Filled:
@@ -52,24 +56,59 @@ class Filler:
             NoSuchObject: the origin lacks a member.
             OriginUnavailable, OriginDenied, OriginDataCorrupt, Overloaded: see core/errors.py.
         """
+        return await self._bounded(self._fill(kind, key, owner, self._state.metrics))
+
+    async def refill_if_changed(
+        self, kind: Kind, key: EntryKey, owner: str, stamps: tuple[OriginStamp, ...]
+    ) -> Filled | tuple[OriginStamp, ...]:
+        """Return the entry if a member is another by now, else its members' stamps of now.
+
+        One conditional request for each member, and no body if none has changed. Bounded
+        and raising as `fill`.
+        """
+        return await self._bounded(self._refill_if_changed(kind, key, owner, stamps))
+
+    async def _refill_if_changed(
+        self, kind: Kind, key: EntryKey, owner: str, stamps: tuple[OriginStamp, ...]
+    ) -> Filled | tuple[OriginStamp, ...]:
         metrics = self._state.metrics
-        metrics.fills.inc()
+        found = await all_or_none(self._read_if_changed(stamp) for stamp in stamps)
+        unchanged = tuple(answer for answer in found if isinstance(answer, OriginStamp))
+        if len(unchanged) == len(found):
+            metrics.revalidations.inc("unchanged")
+            return unchanged
+        metrics.revalidations.inc("changed")
+        # Rare, and not worth a second way to put members together: the changed ones come
+        # again with the rest, all from one moment.
+        return await self._fill(kind, key, owner, metrics)
+
+    async def _bounded(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` within the breaker, the deadline and a slot: one deadline for all of it."""
+        metrics = self._state.metrics
         try:
-            async with self._deadline(), self._slots:
-                return await self._fill(kind, key, owner)
-        except TimeoutError as exc:
-            metrics.failed_fills.inc()
-            raise OriginUnavailable(
-                "the origin did not answer in time; retry", reason="FILL_DEADLINE"
-            ) from exc
+            with self.breaker.asking():
+                try:
+                    async with asyncio.timeout(self._state.limits.fill_deadline_s), self._slots:
+                        return await work
+                except TimeoutError as exc:
+                    raise OriginUnavailable(
+                        "the origin did not answer in time; retry", reason="FILL_DEADLINE"
+                    ) from exc
         except CacheError:
             metrics.failed_fills.inc()
             raise
+        finally:
+            work.close()  # if it was never started
+
+    async def _read_if_changed(self, stamp: OriginStamp) -> OriginObject | OriginStamp:
+        with self._counted():
+            return await self._origin.read_if_changed(stamp)
 
     def _deadline(self) -> asyncio.Timeout:
         return asyncio.timeout(self._state.limits.fill_deadline_s)
 
-    async def _fill(self, kind: Kind, key: EntryKey, owner: str) -> Filled:
+    async def _fill(self, kind: Kind, key: EntryKey, owner: str, metrics: Metrics) -> Filled:
+        metrics.fills.inc()
         members = await all_or_none(
             self._read(field, kind.object_key(field, key, owner)) for field in kind.fields
         )
@@ -90,11 +129,13 @@ class Filler:
         data = self._codec.build_blob(tensors)
         return data, checksum(data)
 
-    async def _read(self, field: Field, object_key: str) -> tuple[OriginStamp, Tensor]:
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count and time one request to the origin."""
         outcome = "unavailable"
         started = time.monotonic()
         try:
-            found = await self._origin.read(object_key)
+            yield
             outcome = "ok"
         except NoSuchObject:
             outcome = "not_found"
@@ -108,6 +149,10 @@ class Filler:
         finally:
             self._state.metrics.origin_requests.inc(outcome)
             self._state.metrics.stage_seconds.observe(time.monotonic() - started, "origin")
+
+    async def _read(self, field: Field, object_key: str) -> tuple[OriginStamp, Tensor]:
+        with self._counted():
+            found = await self._origin.read(object_key)
         started = time.monotonic()
         try:
             tensor: Tensor = await self._state.in_worker(

@@ -32,6 +32,7 @@ class Served:
     tier: str
     expires_ns: int
     accesses: int = 0
+    is_stale: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -12,21 +12,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.entry import EntryMeta, Row, oldest_ns
 from cachesvc.core.errors import (
     CacheError,
     CorruptEntry,
     Draining,
+    NoSuchObject,
     NotDurable,
+    OriginUnavailable,
     PreconditionFailed,
     StaleFill,
 )
 from cachesvc.core.freshness import is_new_enough
+from cachesvc.core.origin import OriginStamp
+from cachesvc.engine.absences import Absence
 from cachesvc.engine.fills import Filled, Filler
 from cachesvc.engine.flights import Flight, Served
-from cachesvc.engine.ports import Room
+from cachesvc.engine.ports import Blob, Room
 from cachesvc.engine.state import State, log
 
 
@@ -83,26 +88,121 @@ class FlightRunner:
             await self._state.wait_until_clear(flight.key, flight.owner)
             flight.check_fence()
         row = await self._lookup_row(flight)
-        if row is not None and await self._promote(flight, row):
+        if row is not None and self._may_promote(flight, row) and await self._promote(flight, row):
             return
-        if not flight.owner:
+        # The row says whose it is, where the caller did not.
+        owner = flight.owner or (row.meta.owner if row is not None else "")
+        if not owner:
             raise PreconditionFailed(
                 "not cached, and only its owner's prefix could be asked: name owner_id",
                 reason="OWNER_REQUIRED",
             )
-        self._begin_origin(flight)
+        self._begin_origin(flight, owner)
+        try:
+            await self._fly_from_origin(flight, owner, row)
+        except OriginUnavailable:
+            if row is None or not await self._serve_stale(flight, row):
+                raise
+        except NoSuchObject as exc:
+            self._remember_absence(flight, exc)
+            raise
+
+    async def _fly_from_origin(self, flight: Flight, owner: str, row: Row | None) -> None:
         begun_ns = self._state.clock.read().wall_ns
-        filled = await self._filler.fill(flight.kind, flight.key, flight.owner)
-        meta = self._describe(flight, filled, begun_ns)
+        if row is not None and self._can_revalidate(flight, owner, row):
+            found = await self._filler.refill_if_changed(
+                flight.kind, flight.key, owner, row.meta.stamps
+            )
+            if isinstance(found, Filled):
+                filled = found
+            elif await self._renew(flight, row, found):
+                return
+            else:  # the file turned out to be gone or damaged
+                filled = await self._filler.fill(flight.kind, flight.key, owner)
+        else:
+            filled = await self._filler.fill(flight.kind, flight.key, owner)
+        meta = self._describe(flight, owner, filled, begun_ns)
+        await self._land_filled(flight, meta, filled, row)
+
+    async def _land_filled(
+        self, flight: Flight, meta: EntryMeta, filled: Filled, row: Row | None
+    ) -> None:
         if not self._is_new_enough(meta, flight):
             # Half an upload, or an old one: good for nobody who comes later.
-            self._land_unpublished(flight, meta, filled.data)
+            self._land_unpublished(flight, meta, OnHeap(filled.data), "origin")
             return
         if row is not None and row.meta.checksum != meta.checksum:
             # Or a crash before our commit would bring the older bytes back.
             await self._state.disk.remove(row)
         await self._publish_bytes(flight, meta, filled.data)
         await self._commit(flight, meta, filled.data)
+
+    def _remember_absence(self, flight: Flight, said: NoSuchObject) -> None:
+        if flight.fenced or not flight.owner or not flight.kind.absent_ttl_s:
+            return
+        now = self._state.clock.read()
+        assert flight.origin_began_ns is not None
+        since_ns = now.steady_ns - flight.origin_began_ns
+        until_ns = now.steady_ns + int(flight.kind.absent_ttl_s * NS_PER_S)
+        absence = Absence(now.wall_ns - since_ns, until_ns, said.object_keys)
+        self._state.absences.add(flight.key, flight.owner, absence)
+
+    # ---- what an expired row is still good for
+
+    def _can_revalidate(self, flight: Flight, owner: str, row: Row) -> bool:
+        """Return whether conditional requests can tell that `row` is what the origin holds."""
+        meta, kind = row.meta, flight.kind
+        expected = [kind.object_key(field, flight.key, owner) for field in kind.fields]
+        return (
+            [stamp.object_key for stamp in meta.stamps] == expected
+            and meta.kind_version == kind.version
+            and not meta.as_of_ns
+            and not self._state.tombstones.covers(flight.key, meta.owner)
+        )
+
+    async def _renew(self, flight: Flight, row: Row, stamps: tuple[OriginStamp, ...]) -> bool:
+        """Serve L2's bytes, which are what the origin holds now; False if they are lost."""
+        meta = replace(
+            row.meta,
+            stamps=stamps,
+            origin_ns=oldest_ns(stamps),
+            confirmed_ns=self._state.clock.read().steady_ns,
+            base_ttl_s=flight.kind.ttl_s,
+        )
+        if not self._is_new_enough(meta, flight):
+            self._land_unpublished(flight, meta, OnHeap(b""), "origin")
+            return True
+        renewed = Row(meta, row.accesses, row.last_access_ns)
+        if not await self._promote(flight, renewed):
+            return False
+        await self._state.disk.confirm(renewed)
+        return True
+
+    async def _serve_stale(self, flight: Flight, row: Row) -> bool:
+        """Serve an expired entry because the origin is away; False if its kind forbids that.
+
+        It is handed to those who wait and kept nowhere: the next Get asks the origin again.
+        An invalidated entry has no row, so it cannot come back this way.
+        """
+        state, meta = self._state, row.meta
+        stale_ns = int(flight.kind.stale_if_error_s * NS_PER_S)
+        if (
+            meta.kind_version != flight.kind.version
+            or not meta.is_servable(state.clock.read().steady_ns - stale_ns, row.accesses)
+            or not self._is_new_enough(meta, flight)
+            or state.tombstones.covers(flight.key, meta.owner)
+        ):
+            return False
+        room = state.memory.heap_room(meta.size_bytes)
+        try:
+            if not await self._read_row(row, room):
+                return False
+        finally:
+            state.memory.discard(room)
+        assert room.blob is not None
+        self._land_unpublished(flight, meta, room.blob, "disk", is_stale=True)
+        state.metrics.stale_served.inc()
+        return True
 
     # ---- L2
 
@@ -126,42 +226,47 @@ class FlightRunner:
         )
 
     async def _promote(self, flight: Flight, row: Row) -> bool:
-        """Serve L2's entry; False if it may not be served or turned out not to be there."""
-        if not self._may_promote(flight, row):
-            return False
-        state = self._state
+        """Serve L2's entry; False if it turned out not to be there."""
         room = self._room(flight, row.meta.size_bytes)
         try:
             started = time.monotonic()
-            await state.disk.read_into(row, lambda chunks: state.memory.write(room, chunks))
-            state.metrics.stage_seconds.observe(time.monotonic() - started, "l1_write")
+            if not await self._read_row(row, room):
+                return False
+            self._state.metrics.stage_seconds.observe(time.monotonic() - started, "l1_write")
             self._publish(flight, row.meta, room, "disk", row.accesses)
+        finally:
+            self._state.memory.discard(room)
+        return True
+
+    async def _read_row(self, row: Row, room: Room) -> bool:
+        """Read the file of `row` into `room`; False, and no such row any more, if it cannot be."""
+        state, namespace = self._state, row.meta.key.namespace
+        try:
+            await state.disk.read_into(row, lambda chunks: state.memory.write(room, chunks))
         except CorruptEntry as exc:
             state.metrics.damaged.inc()
-            log.warning("entry_damaged", namespace=flight.key.namespace, error=exc.message)
+            log.warning("entry_damaged", namespace=namespace, error=exc.message)
             await state.disk.quarantine(row)
             return False
         except OSError as exc:
             # Its file is gone (V2's clean-up deletes by age) or cannot be read.
-            log.info("entry_lost", namespace=flight.key.namespace, error=exc.strerror)
+            log.info("entry_lost", namespace=namespace, error=exc.strerror)
             await state.disk.remove(row)
             return False
-        finally:
-            state.memory.discard(room)
         return True
 
     # ---- the origin
 
-    def _begin_origin(self, flight: Flight) -> None:
+    def _begin_origin(self, flight: Flight, owner: str) -> None:
         flight.check_fence()
-        flight.source_owner = flight.owner
+        flight.source_owner = owner
         flight.origin_began_ns = self._state.clock.read().steady_ns
 
-    def _describe(self, flight: Flight, filled: Filled, begun_ns: int) -> EntryMeta:
+    def _describe(self, flight: Flight, owner: str, filled: Filled, begun_ns: int) -> EntryMeta:
         now = self._state.clock.read()
         return EntryMeta(
             key=flight.key,
-            owner=flight.owner,
+            owner=owner,
             generation=self._state.generations.next(now.wall_ns),
             size_bytes=len(filled.data),
             checksum=filled.checksum,
@@ -213,9 +318,12 @@ class FlightRunner:
             state.memory.publish(room, meta, accesses=accesses, steady_ns=steady_ns)
         flight.land(Served(meta, room.blob, tier, meta.expires_ns(accesses), accesses))
 
-    def _land_unpublished(self, flight: Flight, meta: EntryMeta, data: bytes) -> None:
+    def _land_unpublished(
+        self, flight: Flight, meta: EntryMeta, blob: Blob, tier: str, *, is_stale: bool = False
+    ) -> None:
+        """Answer those who wait, and let nobody else have it."""
         flight.check_fence()
-        flight.land(Served(meta, OnHeap(data), "origin", meta.confirmed_ns))
+        flight.land(Served(meta, blob, tier, meta.confirmed_ns, is_stale))
 
     async def _commit(self, flight: Flight, meta: EntryMeta, data: bytes) -> None:
         """Store in L2 behind the answer. A disk that cannot keep up is not waited for."""
@@ -230,7 +338,7 @@ class FlightRunner:
             if written is None:
                 state.metrics.disk_rejections.inc()
                 return
-            await state.wait_until_clear(flight.key, flight.owner)
+            await state.wait_until_clear(flight.key, meta.owner)
             committed = self._queue_commit(flight, meta, written)
             if committed is None:
                 await state.disk.abandon(written)

@@ -248,6 +248,7 @@ class Putter:
         upload.check_fence()
         state, scope = self._state, key_scope(meta.key)
         state.flights.fence(scope)
+        state.absences.clear(scope)
         state.memory.remove(meta.key, Removal.REPLACED)
         tombstone = state.tombstones.add(scope)
         state.replacing.add(meta.key)

@@ -64,6 +64,13 @@ class Reader:
         metrics.request_seconds.observe(time.monotonic() - started, served.tier)
         return served
 
+    async def fetch(self, request: ReadRequest) -> None:
+        """Bring the entry to L1 without counting a request or a use. Raises as `get`."""
+        found = self._lookup_or_join(request, needed_ns=0)
+        if not isinstance(found, Served):
+            _, future = found
+            await future
+
     async def _get(self, request: ReadRequest) -> Served:
         request.kind.check_version(request.kind_version)
         arrival = self._state.clock.read()
@@ -147,6 +154,12 @@ class Reader:
 
     def _start(self, request: ReadRequest, needed_ns: int) -> Flight:
         state = self._state
+        state.absences.check(
+            request.key,
+            request.owner,
+            needed_ns=needed_ns,
+            steady_ns=state.clock.read().steady_ns,
+        )
         if len(state.flights) >= state.limits.max_flights:
             raise Overloaded("too many fills are under way; retry later", reason="TOO_MANY_FLIGHTS")
         flight = Flight(

@@ -74,6 +74,7 @@ class Remover:
         state = self._state
         state.flights.fence(scope)
         self._puts.fence(scope)
+        state.absences.clear(scope)
         from_memory = state.memory.remove_covered(scope)
         tombstone = state.tombstones.add(scope)
         durable = state.disk.invalidate(scope, changed_ns)

@@ -15,6 +15,7 @@ from cachesvc.core.entry import GenerationSource
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kinds
 from cachesvc.core.scopes import Scope, Tombstones
+from cachesvc.engine.absences import Absences
 from cachesvc.engine.flights import FlightTable
 from cachesvc.engine.ports import Disk, Memory
 from cachesvc.engine.uses import UseLog
@@ -41,6 +42,8 @@ class Limits:
     max_pending_bytes: int
     fill_deadline_s: float
     origin_after_grace_ns: int
+    breaker_failures: int
+    breaker_open_s: float
 
 
 @dataclass(slots=True)
@@ -61,6 +64,7 @@ class State:
     uses: UseLog = field(default_factory=UseLog)
     # Keys whose tombstone is a Put's: the entry is about to be there again.
     replacing: set[EntryKey] = field(default_factory=set)
+    absences: Absences = field(default_factory=Absences)
     # Steady time before which no removal is acknowledged: workers may still trust the
     # heartbeat of a daemon that died and could not be marked closed.
     acknowledge_from_ns: int = 0

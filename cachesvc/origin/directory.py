@@ -82,6 +82,11 @@ class DirectoryOrigin:
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise reasons.no_such_object(object_key) from exc
 
+    async def read_if_changed(self, stamp: OriginStamp) -> OriginObject | OriginStamp:
+        """Return the object, or its stamp alone if the content is the same."""
+        found = await self.read(stamp.object_key)
+        return found.stamp if found.stamp.etag == stamp.etag else found
+
     async def write(self, object_key: str, data: Buffer) -> OriginStamp:
         """Replace the object; durable when it returns.
 

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -76,6 +77,14 @@ class S3Settings:
     max_object_bytes: int = reasons.DEFAULT_MAX_OBJECT_BYTES
 
 
+class NotModified(Exception):
+    """S3 still has what `stamp` says, with that Last-Modified. Stays in this module."""
+
+    def __init__(self, stamp: OriginStamp) -> None:
+        super().__init__(stamp.object_key)
+        self.stamp = stamp
+
+
 class S3Origin:
     """One bucket behind one long-lived client. See `core.origin.Origin` for the contract.
 
@@ -115,6 +124,18 @@ class S3Origin:
                     raise
             return await self._read_once(client, object_key)
 
+    async def read_if_changed(self, stamp: OriginStamp) -> OriginObject | OriginStamp:
+        """Return the object, or its stamp alone if S3 says Not Modified: then without a body."""
+        async with self._asking(self._reads) as client:
+            try:
+                return await self._read_once(client, stamp.object_key, unless=stamp)
+            except NotModified as unchanged:
+                return unchanged.stamp
+            except OriginUnavailable as exc:
+                if exc.reason != reasons.BAD_ANSWER:
+                    raise
+            return await self._read_once(client, stamp.object_key)
+
     async def write(self, object_key: str, data: Buffer) -> OriginStamp:
         """Replace the object. If cancelled or failed, it may have been replaced or not."""
         async with self._asking(self._writes) as client:
@@ -153,9 +174,14 @@ class S3Origin:
         if opening.done() and opening.exception() is None:
             await opening.result().context.__aexit__(None, None, None)
 
-    async def _read_once(self, client: Any, object_key: str) -> OriginObject:
-        with _s3_errors_of(object_key):
-            answer = await client.get_object(Bucket=self._settings.bucket, Key=object_key)
+    async def _read_once(
+        self, client: Any, object_key: str, unless: OriginStamp | None = None
+    ) -> OriginObject:
+        condition = {"IfNoneMatch": f'"{unless.etag}"'} if unless is not None else {}
+        with _s3_errors_of(object_key, unless):
+            answer = await client.get_object(
+                Bucket=self._settings.bucket, Key=object_key, **condition
+            )
             # An unread body keeps its connection: four of them killed a pool of four.
             async with answer["Body"] as body:
                 size_bytes = _length_of(answer)
@@ -277,8 +303,10 @@ def _client_config(settings: S3Settings) -> AioConfig:
 
 
 @contextmanager
-def _s3_errors_of(object_key: str | None) -> Iterator[None]:
+def _s3_errors_of(object_key: str | None, unless: OriginStamp | None = None) -> Iterator[None]:
     """Turn what the library raises into our errors; `object_key` None means the bucket.
+
+    Raises NotModified for the answer of that name, which only a request with `unless` gets.
 
     TimeoutError passes: it is the caller's deadline.
     """
@@ -287,6 +315,8 @@ def _s3_errors_of(object_key: str | None) -> Iterator[None]:
     except ClientError as exc:
         code = str(exc.response.get("Error", {}).get("Code", ""))
         status = int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if unless is not None and status == HTTPStatus.NOT_MODIFIED:
+            raise NotModified(_stamp_unmodified(unless, exc.response)) from exc
         if object_key is None:
             raise error_for_bucket(code, status) from exc
         raise error_for_answer(code, status, object_key) from exc
@@ -381,6 +411,15 @@ def _stamp_of_write(
     if not etag or date is None:
         raise _bad_answer("no ETag or no Date for a PUT")
     return OriginStamp(object_key, etag, parsedate_to_datetime(date).timestamp())
+
+
+def _stamp_unmodified(known: OriginStamp, response: Mapping[str, Any]) -> OriginStamp:
+    """Return the stamp with the time that S3 names now: the same bytes may have come again."""
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    date = headers.get("last-modified")
+    if date is None:
+        return known
+    return OriginStamp(known.object_key, known.etag, parsedate_to_datetime(date).timestamp())
 
 
 def _unquoted(etag: str) -> str:

@@ -326,8 +326,18 @@ class Catalog:
         return self._writes.put(lambda db: _evict(db, bytes_to_free))
 
     def expire(self, steady_ns: int, limit: int) -> asyncio.Future[list[Row]]:
-        """Delete at most `limit` rows whose time is over."""
+        """Delete at most `limit` rows that expired at `steady_ns` or before."""
         return self._writes.put(lambda db: _expire(db, steady_ns, limit))
+
+    def confirm(self, row: Row) -> asyncio.Future[None]:
+        """Renew a generation: its members were just seen unchanged at the origin."""
+        return self._writes.put(lambda db: _confirm(db, row))
+
+    def hottest(self, limit: int) -> list[Row]:
+        """Return the rows that were used last, the latest first. Blocks."""
+        sql = f"SELECT {_COLUMNS} FROM entries ORDER BY last_access_ns DESC LIMIT ?"  # noqa: S608
+        found = self._read(lambda db: db.execute(sql, (limit,)).fetchall())
+        return [_row(row) for row in found]
 
     def record_accesses(self, used: list[Row]) -> asyncio.Future[None]:
         """Remember how these generations were used, and their new expiry."""
@@ -445,7 +455,7 @@ def _upsert(db: sqlite3.Connection, row: Row) -> Location | None:
             meta.generation,
             meta.size_bytes,
             meta.checksum,
-            json.dumps([(s.object_key, s.etag, s.last_modified_s) for s in meta.stamps]),
+            _stamps_text(meta),
             meta.begun_ns,
             meta.origin_ns,
             meta.confirmed_ns,
@@ -521,6 +531,27 @@ def _delete_rows(db: sqlite3.Connection, rows: list[Row]) -> list[Row]:
     for row in rows:
         _delete_one(db, Location(row.meta.key, row.meta.generation))
     return rows
+
+
+def _confirm(db: sqlite3.Connection, row: Row) -> None:
+    meta = row.meta
+    db.execute(
+        "UPDATE entries SET stamps = ?, origin_ns = ?, confirmed_ns = ?, base_ttl_s = ?,"
+        " expires_ns = ? WHERE namespace = ? AND id = ? AND generation = ?",
+        (
+            _stamps_text(meta),
+            meta.origin_ns,
+            meta.confirmed_ns,
+            meta.base_ttl_s,
+            meta.expires_ns(row.accesses),
+            *meta.key,
+            meta.generation,
+        ),
+    )
+
+
+def _stamps_text(meta: EntryMeta) -> str:
+    return json.dumps([(s.object_key, s.etag, s.last_modified_s) for s in meta.stamps])
 
 
 def _record_accesses(db: sqlite3.Connection, used: list[Row]) -> None:

@@ -65,6 +65,7 @@ class DiskTier:
         watermarks: Watermarks,
         *,
         on_removal: OnRemoval,
+        keep_expired_ns: int = 0,
         read_threads: int = 4,
         write_threads: int = 4,
     ) -> None:
@@ -72,6 +73,7 @@ class DiskTier:
         self._catalog = catalog
         self._watermarks = watermarks
         self._on_removal = on_removal
+        self._keep_expired_ns = keep_expired_ns
         self._readers = ThreadPoolExecutor(read_threads, thread_name_prefix="l2-read")
         self._writers = ThreadPoolExecutor(write_threads, thread_name_prefix="l2-write")
         self._reserved_bytes = 0
@@ -242,7 +244,8 @@ class DiskTier:
         """Evict down to the marks, drop what expired, and retry what a full disk refused."""
         with contextlib.suppress(NotDurable):
             await self.evict(0)
-            while expired := await self._catalog.expire(steady_ns, EXPIRE_BATCH):
+            useless_ns = steady_ns - self._keep_expired_ns
+            while expired := await self._catalog.expire(useless_ns, EXPIRE_BATCH):
                 await self._forget(expired, Removal.EXPIRED)
             for scope, changed_ns in list(self._unrecorded_changes.items()):
                 await self._catalog.record_change(scope, changed_ns)
@@ -264,6 +267,15 @@ class DiskTier:
         await self._unlink([Location(row.meta.key, row.meta.generation) for row in rows])
         for row in rows:
             self._on_removal(row, cause)
+
+    async def confirm(self, row: Row) -> None:
+        """Renew a generation in the catalog. If the disk is full it is asked for again later."""
+        with contextlib.suppress(NotDurable):
+            await self._catalog.confirm(row)
+
+    async def hottest(self, limit: int) -> list[Row]:
+        """Return the entries that were used last. Raises NotDurable."""
+        return await self._read(self._catalog.hottest, limit)
 
     async def record_accesses(self, used: list[Row]) -> None:
         """Remember uses over restarts. Lost if the disk is full."""

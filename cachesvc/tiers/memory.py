@@ -157,6 +157,11 @@ class MemoryTier:
         self._written += 1
         return Room(f"{self._life}-{self._written:x}{SUFFIX}", size_bytes, size_bytes)
 
+    def has_room(self, key: EntryKey, size_bytes: int) -> bool:
+        """Return whether it would fit without evicting anything."""
+        outside_bytes = self._reserved_bytes + self.held_bytes
+        return self.index.plan_room(key, size_bytes, outside_bytes) == []
+
     def heap_room(self, size_bytes: int) -> Room:
         """Return room outside L1, for bytes that are only passing through."""
         return Room("", size_bytes, 0)

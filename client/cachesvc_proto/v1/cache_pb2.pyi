@@ -50,7 +50,7 @@ class EntryKey(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class EntryInfo(_message.Message):
-    __slots__ = ("key", "size_bytes", "tier", "etag", "generation", "filled_at", "expires_at", "format_version", "origin_time", "kind_version")
+    __slots__ = ("key", "size_bytes", "tier", "etag", "generation", "filled_at", "expires_at", "format_version", "origin_time", "kind_version", "stale")
     KEY_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     TIER_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +61,7 @@ class EntryInfo(_message.Message):
     FORMAT_VERSION_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_TIME_FIELD_NUMBER: _ClassVar[int]
     KIND_VERSION_FIELD_NUMBER: _ClassVar[int]
+    STALE_FIELD_NUMBER: _ClassVar[int]
     key: EntryKey
     size_bytes: int
     tier: Tier
@@ -71,7 +72,8 @@ class EntryInfo(_message.Message):
     format_version: int
     origin_time: _timestamp_pb2.Timestamp
     kind_version: str
-    def __init__(self, key: _Optional[_Union[EntryKey, _Mapping]] = ..., size_bytes: _Optional[int] = ..., tier: _Optional[_Union[Tier, str]] = ..., etag: _Optional[str] = ..., generation: _Optional[int] = ..., filled_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., format_version: _Optional[int] = ..., origin_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., kind_version: _Optional[str] = ...) -> None: ...
+    stale: bool
+    def __init__(self, key: _Optional[_Union[EntryKey, _Mapping]] = ..., size_bytes: _Optional[int] = ..., tier: _Optional[_Union[Tier, str]] = ..., etag: _Optional[str] = ..., generation: _Optional[int] = ..., filled_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., format_version: _Optional[int] = ..., origin_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., kind_version: _Optional[str] = ..., stale: bool = ...) -> None: ...
 
 class Entry(_message.Message):
     __slots__ = ("info", "tensors", "file", "boot_id", "padding")

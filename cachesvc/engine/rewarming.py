@@ -1,0 +1,60 @@
+"""After a restart: promotes from L2 what was used last, while nobody is waiting."""
+
+from __future__ import annotations
+
+import asyncio
+
+from cachesvc.core.entry import Row
+from cachesvc.core.errors import CacheError, NotDurable
+from cachesvc.engine.reads import Reader, ReadRequest
+from cachesvc.engine.state import State, log
+
+# More than L1 holds of entries of the usual size.
+MAX_ROWS = 1000
+PAUSE_S = 0.02
+
+
+class Rewarmer:
+    """Fills the empty L1 up to its limits, one entry at a time, evicting nothing."""
+
+    def __init__(self, state: State, reader: Reader) -> None:
+        self._state = state
+        self._reader = reader
+
+    async def run(self) -> int:
+        """Promote, and return how many were."""
+        try:
+            rows = await self._state.disk.hottest(MAX_ROWS)
+        except NotDurable as exc:
+            log.warning("rewarming_failed", error=exc.message)
+            return 0
+        promoted = 0
+        for row in rows:
+            await self._wait_for_calm()
+            promoted += await self._promote(row)
+        log.info("rewarmed", entries=promoted)
+        return promoted
+
+    async def _wait_for_calm(self) -> None:
+        """Let the loop answer hits, and live misses have the disk to themselves."""
+        await asyncio.sleep(PAUSE_S)
+        while len(self._state.flights):
+            await asyncio.sleep(PAUSE_S)
+
+    async def _promote(self, row: Row) -> bool:
+        state, meta = self._state, row.meta
+        steady_ns = state.clock.read().steady_ns
+        if (
+            meta.key.namespace not in state.kinds.namespaces
+            or state.memory.lookup(meta.key, steady_ns) is not None
+            or not meta.is_servable(steady_ns, row.accesses)
+            or not state.memory.has_room(meta.key, meta.size_bytes)
+        ):
+            return False
+        # Without an owner the flight asks L2 and nobody else.
+        request = ReadRequest(meta.key, state.kinds.of(meta.key.namespace), owner="")
+        try:
+            await self._reader.fetch(request)
+        except CacheError:
+            return False  # it was removed meanwhile
+        return True
