@@ -38,7 +38,7 @@ class Rewarmer:
     async def _wait_for_calm(self) -> None:
         """Let the loop answer hits, and live misses have the disk to themselves."""
         await asyncio.sleep(PAUSE_S)
-        while len(self._state.flights):
+        while len(self._state.flights):  # noqa: ASYNC110 nobody is in a hurry here
             await asyncio.sleep(PAUSE_S)
 
     async def _promote(self, row: Row) -> bool:
