@@ -31,6 +31,8 @@ from tests.support.engine_origin import ScriptedOrigin
 
 MIB = 1 << 20
 LIMITS = Limits(
+    breaker_failures=5,
+    breaker_open_s=5.0,
     max_entry_bytes=MIB,
     max_flights=1024,
     max_concurrent_fills=8,

@@ -23,6 +23,7 @@ class ScriptedOrigin:
         self.objects: dict[str, OriginObject] = {}
         self.errors: dict[str, CacheError] = {}
         self.reads: list[str] = []
+        self.unchanged = 0
 
     def hold(self, object_key: str, data: bytes, last_modified_s: float | None = None) -> None:
         """Have `object_key`, last modified now unless another time is given."""
@@ -46,6 +47,13 @@ class ScriptedOrigin:
             raise self.errors[object_key]
         if found is None:
             raise NoSuchObject("the origin has no such object", object_keys=(object_key,))
+        return found
+
+    async def read_if_changed(self, stamp: OriginStamp) -> OriginObject | OriginStamp:
+        found = await self.read(stamp.object_key)
+        if found.stamp.etag == stamp.etag:
+            self.unchanged += 1
+            return found.stamp
         return found
 
     async def write(self, object_key: str, data: Buffer) -> OriginStamp:
