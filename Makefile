@@ -1,6 +1,6 @@
 # `make demo` shows the main job, `make test` proves it; both install what they need into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-long check lint format proto proto-check bench bench-peers clean
+.PHONY: help demo run test test-long check lint format proto proto-check bench bench-peers bench-misses clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -84,6 +84,9 @@ bench: $(BENCH)/.installed  ## Compare with Redis, plain gRPC and the floor, sid
 
 bench-peers: $(BENCH)/.peers  ## The same beside Ray, vineyard, Arrow Flight, memcached and V2.
 	$(BENCH)/bin/python -m bench --peers $(BENCH_ARGS)
+
+bench-misses: $(VENV)/.bench  ## Time misses, L2 and full or large caches.
+	$(BIN)/python -m bench.misses $(BENCH_ARGS)
 
 clean:  ## Remove what was made.
 	rm -rf .venv .venv-proto .venv-bench .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

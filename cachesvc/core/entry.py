@@ -50,14 +50,14 @@ class EntryMeta:
             generation=self.generation,
         )
 
-    def is_servable(self, steady_ns: int, accesses: int) -> bool:
-        """Return whether its time is not over.
+    def is_servable(self, steady_ns: int, accesses: int, late_ns: int = 0) -> bool:
+        """Return whether its time is not over, or for less than `late_ns`.
 
         One from the future is not served either: the clock went back since it was
         written, so its age is unknown.
         """
         known_age = self.confirmed_ns <= steady_ns + MAX_CLOCK_ERROR_NS
-        return known_age and steady_ns < self.expires_ns(accesses)
+        return known_age and steady_ns < self.expires_ns(accesses) + late_ns
 
     @property
     def etag(self) -> str:

@@ -54,6 +54,10 @@ class Absences:
         elif absence.asked_ns >= needed_ns:
             raise NoSuchObject("the origin has no such object", object_keys=absence.object_keys)
 
+    def forget(self, key: EntryKey, owner: str) -> None:
+        """The origin has it now."""
+        self._absences.pop((key, owner), None)
+
     def clear(self, scope: Scope) -> None:
         """Forget what `scope` covers."""
         for key, owner in [at for at in self._absences if scope.covers(*at)]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from circuitbreaker import STATE_HALF_OPEN, CircuitBreaker
+from circuitbreaker import STATE_HALF_OPEN, STATE_OPEN, CircuitBreaker
 
 from cachesvc.core.errors import OriginUnavailable
 
@@ -37,8 +37,10 @@ class OriginBreaker:
 
         An answer of any kind, NoSuchObject too, closes the circuit.
         """
-        is_probe = self._circuit.state == STATE_HALF_OPEN
-        if self._circuit.opened or (is_probe and self._probing):
+        # Read once: time passes between two readings.
+        state = self._circuit.state
+        is_probe = state == STATE_HALF_OPEN
+        if state == STATE_OPEN or (is_probe and self._probing):
             raise OriginUnavailable(
                 "the origin has not answered lately and is left alone for a moment; retry",
                 reason="ORIGIN_CIRCUIT_OPEN",

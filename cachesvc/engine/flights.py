@@ -42,6 +42,7 @@ class Flight:
     `needed_ns` is the `origin_after` of the call that started it. `source_owner` is
     whose bytes it carries, None as long as they may come from L2. `origin_began_ns`
     is the steady time at which its origin reads began. `to_memory` False = L2 only.
+    `may_ask_origin` False = only what L2 has.
     """
 
     key: EntryKey
@@ -49,6 +50,7 @@ class Flight:
     kind: Kind
     needed_ns: int
     to_memory: bool = True
+    may_ask_origin: bool = True
     source_owner: str | None = None
     origin_began_ns: int | None = None
     fenced: bool = False

@@ -92,6 +92,8 @@ class FlightRunner:
             return
         # The row says whose it is, where the caller did not.
         owner = flight.owner or (row.meta.owner if row is not None else "")
+        if not flight.may_ask_origin:
+            owner = ""
         if not owner:
             raise PreconditionFailed(
                 "not cached, and only its owner's prefix could be asked: name owner_id",
@@ -101,7 +103,7 @@ class FlightRunner:
         try:
             await self._fly_from_origin(flight, owner, row)
         except OriginUnavailable:
-            if row is None or not await self._serve_stale(flight, row):
+            if row is None or not await self._serve_stale(flight):
                 raise
         except NoSuchObject as exc:
             self._remember_absence(flight, exc)
@@ -121,6 +123,7 @@ class FlightRunner:
                 filled = await self._filler.fill(flight.kind, flight.key, owner)
         else:
             filled = await self._filler.fill(flight.kind, flight.key, owner)
+        self._state.absences.forget(flight.key, owner)
         meta = self._describe(flight, owner, filled, begun_ns)
         await self._land_filled(flight, meta, filled, row)
 
@@ -154,7 +157,9 @@ class FlightRunner:
         meta, kind = row.meta, flight.kind
         expected = [kind.object_key(field, flight.key, owner) for field in kind.fields]
         return (
-            [stamp.object_key for stamp in meta.stamps] == expected
+            # The fence knows the flight by this owner, and would miss a removal by the row's.
+            meta.owner == owner
+            and [stamp.object_key for stamp in meta.stamps] == expected
             and meta.kind_version == kind.version
             and not meta.as_of_ns
             and not self._state.tombstones.covers(flight.key, meta.owner)
@@ -170,37 +175,44 @@ class FlightRunner:
             base_ttl_s=flight.kind.ttl_s,
         )
         if not self._is_new_enough(meta, flight):
-            self._land_unpublished(flight, meta, OnHeap(b""), "origin")
-            return True
+            # Too old for whoever began it, but a call that named no time may have joined.
+            blob = await self._read_to_heap(row)
+            if blob is not None:
+                self._land_unpublished(flight, meta, blob, "origin", row.accesses)
+            return blob is not None
         renewed = Row(meta, row.accesses, row.last_access_ns)
         if not await self._promote(flight, renewed):
             return False
         await self._state.disk.confirm(renewed)
         return True
 
-    async def _serve_stale(self, flight: Flight, row: Row) -> bool:
+    async def _serve_stale(self, flight: Flight) -> bool:
         """Serve an expired entry because the origin is away; False if its kind forbids that.
 
         It is handed to those who wait and kept nowhere: the next Get asks the origin again.
-        An invalidated entry has no row, so it cannot come back this way.
+        An invalidated entry has no row, so it cannot come back this way:
+
+            A: reads bob's row for alice | B: invalidates bob's, answers | A: origin fails -> no row
         """
+        flight.check_fence()
+        # The bytes come from L2 again: from here on a removal by any owner fences it.
+        flight.source_owner = None
+        row = await self._lookup_row(flight)
+        if row is None:
+            return False
         state, meta = self._state, row.meta
         stale_ns = int(flight.kind.stale_if_error_s * NS_PER_S)
         if (
             meta.kind_version != flight.kind.version
-            or not meta.is_servable(state.clock.read().steady_ns - stale_ns, row.accesses)
+            or not meta.is_servable(state.clock.read().steady_ns, row.accesses, late_ns=stale_ns)
             or not self._is_new_enough(meta, flight)
             or state.tombstones.covers(flight.key, meta.owner)
         ):
             return False
-        room = state.memory.heap_room(meta.size_bytes)
-        try:
-            if not await self._read_row(row, room):
-                return False
-        finally:
-            state.memory.discard(room)
-        assert room.blob is not None
-        self._land_unpublished(flight, meta, room.blob, "disk", is_stale=True)
+        blob = await self._read_to_heap(row)
+        if blob is None:
+            return False
+        self._land_unpublished(flight, meta, blob, "disk", row.accesses, is_stale=True)
         state.metrics.stale_served.inc()
         return True
 
@@ -254,6 +266,15 @@ class FlightRunner:
             await state.disk.remove(row)
             return False
         return True
+
+    async def _read_to_heap(self, row: Row) -> Blob | None:
+        """Return L2's bytes for those who wait now; None if they are lost."""
+        memory = self._state.memory
+        room: Room = memory.heap_room(row.meta.size_bytes)
+        try:
+            return room.blob if await self._read_row(row, room) else None
+        finally:
+            memory.discard(room)
 
     # ---- the origin
 
@@ -319,11 +340,18 @@ class FlightRunner:
         flight.land(Served(meta, room.blob, tier, meta.expires_ns(accesses), accesses))
 
     def _land_unpublished(
-        self, flight: Flight, meta: EntryMeta, blob: Blob, tier: str, *, is_stale: bool = False
+        self,
+        flight: Flight,
+        meta: EntryMeta,
+        blob: Blob,
+        tier: str,
+        accesses: int = 0,
+        *,
+        is_stale: bool = False,
     ) -> None:
         """Answer those who wait, and let nobody else have it."""
         flight.check_fence()
-        flight.land(Served(meta, blob, tier, meta.confirmed_ns, is_stale))
+        flight.land(Served(meta, blob, tier, meta.confirmed_ns, accesses, is_stale))
 
     async def _commit(self, flight: Flight, meta: EntryMeta, data: bytes) -> None:
         """Store in L2 behind the answer. A disk that cannot keep up is not waited for."""

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from cachesvc.core import freshness
+from cachesvc.core.clock import Now
 from cachesvc.core.errors import Aborted, CacheError, NoSuchObject, Overloaded, StaleFill
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kind
@@ -24,7 +25,8 @@ class ReadRequest:
     """`key` and `owner` are checked ids; `owner` empty = only what is cached.
 
     `origin_after_ns` (wall) 0 = any age. `to_memory` False = do not fill L1 for this.
-    `kind_version` is the model version that the caller can use, empty = any.
+    `may_ask_origin` False = only L2. `kind_version` is the model version that the caller
+    can use, empty = any.
     """
 
     key: EntryKey
@@ -32,6 +34,7 @@ class ReadRequest:
     owner: str
     origin_after_ns: int = 0
     to_memory: bool = True
+    may_ask_origin: bool = True
     kind_version: str = ""
 
 
@@ -92,14 +95,24 @@ class Reader:
                     ) from exc
                 continue
             if self._is_new_enough(served, needed_ns):
-                self._count_use(served)
+                # Uses prolong an entry's life, which is over if it is stale.
+                if not served.is_stale:
+                    self._count_use(served)
                 return served
-            if flight.origin_began_ns is not None and flight.origin_began_ns >= arrival.steady_ns:
+            if self._has_asked_since(flight, served, arrival):
                 raise NoSuchObject(
                     "the origin holds only objects from before origin_after, or some of them",
                     reason="ORIGIN_OUTDATED",
                 )
             # It was under way before this call came: the next one asks the origin anew.
+
+    def _has_asked_since(self, flight: Flight, served: Served, arrival: Now) -> bool:
+        """Return whether `served` is what the origin answered after `arrival`.
+
+        A stale entry is not: the origin has said nothing.
+        """
+        began_ns = flight.origin_began_ns
+        return not served.is_stale and began_ns is not None and began_ns >= arrival.steady_ns
 
     def _lookup_or_join(
         self, request: ReadRequest, needed_ns: int
@@ -122,6 +135,7 @@ class Reader:
         else:
             state.metrics.coalesced.inc()
             flight.to_memory = flight.to_memory or request.to_memory
+            flight.may_ask_origin = flight.may_ask_origin or request.may_ask_origin
         return flight, flight.wait()
 
     # ---- uses
@@ -163,7 +177,12 @@ class Reader:
         if len(state.flights) >= state.limits.max_flights:
             raise Overloaded("too many fills are under way; retry later", reason="TOO_MANY_FLIGHTS")
         flight = Flight(
-            request.key, request.owner, request.kind, needed_ns, to_memory=request.to_memory
+            request.key,
+            request.owner,
+            request.kind,
+            needed_ns,
+            to_memory=request.to_memory,
+            may_ask_origin=request.may_ask_origin,
         )
         self._runner.start(flight)
         return flight

@@ -32,7 +32,8 @@ class Rewarmer:
         for row in rows:
             await self._wait_for_calm()
             promoted += await self._promote(row)
-        log.info("rewarmed", entries=promoted)
+        if promoted:
+            log.info("rewarmed", entries=promoted)
         return promoted
 
     async def _wait_for_calm(self) -> None:
@@ -51,10 +52,10 @@ class Rewarmer:
             or not state.memory.has_room(meta.key, meta.size_bytes)
         ):
             return False
-        # Without an owner the flight asks L2 and nobody else.
-        request = ReadRequest(meta.key, state.kinds.of(meta.key.namespace), owner="")
+        kind = state.kinds.of(meta.key.namespace)
+        request = ReadRequest(meta.key, kind, owner="", may_ask_origin=False)
         try:
             await self._reader.fetch(request)
         except CacheError:
-            return False  # it was removed meanwhile
+            return False  # it was removed meanwhile, or is damaged
         return True

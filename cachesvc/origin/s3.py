@@ -419,7 +419,11 @@ def _stamp_unmodified(known: OriginStamp, response: Mapping[str, Any]) -> Origin
     date = headers.get("last-modified")
     if date is None:
         return known
-    return OriginStamp(known.object_key, known.etag, parsedate_to_datetime(date).timestamp())
+    try:
+        last_modified_s = parsedate_to_datetime(date).timestamp()
+    except ValueError as exc:
+        raise _bad_answer("a Last-Modified that is no date") from exc
+    return OriginStamp(known.object_key, known.etag, last_modified_s)
 
 
 def _unquoted(etag: str) -> str:

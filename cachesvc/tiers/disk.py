@@ -259,9 +259,18 @@ class DiskTier:
             to_free = self._watermarks.bytes_to_free(
                 self.used_bytes, self._reserved_bytes + wanted_bytes, free_bytes - wanted_bytes
             )
-            if to_free:
+            while to_free > 0:
                 victims = await self._catalog.evict(to_free)
-                await self._forget(victims, Removal.DISK_SPACE)
+                if not victims:
+                    break
+                freed_bytes = sum(stored_bytes(row.meta.size_bytes) for row in victims)
+                # Without a row, but on the disk until they are unlinked.
+                self._reserved_bytes += freed_bytes
+                try:
+                    await self._forget(victims, Removal.DISK_SPACE)
+                finally:
+                    self._reserved_bytes -= freed_bytes
+                to_free -= freed_bytes
 
     async def _forget(self, rows: list[Row], cause: Removal) -> None:
         await self._unlink([Location(row.meta.key, row.meta.generation) for row in rows])

@@ -51,7 +51,8 @@ class EntryInfo:
 
     `generation` is unique for each fill or Put. `filled_at` is when the fill began or
     the Put's source was read; `origin_time` the oldest last change of its members at
-    the origin. Times are None where the daemon did not say.
+    the origin. Times are None where the daemon did not say. `stale` says that its time is
+    over, but the origin could not be asked.
     """
 
     key: EntryKey
@@ -64,6 +65,7 @@ class EntryInfo:
     origin_time: datetime | None
     format_version: int
     kind_version: str
+    stale: bool = False
 
 
 @dataclass(frozen=True)
@@ -343,6 +345,7 @@ def _info(info: cache_pb2.EntryInfo) -> EntryInfo:
         origin_time=_time(info.origin_time) if info.HasField("origin_time") else None,
         format_version=info.format_version,
         kind_version=info.kind_version,
+        stale=info.stale,
     )
 
 

@@ -29,6 +29,8 @@ class HeldStore:
         self._open = threading.Event()
         self._open.set()
         self._held = threading.Semaphore(0)
+        # What S3 answered so far, by connection.
+        self.answers: list[bytearray] = []
         self._sockets: list[socket.socket] = [self._listener]
         self._threads = [threading.Thread(target=self._accept, name="held-store")]
         self._threads[0].start()
@@ -82,8 +84,11 @@ class HeldStore:
             target.shutdown(socket.SHUT_WR)
 
     def _forward_answers(self, source: socket.socket, target: socket.socket) -> None:
+        answers = bytearray()
+        self.answers.append(answers)
         with suppress(OSError):
             while data := source.recv(_CHUNK_BYTES):
+                answers += data
                 if not self._open.is_set():
                     self._held.release()
                     self._open.wait()

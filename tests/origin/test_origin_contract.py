@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from cachesvc.core.errors import NoSuchObject, OriginDataCorrupt, OriginUnavailable
-from cachesvc.core.origin import OriginObject
+from cachesvc.core.origin import OriginObject, OriginStamp
 from tests.origin.conftest import AnyOrigin, OriginFactory
 
 KEY = "users/u1/vton-cache/upper/human_img.png"
@@ -69,6 +69,40 @@ async def test_an_overwritten_object_has_a_new_etag_and_is_not_older(origin: Any
     assert found.stamp == second
     assert second.etag != first.etag
     assert second.last_modified_s >= first.last_modified_s
+
+
+async def test_an_unchanged_object_is_its_stamp_alone(origin: AnyOrigin) -> None:
+    written = await origin.write(KEY, b"photo")
+
+    assert await origin.read_if_changed(written) == written
+
+
+async def test_a_changed_object_comes_whole_with_its_new_stamp(origin: AnyOrigin) -> None:
+    first = await origin.write(KEY, b"photo of the same size 1")
+    second = await origin.write(KEY, b"photo of the same size 2")
+
+    found = await origin.read_if_changed(first)
+
+    assert found == OriginObject(second, b"photo of the same size 2")
+
+
+async def test_an_object_that_is_gone_is_absent_and_not_unchanged(origin: AnyOrigin) -> None:
+    with pytest.raises(NoSuchObject) as caught:
+        await origin.read_if_changed(OriginStamp(KEY, "an-etag", 0.0))
+
+    assert caught.value.object_keys == (KEY,)
+
+
+async def test_concurrent_conditional_reads_each_have_their_own_answer(origin: AnyOrigin) -> None:
+    stamps = [await origin.write(f"users/u{i}/x.pkl", b"%d" % i * 50_000) for i in range(8)]
+    for stamp in stamps[::2]:
+        await origin.write(stamp.object_key, b"another")
+
+    found = await asyncio.gather(*(origin.read_if_changed(stamp) for stamp in stamps))
+
+    assert found[1::2] == stamps[1::2]
+    changed = [each for each in found[::2] if isinstance(each, OriginObject)]
+    assert [each.data for each in changed] == [b"another"] * 4
 
 
 async def test_every_overwrite_in_quick_succession_has_its_own_etag(origin: AnyOrigin) -> None:
@@ -186,7 +220,14 @@ async def test_a_closed_origin_cannot_be_asked_and_closes_again(new_origin: Orig
     await origin.close()
     await origin.close()
 
-    for call in (origin.read(KEY), origin.write(KEY, b"photo"), origin.check(), origin.start()):
+    calls = (
+        origin.read(KEY),
+        origin.read_if_changed(OriginStamp(KEY, "an-etag", 0.0)),
+        origin.write(KEY, b"photo"),
+        origin.check(),
+        origin.start(),
+    )
+    for call in calls:
         with pytest.raises(OriginUnavailable) as caught:
             await call
         assert caught.value.reason == "ORIGIN_CLOSED"

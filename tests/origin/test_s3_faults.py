@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 import pytest
 
 from cachesvc.core.errors import CacheError, OriginDenied, OriginUnavailable
+from cachesvc.core.origin import OriginObject, OriginStamp
 from cachesvc.origin.s3 import S3Origin, S3Settings
 from tests.origin.conftest import use_environment
 from tests.support.s3_faults import BODY, PUT_DATE, Fault, FaultyS3, running_faulty_s3
@@ -38,6 +39,8 @@ FAULTS = [
     (Fault.RESETS_IN_BODY, OriginUnavailable, "ORIGIN_BAD_ANSWER"),
     (Fault.SPEAKS_NO_HTTP, OriginUnavailable, "ORIGIN_UNREACHABLE"),
 ]
+# Of the object as it was before: its bytes are others by now.
+_OTHER = OriginStamp("photo.png", "another-etag", 0.0)
 _HANGS = (Fault.HANGS_BEFORE_HEADERS, Fault.HANGS_IN_BODY, Fault.DRIPS)
 
 
@@ -87,6 +90,71 @@ async def test_a_fault_has_its_error_and_leaves_the_client_usable(
 
         faulty_s3.fault = Fault.NONE
         assert await read_all_slots(origin) == [BODY] * (_MAX_READS + 1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "reason"), FAULTS, ids=[fault.name for fault, _, _ in FAULTS]
+)
+async def test_a_conditional_read_has_the_error_of_a_read(
+    faulty_s3: FaultyS3, fault: Fault, error: type[CacheError], reason: str
+) -> None:
+    deadline_s = _SHORT_S if fault in _HANGS else _AMPLE_S
+    async with origin_of(faulty_s3, deadline_s) as origin:
+        faulty_s3.fault = fault
+        with pytest.raises(error) as caught:
+            await origin.read_if_changed(_OTHER)
+        assert caught.value.reason == reason
+
+        faulty_s3.fault = Fault.NONE
+        assert await read_all_slots(origin) == [BODY] * (_MAX_READS + 1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "last_modified"),
+    [
+        (Fault.NOT_MODIFIED, "Mon, 02 Nov 2026 11:00:00 GMT"),
+        (Fault.NOT_MODIFIED_WITH_CHECKSUM, "Mon, 02 Nov 2026 11:00:00 GMT"),
+        (Fault.NOT_MODIFIED_WITHOUT_DATE, "Mon, 02 Nov 2026 10:00:00 GMT"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Fault) else "",
+)
+async def test_not_modified_is_the_stamp_with_the_time_that_s3_says_now(
+    faulty_s3: FaultyS3, fault: Fault, last_modified: str
+) -> None:
+    async with origin_of(faulty_s3) as origin:
+        read = await origin.read("photo.png")
+        faulty_s3.fault = fault
+        # More than there are connections: an answer without a body gives its own back.
+        for _ in range(_FAILURES):
+            found = await origin.read_if_changed(read.stamp)
+            assert found == OriginStamp(
+                "photo.png", read.stamp.etag, parsedate_to_datetime(last_modified).timestamp()
+            )
+        conditional = faulty_s3.heads[1:]
+        assert len(conditional) == _FAILURES
+        assert all(b'If-None-Match: "0123456789abcdef"' in head for head in conditional)
+
+
+async def test_a_changed_object_comes_with_the_one_conditional_request(faulty_s3: FaultyS3) -> None:
+    async with origin_of(faulty_s3) as origin:
+        found = await origin.read_if_changed(_OTHER)
+        assert isinstance(found, OriginObject)
+        assert found.data == BODY
+        assert faulty_s3.requests == 1
+
+
+async def test_a_damaged_not_modified_is_asked_again_without_the_condition(
+    faulty_s3: FaultyS3,
+) -> None:
+    async with origin_of(faulty_s3) as origin:
+        read = await origin.read("photo.png")
+        faulty_s3.fault = Fault.NOT_MODIFIED_WITH_BAD_DATE
+        assert await origin.read_if_changed(read.stamp) == read
+        assert [b"if-none-match" in head.lower() for head in faulty_s3.heads] == [
+            False,
+            True,
+            False,
+        ]
 
 
 @pytest.mark.parametrize("fault", [Fault.HANGS_BEFORE_HEADERS, Fault.HANGS_IN_BODY])

@@ -60,6 +60,7 @@ class EngineHouse:
         self.limits = LIMITS
         self.watermarks = Watermarks(48 * MIB, 56 * MIB, 64 * MIB)
         self.memory_max_bytes = MIB
+        self.keep_expired_ns = 0
         self.catalog_resets = 0
 
     # ---- life
@@ -71,7 +72,11 @@ class EngineHouse:
         disk_files = DiskFiles(self.root, self.kinds.namespaces)
         self.catalog = Catalog(self.state_dir, on_reset=self._count_reset)
         self.disk = GatedDisk(
-            disk_files, self.catalog, self.watermarks, on_removal=lambda row, cause: None
+            disk_files,
+            self.catalog,
+            self.watermarks,
+            on_removal=lambda row, cause: None,
+            keep_expired_ns=self.keep_expired_ns,
         )
         self.disk.gates = self.gates
         namespaces = {

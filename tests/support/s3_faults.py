@@ -1,7 +1,7 @@
 """How does S3 misbehave? A scripted server that does it on demand.
 
 It answers every GET, HEAD and PUT by the `Fault` that is set at that moment; NONE is a
-well-behaved store of one object.
+well-behaved store in which every object has the same bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ _DRIP_INTERVAL_S = 0.05
 PUT_DATE = b"Mon, 02 Nov 2026 09:00:00 GMT"
 _STAMP = b'ETag: "0123456789abcdef"\r\nLast-Modified: Mon, 02 Nov 2026 10:00:00 GMT\r\n'
 _OK = b"HTTP/1.1 200 OK\r\n" + _STAMP
-_WHOLE = _OK + b"Content-Length: %d\r\n\r\n" % len(BODY)
+_NOT_MODIFIED = b'HTTP/1.1 304 Not Modified\r\nETag: "0123456789abcdef"\r\n'
+_DATE_OF_304 = b"Last-Modified: Mon, 02 Nov 2026 11:00:00 GMT\r\n"
+# S3 sends an object's checksum with a 304 too, which has no body to match it.
+_CHECKSUM = b"x-amz-checksum-crc32: AAAAAA==\r\nx-amz-checksum-type: FULL_OBJECT\r\n"
 _XML = b'<?xml version="1.0"?><Error><Code>%s</Code><Message>no</Message></Error>'
 
 
@@ -43,32 +46,44 @@ class Fault(Enum):
     RESETS_IN_BODY = auto()
     SPEAKS_NO_HTTP = auto()
     IS_OVERWRITTEN_AFTER_PUT = auto()
+    NOT_MODIFIED = auto()
+    NOT_MODIFIED_WITHOUT_DATE = auto()
+    NOT_MODIFIED_WITH_CHECKSUM = auto()
+    NOT_MODIFIED_WITH_BAD_DATE = auto()
 
 
 def _refusal(status: bytes, body: bytes) -> bytes:
     return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
 
 
-_ANSWERS = {
-    Fault.NONE: _WHOLE + BODY,
-    Fault.HANGS_BEFORE_HEADERS: b"",
-    Fault.HANGS_IN_BODY: _WHOLE + BODY[:100],
-    Fault.DRIPS: _WHOLE,
-    Fault.TRUNCATES_WITH_LENGTH: _WHOLE + BODY[:100],
-    Fault.TRUNCATES_WITHOUT_LENGTH: _OK + b"Connection: close\r\n\r\n" + BODY[:100],
-    Fault.EMPTY_200: b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-    Fault.EMPTY_200_WITH_STAMP: _OK + b"Content-Length: 0\r\n\r\n",
-    Fault.NO_STAMP: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY,
-    Fault.BAD_DATE: _WHOLE.replace(b"Mon, 02 Nov 2026 10:00:00 GMT", b"yesterday") + BODY,
-    Fault.SAYS_500: _refusal(b"500 Internal Server Error", _XML % b"InternalError"),
-    Fault.SAYS_503: _refusal(b"503 Slow Down", _XML % b"SlowDown"),
-    Fault.SAYS_403: _refusal(b"403 Forbidden", _XML % b"AccessDenied"),
-    Fault.SAYS_404_AS_A_PROXY_DOES: _refusal(b"404 Not Found", b"<html>no backend</html>"),
-    Fault.RESETS_BEFORE_HEADERS: b"",
-    Fault.RESETS_IN_BODY: _WHOLE + BODY[:100],
-    Fault.SPEAKS_NO_HTTP: b"SSH-2.0-OpenSSH_9.2\r\n",
-    Fault.IS_OVERWRITTEN_AFTER_PUT: _WHOLE + BODY,
-}
+def _answers(body: bytes) -> dict[Fault, bytes]:
+    whole = _OK + b"Content-Length: %d\r\n\r\n" % len(body)
+    return {
+        Fault.NONE: whole + body,
+        Fault.HANGS_BEFORE_HEADERS: b"",
+        Fault.HANGS_IN_BODY: whole + body[:100],
+        Fault.DRIPS: whole,
+        Fault.TRUNCATES_WITH_LENGTH: whole + body[:100],
+        Fault.TRUNCATES_WITHOUT_LENGTH: _OK + b"Connection: close\r\n\r\n" + body[:100],
+        Fault.EMPTY_200: b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        Fault.EMPTY_200_WITH_STAMP: _OK + b"Content-Length: 0\r\n\r\n",
+        Fault.NO_STAMP: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body,
+        Fault.BAD_DATE: whole.replace(b"Mon, 02 Nov 2026 10:00:00 GMT", b"yesterday") + body,
+        Fault.SAYS_500: _refusal(b"500 Internal Server Error", _XML % b"InternalError"),
+        Fault.SAYS_503: _refusal(b"503 Slow Down", _XML % b"SlowDown"),
+        Fault.SAYS_403: _refusal(b"403 Forbidden", _XML % b"AccessDenied"),
+        Fault.SAYS_404_AS_A_PROXY_DOES: _refusal(b"404 Not Found", b"<html>no backend</html>"),
+        Fault.RESETS_BEFORE_HEADERS: b"",
+        Fault.RESETS_IN_BODY: whole + body[:100],
+        Fault.SPEAKS_NO_HTTP: b"SSH-2.0-OpenSSH_9.2\r\n",
+        Fault.IS_OVERWRITTEN_AFTER_PUT: whole + body,
+        Fault.NOT_MODIFIED: _NOT_MODIFIED + _DATE_OF_304 + b"\r\n",
+        Fault.NOT_MODIFIED_WITHOUT_DATE: _NOT_MODIFIED + b"\r\n",
+        Fault.NOT_MODIFIED_WITH_CHECKSUM: _NOT_MODIFIED + _CHECKSUM + _DATE_OF_304 + b"\r\n",
+        Fault.NOT_MODIFIED_WITH_BAD_DATE: _NOT_MODIFIED + b"Last-Modified: yesterday\r\n\r\n",
+    }
+
+
 _PUT_ANSWER = (
     b'HTTP/1.1 200 OK\r\nETag: "%s"\r\nDate: ' + PUT_DATE + b"\r\nContent-Length: 0\r\n\r\n"
 )
@@ -78,6 +93,12 @@ _PUT_ANSWERS = {
 }
 _HANGS = {Fault.HANGS_BEFORE_HEADERS, Fault.HANGS_IN_BODY}
 _RESETS = {Fault.RESETS_BEFORE_HEADERS, Fault.RESETS_IN_BODY}
+_NOT_MODIFIEDS = {
+    Fault.NOT_MODIFIED,
+    Fault.NOT_MODIFIED_WITHOUT_DATE,
+    Fault.NOT_MODIFIED_WITH_CHECKSUM,
+    Fault.NOT_MODIFIED_WITH_BAD_DATE,
+}
 _ENDS_THE_CONNECTION = {
     Fault.TRUNCATES_WITH_LENGTH,
     Fault.TRUNCATES_WITHOUT_LENGTH,
@@ -85,8 +106,10 @@ _ENDS_THE_CONNECTION = {
 }
 
 
-def _answer(fault: Fault, head: bytes) -> bytes:
-    answer = _ANSWERS[fault]
+def _answer(answers: dict[Fault, bytes], fault: Fault, head: bytes) -> bytes:
+    if fault in _NOT_MODIFIEDS and b"if-none-match:" not in head.lower():
+        fault = Fault.NONE
+    answer = answers[fault]
     if head.startswith(b"HEAD"):
         return answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
     if head.startswith(b"PUT"):
@@ -104,11 +127,16 @@ async def _read_body(
 
 
 class FaultyS3:
-    """A store on loopback whose `fault` a test sets. `hanging` counts who is kept waiting."""
+    """A store on loopback whose `fault` a test sets. `hanging` counts who is kept waiting.
 
-    def __init__(self) -> None:
+    `heads` are the requests so far, without their bodies.
+    """
+
+    def __init__(self, body: bytes = BODY) -> None:
+        self._body = body
+        self._answers = _answers(body)
         self.fault = Fault.NONE
-        self.requests = 0
+        self.heads: list[bytes] = []
         self.hanging = asyncio.Semaphore(0)
         self.endpoint_url = ""
         self._end = asyncio.Event()
@@ -126,6 +154,10 @@ class FaultyS3:
             writer.transport.abort()
         await asyncio.gather(*self._connections)
 
+    @property
+    def requests(self) -> int:
+        return len(self.heads)
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -142,11 +174,11 @@ class FaultyS3:
     async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; return whether the connection stays."""
         head = await reader.readuntil(b"\r\n\r\n")
-        self.requests += 1
+        self.heads.append(head)
         fault = self.fault
         if head.startswith(b"PUT"):
             await _read_body(head, reader, writer)
-        writer.write(_answer(fault, head))
+        writer.write(_answer(self._answers, fault, head))
         await writer.drain()
         if fault in _HANGS:
             self.hanging.release()
@@ -160,15 +192,15 @@ class FaultyS3:
         return fault not in _RESETS | _ENDS_THE_CONNECTION
 
     async def _drip(self, writer: asyncio.StreamWriter) -> None:
-        for byte in BODY:
+        for byte in self._body:
             writer.write(bytes([byte]))
             await writer.drain()
             await asyncio.sleep(_DRIP_INTERVAL_S)
 
 
 @asynccontextmanager
-async def running_faulty_s3() -> AsyncIterator[FaultyS3]:
-    server = FaultyS3()
+async def running_faulty_s3(body: bytes = BODY) -> AsyncIterator[FaultyS3]:
+    server = FaultyS3(body)
     await server.start()
     try:
         yield server

@@ -1,0 +1,1 @@
+"""Measures misses, and full and large caches. Start: docs/performance-misses.md."""
