@@ -85,7 +85,7 @@ bench: $(BENCH)/.installed  ## Compare with Redis, plain gRPC and the floor, sid
 bench-peers: $(BENCH)/.peers  ## The same beside Ray, vineyard, Arrow Flight, memcached and V2.
 	$(BENCH)/bin/python -m bench --peers $(BENCH_ARGS)
 
-bench-misses: $(VENV)/.bench  ## Time misses, L2 and full or large caches.
+bench-misses: $(VENV)/.tests  ## Time misses, L2 and full or large caches.
 	$(BIN)/python -m bench.misses $(BENCH_ARGS)
 
 clean:  ## Remove what was made.

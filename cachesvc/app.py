@@ -123,7 +123,7 @@ class Daemon:
         cache = Cache(state, origin, members)
         statistics = Statistics(cache, memory, disk, self._metrics, __version__)
         self._metrics.read_gauges_from(statistics.gauges)
-        cache.start()
+        cache.start(rewarm=settings.l1.rewarm)
         stack.push_async_callback(cache.drain, settings.grpc.drain_s)
         self._start_litter_sweep(disk, state)
         stack.push_async_callback(self._end_litter_sweeps)

@@ -62,6 +62,8 @@ class HttpSettings(Section):
 class L1Settings(Section):
     max_bytes: int = Field(GIB, ge=MIB)
     allow_heap: bool = False
+    # After a restart: bring back what was used last, in the background.
+    rewarm: bool = True
 
 
 class L2Settings(Section):

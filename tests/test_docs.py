@@ -218,6 +218,7 @@ def test_the_workers_example_in_the_readme_runs(
     with names["cache"]:
         assert names["try_on"](job, pipe, device="cpu") == ("human",)
         sample_objects.put_in_folder(daemon.origin_dir, sample_objects.person(job.user_id))
+        names["cache"].invalidate(user_id=job.user_id)  # as whoever uploads has to
         picture = names["try_on"](job, pipe, device="cpu")
         assert isinstance(picture, Image.Image)
         assert names["try_on"](job, pipe_during_a_change, device="cpu") == ("human",)

@@ -154,28 +154,30 @@ def entry_info(served: Served, now: Now) -> pb.EntryInfo:
 class Descriptions:
     """Serialized `EntryInfo`s, of which only what differs between answers is made anew.
 
-    A generation never changes, so it is described once. In the wire format the fields
-    of a message may follow each other in any order and number of pieces.
+    A generation does not change, but for its origin time when it is renewed, so it is
+    described once. In the wire format the fields of a message may come in pieces.
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, bytes] = {}
+        self._known: dict[tuple[int, int], bytes] = {}
 
     def describe(self, served: Served, now: Now) -> bytes:
         """Return the wire form of `entry_info(served, now)`."""
-        generation = served.meta.generation
-        known = self._known.get(generation)
+        version = (served.meta.generation, served.meta.origin_ns)
+        known = self._known.get(version)
         if known is None:
             whole = entry_info(served, now)
-            whole.ClearField("tier")
-            whole.ClearField("expires_at")
+            for changing in ("tier", "expires_at", "stale"):
+                whole.ClearField(changing)
             if len(self._known) >= MAX_DESCRIPTIONS:
                 self._known.clear()
-            known = self._known[generation] = whole.SerializeToString()
-        changing = pb.EntryInfo(
-            tier=TIERS[served.tier], expires_at=_expires_at(served.expires_ns, now)
+            known = self._known[version] = whole.SerializeToString()
+        rest = pb.EntryInfo(
+            tier=TIERS[served.tier],
+            expires_at=_expires_at(served.expires_ns, now),
+            stale=served.is_stale,
         )
-        return known + changing.SerializeToString()
+        return known + rest.SerializeToString()
 
 
 def meta_info(meta: EntryMeta, tier: pb.Tier, expires_ns: int, now: Now) -> pb.EntryInfo:

@@ -30,15 +30,18 @@ class Absences:
 
     def __init__(self) -> None:
         self._absences: OrderedDict[tuple[EntryKey, str], Absence] = OrderedDict()
+        # By key, so that an invalidation of one person need not look at all of them.
+        self._owners: dict[EntryKey, set[str]] = {}
 
     def __len__(self) -> int:
         return len(self._absences)
 
     def add(self, key: EntryKey, owner: str, absence: Absence) -> None:
-        self._absences.pop((key, owner), None)
+        self.forget(key, owner)
         self._absences[key, owner] = absence
+        self._owners.setdefault(key, set()).add(owner)
         while len(self._absences) > MAX_ABSENCES:
-            self._absences.popitem(last=False)
+            self.forget(*next(iter(self._absences)))
 
     def check(self, key: EntryKey, owner: str, *, needed_ns: int, steady_ns: int) -> None:
         """Raise NoSuchObject if the origin said so a moment ago, and not before `needed_ns`.
@@ -50,15 +53,26 @@ class Absences:
         if absence is None:
             return
         if steady_ns >= absence.until_ns:
-            del self._absences[key, owner]
+            self.forget(key, owner)
         elif absence.asked_ns >= needed_ns:
             raise NoSuchObject("the origin has no such object", object_keys=absence.object_keys)
 
     def forget(self, key: EntryKey, owner: str) -> None:
-        """The origin has it now."""
-        self._absences.pop((key, owner), None)
+        """The origin has it now, or it may."""
+        if self._absences.pop((key, owner), None) is None:
+            return
+        owners = self._owners[key]
+        owners.discard(owner)
+        if not owners:
+            del self._owners[key]
 
     def clear(self, scope: Scope) -> None:
         """Forget what `scope` covers."""
-        for key, owner in [at for at in self._absences if scope.covers(*at)]:
-            del self._absences[key, owner]
+        keys = scope.keys()
+        if keys is None:
+            known = list(self._absences)
+        else:
+            known = [(key, owner) for key in keys for owner in self._owners.get(key, ())]
+        for key, owner in known:
+            if scope.covers(key, owner):
+                self.forget(key, owner)

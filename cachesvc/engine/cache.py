@@ -75,10 +75,11 @@ class Cache:
         cached = state.memory.lookup(key, now.steady_ns)
         return Inspection(cached, row, state.flights.is_filling(key))
 
-    def start(self) -> None:
-        """Begin the upkeep, and bring back to L1 what was used last."""
-        rewarming = asyncio.create_task(self._rewarmer.run(), name="rewarming")
-        self._loops = [*self.upkeep.loops(), rewarming]
+    def start(self, *, rewarm: bool) -> None:
+        """Begin the upkeep, and bring back to L1 what was used last if asked to."""
+        self._loops = [*self.upkeep.loops()]
+        if rewarm:
+            self._loops.append(asyncio.create_task(self._rewarmer.run(), name="rewarming"))
 
     @property
     def is_origin_left_alone(self) -> bool:

@@ -94,25 +94,27 @@ class Reader:
                         reason="FILL_FENCED",
                     ) from exc
                 continue
+            except NoSuchObject:
+                if needed_ns and not self._asked_since(flight, arrival):
+                    continue  # the origin was asked before this call, and its upload, came
+                raise
             if self._is_new_enough(served, needed_ns):
                 # Uses prolong an entry's life, which is over if it is stale.
                 if not served.is_stale:
                     self._count_use(served)
                 return served
-            if self._has_asked_since(flight, served, arrival):
+            # A stale entry is not an answer of the origin.
+            if not served.is_stale and self._asked_since(flight, arrival):
                 raise NoSuchObject(
                     "the origin holds only objects from before origin_after, or some of them",
                     reason="ORIGIN_OUTDATED",
                 )
             # It was under way before this call came: the next one asks the origin anew.
 
-    def _has_asked_since(self, flight: Flight, served: Served, arrival: Now) -> bool:
-        """Return whether `served` is what the origin answered after `arrival`.
-
-        A stale entry is not: the origin has said nothing.
-        """
+    def _asked_since(self, flight: Flight, arrival: Now) -> bool:
+        """Return whether the flight asked the origin after `arrival`."""
         began_ns = flight.origin_began_ns
-        return not served.is_stale and began_ns is not None and began_ns >= arrival.steady_ns
+        return began_ns is not None and began_ns >= arrival.steady_ns
 
     def _lookup_or_join(
         self, request: ReadRequest, needed_ns: int

@@ -29,12 +29,26 @@ class Rewarmer:
             log.warning("rewarming_failed", error=exc.message)
             return 0
         promoted = 0
-        for row in rows:
+        # The hottest last, or L1's LRU would evict it first.
+        for row in reversed(self._fitting(rows)):
             await self._wait_for_calm()
             promoted += await self._promote(row)
         if promoted:
             log.info("rewarmed", entries=promoted)
         return promoted
+
+    def _fitting(self, rows: list[Row]) -> list[Row]:
+        """Return those of `rows`, hottest first, that L1 has places for."""
+        kinds, left_bytes = self._state.kinds, self._state.memory.free_bytes
+        places = {name: kinds.of(name).max_entries for name in kinds.namespaces}
+        fitting = []
+        for row in rows:
+            namespace = row.meta.key.namespace
+            if places.get(namespace, 0) and row.meta.size_bytes <= left_bytes:
+                places[namespace] -= 1
+                left_bytes -= row.meta.size_bytes
+                fitting.append(row)
+        return fitting
 
     async def _wait_for_calm(self) -> None:
         """Let the loop answer hits, and live misses have the disk to themselves."""

@@ -157,6 +157,12 @@ class MemoryTier:
         self._written += 1
         return Room(f"{self._life}-{self._written:x}{SUFFIX}", size_bytes, size_bytes)
 
+    @property
+    def free_bytes(self) -> int:
+        """What L1 may still take without evicting anything."""
+        taken_bytes = self.index.used_bytes + self._reserved_bytes + self.held_bytes
+        return max(0, self.index.max_bytes - taken_bytes)
+
     def has_room(self, key: EntryKey, size_bytes: int) -> bool:
         """Return whether it would fit without evicting anything."""
         outside_bytes = self._reserved_bytes + self.held_bytes

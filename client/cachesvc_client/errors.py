@@ -216,8 +216,11 @@ def error_of_rpc(exc: grpc.RpcError, asked_for: str = "") -> CacheServiceError:
 def is_away(error: CacheServiceError) -> bool:
     """Return whether the daemon was not there to answer: no connection, or it is leaving.
 
-    A connection that broke has no reason; everything that a daemon says has one.
+    A connection that broke has no reason; everything that a daemon says has one. grpc.aio
+    now and then calls such a break INTERNAL ("Internal error from Core").
     """
+    if error.code is grpc.StatusCode.INTERNAL:
+        return error.reason == "" and not isinstance(error, UnreadableAnswer)
     return error.code is grpc.StatusCode.UNAVAILABLE and error.reason in ("", "DRAINING")
 
 

@@ -16,7 +16,7 @@ WITHIN_S = 20.0
 
 
 def test_a_person_is_in_l1_again_after_a_crash_without_a_get(new_daemon: NewDaemon) -> None:
-    daemon, user = new_daemon(), fresh_id("u")
+    daemon, user = new_daemon(L1__REWARM="true"), fresh_id("u")
     person = sample_objects.person(user)
     sample_objects.put_in_folder(daemon.origin_dir, person)
     stub = daemon.stub()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -23,7 +24,10 @@ from cachesvc.core.origin import OriginStamp
 from cachesvc.core.scopes import ScopeKind
 from cachesvc.edge import messages
 from cachesvc.edge.messages import RequestReader
+from cachesvc.engine.flights import Served
+from cachesvc.engine.flying import OnHeap
 from cachesvc_proto.v1 import cache_pb2 as pb
+from tests.support.engine_entries import meta_of
 
 READ = RequestReader(Kinds(BUILT_IN))
 UPPER = pb.HUMAN_CATEGORY_UPPER_BODY
@@ -235,3 +239,19 @@ def test_a_moment_survives_the_way_to_a_message(wall_ns: int) -> None:
     assert 0 <= stamp.nanos < NS_PER_S
     span = messages.duration(wall_ns)
     assert span.seconds * NS_PER_S + span.nanos == max(0, wall_ns)
+
+
+@pytest.mark.parametrize("is_stale", [False, True])
+def test_a_described_entry_is_its_info_whatever_was_described_before(is_stale: bool) -> None:
+    descriptions, now = messages.Descriptions(), Now(wall_ns=10**18, steady_ns=10**18)
+    meta = meta_of(EntryKey("text", "t"), b"blob", generation=7)
+    renewed = replace(meta, origin_ns=meta.origin_ns + 10**9)
+    for known in (meta, renewed, meta):
+        for tier in ("memory", "disk"):
+            served = Served(known, OnHeap(b"blob"), tier, 10**18 + 5, is_stale=is_stale)
+            described = pb.EntryInfo.FromString(descriptions.describe(served, now))
+            assert described == messages.entry_info(served, now)
+            other = replace(served, is_stale=not is_stale)
+            assert pb.EntryInfo.FromString(
+                descriptions.describe(other, now)
+            ) == messages.entry_info(other, now)

@@ -78,6 +78,8 @@ class Daemon:
             "L2__FREE_FLOOR_BYTES": "0",
             "L1__MAX_BYTES": str(512 << 20),
             "HTTP__LISTEN": f"127.0.0.1:{self._port.number}",
+            # What a test finds in L1 is what it put there.
+            "L1__REWARM": "false",
             "ORIGIN__KIND": "directory",
             "ORIGIN__PATH": str(self.origin_dir),
             **(settings or {}),
