@@ -5,7 +5,12 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from cachesvc_client import CacheUnavailable, OriginUnavailable
+from cachesvc_client import (
+    CacheServiceError,
+    CacheUnavailable,
+    OriginUnavailable,
+    UnreadableAnswer,
+)
 from cachesvc_client._patience import FIRST_PAUSE_S, LONGEST_PAUSE_S, Patience
 from cachesvc_client._target import resolve
 
@@ -42,8 +47,16 @@ def test_an_answer_is_never_asked_for_again() -> None:
     patience = Patience(ends_at=130.0, wait_s=3.0)
     assert not patience.may_retry(OriginUnavailable("S3", reason="ORIGIN_UNAVAILABLE"), 100.0)
     assert not patience.may_retry(CacheUnavailable("odd", reason="SOMETHING_NEW"), 100.0)
-    broken = CacheUnavailable("not away", code=grpc.StatusCode.INTERNAL)
-    assert not patience.may_retry(broken, 100.0)
+    defect = CacheServiceError("a defect", code=grpc.StatusCode.INTERNAL, reason="INTERNAL")
+    assert not patience.may_retry(defect, 100.0)
+    unreadable = UnreadableAnswer("not protobuf", code=grpc.StatusCode.INTERNAL)
+    assert not patience.may_retry(unreadable, 100.0)
+
+
+def test_a_break_that_grpc_calls_internal_is_a_break() -> None:
+    """grpc.aio says so now and then of a server that leaves; a daemon's own has a reason."""
+    broken = CacheServiceError("Internal error from Core", code=grpc.StatusCode.INTERNAL)
+    assert Patience(ends_at=130.0, wait_s=3.0).may_retry(broken, 100.0)
 
 
 def test_no_wait_means_one_attempt() -> None:
