@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cachesvc import __version__
+from cachesvc.core.clock import Now
 from cachesvc.core.errors import InvalidRequest
 from cachesvc.edge import messages
 from cachesvc.engine.cache import Cache
@@ -26,6 +27,7 @@ class LocalDelivery:
         self._cache = cache
         self._runtime_dir = runtime_dir
         self._boot_id = boot_id
+        self._grace = messages.duration(cache.state.limits.origin_after_grace_ns)
         self._read = messages.RequestReader(cache.state.kinds)
 
     def attach(self) -> pb.AttachResponse:
@@ -33,15 +35,17 @@ class LocalDelivery:
             runtime_dir=str(self._runtime_dir), boot_id=self._boot_id, version=__version__
         )
 
-    def describe(self, served: Served, entry: pb.Entry) -> None:
+    def describe(self, served: Served, entry: pb.Entry, now: Now) -> None:
         """Name the file of `served` in `entry`, if it has one."""
         entry.boot_id = self._boot_id
         if served.blob.shared_name is not None:
-            left_ns = served.expires_ns - self._cache.state.clock.read().steady_ns
-            entry.file.name = f"{L1_DIRECTORY}/{served.blob.shared_name}"
-            entry.file.expires_in.CopyFrom(messages.duration(left_ns))
-            grace_ns = self._cache.state.limits.origin_after_grace_ns
-            entry.file.origin_grace.CopyFrom(messages.duration(grace_ns))
+            left_ns = served.expires_ns - now.steady_ns
+            file = pb.SharedFile(
+                name=f"{L1_DIRECTORY}/{served.blob.shared_name}",
+                expires_in=messages.duration(left_ns),
+                origin_grace=self._grace,
+            )
+            entry.file.CopyFrom(file)
 
     def report(self, request: pb.ReportHitsRequest) -> pb.ReportHitsResponse:
         """Count a worker's own hits. Raises InvalidRequest."""

@@ -81,12 +81,13 @@ class CacheService:
         self, read: ReadRequest, delivery: pb.Delivery, field_number: int = _ENTRY
     ) -> InlineEntry:
         served = await self._cache.get(read)
-        info = self._descriptions.describe(served, self._cache.state.clock.read())
+        now = self._cache.state.clock.read()
+        info = self._descriptions.describe(served, now)
         rest = pb.Entry()
         if delivery == pb.DELIVERY_NONE:
             return InlineEntry(field_number, info, rest, None)
         if delivery == pb.DELIVERY_SHARED_FILE:
-            self._local.describe(served, rest)
+            self._local.describe(served, rest, now)
         # What has no file (tmpfs was full) is sent inline whatever was asked for.
         blob = None if rest.HasField("file") else served.blob
         return InlineEntry(field_number, info, rest, blob)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cachesvc.core.entry import EntryMeta
 from cachesvc.core.errors import CacheError, StaleFill
@@ -20,8 +21,7 @@ from cachesvc.core.scopes import Scope
 from cachesvc.engine.ports import Blob
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(NamedTuple):
     """An entry on its way to a caller. `tier` is memory, disk or origin.
 
     `accesses` are those that were known when it was found.

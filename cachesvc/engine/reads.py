@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cachesvc.core import freshness
 from cachesvc.core.clock import Now
@@ -20,8 +20,7 @@ from cachesvc.engine.state import State
 MAX_FENCED = 5
 
 
-@dataclass(frozen=True, slots=True)
-class ReadRequest:
+class ReadRequest(NamedTuple):
     """`key` and `owner` are checked ids; `owner` empty = only what is cached.
 
     `origin_after_ns` (wall) 0 = any age. `to_memory` False = do not fill L1 for this.

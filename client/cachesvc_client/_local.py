@@ -335,9 +335,11 @@ def _take(
 ) -> Opened:
     """Map the file, and keep it for the next Get. Takes over `fd`."""
     try:
-        if os.fstat(fd).st_size != info.size_bytes:
-            raise UnreadableAnswer("the shared file is not as long as the answer says")
+        # Refused, too, if the file is shorter; the header has to account for every byte.
         entry = opened_file(info, fd, private_mapping(fd, info.size_bytes))
+    except ValueError as exc:
+        os.close(fd)
+        raise UnreadableAnswer("the shared file is shorter than the answer says") from exc
     except BaseException:
         os.close(fd)
         raise

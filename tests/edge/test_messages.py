@@ -251,7 +251,7 @@ def test_a_described_entry_is_its_info_whatever_was_described_before(is_stale: b
             served = Served(known, OnHeap(b"blob"), tier, 10**18 + 5, is_stale=is_stale)
             described = pb.EntryInfo.FromString(descriptions.describe(served, now))
             assert described == messages.entry_info(served, now)
-            other = replace(served, is_stale=not is_stale)
+            other = served._replace(is_stale=not is_stale)
             assert pb.EntryInfo.FromString(
                 descriptions.describe(other, now)
             ) == messages.entry_info(other, now)
