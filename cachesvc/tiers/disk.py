@@ -21,7 +21,8 @@ from cachesvc.core.lru import Removal
 from cachesvc.core.scopes import Scope
 from cachesvc.core.tensors import Buffer
 from cachesvc.core.watermarks import Watermarks
-from cachesvc.tiers.catalog import Catalog, Total
+from cachesvc.tiers.catalog import Catalog
+from cachesvc.tiers.catalog_rows import Total
 from cachesvc.tiers.disk_files import DiskFiles, Location, stored_bytes
 
 # Rows that one step of the sweeper deletes, so that no commit becomes long.

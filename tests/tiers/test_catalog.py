@@ -23,7 +23,8 @@ from cachesvc.core.entry import Row
 from cachesvc.core.errors import ConfigError, NotDurable
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope
-from cachesvc.tiers.catalog import Catalog, Total
+from cachesvc.tiers.catalog import Catalog
+from cachesvc.tiers.catalog_rows import Total
 from cachesvc.tiers.disk_files import Location, stored_bytes
 from tests.support.clocks import START_NS
 from tests.support.engine_entries import meta_of
