@@ -1,11 +1,9 @@
-"""Runs a flight: L2, else the origin, then L1, the waiters, and L2 behind the answer.
+"""Runs a flight: L2, else the origin, then L1 and the waiters; `commits.py` does the rest.
 
 Schedules that the fence decides:
 
     A: fill reads the origin | B: invalidate fences A, unlinks, commits | A: publish -> dropped
     A: reads L2's row | B: invalidates, its DELETE commits | A: promotes -> dropped
-    A: publishes, writes its L2 file | B: invalidates | A: queues its row -> dropped, file removed
-    A: queues its row | B: invalidates, DELETE queued behind it | both commit in that order
 """
 
 from __future__ import annotations
@@ -29,6 +27,7 @@ from cachesvc.core.errors import (
 from cachesvc.core.freshness import is_new_enough
 from cachesvc.core.origin import OriginStamp
 from cachesvc.engine.absences import Absence
+from cachesvc.engine.commits import Committer
 from cachesvc.engine.fills import Filled, Filler
 from cachesvc.engine.flights import Flight, Served
 from cachesvc.engine.ports import Blob, Room
@@ -53,6 +52,7 @@ class FlightRunner:
     def __init__(self, state: State, filler: Filler) -> None:
         self._state = state
         self._filler = filler
+        self._committer = Committer(state)
 
     def start(self, flight: Flight) -> None:
         state = self._state
@@ -138,7 +138,7 @@ class FlightRunner:
             # Or a crash before our commit would bring the older bytes back.
             await self._state.disk.remove(row)
         await self._publish_bytes(flight, meta, filled.data)
-        await self._commit(flight, meta, filled.data)
+        await self._committer.commit(flight, meta, filled.data)
 
     def _remember_absence(self, flight: Flight, said: NoSuchObject) -> None:
         if flight.fenced or not flight.owner or not flight.kind.absent_ttl_s:
@@ -352,41 +352,3 @@ class FlightRunner:
         """Answer those who wait, and let nobody else have it."""
         flight.check_fence()
         flight.land(Served(meta, blob, tier, meta.confirmed_ns, accesses, is_stale))
-
-    async def _commit(self, flight: Flight, meta: EntryMeta, data: bytes) -> None:
-        """Store in L2 behind the answer. A disk that cannot keep up is not waited for."""
-        state = self._state
-        if state.pending_commit_bytes + len(data) > state.limits.max_pending_bytes:
-            state.metrics.disk_rejections.inc()
-            return
-        state.pending_commit_bytes += len(data)
-        started = time.monotonic()
-        try:
-            written = await state.disk.write(meta, data)
-            if written is None:
-                state.metrics.disk_rejections.inc()
-                return
-            await state.wait_until_clear(flight.key, meta.owner)
-            committed = self._queue_commit(flight, meta, written)
-            if committed is None:
-                await state.disk.abandon(written)
-                return
-            await committed
-        except (OSError, NotDurable) as exc:
-            state.metrics.disk_rejections.inc()
-            log.warning("l2_commit_failed", namespace=meta.key.namespace, error=str(exc))
-        else:
-            state.metrics.disk_written_bytes.inc(amount=len(data))
-            state.metrics.stage_seconds.observe(time.monotonic() - started, "l2_commit")
-        finally:
-            state.pending_commit_bytes -= len(data)
-
-    def _queue_commit(
-        self, flight: Flight, meta: EntryMeta, written: object
-    ) -> asyncio.Task[None] | None:
-        """Queue the row unless a newer change has fenced the flight since it landed."""
-        if flight.fenced:
-            return None
-        now = self._state.clock.read()
-        accesses = self._state.uses.accesses_of(meta, 0)
-        return self._state.disk.commit(written, accesses, now.steady_ns)
