@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=WIDTH)
     described = machine.describe()
     console.print(", ".join(f"{name} {value}" for name, value in described.items()))
-    if warning := machine.load_warning():
+    if warning := machine.load_warning(described):
         console.print(f"warning: {warning}")
     found = []
     for name in chosen.only:
