@@ -80,9 +80,11 @@ $(BENCH)/.peers: $(BENCH)/.installed bench/requirements-peers.txt
 	@touch $@
 
 bench: $(BENCH)/.installed  ## Compare with Redis, plain gRPC and the floor, side by side.
+	@bench/install-servers redis-server
 	$(BENCH)/bin/python -m bench $(BENCH_ARGS)
 
 bench-peers: $(BENCH)/.peers  ## The same beside Ray, vineyard, Arrow Flight, memcached and V2.
+	@bench/install-servers redis-server memcached
 	$(BENCH)/bin/python -m bench --peers $(BENCH_ARGS)
 
 bench-misses: $(VENV)/.tests  ## Time misses, L2 and full or large caches.

@@ -21,12 +21,14 @@ import structlog
 from cachesvc import __version__
 from cachesvc.codec import members
 from cachesvc.config import OriginSettings, Settings
+from cachesvc.core import succession
 from cachesvc.core.clock import NS_PER_S, Clock
 from cachesvc.core.entry import GenerationSource, Row
 from cachesvc.core.errors import ConfigError, NotDurable, OriginError
 from cachesvc.core.kinds import Kinds
 from cachesvc.core.lru import NamespaceLimits, Removal
 from cachesvc.core.origin import Origin
+from cachesvc.core.succession import Predecessor
 from cachesvc.edge.calls import Calls
 from cachesvc.edge.http import HttpServer
 from cachesvc.edge.local import L1_DIRECTORY, LocalDelivery
@@ -41,7 +43,6 @@ from cachesvc.origin.s3 import S3Origin, S3Settings
 from cachesvc.tiers import files
 from cachesvc.tiers.catalog import Catalog
 from cachesvc.tiers.control import (
-    SUCCESSION_WAIT_S,
     ControlPage,
     close_predecessor,
     replace_control_page,
@@ -75,7 +76,7 @@ class Daemon:
         """Serve. When this returns, Gets are answered; nothing was scanned."""
         try:
             await self._start()
-        except BaseException:
+        except BaseException:  # cancelled too: what was started is stopped, then it is raised
             await self._stack.aclose()
             raise
 
@@ -85,12 +86,17 @@ class Daemon:
         gid = _gid(settings.group)
         runtime_fd = self._lock_runtime_directory(gid)
         disk_files = DiskFiles(settings.l2.root, kinds.namespaces)
+        locked_ns = self._clock.read().steady_ns
         closed_boot_id = close_predecessor(runtime_fd)
         control = replace_control_page(runtime_fd, gid)
         stack.callback(control.close)
         catalog = self._open_catalog()
         ended_cleanly = catalog.ended_cleanly
-        acknowledge_from_ns = self._succession_end_ns(disk_files, catalog, closed_boot_id)
+        acknowledge_from_ns = succession.acknowledge_from_ns(
+            Predecessor(disk_files.was_used, catalog.last_boot_id, catalog.acknowledge_from_ns),
+            closed_boot_id,
+            locked_ns,
+        )
         disk = self._open_disk(disk_files, catalog)
         stack.callback(disk.close)
         with contextlib.suppress(NotDurable):  # the successor then waits, to be safe
@@ -136,22 +142,6 @@ class Daemon:
         self._stack.callback(os.close, fd)
         files.lock_directory(fd, path)
         return fd
-
-    def _succession_end_ns(
-        self, disk_files: DiskFiles, catalog: Catalog, closed_boot_id: bytes | None
-    ) -> int:
-        """Return the steady time until which workers may trust an earlier daemon.
-
-        If the last one on this root had another runtime directory, it may have died a
-        moment ago, and its heartbeat counts a little longer. If its page was closed just
-        now, the time that it was waiting for itself may still be to come.
-        """
-        end_ns = self._clock.read().steady_ns + int(SUCCESSION_WAIT_S * NS_PER_S)
-        if not disk_files.was_used:
-            return 0
-        if closed_boot_id != catalog.last_boot_id:
-            return end_ns
-        return min(end_ns, catalog.acknowledge_from_ns)
 
     def _open_catalog(self) -> Catalog:
         os.close(files.open_directory(self.settings.state_dir, mode=0o700))

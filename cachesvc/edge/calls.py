@@ -70,6 +70,7 @@ class Calls:
             except grpc.aio.AbortError:
                 raise
             except Exception:
+                # Whatever it is, its text may hold ids and paths: for the log only.
                 log.exception("call_failed")
                 await _abort(context, _DEFECT)
             finally:
@@ -94,6 +95,7 @@ class Calls:
             except grpc.aio.AbortError:
                 raise
             except Exception:
+                # Whatever it is, its text may hold ids and paths: for the log only.
                 log.exception("call_failed")
                 await _abort(context, _DEFECT)
             finally:

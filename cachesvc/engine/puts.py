@@ -212,7 +212,7 @@ class Putter:
             try:
                 await state.in_worker(state.memory.write, room, (data,))
                 tombstone, durable = self._begin(upload, meta, written)
-            except BaseException:
+            except BaseException:  # cancelled too: no file without a row
                 if written is not None:
                     await state.disk.abandon(written)
                 raise

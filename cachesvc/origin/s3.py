@@ -237,7 +237,7 @@ class S3Origin:
                 return await asyncio.get_running_loop().run_in_executor(
                     thread, _open_client, self._settings
                 )
-        except BaseException:
+        except BaseException:  # cancelled too
             self._opening = None  # the next call tries again
             raise
         finally:

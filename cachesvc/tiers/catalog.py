@@ -101,7 +101,7 @@ class Catalog:
             boot = db.execute("SELECT * FROM last_boot").fetchone()
             self.last_boot_id, self.ended_cleanly = boot[0], bool(boot[1])
             self.acknowledge_from_ns = boot[2]
-        except BaseException:
+        except BaseException:  # whatever it was, nobody else can close it
             db.close()
             raise
         return db

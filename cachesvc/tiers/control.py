@@ -27,9 +27,6 @@ HEARTBEAT_OFFSET = HEADER.size
 HEARTBEAT_EVERY_S = 0.1
 # How long a worker may go on after the last heartbeat; the format fixes it.
 HEARTBEAT_LIMIT_S = 1.0
-# A successor that could not close its predecessor's page waits out what workers may
-# still believe, and a little for the two clocks' reading.
-SUCCESSION_WAIT_S = 1.1
 
 
 class ControlState(IntEnum):

@@ -138,7 +138,7 @@ class DiskTier:
         try:
             location = Location(meta.key, meta.generation)
             await self._write(self._files.write, location, data)
-        except BaseException:
+        except BaseException:  # cancelled too: the room is given back, the file is litter
             self._reserved_bytes -= size
             raise
         return Written(meta, size)

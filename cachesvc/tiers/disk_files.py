@@ -82,7 +82,7 @@ class DiskFiles:
             finally:
                 os.close(fd)
             self._rename_into_place(temporary, location)
-        except BaseException:
+        except BaseException:  # an interrupt too leaves nothing half-written
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=self._root_fd)
             raise

@@ -187,7 +187,7 @@ class MemoryTier:
         try:
             for chunk in chunks:
                 _write(fd, chunk)
-        except BaseException:
+        except BaseException:  # from `chunks` too, whatever it raises
             self._drop(fd, room.name)
             raise
         try:

@@ -122,6 +122,7 @@ class GrpcLink:
                 error = error_of_rpc(exc, call.asked_for)
                 if not patience.may_retry(error, time.monotonic()):
                     raise error from exc
+            # The caller's own thread, within its deadline and `wait_s`.
             time.sleep(patience.next_pause(time.monotonic()))
             self._await_daemon(patience.wait_left(time.monotonic()), error.reason)
 

@@ -340,7 +340,7 @@ def _take(
     except ValueError as exc:
         os.close(fd)
         raise UnreadableAnswer("the shared file is shorter than the answer says") from exc
-    except BaseException:
+    except BaseException:  # the descriptor has no other owner yet
         os.close(fd)
         raise
     kept.keep(
