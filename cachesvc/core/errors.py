@@ -39,6 +39,18 @@ class PreconditionFailed(CacheError):
     default_reason = "PRECONDITION_FAILED"
 
 
+class Unauthenticated(CacheError):
+    """Nobody knows who calls: no credential, or one that is not, or no longer, known."""
+
+    default_reason = "CREDENTIAL_REQUIRED"
+
+
+class PermissionDenied(CacheError):
+    """The caller is known, and none of its roles allows this."""
+
+    default_reason = "ROLE_MISSING"
+
+
 class NoSuchObject(CacheError):
     """The origin said so: it has no such object, or only one older than was asked for."""
 

@@ -14,6 +14,8 @@ DETAIL_KEY = "cachesvc-error-bin"
 # Subclasses before their bases: the first that fits is used.
 CODES: tuple[tuple[type[errors.CacheError], Code], ...] = (
     (errors.InvalidRequest, Code.INVALID_ARGUMENT),
+    (errors.Unauthenticated, Code.UNAUTHENTICATED),
+    (errors.PermissionDenied, Code.PERMISSION_DENIED),
     (errors.PreconditionFailed, Code.FAILED_PRECONDITION),
     (errors.NoSuchObject, Code.NOT_FOUND),
     (errors.Overloaded, Code.RESOURCE_EXHAUSTED),

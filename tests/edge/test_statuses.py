@@ -11,7 +11,7 @@ import pytest
 
 from cachesvc.core import errors
 from cachesvc.core.errors import CacheError
-from cachesvc.edge.statuses import CODES, PRECEDENCE, PartsFailed, code_of, trailing_metadata
+from cachesvc.edge.statuses import CODES, PartsFailed, code_of, trailing_metadata
 from cachesvc_proto.v1 import cache_pb2 as pb
 
 Code = grpc.StatusCode
@@ -19,6 +19,8 @@ Code = grpc.StatusCode
 CONTRACT: dict[type[CacheError], grpc.StatusCode] = {
     errors.CacheError: Code.INTERNAL,
     errors.InvalidRequest: Code.INVALID_ARGUMENT,
+    errors.Unauthenticated: Code.UNAUTHENTICATED,
+    errors.PermissionDenied: Code.PERMISSION_DENIED,
     errors.PreconditionFailed: Code.FAILED_PRECONDITION,
     errors.NoSuchObject: Code.NOT_FOUND,
     errors.Overloaded: Code.RESOURCE_EXHAUSTED,
@@ -38,6 +40,7 @@ EVERY_ERROR = [
 # These end in the engine: a quarantine, a fresh flight. A leak is our defect.
 NEVER_ANSWERED = {errors.CorruptEntry, errors.StaleFill}
 SPEAKING: dict[grpc.StatusCode, CacheError] = {
+    Code.PERMISSION_DENIED: errors.PermissionDenied("x"),
     Code.FAILED_PRECONDITION: errors.PreconditionFailed("x"),
     Code.DATA_LOSS: errors.OriginDataCorrupt("x"),
     Code.UNAVAILABLE: errors.OriginUnavailable("x"),
@@ -76,6 +79,7 @@ def test_the_more_important_failure_speaks_for_a_try_on(
     first: grpc.StatusCode, second: grpc.StatusCode
 ) -> None:
     order = [
+        Code.PERMISSION_DENIED,
         Code.FAILED_PRECONDITION,
         Code.DATA_LOSS,
         Code.UNAVAILABLE,
@@ -85,10 +89,6 @@ def test_the_more_important_failure_speaks_for_a_try_on(
     ]
     error = PartsFailed({"human": SPEAKING[first], "garment": SPEAKING[second], "text": None})
     assert code_of(error) is min(first, second, key=order.index)
-
-
-def test_permission_denied_comes_before_everything() -> None:
-    assert PRECEDENCE[0] is Code.PERMISSION_DENIED
 
 
 def test_a_failed_try_on_names_code_reason_and_message_of_each_part() -> None:
