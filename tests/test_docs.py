@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
+from typer.main import get_command
 
 from cachesvc import config
 from cachesvc.cli.main import app
@@ -148,6 +149,32 @@ def test_every_command_is_in_the_readme() -> None:
     names += [group.name for group in app.registered_groups]
     rows = re.findall(r"^\| `([a-z0-9-]+)[ `]", read("README.md"), re.MULTILINE)
     assert sorted(name for name in names if name) == sorted(set(rows) - {"make"})
+
+
+def test_every_command_with_its_options_and_no_other_is_in_the_reference() -> None:
+    """Each section names the options of its command, but for those of all commands."""
+    text = read("docs/cli.md")
+    general, *sections = re.split(r"^#+ (?=`)", text, flags=re.MULTILINE)
+    documented = {section[1 : section.index("`", 1)]: section for section in sections}
+    commands = dict(commands_of(get_command(app)))
+    assert sorted(documented) == sorted(commands)
+    for name, options in commands.items():
+        named = set(re.findall(r"--[a-z-]+", documented[name] + general))
+        assert set(options) <= named, (name, set(options) - named)
+    every = {option for options in commands.values() for option in options} | OF_THE_PROGRAM
+    assert set(re.findall(r"(?<=`)--[a-z-]+", text)) <= every
+
+
+OF_THE_PROGRAM = {"--version", "--install-completion", "--show-completion", "--help"}
+
+
+def commands_of(command: Any, name: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Yield the name and the long options of each command that does something."""
+    for below, found in getattr(command, "commands", {}).items():
+        yield from commands_of(found, f"{name} {below}".strip())
+    if not hasattr(command, "commands"):
+        options = [option for parameter in command.params for option in parameter.opts]
+        yield name, [option for option in options if option.startswith("--")]
 
 
 # ---- links and code

@@ -17,7 +17,7 @@ _ADVICE = {
     "NOT_DURABLE": "it is no longer served; run the command again for the acknowledgement",
     "DRAINING": "the daemon is shutting down; run the command again once it is back",
 }
-_START_IT = "is it running? `cachesvc serve` starts one, --target names another socket"
+START_IT = "is it running? `cachesvc serve` starts one, --target names another socket"
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def _verdict(error: CacheServiceError) -> tuple[str, ExitCode]:
             advice = f"missing: {', '.join(error.missing)}"
     elif isinstance(error, CacheUnavailable):
         code = ExitCode.AWAY
-        advice = advice or _START_IT
+        advice = advice or START_IT
     elif isinstance(error, DeadlineExceeded):
         code = ExitCode.AWAY
         advice = "--timeout gives it longer"

@@ -7,14 +7,26 @@ from typing import Annotated
 import typer
 
 from cachesvc import __version__
-from cachesvc.cli import exits, get, inspect, invalidate, put, serve, settings, stats, warm
+from cachesvc.cli import (
+    completion,
+    exits,
+    get,
+    health,
+    inspect,
+    invalidate,
+    put,
+    serve,
+    settings,
+    stats,
+    version,
+    warm,
+)
 
 app = typer.Typer(
-    name="cachesvc",
+    name=completion.PROGRAM,
     help="Serves prepared tensors from memory, NVMe and S3: the daemon, and its operator's tools.",
     epilog=exits.MEANINGS,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -25,7 +37,10 @@ app.add_typer(put.app, name="put")
 app.command("warm")(warm.warm)
 app.command("invalidate")(invalidate.invalidate)
 app.command("inspect")(inspect.inspect)
+app.command("health")(health.health)
 app.command("config")(settings.config)
+app.command("version")(version.version)
+app.command("completion")(completion.completion)
 
 
 def _print_version(asked: bool) -> None:
@@ -48,4 +63,4 @@ def _root(
 
 def main() -> None:
     """Run the command that `sys.argv` names, and exit."""
-    app(prog_name="cachesvc")
+    app(prog_name=completion.PROGRAM)

@@ -1,0 +1,32 @@
+"""`cachesvc completion SHELL`: how does a shell learn our commands and options?"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+PROGRAM = "cachesvc"
+# The variable by which the script asks; typer derives it from the program's name.
+_ASKING = "_CACHESVC_COMPLETE"
+
+
+class Shell(StrEnum):
+    """Those that typer writes scripts for, on Linux."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+def completion(shell: Annotated[Shell, typer.Argument(help="Which shell's script.")]) -> None:
+    """Print the script that completes commands and options.
+
+    For this shell: eval "$(cachesvc completion bash)". `cachesvc --install-completion` writes it
+    into the shell's own start-up file.
+    """
+    # Its own --show-completion prints the same, but for the shell that it finds itself in.
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+
+    print(get_completion_script(prog_name=PROGRAM, complete_var=_ASKING, shell=shell.value))

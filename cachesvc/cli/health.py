@@ -1,0 +1,80 @@
+"""`cachesvc health`: does the daemon live, and may it be sent calls? For exec probes.
+
+A probe is a process every few seconds on a host that is busy with other things, so this
+makes one bare call: the standard health answer has one field, which is read by hand.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cachesvc.cli import output
+from cachesvc.cli.connection import START_IT
+from cachesvc.cli.exits import ExitCode, fail
+from cachesvc.cli.options import Json, Target
+
+if TYPE_CHECKING:
+    import grpc
+
+# A probe's own limit is often 1 s; its process has to end before that.
+DEFAULT_HEALTH_TIMEOUT_S = 0.8
+_CHECK = "/grpc.health.v1.Health/Check"
+_SERVICE = b"cachesvc.v1.CacheService"
+# HealthCheckRequest: field 1, `service`. HealthCheckResponse: field 1, `status`.
+_REQUEST = bytes((1 << 3 | 2, len(_SERVICE))) + _SERVICE
+_SERVING = bytes((1 << 3, 1))
+
+
+def health(
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Also ask whether it takes calls: not while it drains.")
+    ] = False,
+    as_json: Json = False,
+    target: Target = None,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=0.001, help="Seconds for the answer.")
+    ] = DEFAULT_HEALTH_TIMEOUT_S,
+) -> None:
+    """Say whether the daemon answers; with --ready, whether it serves.
+
+    Exit code 0 if so; 1 if it answers but does not serve; 4 if nobody answers in time.
+    """
+    status = _ask(target, timeout_s)
+    if as_json:
+        output.print_json({"alive": status != "away", "ready": status == "serving"})
+    if status == "away":
+        fail(f"no daemon answered within {timeout_s:g} s; {START_IT}", ExitCode.AWAY)
+    if ready and status != "serving":
+        fail("the daemon answers, but does not serve: it is starting or shutting down")
+    if not as_json:
+        print(status)
+
+
+def _ask(target: str | None, timeout_s: float) -> str:
+    """Return `serving`, `not serving` or `away`."""
+    import os
+
+    import grpc
+
+    from cachesvc_client._target import resolve
+
+    # A proxy has no part in reaching a daemon on this host.
+    options = (("grpc.enable_http_proxy", 0),)
+    with grpc.insecure_channel(resolve(target, os.environ), options=options) as channel:
+        check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_CHECK)
+        try:
+            answer = check(_REQUEST, timeout=timeout_s)
+        except grpc.RpcError as exc:
+            return _status_of(exc.code())
+    return "serving" if answer == _SERVING else "not serving"
+
+
+def _status_of(code: grpc.StatusCode) -> str:
+    import grpc
+
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        return "away"
+    # Whatever else it says, somebody is there to say it: NOT_FOUND before it is ready.
+    return "not serving"

@@ -1,0 +1,58 @@
+"""Do a shell's completion and `version` say what there is?"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cachesvc import __version__
+from tests.cli.conftest import Run, environment
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """`cachesvc` as it is installed: a script of that name in the PATH."""
+    script = tmp_path / "cachesvc"
+    script.write_text(f"#!{sys.executable}\nfrom cachesvc.cli.main import main\nmain()\n")
+    script.chmod(0o755)
+    return script
+
+
+def test_bash_completes_commands_by_the_printed_script(program: Path) -> None:
+    asking = (
+        'eval "$(cachesvc completion bash)"; COMP_WORDS=(cachesvc hea); COMP_CWORD=1; '
+        '_cachesvc_completion cachesvc; echo "${COMPREPLY[@]}"'
+    )
+    found = environment({})
+    found["PATH"] = f"{program.parent}:{found['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", asking], env=found, capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout == "health\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_shells_script_asks_this_program(run_alone: Run, shell: str) -> None:
+    printed = run_alone("completion", shell)
+    assert printed.exit_code == 0
+    assert "_CACHESVC_COMPLETE=" in printed.stdout
+    assert "cachesvc" in printed.stdout
+
+
+def test_an_unknown_shell_is_wrong_usage(run_alone: Run) -> None:
+    assert run_alone("completion", "csh").exit_code == 2
+
+
+def test_version_as_json_names_the_contract_and_each_library(run_alone: Run) -> None:
+    shown = json.loads(run_alone("version", "--json").stdout)
+    assert shown["version"] == __version__
+    assert shown["contract"] == "cachesvc.v1"
+    assert all(shown["libraries"].values())
+
+
+def test_version_for_people_starts_with_the_version(run_alone: Run) -> None:
+    assert run_alone("version").stdout.startswith(f"cachesvc {__version__}\n")
