@@ -9,7 +9,7 @@ import typer
 
 PROGRAM = "cachesvc"
 # The variable by which the script asks; typer derives it from the program's name.
-_ASKING = "_CACHESVC_COMPLETE"
+_ASKING = f"_{PROGRAM}_complete".upper()
 
 
 class Shell(StrEnum):

@@ -74,18 +74,28 @@ def watch(client: CacheClient, interval_s: float, count: int | None, *, as_json:
 
 
 def screen(look: Look, interval_s: float) -> Group:
-    """Return what is shown of one look; 80 columns and 25 lines are enough."""
+    """Return what is shown of one look; 80 columns and 24 lines are enough for our own kinds."""
     from rich.console import Group
 
     answer = look.answer
     up = timedelta(seconds=int(time.time() - answer.started_at.seconds))
     return Group(
         f"cachesvc {answer.version}, up {up}; every {interval_s:g} s, Ctrl-C ends",
-        _answers(look),
-        _tiers(look),
-        namespaces_table(answer),
+        "",
+        _dense(_answers(look)),
+        "",
+        _dense(_tiers(look)),
+        "",
+        _dense(namespaces_table(answer)),
+        "",
         _work(look),
     )
+
+
+def _dense(table: Table) -> Table:
+    """Return the table without title and rules, which would take half of a small terminal."""
+    table.title, table.box = "", None
+    return table
 
 
 def _looks(client: CacheClient, interval_s: float, count: int | None) -> Iterator[Look]:

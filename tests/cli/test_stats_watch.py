@@ -48,11 +48,12 @@ def test_a_restarted_daemon_has_no_negative_rates() -> None:
     assert next_look(answer(started_s=1001, memory_hits=3), 54.0, first).rates is None
 
 
-def test_the_table_fits_80_columns_and_cuts_nothing() -> None:
+def test_the_table_fits_80_columns_and_24_lines_and_cuts_nothing() -> None:
     first = next_look(answer(memory_hits=1_234_567), 50.0, None)
     look = next_look(answer(memory_hits=1_334_567, disk_hits=25_000), 52.0, first)
     lines = shown(look, 80)
     assert max(map(len, lines)) <= 80
+    assert len(lines) <= 24
     text = "\n".join(lines)
     for value in ("1,334,567", "50,000.0", "80.0 %", "20.0 %", "human_upper_body", "46.2 GB"):
         assert value in text
