@@ -12,7 +12,7 @@ import grp
 import os
 import resource
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from cachesvc.edge.service import CacheService
 from cachesvc.edge.statistics import Statistics
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.state import Limits, State
-from cachesvc.metrics import Metrics
+from cachesvc.metrics import GaugeReading, Metrics
 from cachesvc.origin.directory import DirectoryOrigin
 from cachesvc.origin.s3 import S3Origin, S3Settings
 from cachesvc.tiers import files
@@ -129,6 +129,7 @@ class Daemon:
         cache = Cache(state, origin, members)
         statistics = Statistics(cache, memory, disk, self._metrics, __version__)
         self._metrics.read_gauges_from(statistics.gauges)
+        self._metrics.read_gauges_from(self._read_readiness)
         cache.start(rewarm=settings.l1.rewarm)
         stack.push_async_callback(cache.drain, settings.grpc.drain_s)
         self._start_litter_sweep(disk, state)
@@ -196,6 +197,10 @@ class Daemon:
             allow_heap=self.settings.l1.allow_heap,
         )
 
+    def _read_readiness(self) -> Iterable[GaugeReading]:
+        is_ready: dict[str, float] = {"": float(not self._problems)}
+        yield ("ready", "1 while /readyz says so.", "", is_ready)
+
     def _age_s(self, confirmed_ns: int) -> float:
         return max(0, self._clock.read().steady_ns - confirmed_ns) / NS_PER_S
 
@@ -207,7 +212,9 @@ class Daemon:
         self._stack.push_async_callback(http.close)
         if settings.http.listen:
             self.http_port = await http.start(settings.http.listen)
-        grpc_server = GrpcServer(settings.grpc, service, Calls(settings.grpc.default_deadline_s))
+        calls = Calls(settings.grpc.default_deadline_s)
+        self._metrics.read_calls_from(calls.tally)
+        grpc_server = GrpcServer(settings.grpc, service, calls)
         grpc_server.bind_socket(settings.socket_path, gid)
         if settings.grpc.listen:
             self.grpc_port = grpc_server.bind_tcp(settings.grpc.listen)

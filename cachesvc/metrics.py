@@ -6,6 +6,7 @@ key, user or path is ever a label. The catalogue is docs/metrics.md.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 
 from prometheus_client import (
@@ -14,12 +15,19 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
-from cachesvc.core.lru import Removal
+from cachesvc.core.call_tally import CallTally, RpcTally
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 TIERS = ("memory", "disk", "origin")
@@ -27,9 +35,14 @@ SERVED_BY = ("local", *TIERS)
 FAILURES = ("not_found", "failed")
 STAGES = ("origin", "decode", "l1_write", "l2_commit")
 ORIGIN_OUTCOMES = ("ok", "not_found", "unavailable", "denied", "corrupt")
-_LATENCY_S = (0.0005, 0.002, 0.005, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-_STAGE_S = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-_COMMIT_S = (0.0005, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+# RPCs whose time somebody waits for; the others are counted only.
+TIMED_RPCS = ("GetHuman", "GetGarment", "GetText", "GetTryOn", "Put", "Invalidate")
+_LEAVES_MEMORY_BY = ("entries_limit", "bytes_limit", "expired", "invalidated", "replaced")
+_LEAVES_DISK_BY = ("disk_space", "expired")
+# Few buckets each: 300 series are the limit for all.
+_LATENCY_S = (0.0005, 0.003, 0.02, 0.1, 0.5, 2.0, 10.0)
+_STAGE_S = (0.003, 0.03, 0.1, 0.5, 2.0, 10.0)
+_COMMIT_S = (0.0005, 0.002, 0.01, 0.05, 0.2, 1.0)
 _AGE_S = (60.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0, 96 * 3600.0)
 
 # (metric name, documentation, label name, {label value: reading})
@@ -40,7 +53,10 @@ class Metrics:
     """Every metric of one daemon, on a registry of its own."""
 
     def __init__(self, version: str) -> None:
+        # When each series was made: 50 series that say the same, when the daemon started.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        ProcessCollector(namespace="cachesvc", registry=self.registry)
         make = _Maker(self.registry)
         self.requests = make.counter(
             "requests", "Gets answered, by the tier that served.", "tier", SERVED_BY
@@ -80,10 +96,10 @@ class Metrics:
         )
         self.puts = make.counter("puts", "Acknowledged Puts.")
         self.memory_removals = make.counter(
-            "memory_removals", "Entries that left L1.", "reason", [r.value for r in Removal]
+            "memory_removals", "Entries that left L1.", "reason", _LEAVES_MEMORY_BY
         )
         self.disk_removals = make.counter(
-            "disk_removals", "Entries that left L2.", "reason", [r.value for r in Removal]
+            "disk_removals", "Entries that left L2.", "reason", _LEAVES_DISK_BY
         )
         self.eviction_age_seconds = make.histogram(
             "eviction_age_seconds", "Age at eviction.", "tier", ("memory", "disk"), _AGE_S
@@ -108,6 +124,10 @@ class Metrics:
     def read_gauges_from(self, read: Callable[[], Iterable[GaugeReading]]) -> None:
         """Ask `read` for the state's gauges at each scrape."""
         self.registry.register(_StateCollector(read))
+
+    def read_calls_from(self, tally: CallTally) -> None:
+        """Show the calls of a server at each scrape."""
+        self.registry.register(_CallCollector(tally))
 
     def render(self) -> bytes:
         """Return the exposition text."""
@@ -190,3 +210,44 @@ class _StateCollector(Collector):
             for value, reading in readings.items():
                 family.add_metric([value] if label else [], reading)
             yield family
+
+
+class _CallCollector(Collector):
+    """Shows a CallTally, whose numbers are plain because they are counted for each call."""
+
+    def __init__(self, tally: CallTally) -> None:
+        self._tally = tally
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        tally = self._tally
+        calls = CounterMetricFamily(
+            "cachesvc_calls",
+            "gRPC calls that ended, by what that means.",
+            labels=["rpc", "outcome"],
+        )
+        for rpc in tally.by_rpc:
+            for outcome, ended in tally.by_outcome(rpc).items():
+                calls.add_metric([rpc, outcome], ended)
+        yield calls
+        statuses = CounterMetricFamily(
+            "cachesvc_call_statuses", "gRPC calls that ended, by status.", labels=["code"]
+        )
+        for code, ended in tally.by_code().items():
+            statuses.add_metric([code], ended)
+        yield statuses
+        seconds = HistogramMetricFamily(
+            "cachesvc_call_seconds", "Time in the handler of a gRPC call.", labels=["rpc"]
+        )
+        for rpc in TIMED_RPCS:
+            one = tally.by_rpc[rpc]
+            seconds.add_metric([rpc], _cumulative(one), one.total_s)
+        yield seconds
+
+
+def _cumulative(rpc: RpcTally) -> list[tuple[str, float]]:
+    """Return the buckets as a scrape shows them: each counts what those before it do too."""
+    bounds = [*(str(bound_s) for bound_s in rpc.bounds_s), "+Inf"]
+    return list(zip(bounds, itertools.accumulate(rpc.buckets), strict=True))

@@ -24,8 +24,6 @@ class Removal(Enum):
     EXPIRED = "expired"
     INVALIDATED = "invalidated"
     REPLACED = "replaced"
-    DAMAGED = "damaged"
-    LOST = "lost"
 
 
 class Sized(Protocol):

@@ -130,44 +130,44 @@ def _make_way(path: Path) -> None:
 
 
 def _handlers(service: CacheService, calls: Calls) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-    def entries(handle: Any, request: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    def entries(rpc: str, handle: Any, request: Any) -> grpc.RpcMethodHandler[Any, Any]:
         return grpc.unary_unary_rpc_method_handler(
-            calls.unary(handle),
+            calls.unary(rpc, handle),
             request_deserializer=request.FromString,
             response_serializer=serialize_entries,
         )
 
-    def unary(handle: Any, request: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    def unary(rpc: str, handle: Any, request: Any) -> grpc.RpcMethodHandler[Any, Any]:
         return grpc.unary_unary_rpc_method_handler(
-            calls.unary(handle),
+            calls.unary(rpc, handle),
             request_deserializer=request.FromString,
             response_serializer=_serialize,
         )
 
-    def streaming(handle: Any, request: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    def streaming(rpc: str, handle: Any, request: Any) -> grpc.RpcMethodHandler[Any, Any]:
         return grpc.unary_stream_rpc_method_handler(
-            calls.streaming(handle),
+            calls.streaming(rpc, handle),
             request_deserializer=request.FromString,
             response_serializer=_serialize,
         )
 
     return {
-        "GetHuman": entries(service.get_human, pb.GetHumanRequest),
-        "GetGarment": entries(service.get_garment, pb.GetGarmentRequest),
-        "GetText": entries(service.get_text, pb.GetTextRequest),
-        "GetTryOn": entries(service.get_try_on, pb.GetTryOnRequest),
-        "Get": streaming(service.get, pb.GetRequest),
+        "GetHuman": entries("GetHuman", service.get_human, pb.GetHumanRequest),
+        "GetGarment": entries("GetGarment", service.get_garment, pb.GetGarmentRequest),
+        "GetText": entries("GetText", service.get_text, pb.GetTextRequest),
+        "GetTryOn": entries("GetTryOn", service.get_try_on, pb.GetTryOnRequest),
+        "Get": streaming("Get", service.get, pb.GetRequest),
         "Put": grpc.stream_unary_rpc_method_handler(
-            calls.unary(service.put),
+            calls.unary("Put", service.put),
             request_deserializer=pb.PutRequest.FromString,
             response_serializer=_serialize,
         ),
-        "Invalidate": unary(service.invalidate, pb.InvalidateRequest),
-        "Warm": streaming(service.warm, pb.WarmRequest),
-        "Inspect": unary(service.inspect, pb.InspectRequest),
-        "Stats": unary(service.stats, pb.StatsRequest),
-        "Attach": unary(service.attach, pb.AttachRequest),
-        "ReportHits": unary(service.report_hits, pb.ReportHitsRequest),
+        "Invalidate": unary("Invalidate", service.invalidate, pb.InvalidateRequest),
+        "Warm": streaming("Warm", service.warm, pb.WarmRequest),
+        "Inspect": unary("Inspect", service.inspect, pb.InspectRequest),
+        "Stats": unary("Stats", service.stats, pb.StatsRequest),
+        "Attach": unary("Attach", service.attach, pb.AttachRequest),
+        "ReportHits": unary("ReportHits", service.report_hits, pb.ReportHitsRequest),
     }
 
 

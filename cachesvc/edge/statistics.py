@@ -13,8 +13,6 @@ from cachesvc.tiers.disk import DiskTier
 from cachesvc.tiers.memory import MemoryTier
 from cachesvc_proto.v1 import cache_pb2 as pb
 
-_ROOM_REASONS = (Removal.ENTRIES_LIMIT, Removal.BYTES_LIMIT, Removal.DISK_SPACE)
-
 
 class Statistics:
     """Reads the state of one daemon. Changes nothing."""
@@ -59,58 +57,96 @@ class Statistics:
 
     def gauges(self) -> Iterable[GaugeReading]:
         """Yield the gauges for a scrape; see docs/metrics.md."""
-        names = self._cache.state.kinds.namespaces
-        memory = {name: self._memory.index.usage[name] for name in names}
-        disk = {name: self._disk.totals.get(name, Total()) for name in names}
+        yield from self._namespace_gauges()
+        yield from self._tier_gauges()
+        yield from self._queue_gauges()
         state = self._cache.state
-        yield (
-            "memory_entries",
-            "Entries in L1.",
-            "namespace",
-            {name: usage.entries for name, usage in memory.items()},
+        yield _single(
+            "origin_circuit_open",
+            "1 while the origin is left alone.",
+            self._cache.is_origin_left_alone,
         )
-        yield (
-            "memory_bytes",
-            "Bytes in L1.",
-            "namespace",
-            {name: usage.size_bytes for name, usage in memory.items()},
+        yield _single("absences", "Absences remembered.", len(state.absences))
+        yield _single(
+            "loop_lag_seconds",
+            "The event loop's worst lateness of the last 30 to 60 s.",
+            self._cache.upkeep.loop_lag.worst_s,
         )
-        yield (
-            "disk_entries",
-            "Entries in L2.",
-            "namespace",
-            {name: total.entries for name, total in disk.items()},
+
+    def _namespace_gauges(self) -> Iterable[GaugeReading]:
+        names = self._cache.state.kinds.namespaces
+        memory, disk = self._memory.index, self._disk.totals
+        totals = {name: disk.get(name, Total()) for name in names}
+        readings: tuple[tuple[str, str, dict[str, float]], ...] = (
+            ("memory_entries", "Entries in L1.", {n: memory.usage[n].entries for n in names}),
+            ("memory_bytes", "Bytes in L1.", {n: memory.usage[n].size_bytes for n in names}),
+            (
+                "memory_max_entries",
+                "The namespace's limit in L1.",
+                {n: memory.limits[n].max_entries for n in names},
+            ),
+            ("disk_entries", "Entries in L2.", {n: totals[n].entries for n in names}),
+            ("disk_bytes", "Bytes in L2.", {n: totals[n].stored_bytes for n in names}),
         )
-        yield (
-            "disk_bytes",
-            "Bytes in L2.",
-            "namespace",
-            {name: total.stored_bytes for name, total in disk.items()},
-        )
+        for name, text, values in readings:
+            yield (name, text, "namespace", values)
+
+    def _tier_gauges(self) -> Iterable[GaugeReading]:
+        memory, disk = self._memory, self._disk
         yield (
             "tier_max_bytes",
             "The tier's limit.",
             "tier",
-            {"memory": self._memory.index.max_bytes, "disk": self._disk.max_bytes},
+            {"memory": memory.index.max_bytes, "disk": disk.max_bytes},
         )
         yield (
+            "filesystem_free_bytes",
+            "Free bytes of the tier's filesystem, whoever uses it.",
+            "tier",
+            {"memory": memory.filesystem_free_bytes, "disk": disk.free_bytes},
+        )
+        yield _single(
+            "disk_high_watermark_bytes",
+            "Bytes in L2 above which entries are evicted.",
+            disk.high_watermark_bytes,
+        )
+        yield _single(
+            "disk_floor_bytes", "Free bytes that L2 leaves to its filesystem.", disk.floor_bytes
+        )
+        yield _single(
+            "held_bytes", "Bytes evicted from L1 that readers still hold.", memory.held_bytes
+        )
+
+    def _queue_gauges(self) -> Iterable[GaugeReading]:
+        state = self._cache.state
+        yield (
             "queue_depth",
-            "Work that waits.",
+            "Work that waits or is under way.",
             "queue",
             {
                 "catalog": self._disk.queue_depth,
                 "flights": len(state.flights),
+                "puts": self._cache.puts_under_way,
+                "tombstones": len(state.tombstones),
                 "unfinished_removals": self._cache.unfinished_removals,
             },
         )
-        circuit: dict[str, float] = {"": float(self._cache.is_origin_left_alone)}
-        yield ("origin_circuit_open", "1 while the origin is left alone.", "", circuit)
-        absences: dict[str, float] = {"": len(state.absences)}
-        yield ("absences", "Absences remembered.", "", absences)
-        pending: dict[str, float] = {"": state.pending_commit_bytes}
-        yield ("disk_pending_bytes", "Bytes that wait to be written to L2.", "", pending)
-        held: dict[str, float] = {"": self._memory.held_bytes}
-        yield ("held_bytes", "Bytes evicted from L1 that readers still hold.", "", held)
+        yield (
+            "queue_max_depth",
+            "The queue's limit.",
+            "queue",
+            {"flights": state.limits.max_flights, "puts": state.limits.max_concurrent_puts},
+        )
+        yield _single(
+            "disk_pending_bytes",
+            "Bytes that wait to be written to L2.",
+            state.pending_commit_bytes,
+        )
+        yield _single(
+            "disk_pending_max_bytes",
+            "Bytes that may wait to be written to L2.",
+            state.limits.max_pending_bytes,
+        )
 
     def _namespace(self, name: str) -> pb.NamespaceStats:
         usage = self._memory.index.usage[name]
@@ -130,7 +166,7 @@ class Statistics:
             entries=len(index),
             size_bytes=index.used_bytes,
             max_bytes=index.max_bytes,
-            evictions=self._removals("memory_removals", *_ROOM_REASONS),
+            evictions=self._removals("memory_removals", Removal.ENTRIES_LIMIT, Removal.BYTES_LIMIT),
             expirations=self._removals("memory_removals", Removal.EXPIRED),
         )
 
@@ -139,9 +175,13 @@ class Statistics:
             entries=sum(total.entries for total in self._disk.totals.values()),
             size_bytes=self._disk.used_bytes,
             max_bytes=self._disk.max_bytes,
-            evictions=self._removals("disk_removals", *_ROOM_REASONS),
+            evictions=self._removals("disk_removals", Removal.DISK_SPACE),
             expirations=self._removals("disk_removals", Removal.EXPIRED),
         )
 
     def _removals(self, counter: str, *causes: Removal) -> int:
         return sum(self._metrics.value(counter, reason=cause.value) for cause in causes)
+
+
+def _single(name: str, text: str, value: float) -> GaugeReading:
+    return (name, text, "", {"": float(value)})

@@ -27,6 +27,32 @@ CODES: tuple[tuple[type[errors.CacheError], Code], ...] = (
     (errors.Draining, Code.UNAVAILABLE),
     (errors.CacheError, Code.INTERNAL),
 )
+# Whose matter each status is, for the metrics: these are all that a call can end with.
+OUTCOMES: dict[Code, str] = {
+    Code.OK: "ok",
+    **dict.fromkeys(
+        (
+            Code.INVALID_ARGUMENT,
+            Code.UNAUTHENTICATED,
+            Code.PERMISSION_DENIED,
+            Code.FAILED_PRECONDITION,
+            Code.NOT_FOUND,
+            Code.ABORTED,
+            Code.CANCELLED,
+        ),
+        "refused",
+    ),
+    **dict.fromkeys(
+        (
+            Code.RESOURCE_EXHAUSTED,
+            Code.DATA_LOSS,
+            Code.UNAVAILABLE,
+            Code.DEADLINE_EXCEEDED,
+            Code.INTERNAL,
+        ),
+        "failed",
+    ),
+}
 # Which failure speaks for a GetTryOn that has several.
 PRECEDENCE = (
     Code.PERMISSION_DENIED,

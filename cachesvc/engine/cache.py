@@ -48,6 +48,7 @@ class Cache:
         self._warmer = Warmer(state, self._reader)
         self._rewarmer = Rewarmer(state, self._reader)
         self._filler = filler
+        self._puts = puts
         self.upkeep = Upkeep(state)
         self._loops: list[asyncio.Task[Any]] = []
         self.get = self._reader.get
@@ -61,6 +62,10 @@ class Cache:
     def unfinished_removals(self) -> int:
         """Invalidations that a failing disk keeps from being final."""
         return self._remover.unfinished
+
+    @property
+    def puts_under_way(self) -> int:
+        return len(self._puts)
 
     async def inspect(self, key: EntryKey) -> Inspection:
         """Say what is known of `key`; recency and accesses stay as they are."""

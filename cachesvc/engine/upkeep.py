@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from cachesvc.core.errors import NotDurable
+from cachesvc.engine.loop_lag import LoopLag
 from cachesvc.engine.state import State, log
 
 MEMORY_STEP_S = 0.5
@@ -17,6 +18,7 @@ class Upkeep:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self.loop_lag = LoopLag()
 
     async def memory_step(self) -> None:
         self._state.memory.step(self._state.clock.read().steady_ns)
@@ -31,6 +33,7 @@ class Upkeep:
         return [
             asyncio.create_task(_repeat(self.memory_step, MEMORY_STEP_S), name="memory-upkeep"),
             asyncio.create_task(_repeat(self.disk_step, DISK_STEP_S), name="disk-upkeep"),
+            asyncio.create_task(self.loop_lag.run(), name="loop-lag"),
         ]
 
 

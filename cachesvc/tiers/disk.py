@@ -81,6 +81,8 @@ class DiskTier:
         self._evicting = asyncio.Lock()
         # Changes that a full disk kept out of the catalog; `step` tries again.
         self._unrecorded_changes: dict[Scope, int] = {}
+        # Of the filesystem, as last looked at: asking it may block.
+        self.free_bytes = files.free_bytes()
 
     # ---- state
 
@@ -95,6 +97,14 @@ class DiskTier:
     @property
     def max_bytes(self) -> int:
         return self._watermarks.capacity_bytes
+
+    @property
+    def high_watermark_bytes(self) -> int:
+        return self._watermarks.high_bytes
+
+    @property
+    def floor_bytes(self) -> int:
+        return self._watermarks.floor_bytes
 
     @property
     def last_generation(self) -> int:
@@ -173,7 +183,7 @@ class DiskTier:
     async def _reserve(self, size: int) -> bool:
         """Own `size` bytes of the disk, evicting on demand."""
         for evict in (True, False):
-            free_bytes = await self._write(self._files.free_bytes)
+            free_bytes = await self._look_at_free_bytes()
             used = self.used_bytes
             # From here to the addition nothing else runs, or two could take the same room.
             if self._watermarks.admits(size, used, self._reserved_bytes, free_bytes):
@@ -184,6 +194,10 @@ class DiskTier:
             with contextlib.suppress(NotDurable):
                 await self.evict(size)
         return False
+
+    async def _look_at_free_bytes(self) -> int:
+        self.free_bytes = await self._write(self._files.free_bytes)
+        return self.free_bytes
 
     # ---- removing
 
@@ -256,7 +270,7 @@ class DiskTier:
     async def evict(self, wanted_bytes: int) -> None:
         """Free what the marks ask for, and room for `wanted_bytes` more."""
         async with self._evicting:
-            free_bytes = await self._write(self._files.free_bytes)
+            free_bytes = await self._look_at_free_bytes()
             to_free = self._watermarks.bytes_to_free(
                 self.used_bytes, self._reserved_bytes + wanted_bytes, free_bytes - wanted_bytes
             )
