@@ -18,6 +18,7 @@ from cachesvc.cli import (
     serve,
     settings,
     stats,
+    verify,
     version,
     warm,
 )
@@ -37,6 +38,7 @@ app.add_typer(put.app, name="put")
 app.command("warm")(warm.warm)
 app.command("invalidate")(invalidate.invalidate)
 app.command("inspect")(inspect.inspect)
+app.command("verify")(verify.verify)
 app.command("health")(health.health)
 app.command("config")(settings.config)
 app.command("version")(version.version)

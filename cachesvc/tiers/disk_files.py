@@ -58,6 +58,18 @@ class DiskFiles:
             os.close(files.open_directory(root / name, mode=0o750))
         self._remove_temporaries()
 
+    @classmethod
+    def beside_a_daemon(cls, root: Path) -> DiskFiles:
+        """Open the root as it is, without its lock: for reading, `quarantine` and `close` only.
+
+        Safe while a daemon owns the root: a file's name is never used twice, and a row
+        whose file is gone is a miss. Raises OSError.
+        """
+        opened = cls.__new__(cls)
+        opened._root_fd = os.open(root, files.DIRECTORY_FLAGS)
+        opened.was_used = True
+        return opened
+
     def _remove_temporaries(self) -> None:
         with _directory(self._root_fd, TEMPORARY) as fd:
             for name in os.listdir(fd):
@@ -103,11 +115,17 @@ class DiskFiles:
                     return
 
     def read_chunks(
-        self, location: Location, size_bytes: int, expected_checksum: int
+        self,
+        location: Location,
+        size_bytes: int,
+        expected_checksum: int,
+        *,
+        from_medium: bool = False,
     ) -> Iterator[memoryview]:
         """Yield the file in order, hashed in the very buffer that is yielded.
 
-        A chunk is valid until the next one is asked for.
+        A chunk is valid until the next one is asked for. `from_medium` asks the disk and
+        not the page cache, and leaves nothing in it.
 
         Raises:
             FileNotFoundError: the row has no file.
@@ -124,8 +142,12 @@ class DiskFiles:
         try:
             if not files.is_regular(fd) or os.fstat(fd).st_size != size_bytes:
                 raise CorruptEntry("the file is not as long as its row says")
+            if from_medium:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             yield from _hashed_chunks(fd, size_bytes, expected_checksum)
         finally:
+            if from_medium:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(fd)
 
     def remove(self, location: Location, *, durable: bool = False) -> None:

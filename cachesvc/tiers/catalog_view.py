@@ -1,0 +1,83 @@
+"""L2's catalog for reading only, in a process beside the daemon or without one.
+
+Each call is a transaction of its own, so a long look holds up neither the daemon's
+writes nor the checkpoint of its log.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+from cachesvc.core.entry import Row
+from cachesvc.core.errors import ConfigError, CorruptEntry
+from cachesvc.core.keys import EntryKey
+from cachesvc.tiers import catalog_rows as rows
+from cachesvc.tiers.catalog import BUSY_TIMEOUT_S, FILE_NAME
+from cachesvc.tiers.catalog_rows import Total
+
+PAGE_ROWS = 500
+_FIRST = EntryKey("", "")
+T = TypeVar("T")
+
+
+class CatalogView:
+    """The committed rows. Methods raise CorruptEntry if the catalog itself is damaged."""
+
+    def __init__(self, directory: Path) -> None:
+        """Open. Raises ConfigError: there is none, or it is another version's."""
+        path = directory / FILE_NAME
+        if not path.is_file():
+            raise ConfigError(
+                f"{path}: no catalog; is CACHESVC_STATE_DIR the daemon's, and may you read it?"
+            )
+        try:
+            self._db = sqlite3.connect(
+                f"file:{quote(str(path))}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S
+            )
+        except sqlite3.Error as exc:
+            raise ConfigError(f"{path}: cannot be opened: {exc}") from exc
+        self._path = path
+
+    def total(self) -> Total:
+        """Return what all namespaces hold together."""
+        sql = "SELECT coalesce(sum(entries), 0), coalesce(sum(stored_bytes), 0) FROM totals"
+        return Total(*self._read(lambda: self._db.execute(sql).fetchone()))
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every row that stays, by key; one that comes or goes meanwhile perhaps."""
+        sql = (
+            f"SELECT {rows.COLUMNS} FROM entries WHERE (namespace, id) > (?, ?)"  # noqa: S608
+            " ORDER BY namespace, id LIMIT ?"
+        )
+        after = _FIRST
+        while page := self._read(
+            lambda after=after: [  # type: ignore[misc]
+                rows.row_of(found) for found in self._db.execute(sql, (*after, PAGE_ROWS))
+            ]
+        ):
+            yield from page
+            after = page[-1].meta.key
+
+    def generation(self, key: EntryKey) -> int | None:
+        """Return the generation that is the entry of `key` now."""
+        sql = "SELECT generation FROM entries WHERE namespace = ? AND id = ?"
+        found = self._read(lambda: self._db.execute(sql, key).fetchone())
+        return None if found is None else int(found[0])
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _read(self, read: Callable[[], T]) -> T:
+        try:
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version != rows.SCHEMA_VERSION:
+                raise ConfigError(f"{self._path}: its schema is version {version}, not ours")
+            return read()
+        except sqlite3.Error as exc:
+            if rows.is_damage(exc):
+                raise CorruptEntry(f"the catalog is damaged: {exc}") from exc
+            raise ConfigError(f"{self._path}: cannot be read: {exc}") from exc
