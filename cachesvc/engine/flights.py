@@ -42,7 +42,8 @@ class Flight:
     `needed_ns` is the `origin_after` of the call that started it. `source_owner` is
     whose bytes it carries, None as long as they may come from L2. `origin_began_ns`
     is the steady time at which its origin reads began. `to_memory` False = L2 only.
-    `may_ask_origin` False = only what L2 has.
+    `may_ask_origin` False = only what L2 has. `stored_meanwhile` is what other flights of
+    the key, which ended while this one was under way, had filled.
     """
 
     key: EntryKey
@@ -57,6 +58,7 @@ class Flight:
     result: Served | None = None
     waiters: set[asyncio.Future[Served]] = field(default_factory=set)
     task: asyncio.Task[None] | None = None
+    stored_meanwhile: list[EntryMeta] = field(default_factory=list)
 
     def check_fence(self) -> None:
         """Raise StaleFill if a newer change of the key has overtaken this flight.
@@ -127,9 +129,12 @@ class FlightTable:
             self._detached.add(flight)
 
     def remove(self, flight: Flight) -> None:
-        """Forget a flight that has ended."""
+        """Forget a flight that has ended; those of its key that go on may replace its bytes."""
         self.detach(flight)
         self._detached.discard(flight)
+        if flight.result is not None:
+            for other in self._of(flight.key):
+                other.stored_meanwhile.append(flight.result.meta)
 
     def fence(self, scope: Scope, *, only_from_disk: bool = False) -> None:
         """Fence what `scope` covers.
@@ -149,12 +154,19 @@ class FlightTable:
             flight.fence()
             self.detach(flight)
 
-    def fence_landed(self, newer: Flight) -> None:
+    def fence_landed(self, newer: Flight) -> list[EntryMeta]:
         """Fence flights of the same key that have landed: `newer` is about to replace them.
 
-        Otherwise the older one's commit could end up behind the newer one's.
+        Otherwise the older one's commit could end up behind the newer one's. Returns what
+        they landed with: one that has queued its row already cannot be held back.
         """
-        for flight in [*self._flights.values(), *self._detached]:
-            if flight.key == newer.key and flight.result is not None and flight is not newer:
+        replaced = []
+        for flight in self._of(newer.key):
+            if flight.result is not None and flight is not newer:
                 flight.fence()
                 self.detach(flight)
+                replaced.append(flight.result.meta)
+        return replaced
+
+    def _of(self, key: EntryKey) -> list[Flight]:
+        return [f for f in (*self._flights.values(), *self._detached) if f.key == key]

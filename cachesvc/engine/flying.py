@@ -134,11 +134,23 @@ class FlightRunner:
             # Half an upload, or an old one: good for nobody who comes later.
             self._land_unpublished(flight, meta, OnHeap(filled.data), "origin")
             return
-        if row is not None and row.meta.checksum != meta.checksum:
-            # Or a crash before our commit would bring the older bytes back.
-            await self._state.disk.remove(row)
+        await self._remove_older(flight, meta, row)
         await self._publish_bytes(flight, meta, filled.data)
         await self._committer.commit(flight, meta, filled.data)
+
+    async def _remove_older(self, flight: Flight, meta: EntryMeta, row: Row | None) -> None:
+        """Delete rows of other bytes, or a crash before our commit would bring them back.
+
+        A: lands, its commit is slow | B: finds no row, reads newer bytes | A: queues its row
+        B: deletes A's generation, behind A's row in the catalog's queue | B: publishes
+        """
+        flight.check_fence()
+        older = [] if row is None else [row]
+        filled = (*flight.stored_meanwhile, *self._state.flights.fence_landed(flight))
+        older += [Row(stored, 0, 0) for stored in filled]
+        for replaced in older:
+            if replaced.meta.checksum != meta.checksum:
+                await self._state.disk.remove(replaced)
 
     def _remember_absence(self, flight: Flight, said: NoSuchObject) -> None:
         if flight.fenced or not flight.owner or not flight.kind.absent_ttl_s:

@@ -131,3 +131,31 @@ async def test_a_put_meets_the_moment_at_which_its_source_was_read(house: Engine
     assert (await house.get(PERSON, origin_after_ns=read_at_ns)).tier == "memory"
     house.upload(PERSON, 2)
     assert await house.version(PERSON, origin_after_ns=read_at_ns + 3 * NS_PER_S) == 2
+
+
+async def test_a_crash_does_not_bring_back_the_bytes_of_an_older_fill_that_was_still_committing(
+    house: EngineHouse,
+) -> None:
+    """Promise 1.
+
+    A: fills 1, answers, commits | B: finds no row yet, reads 2 | A: its row is there
+    B: answers 2 | crash before B's own commit
+    """
+    committing = house.gates.stop("l2_written")
+    house.upload(PERSON, 1)
+    assert await house.version(PERSON) == 1
+    await committing.reached()
+    house.clock.advance(60)
+    house.upload(PERSON, 2)
+    changed_ns = house.clock.read().wall_ns
+    reading = house.gates.stop(f"origin {house.object_keys(PERSON)[0]}")
+    newer = asyncio.create_task(house.version(PERSON, origin_after_ns=changed_ns))
+    await reading.reached()
+    committing.release()
+    while await house.disk.lookup(PERSON) is None:
+        await asyncio.sleep(0)
+    house.gates.stop("l2_write")
+    reading.release()
+    assert await newer == 2
+    await house.restart()
+    assert await house.version(PERSON) == 2
