@@ -1,0 +1,112 @@
+"""Kills an engine at random moments, again and again: `python -m tests.crash.kill_cycles`.
+
+Each life examines what its predecessor left, then works until it is killed. Prints
+counts as JSON; a broken promise ends it with the seed that shows it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.crash.ledger import Event, Ledger
+from tests.crash.life import Life
+from tests.crash.mortal import LifeFailed, Mortal
+
+# Some die while they start: opening and examining take some 10 ms.
+DIES_AT_START = 0.2
+START_S = 0.012
+MOST_EVENTS = 60
+MOST_DELAY_S = 0.003
+
+
+@dataclass
+class Cycles:
+    """Kills over one pair of directories."""
+
+    folder: Path
+    runtime: Path
+    seed: int
+    ledger: Ledger = field(default_factory=Ledger)
+    killed: int = 0
+
+    def run(self, count: int) -> None:
+        choose = random.Random(self.seed)
+        for _ in range(count):
+            self._one(choose)
+        self._last()
+
+    def _one(self, choose: random.Random) -> None:
+        mortal = Mortal(self._life(choose.random(), then_work=True), self.ledger)
+        if choose.random() < DIES_AT_START:
+            for _ in mortal.told(choose.random() * START_S):
+                pass
+        else:
+            events = choose.randint(1, MOST_EVENTS)
+            for number, _ in enumerate(mortal.told(), 1):
+                if number >= events:
+                    break
+            for _ in mortal.told(choose.random() * MOST_DELAY_S):
+                pass
+        mortal.kill()
+        self.killed += 1
+
+    def _last(self) -> None:
+        """Nobody kills the last one: what the last death left is examined too."""
+        Mortal(self._life(0.0, then_work=False), self.ledger).bury()
+
+    def _life(self, seed: float, *, then_work: bool) -> Callable[[Callable[[Event], None]], None]:
+        def live(tell: Callable[[Event], None]) -> None:
+            asyncio.run(self._live(tell, random.Random(seed), then_work=then_work))
+
+        return live
+
+    async def _live(
+        self, tell: Callable[[Event], None], choose: random.Random, *, then_work: bool
+    ) -> None:
+        life = Life(self.folder, self.runtime, self.ledger, tell, choose)
+        life.open()
+        await life.examine()
+        if then_work:
+            await life.work()
+        await life.house.end()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cycles", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path, required=True)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="cachesvc-test-", dir="/dev/shm") as runtime:
+        cycles = Cycles(asked.folder, Path(runtime), asked.seed)
+        started_s = time.monotonic()
+        failure = ""
+        try:
+            cycles.run(asked.cycles)
+        except LifeFailed as exc:
+            last = "".join(event.line().decode() for event in cycles.ledger.last)
+            failure = f"seed {asked.seed}, after {cycles.killed} kills: {exc}\n{last}"
+        took_s = time.monotonic() - started_s
+    json.dump(
+        {
+            "killed": cycles.killed,
+            "answered": cycles.ledger.counts,
+            "ms_a_cycle": round(1000 * took_s / max(1, cycles.killed), 1),
+            "failure": failure,
+        },
+        sys.stdout,
+    )
+    return 1 if failure else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""What has been acknowledged, and what may a Get be served after that?
+
+The process that is going to die tells each event before it goes on; who killed it
+keeps the same ledger from what it was told. Versions only grow, and what goes to
+the origin is never older than what was acknowledged, so a Get of whatever tier
+may be compared with one number.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cachesvc.core.keys import EntryKey
+from tests.crash.swatches import KEYS
+
+
+class Event(NamedTuple):
+    """One line of the ledger. `what` is one of the methods of Ledger.
+
+    `keys` are indexes into KEYS; `wall_ns` is when a change was answered.
+    """
+
+    what: str
+    version: int = 0
+    keys: tuple[int, ...] = ()
+    wall_ns: int = 0
+
+    def line(self) -> bytes:
+        keys = ",".join(map(str, self.keys))
+        return f"{self.what} {self.version} {keys or '-'} {self.wall_ns}\n".encode()
+
+
+def parse(line: bytes) -> Event:
+    what, version, keys, wall_ns = line.decode().split()
+    indexes = () if keys == "-" else tuple(map(int, keys.split(",")))
+    return Event(what, int(version), indexes, int(wall_ns))
+
+
+@dataclass
+class Account:
+    """What is known of one key.
+
+    `floor` is the oldest version that a Get may be served; `stored` what L2 must still
+    have, 0 if it need not have anything; `at_origin` what the origin has, 0 = nothing.
+    While an invalidation `is_changing` the key, newer bytes may be served already, and
+    a crash that is faster than its answer may bring the older ones back.
+    """
+
+    floor: int = 0
+    stored: int = 0
+    at_origin: int = 0
+    changed_ns: int = 0
+    is_changing: bool = False
+
+
+@dataclass
+class Ledger:
+    """The accounts of all keys, and how often each event came."""
+
+    accounts: list[Account] = field(default_factory=lambda: [Account() for _ in KEYS])
+    newest: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    last: deque[Event] = field(default_factory=lambda: deque(maxlen=40))
+
+    def of(self, key: EntryKey) -> Account:
+        return self.accounts[KEYS.index(key)]
+
+    def apply(self, event: Event) -> None:
+        self.last.append(event)
+        self.counts[event.what] = self.counts.get(event.what, 0) + 1
+        self.newest = max(self.newest, event.version)
+        for index in event.keys:
+            getattr(self, event.what)(self.accounts[index], event)
+
+    # ---- what each event does to a key
+
+    def upload(self, account: Account, event: Event) -> None:
+        """The origin holds this version from now on."""
+        account.at_origin = event.version
+
+    def put_begun(self, account: Account, event: Event) -> None:
+        """The older entry or the newer one is there until it is answered."""
+
+    def put(self, account: Account, event: Event) -> None:
+        account.floor = max(account.floor, event.version)
+        account.stored = event.version
+
+    def change_begun(self, account: Account, event: Event) -> None:
+        """An invalidation was asked for."""
+        account.stored = 0
+        account.is_changing = True
+
+    def removal_begun(self, account: Account, event: Event) -> None:
+        """The entry may be gone from now on: evicted, or replaced by a fill."""
+        account.stored = 0
+
+    def change(self, account: Account, event: Event) -> None:
+        """An invalidation was answered; the origin held this version before it began."""
+        account.floor = max(account.floor, event.version)
+        account.changed_ns = max(account.changed_ns, event.wall_ns)
+        account.is_changing = False
+
+    def get(self, account: Account, event: Event) -> None:
+        """Who has seen a version is not served an older one later."""
+        if not account.is_changing:
+            account.floor = max(account.floor, event.version)
+
+    def examined(self, account: Account, event: Event) -> None:
+        """The engine was found in order after its start; nothing is under way."""
+        account.is_changing = False
+
+    def refused(self, account: Account, event: Event) -> None:
+        """A late Put was refused, as it must be."""

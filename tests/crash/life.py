@@ -1,0 +1,254 @@
+"""One life of an engine, in a process that is going to be killed.
+
+It opens what its predecessor left, examines it, and then works at random until the
+end. Everything that is answered is told through `tell` before the next step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+from cachesvc.core.clock import Clock
+from cachesvc.core.errors import Aborted, CacheError, PreconditionFailed
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.lru import Removal
+from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
+from cachesvc.core.watermarks import Watermarks
+from cachesvc.engine.puts import PutHeader
+from tests.crash.ledger import Event, Ledger
+from tests.crash.swatches import KEYS, KINDS, OWNER, SWATCH, blob_of, member_of, version_of
+from tests.support.engine_house import EngineHouse
+from tests.support.engine_origin import ScriptedOrigin
+
+CAPACITY_BYTES = 64 << 20
+WRITERS = 2
+READERS = 1
+Tell = Callable[[Event], None]
+
+
+class BrokenPromise(AssertionError):
+    """The engine did what it may never do."""
+
+
+class Life:
+    """An engine over `folder` (what survives) and `runtime` (L1), and its only client.
+
+    `ledger` is what its predecessors have answered.
+    """
+
+    def __init__(
+        self, folder: Path, runtime: Path, ledger: Ledger, tell: Tell, choose: random.Random
+    ) -> None:
+        self._ledger = ledger
+        self._tell_killer = tell
+        self._choose = choose
+        self._locks = [asyncio.Lock() for _ in KEYS]
+        self.house = EngineHouse(folder, runtime)
+        self.house.clock = Clock()  # type: ignore[assignment]
+        self.house.kinds = KINDS
+        self.house.origin = ScriptedOrigin(self.house.clock, self.house.gates)
+        # No room beyond the low mark: what `evict` is asked for is what it frees.
+        self.house.watermarks = Watermarks(CAPACITY_BYTES, CAPACITY_BYTES, CAPACITY_BYTES)
+
+    def open(self) -> None:
+        """Start the engine. The origin still has what it had."""
+        self.house.open(origin_after_grace_ns=0)
+        for key in KEYS:
+            if version := self._ledger.of(key).at_origin:
+                self._hold(key, version)
+
+    def _tell(self, what: str, version: int, *keys: EntryKey, wall_ns: int = 0) -> None:
+        event = Event(what, version, tuple(KEYS.index(key) for key in keys), wall_ns)
+        self._tell_killer(event)
+        self._ledger.apply(event)
+
+    def _next_version(self) -> int:
+        self._ledger.newest += 1
+        return self._ledger.newest
+
+    def _hold(self, key: EntryKey, version: int) -> None:
+        for field in SWATCH.fields:
+            self.house.origin.hold(SWATCH.object_key(field, key, OWNER), member_of(version))
+
+    # ---- is everything in order after a start?
+
+    async def examine(self) -> None:
+        """Compare what L2 still has with what was answered. Raises BrokenPromise."""
+        if left := list((self.house.root / ".tmp").iterdir()):
+            raise BrokenPromise(f"half-written files after the start: {left}")
+        if left := list((self.house.runtime / "l1").iterdir()):
+            raise BrokenPromise(f"L1 is not empty after the start: {left}")
+        for key in KEYS:
+            await self._examine_key(key)
+        await self._examine_litter()
+        self._tell("examined", 0, *KEYS)
+
+    async def _examine_key(self, key: EntryKey) -> None:
+        account = self._ledger.of(key)
+        version = await self._version_in_l2(key)
+        if version is None:
+            if account.stored:
+                raise BrokenPromise(f"{key}: L2 lost version {account.stored}")
+        elif not max(account.floor, account.stored) <= version <= self._ledger.newest:
+            raise BrokenPromise(f"{key}: L2 has version {version}: {account}")
+
+    async def _version_in_l2(self, key: EntryKey) -> int | None:
+        try:
+            served = await self.house.get(key, owner="", may_ask_origin=False)
+        except PreconditionFailed:
+            served = None
+        if self.house.metrics.value("damaged_entries"):
+            raise BrokenPromise(f"{key}: a file does not match its row")
+        return None if served is None else version_of(served.blob.view())
+
+    async def _examine_litter(self) -> None:
+        """After the sweep each file has its row, each row its file, and the totals are theirs."""
+        house = self.house
+        before = house.engine.generations.next(house.clock.read().wall_ns)
+        for namespace in KINDS.namespaces:
+            await house.disk.sweep_litter(namespace, before)
+        with closing(sqlite3.connect(house.state_dir / "catalog.sqlite")) as db:
+            rows = db.execute("SELECT namespace, id, generation, stored_bytes FROM entries")
+            found = rows.fetchall()
+        expected = {house.root / n / i / f"{g}.safetensors" for n, i, g, _ in found}
+        if (files := set(house.files())) != expected:
+            raise BrokenPromise(f"files and rows differ: {files ^ expected}")
+        for namespace in KINDS.namespaces:
+            sizes = [size for n, _, _, size in found if n == namespace]
+            total = house.disk.totals.get(namespace)
+            counted = (total.entries, total.stored_bytes) if total else (0, 0)
+            if counted != (len(sizes), sum(sizes)):
+                raise BrokenPromise(f"{namespace}: counted {counted}, there are {sizes}")
+
+    # ---- work
+
+    async def work(self) -> None:
+        """Do random things until the end, several at once. Raises BrokenPromise."""
+        writers = [self._repeat(self._change_something) for _ in range(WRITERS)]
+        readers = [self._repeat(self.look_up) for _ in range(READERS)]
+        async with asyncio.TaskGroup() as group:
+            for worker in (*writers, *readers):
+                group.create_task(worker)
+
+    async def _repeat(self, act: Callable[[EntryKey], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            await act(self._choose.choice(KEYS))
+            await asyncio.sleep(0)
+
+    async def _change_something(self, key: EntryKey) -> None:
+        acts = (
+            self.put, self.put, self.put, self.replace, self.refill, self.put_late, self.evict,
+            self.invalidate, self.invalidate, self.erase, self.invalidate_wide,
+        )  # fmt: skip
+        await self._choose.choice(acts)(key)
+
+    @asynccontextmanager
+    async def _alone(self, *keys: EntryKey) -> AsyncIterator[None]:
+        """Be the only writer of these keys, so that the order of their versions is known."""
+        async with AsyncExitStack() as stack:
+            for index in sorted(KEYS.index(key) for key in keys):
+                await stack.enter_async_context(self._locks[index])
+            yield
+
+    async def put(self, key: EntryKey, **more: Any) -> None:
+        """Put a newer version, which the origin has too, as `persist` would have it."""
+        async with self._alone(key):
+            version = self._next_version()
+            self._tell("upload", version, key)
+            self._hold(key, version)
+            self._tell("put_begun", version, key)
+            await self._store(key, version, **more)
+            self._tell("put", version, key)
+
+    async def replace(self, key: EntryKey) -> None:
+        """Put an entry over one that is surely there."""
+        await self.put(key)
+        await self.put(key)
+
+    async def _store(self, key: EntryKey, version: int, **more: Any) -> None:
+        header = PutHeader(key, SWATCH, OWNER, **more)
+        async with self.house.cache.receive_put(header) as upload:
+            upload.append(blob_of(version))
+            await self.house.cache.store_put(upload)
+
+    async def put_late(self, key: EntryKey) -> None:
+        """Put what was read before the last change: it has to be refused."""
+        async with self._alone(key):
+            if not (changed_ns := self._ledger.of(key).changed_ns):
+                return
+            try:
+                await self._store(key, 1, as_of_ns=changed_ns - 1)
+            except Aborted:
+                self._tell("refused", 0, key)
+            else:
+                raise BrokenPromise(f"{key}: a Put from before the last change was stored")
+
+    async def refill(self, key: EntryKey) -> None:
+        """Have the origin's newer version fetched in place of what is cached."""
+        async with self._alone(key):
+            self._tell("removal_begun", 0, key)
+            version = self._next_version()
+            self._tell("upload", version, key)
+            needed_ns = self.house.clock.read().wall_ns - 1_000
+            self._hold(key, version)
+            await self._get(key, origin_after_ns=needed_ns)
+
+    async def invalidate(self, key: EntryKey) -> None:
+        await self._invalidate(key_scope(key), key)
+
+    async def erase(self, key: EntryKey) -> None:
+        """Invalidate a garment: both namespaces."""
+        scope = subject_scope(SWATCH.subject, key.id, KINDS)
+        await self._invalidate(scope, *(k for k in KEYS if k.id == key.id), erase=True)
+
+    async def invalidate_wide(self, key: EntryKey) -> None:
+        kind = self._choose.choice((ScopeKind.OWNER, ScopeKind.NAMESPACE, ScopeKind.EVERYTHING))
+        values = {ScopeKind.OWNER: OWNER, ScopeKind.NAMESPACE: key.namespace}
+        scope = Scope(kind, values.get(kind, ""))
+        await self._invalidate(scope, *(k for k in KEYS if scope.covers(k, OWNER)))
+
+    async def _invalidate(self, scope: Scope, *keys: EntryKey, erase: bool = False) -> None:
+        async with self._alone(*keys):
+            self._tell("change_begun", 0, *keys)
+            version = self._next_version()
+            self._tell("upload", version, *keys)
+            for key in keys:
+                self._hold(key, version)
+            done = await self.house.cache.invalidate(scope, erase=erase)
+            self._tell("change", version, *keys, wall_ns=done.at.wall_ns)
+
+    async def evict(self, key: EntryKey) -> None:
+        """Make L2 give room. Anything may be gone then, so nobody puts meanwhile."""
+        async with self._alone(*KEYS):
+            self._tell("removal_begun", 0, *KEYS)
+            disk = self.house.disk
+            some_bytes = int(self._choose.random() * disk.used_bytes)
+            await disk.evict(CAPACITY_BYTES - disk.used_bytes + some_bytes)
+
+    async def look_up(self, key: EntryKey) -> None:
+        """Get it, from L2 or the origin where L1 is made to have forgotten it."""
+        if self._choose.random() < 0.5:
+            self.house.memory.remove(key, Removal.BYTES_LIMIT)
+        await self._get(key)
+
+    async def _get(self, key: EntryKey, **more: Any) -> None:
+        floor = self._ledger.of(key).floor
+        try:
+            served = await self.house.get(key, owner=OWNER, **more)
+        except Aborted:  # overtaken by one change after another: an answer like any other
+            return
+        except CacheError as exc:
+            # An absence may be remembered until the first change is answered.
+            if floor:
+                raise BrokenPromise(f"{key}: the origin has it, and yet: {exc!r}") from exc
+            return
+        version = version_of(served.blob.view())
+        if version < floor:
+            raise BrokenPromise(f"{key}: served {version} from {served.tier}, floor {floor}")
+        self._tell("get", version, key)
