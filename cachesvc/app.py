@@ -23,18 +23,23 @@ from cachesvc.codec import members
 from cachesvc.config import OriginSettings, Settings
 from cachesvc.core import succession
 from cachesvc.core.clock import NS_PER_S, Clock
-from cachesvc.core.entry import GenerationSource, Row
+from cachesvc.core.entry import EntryMeta, GenerationSource, Row
 from cachesvc.core.errors import ConfigError, NotDurable, OriginError
+from cachesvc.core.events import Eviction, RecentEvents
 from cachesvc.core.kinds import Kinds
 from cachesvc.core.lru import NamespaceLimits, Removal
 from cachesvc.core.origin import Origin
 from cachesvc.core.succession import Predecessor
 from cachesvc.edge.calls import Calls
 from cachesvc.edge.http import HttpServer
+from cachesvc.edge.http_health import HealthRoutes
+from cachesvc.edge.http_operations import OperationRoutes
+from cachesvc.edge.http_status import StatusRoutes
 from cachesvc.edge.local import L1_DIRECTORY, LocalDelivery
 from cachesvc.edge.server import GrpcServer
 from cachesvc.edge.service import CacheService
 from cachesvc.edge.statistics import Statistics
+from cachesvc.edge.status_report import StatusReport
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.state import Limits, State
 from cachesvc.metrics import GaugeReading, Metrics
@@ -66,6 +71,7 @@ class Daemon:
         self.http_port = 0
         self._clock = Clock()
         self._metrics = Metrics(__version__)
+        self._events = RecentEvents()
         self._problems = {"daemon": "starting"}
         self._stack = contextlib.AsyncExitStack()
         self._sweep: Callable[[], Coroutine[None, None, None]] | None = None
@@ -121,6 +127,7 @@ class Daemon:
             limits=_limits(settings),
             generations=GenerationSource(disk.last_generation),
             workers=workers,
+            events=self._events,
         )
         state.acknowledge_from_ns = acknowledge_from_ns
         if disk_files.was_used and not ended_cleanly:
@@ -135,7 +142,8 @@ class Daemon:
         self._start_litter_sweep(disk, state)
         stack.push_async_callback(self._end_litter_sweeps)
         local = LocalDelivery(cache, settings.runtime_dir, control.boot_id)
-        await self._start_edges(CacheService(cache, statistics, local), control, gid)
+        service = CacheService(cache, statistics, local)
+        await self._start_edges(service, self._http_server(cache, statistics), control, gid)
 
     def _lock_runtime_directory(self, gid: int | None) -> int:
         path = self.settings.runtime_dir
@@ -163,7 +171,7 @@ class Daemon:
         def on_removal(row: Row, cause: Removal) -> None:
             metrics.disk_removals.inc(cause.value)
             if cause in EVICTIONS:
-                metrics.eviction_age_seconds.observe(self._age_s(row.meta.confirmed_ns), "disk")
+                self._note_eviction("disk", row.meta, cause)
 
         return DiskTier(
             disk_files,
@@ -179,8 +187,7 @@ class Daemon:
         def on_removal(entry: MemoryEntry, cause: Removal) -> None:
             metrics.memory_removals.inc(cause.value)
             if cause in EVICTIONS:
-                age_s = self._age_s(entry.meta.confirmed_ns)
-                metrics.eviction_age_seconds.observe(age_s, "memory")
+                self._note_eviction("memory", entry.meta, cause)
 
         limits = {
             namespace: NamespaceLimits(
@@ -201,14 +208,35 @@ class Daemon:
         is_ready: dict[str, float] = {"": float(not self._problems)}
         yield ("ready", "1 while /readyz says so.", "", is_ready)
 
-    def _age_s(self, confirmed_ns: int) -> float:
-        return max(0, self._clock.read().steady_ns - confirmed_ns) / NS_PER_S
+    def _note_eviction(self, tier: str, meta: EntryMeta, cause: Removal) -> None:
+        now = self._clock.read()
+        age_s = max(0, now.steady_ns - meta.confirmed_ns) / NS_PER_S
+        self._metrics.eviction_age_seconds.observe(age_s, tier)
+        event = Eviction(now.wall_ns, tier, meta.key, cause, meta.size_bytes, age_s)
+        self._events.evictions.append(event)
+
+    def _http_server(self, cache: Cache, statistics: Statistics) -> HttpServer:
+        settings = self.settings
+
+        def not_ready() -> dict[str, str]:
+            return self._problems
+
+        report = StatusReport(cache, statistics, self._metrics, settings, not_ready)
+        return HttpServer(
+            settings.http,
+            [
+                *HealthRoutes(self._metrics, statistics, not_ready).routes(),
+                *OperationRoutes(cache).routes(),
+                *StatusRoutes(cache, report).routes(),
+            ],
+            deadline_s=settings.grpc.default_deadline_s,
+            drain_s=settings.grpc.drain_s,
+        )
 
     async def _start_edges(
-        self, service: CacheService, control: ControlPage, gid: int | None
+        self, service: CacheService, http: HttpServer, control: ControlPage, gid: int | None
     ) -> None:
         settings = self.settings
-        http = HttpServer(self._metrics, lambda: self._problems)
         self._stack.push_async_callback(http.close)
         if settings.http.listen:
             self.http_port = await http.start(settings.http.listen)

@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from cachesvc.core import kinds
+from cachesvc.core.access import Role
 from cachesvc.core.errors import ConfigError
 from cachesvc.core.kinds import Encoding, Kind, Kinds, Namespace, Subject
 from cachesvc.core.watermarks import Watermarks
@@ -52,6 +53,12 @@ class HttpSettings(Section):
     """`listen` empty = no HTTP."""
 
     listen: str = "127.0.0.1:8002"
+    # What a caller on this host may do without a credential.
+    loopback_role: Role = Role.ADMIN
+    # Names, beside localhost and addresses, that a Host header may have.
+    allowed_hosts: tuple[str, ...] = ()
+    # Beyond it the connection that has been idle longest is closed.
+    max_connections: int = Field(256, ge=8)
 
     @field_validator("listen")
     @classmethod

@@ -1,35 +1,82 @@
-"""HTTP for probes and Prometheus: /livez, /readyz and /metrics, on loopback."""
+"""The HTTP server: listener, limits, and what every request goes through.
+
+path and Host -> could a foreign page have sent it? -> who calls, and may they?
+-> the route, within a deadline -> errors as JSON, headers on everything
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+import time
+from collections.abc import Iterable
 
+import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler as AiohttpHandler
 
-from cachesvc import config, metrics
-from cachesvc.core.errors import ConfigError
-from cachesvc.metrics import Metrics
+from cachesvc import config
+from cachesvc.config import HttpSettings
+from cachesvc.core.errors import CacheError, ConfigError, InvalidRequest
+from cachesvc.edge.calls import DeadlineExceeded
+from cachesvc.edge.http_access import HttpAccess, check_path
+from cachesvc.edge.http_connections import Connections
+from cachesvc.edge.http_errors import NotServed, error_response
+from cachesvc.edge.http_routes import Route
 
-# What is not ready, by part; empty = ready.
-NotReady = Callable[[], dict[str, str]]
+log = structlog.get_logger()
+# A warm-up of limits.max_warm_keys ids is the largest body there is.
+MAX_BODY_BYTES = 256 << 10
+MAX_HEADER_BYTES = 8190
+MAX_HEADERS = 64
+# An idle connection, and one whose headers do not come, is closed after it.
+IDLE_S = 30.0
+BACKLOG = 128
+# The page sets a policy of its own.
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "Server": "cachesvc",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_DEFECT = CacheError("the daemon failed; its log says how")
 
 
 class HttpServer:
-    """Answers while the daemon lives; `not_ready` decides /readyz."""
+    """Serves `routes`. Every answer passes `_answer`, also for what has no route."""
 
-    def __init__(self, registry: Metrics, not_ready: NotReady) -> None:
-        self._metrics = registry
-        self._not_ready = not_ready
-        app = web.Application(client_max_size=0)
-        app.add_routes(
-            [
-                web.get("/livez", self._livez),
-                web.get("/readyz", self._readyz),
-                web.get("/metrics", self._scrape),
-            ]
+    def __init__(
+        self,
+        settings: HttpSettings,
+        routes: Iterable[Route],
+        *,
+        deadline_s: float,
+        drain_s: float,
+    ) -> None:
+        self._access = HttpAccess(settings)
+        self._deadline_s = deadline_s
+        self._max_connections = settings.max_connections
+        self._connections: Connections | None = None
+        self._listener: asyncio.Server | None = None
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._middleware()])
+        for route in routes:
+            app.router.add_route(route.method, route.path, self._guarded(route))
+            if route.method == "GET":
+                app.router.add_route("HEAD", route.path, self._guarded(route))
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            logger=_silent(),
+            keepalive_timeout=IDLE_S,
+            lingering_time=1.0,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
+            shutdown_timeout=drain_s,
         )
-        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=30)
 
     async def start(self, address: str) -> int:
         """Listen, and return the port.
@@ -39,30 +86,101 @@ class HttpServer:
         """
         host, port = config.split_address(address)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, reuse_port=False)
+        server = self._runner.server
+        assert server is not None
+        self._connections = Connections(server, self._max_connections)
+        loop = asyncio.get_running_loop()
         try:
-            await site.start()
+            self._listener = await loop.create_server(
+                self._connections.accept, host, port, backlog=BACKLOG, reuse_port=False
+            )
         except OSError as exc:
             raise ConfigError(
                 f"{address}: cannot listen: {exc.strerror}; set CACHESVC_HTTP__LISTEN "
                 "to another port, or to nothing for no HTTP"
             ) from exc
-        bound: int = self._runner.addresses[0][1]
+        bound: int = self._listener.sockets[0].getsockname()[1]
         return bound
 
     async def close(self) -> None:
+        """Stop listening, and wait for requests under way."""
+        if self._listener is not None:
+            self._listener.close()
         await self._runner.cleanup()
 
-    async def _livez(self, _: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
+    def _guarded(self, route: Route) -> AiohttpHandler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            principal = self._access.principal_of(request)
+            principal.check(route.action)
+            return await route.handle(request, principal)
 
-    async def _readyz(self, _: web.Request) -> web.Response:
-        problems = self._not_ready()
-        status = "not ready" if problems else "ready"
-        body = {"status": status, "problems": problems}
-        return web.json_response(body, status=503 if problems else 200)
+        return handle
 
-    async def _scrape(self, _: web.Request) -> web.Response:
-        # Rendering takes milliseconds: not on the loop that answers hits.
-        text = await asyncio.to_thread(self._metrics.render)
-        return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
+    def _middleware(self) -> web.middleware:  # type: ignore[valid-type]
+        @web.middleware
+        async def answer(request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
+            assert self._connections is not None
+            with self._connections.at_work(request):
+                return await self._answer(request, handler)
+
+        return answer
+
+    async def _answer(self, request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
+        started = time.monotonic()
+        response: web.StreamResponse
+        try:
+            check_path(request)
+            self._access.check_source(request)
+            async with asyncio.timeout(self._deadline_s):
+                response = await handler(request)
+        except CacheError as exc:
+            response = error_response(exc)
+        except web.HTTPException as exc:
+            response = _refusal(exc)
+        except TimeoutError:
+            response = error_response(DeadlineExceeded(f"no answer within {self._deadline_s:g} s"))
+        except Exception:
+            # Whatever it is, its text may hold ids and paths: for the log only.
+            log.exception("http_request_failed")
+            response = error_response(_DEFECT)
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        resource = request.match_info.route.resource
+        log.debug(
+            "http_request",
+            method=request.method,
+            # The route's pattern: the path has ids.
+            route=resource.canonical if resource else "",
+            status=response.status,
+            ms=round((time.monotonic() - started) * 1000, 3),
+        )
+        return response
+
+
+def _refusal(exc: web.HTTPException) -> web.Response:
+    """Return aiohttp's own refusals as our errors."""
+    if isinstance(exc, web.HTTPMethodNotAllowed):
+        error = NotServed("this path has another method", reason="METHOD_NOT_ALLOWED")
+        response = error_response(error)
+        response.headers["Allow"] = exc.headers["Allow"]
+        return response
+    if isinstance(exc, web.HTTPNotFound):
+        return error_response(NotServed("no such path; see docs/http.md"))
+    if isinstance(exc, web.HTTPRequestEntityTooLarge):
+        return error_response(
+            InvalidRequest(
+                f"the body has more than {MAX_BODY_BYTES} bytes", reason="BODY_TOO_LARGE"
+            )
+        )
+    return error_response(InvalidRequest("the request cannot be read", reason="INVALID_BODY"))
+
+
+def _silent() -> logging.Logger:
+    """Return a logger for what aiohttp says of requests that it cannot parse.
+
+    That holds their bytes, ids too, and anyone can cause any number of them. What our
+    own handlers raise is logged by `_answer`.
+    """
+    logger = logging.getLogger("cachesvc.http")
+    logger.setLevel(logging.CRITICAL)
+    return logger

@@ -205,6 +205,11 @@ def timestamp(wall_ns: int) -> Timestamp:
     return Timestamp(seconds=seconds, nanos=nanos)
 
 
+def moment(wall_ns: int) -> str:
+    """Return RFC 3339, for JSON."""
+    return timestamp(wall_ns).ToJsonString()
+
+
 def duration(span_ns: int) -> Duration:
     """Return a span that is not negative."""
     seconds, nanos = divmod(max(0, span_ns), NS_PER_S)

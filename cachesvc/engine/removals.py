@@ -16,6 +16,7 @@ from typing import Any
 
 from cachesvc.core.clock import Now
 from cachesvc.core.errors import NotDurable
+from cachesvc.core.events import Invalidation
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import Scope
 from cachesvc.engine.puts import PutTable
@@ -101,6 +102,9 @@ class Remover:
         self._state.metrics.invalidations.inc()
         self._state.metrics.invalidation_seconds.observe(time.monotonic() - started)
         removed = {*removal.from_memory, *(location.key for location in locations)}
+        self._state.events.invalidations.append(
+            Invalidation(arrival.wall_ns, removal.scope, len(removed))
+        )
         return Invalidated(len(removed), arrival)
 
     def _erase_held(self, scope: Scope) -> None:

@@ -12,6 +12,7 @@ import structlog
 
 from cachesvc.core.clock import NS_PER_S, Now
 from cachesvc.core.entry import GenerationSource
+from cachesvc.core.events import RecentEvents
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kinds
 from cachesvc.core.scopes import Scope, Tombstones
@@ -62,6 +63,7 @@ class State:
     flights: FlightTable = field(default_factory=FlightTable)
     tombstones: Tombstones = field(default_factory=Tombstones)
     uses: UseLog = field(default_factory=UseLog)
+    events: RecentEvents = field(default_factory=RecentEvents)
     # Keys whose tombstone is a Put's: the entry is about to be there again.
     replacing: set[EntryKey] = field(default_factory=set)
     absences: Absences = field(default_factory=Absences)

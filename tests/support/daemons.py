@@ -161,6 +161,10 @@ class Daemon:
             self._stub = stub_on(self.channel(*_LARGE_ANSWERS))
         return self._stub
 
+    @property
+    def http_port(self) -> int:
+        return self._port.number
+
     def http(self, path: str) -> tuple[int, str]:
         """Return status and body of a GET."""
         url = f"http://127.0.0.1:{self._port.number}{path}"

@@ -1,0 +1,119 @@
+"""What should a person be told about this cache right now, and what should they do?
+
+Pure: decides over readings that somebody else took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+# Above it, most of what L1 may take is held by readers of entries that already left.
+HELD_SHARE = 0.5
+
+
+class Advice(NamedTuple):
+    """`id` is stable. `critical`: something promised does not hold until it is mended."""
+
+    id: str
+    severity: Literal["critical", "warning"]
+    text: str
+    do: str
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """The state that advice depends on. Counts are since the start, sizes are bytes."""
+
+    not_ready: dict[str, str]
+    is_origin_left_alone: bool
+    unfinished_removals: int
+    damaged_entries: int
+    decode_failures: int
+    catalog_resets: int
+    disk_rejections: int
+    memory_max_bytes: int
+    held_bytes: int
+    foreign_names: int
+
+
+def advise(readings: Readings) -> list[Advice]:
+    """Return what needs a person, the critical first."""
+    found = [*_critical(readings), *_warnings(readings)]
+    assert [a.severity for a in found] == sorted(a.severity for a in found)
+    return found
+
+
+def _critical(readings: Readings) -> Iterator[Advice]:
+    for part, problem in readings.not_ready.items():
+        yield Advice(
+            f"not_ready_{part}",
+            "critical",
+            f"Not ready: {part} is {problem}.",
+            "Wait for the start or the shutdown to end; if it does not, read the daemon's log.",
+        )
+    if readings.unfinished_removals:
+        yield Advice(
+            "removals_not_durable",
+            "critical",
+            f"{readings.unfinished_removals} invalidations are not final: the disk refuses them. "
+            "Their entries are not served, but a restart could bring them back.",
+            "Free space on, or repair, the disks of l2.root and state_dir. It is retried "
+            "every second; do not restart the daemon before it succeeded.",
+        )
+
+
+def _warnings(readings: Readings) -> Iterator[Advice]:
+    if readings.is_origin_left_alone:
+        yield Advice(
+            "origin_left_alone",
+            "warning",
+            "The origin did not answer several fills in a row and is left alone for a moment. "
+            "Misses fail; hits do not.",
+            "Check the network, the origin's own status, and the daemon's credentials.",
+        )
+    if readings.catalog_resets:
+        yield Advice(
+            "catalog_reset",
+            "warning",
+            "The catalog was damaged and set aside; L2 began empty.",
+            "Check the disk of state_dir. Nothing is lost: entries are filled again.",
+        )
+    if readings.damaged_entries:
+        yield Advice(
+            "damaged_entries",
+            "warning",
+            f"{readings.damaged_entries} entries of L2 failed their checksum and were refilled.",
+            "Check the disk of l2.root; the damaged files are in its .quarantine.",
+        )
+    if readings.decode_failures:
+        yield Advice(
+            "undecodable_objects",
+            "warning",
+            f"{readings.decode_failures} objects of the origin could not be decoded safely.",
+            "The log names their hashes, and the failed call its object_keys: write them again.",
+        )
+    if readings.disk_rejections:
+        yield Advice(
+            "disk_rejections",
+            "warning",
+            f"L2 did not take {readings.disk_rejections} entries.",
+            "Free space on the disk of l2.root, or lower l2.free_floor_bytes; if the disk is "
+            "slow, raise l2.max_pending_bytes.",
+        )
+    if readings.held_bytes > HELD_SHARE * readings.memory_max_bytes:
+        yield Advice(
+            "held_by_readers",
+            "warning",
+            "More than half of L1's bytes are evicted entries that workers still hold.",
+            "Let workers drop their tensors sooner, or raise l1.max_bytes.",
+        )
+    if readings.foreign_names:
+        yield Advice(
+            "foreign_names",
+            "warning",
+            f"{readings.foreign_names} names under l2.root are not the daemon's.",
+            "They are never read or deleted. If they are V2's, delete them when the way back "
+            "is no longer needed.",
+        )

@@ -1,0 +1,44 @@
+"""What left the cache lately, and what was invalidated: for a person who looks on.
+
+Pure: the times are handed in. Bounded; the counters in `metrics.py` forget nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.lru import Removal
+from cachesvc.core.scopes import Scope
+
+# Of each sort, so that a busy L1 does not push the invalidations out.
+MAX_EVENTS = 100
+
+
+class Eviction(NamedTuple):
+    """An entry left `tier` (`memory` or `disk`) to make room. `age_s` is since its fill."""
+
+    wall_ns: int
+    tier: str
+    key: EntryKey
+    cause: Removal
+    size_bytes: int
+    age_s: float
+
+
+class Invalidation(NamedTuple):
+    """An invalidation became final."""
+
+    wall_ns: int
+    scope: Scope
+    removed_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecentEvents:
+    """The last of each sort, the oldest first."""
+
+    evictions: deque[Eviction] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
+    invalidations: deque[Invalidation] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))

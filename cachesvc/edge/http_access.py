@@ -1,0 +1,115 @@
+"""Who calls over HTTP, and could a foreign web page have made them call?
+
+A browser on this host reaches loopback too, and sends requests for whatever page it
+shows. Such a page cannot read an answer (there are no CORS headers), but it could
+cause a delete: so what changes state must come from our own page or from no page.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from aiohttp import hdrs, web
+
+from cachesvc.config import HttpSettings
+from cachesvc.core.access import Principal
+from cachesvc.core.errors import InvalidRequest, PermissionDenied, Unauthenticated
+from cachesvc.core.keys import checked_id
+
+_READING = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
+# A proxy on this host makes strangers look like loopback; these say that it is one.
+_PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
+
+
+class HttpAccess:
+    """Answers both questions from the settings."""
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self._loopback = Principal("loopback", frozenset({settings.loopback_role}))
+        self._hosts = frozenset(host.lower() for host in settings.allowed_hosts) | {"localhost"}
+
+    def principal_of(self, request: web.Request) -> Principal:
+        """Return who calls.
+
+        Raises:
+            Unauthenticated: the caller is not on this host, came through a proxy, or
+                names a credential that nobody knows.
+        """
+        if hdrs.AUTHORIZATION in request.headers:
+            raise Unauthenticated("the credential is not known")
+        if _is_loopback(request) and not any(name in request.headers for name in _PROXY_HEADERS):
+            return self._loopback
+        raise Unauthenticated("only callers on this host need no credential")
+
+    def check_source(self, request: web.Request) -> None:
+        """Raise PermissionDenied for what a foreign page could have sent."""
+        host = self._checked_host(request)
+        if request.method in _READING:
+            return
+        site = request.headers.get("Sec-Fetch-Site", "none")
+        # Another port of this host is the same site, but not our page.
+        if site not in ("none", "same-origin"):
+            raise _cross_site()
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin is not None and origin.lower() != f"{request.scheme}://{host}":
+            raise _cross_site()
+
+    def _checked_host(self, request: web.Request) -> str:
+        """Return Host, which a page that rebinds its own name to us cannot choose."""
+        hosts = request.headers.getall(hdrs.HOST, [])
+        if len(hosts) != 1:
+            raise PermissionDenied("one Host header is needed", reason="HOST_NOT_ALLOWED")
+        host = hosts[0].lower()
+        name = _without_port(host)
+        # An address is not a name: nobody can point it at another machine.
+        if name not in self._hosts and not _is_address(name):
+            raise PermissionDenied(
+                "this Host is not served; see http.allowed_hosts (CACHESVC_HTTP__ALLOWED_HOSTS)",
+                reason="HOST_NOT_ALLOWED",
+            )
+        return host
+
+
+def check_path(request: web.Request) -> None:
+    """Raise InvalidRequest unless every part of the path, as it was sent, may be an id.
+
+    Routing decodes `%2F` and resolves `..` first, which would let one path reach the
+    route of another. No path that is served needs either.
+    """
+    path = request.raw_path.partition("?")[0]
+    if path == "/":
+        return
+    root, *parts = path.split("/")
+    if root:
+        raise InvalidRequest("the path must begin with /", reason="INVALID_ID")
+    for part in parts:
+        checked_id(part, "a part of the path")
+
+
+def _cross_site() -> PermissionDenied:
+    return PermissionDenied(
+        "a web page of another origin may not do this", reason="CROSS_SITE_REQUEST"
+    )
+
+
+def _is_loopback(request: web.Request) -> bool:
+    peer = request.transport and request.transport.get_extra_info("peername")
+    if not peer:
+        return False
+    address = ip_address(peer[0].partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True

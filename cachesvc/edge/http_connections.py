@@ -1,0 +1,46 @@
+"""Bounds the connections: at the limit, the oldest one that asks for nothing makes way.
+
+So callers who connect and say nothing, or send their headers slowly, keep nobody out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiohttp import web
+
+
+class Connections:
+    """Makes the protocol of each new connection. Belongs to the event loop."""
+
+    def __init__(self, server: web.Server, max_connections: int) -> None:
+        self._server = server
+        self._max_connections = max_connections
+        self._busy: set[web.RequestHandler] = set()
+
+    def accept(self) -> asyncio.Protocol:
+        """Return a protocol that serves, or one that hangs up if all others are at work."""
+        # One that was closed is listed until the loop comes round to it.
+        opened = [c for c in self._server.connections if c.transport is not None]
+        if len(opened) >= self._max_connections:
+            idle = next((c for c in opened if c not in self._busy), None)
+            if idle is None:
+                return _HangsUp()
+            idle.force_close()
+        return self._server()
+
+    @contextmanager
+    def at_work(self, request: web.Request) -> Iterator[None]:
+        """Keep the connection of `request` while it is answered."""
+        self._busy.add(request.protocol)
+        try:
+            yield
+        finally:
+            self._busy.discard(request.protocol)
+
+
+class _HangsUp(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()

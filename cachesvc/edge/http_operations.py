@@ -1,0 +1,159 @@
+"""What V2's operators do by curl: DELETE /cache/..., POST /cache/warmup; and one key's removal.
+
+Requests become the contract's messages and pass its own checks (`messages.py`), so
+that an id means the same over HTTP and gRPC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cachesvc.core import access
+from cachesvc.core.access import Action, Principal
+from cachesvc.core.errors import InvalidRequest
+from cachesvc.edge import messages
+from cachesvc.edge.http_routes import Route
+from cachesvc.engine.cache import Cache
+from cachesvc.engine.warmups import Progress
+from cachesvc_proto.v1 import cache_pb2 as pb
+
+# A warm-up that takes longer goes on, and the answer says so. Below the default deadline.
+WARM_WAIT_S = 20.0
+_CATEGORIES = {
+    "upper_body": pb.HUMAN_CATEGORY_UPPER_BODY,
+    "lower_body": pb.HUMAN_CATEGORY_LOWER_BODY,
+    "dresses": pb.HUMAN_CATEGORY_DRESSES,
+}
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class _Garment(_Body):
+    clothing_id: str
+    owner_id: str = ""
+
+
+class WarmupBody(_Body):
+    """V2's two, and ours. `clothing_ids` lie under `user_id`'s own prefix, as in V2."""
+
+    user_id: str = ""
+    clothing_ids: list[str] = []
+    categories: list[str] = []
+    garments: list[_Garment] = []
+
+    def request(self) -> pb.WarmRequest:
+        """Return the contract's request. Raises InvalidRequest."""
+        unknown = [name for name in self.categories if name not in _CATEGORIES]
+        if unknown:
+            raise InvalidRequest(
+                f"categories must be of {', '.join(_CATEGORIES)}", reason="INVALID_BODY"
+            )
+        garments = [pb.WarmGarment(clothing_id=clothing_id) for clothing_id in self.clothing_ids]
+        garments += [pb.WarmGarment(**garment.model_dump()) for garment in self.garments]
+        return pb.WarmRequest(
+            user_id=self.user_id,
+            categories=[_CATEGORIES[name] for name in self.categories],
+            garments=garments,
+        )
+
+
+class OperationRoutes:
+    """Answers have V2's `status` and `message`, and what the contract's answer says."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._read = messages.RequestReader(cache.state.kinds)
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("DELETE", "/cache/human/{user_id}", Action.INVALIDATE, self._delete_human),
+            Route(
+                "DELETE", "/cache/garment/{clothing_id}", Action.INVALIDATE, self._delete_garment
+            ),
+            Route("DELETE", "/cache/all", Action.PURGE, self._delete_all),
+            Route("POST", "/cache/warmup", Action.WARM, self._warm),
+            Route("DELETE", "/api/key/{namespace}/{id}", Action.INVALIDATE, self._delete_key),
+        ]
+
+    async def _delete_human(self, request: web.Request, caller: Principal) -> web.Response:
+        user_id = request.match_info["user_id"]
+        return await self._invalidate(
+            pb.InvalidateRequest(user_id=user_id), caller, f"Cache cleared for user {user_id}"
+        )
+
+    async def _delete_garment(self, request: web.Request, caller: Principal) -> web.Response:
+        clothing_id = request.match_info["clothing_id"]
+        return await self._invalidate(
+            pb.InvalidateRequest(clothing_id=clothing_id),
+            caller,
+            f"Cache cleared for garment {clothing_id} and its text",
+        )
+
+    async def _delete_all(self, _: web.Request, caller: Principal) -> web.Response:
+        return await self._invalidate(
+            pb.InvalidateRequest(everything=True), caller, "All cache cleared"
+        )
+
+    async def _delete_key(self, request: web.Request, caller: Principal) -> web.Response:
+        namespace, entry_id = request.match_info["namespace"], request.match_info["id"]
+        return await self._invalidate(
+            pb.InvalidateRequest(key=pb.EntryKey(namespace=namespace, id=entry_id)),
+            caller,
+            f"Cache cleared for {namespace}/{entry_id}",
+        )
+
+    async def _invalidate(
+        self, request: pb.InvalidateRequest, caller: Principal, message: str
+    ) -> web.Response:
+        """Await the removal: when this answers, no later Get is served those bytes."""
+        scope = self._read.scope(request)
+        caller.check(access.action_of(scope.kind))
+        done = await self._cache.invalidate(scope)
+        return web.json_response(
+            {
+                "status": "success",
+                "message": message,
+                "removed_count": done.removed_count,
+                "invalidated_at": messages.moment(done.at.wall_ns),
+            }
+        )
+
+    async def _warm(self, request: web.Request, _: Principal) -> web.Response:
+        reads = self._read.warm((await _warmup_body(request)).request())
+        tally: dict[str, Any] = {"done": 0, "total": len(reads), "failed": []}
+        try:
+            async with asyncio.timeout(WARM_WAIT_S):
+                async for progress in self._cache.warm(reads):
+                    _count(tally, progress)
+        except TimeoutError:
+            message = "Warm-up goes on in the background"
+            return web.json_response({"status": "running", "message": message, **tally}, status=202)
+        message = f"Warmed {tally['done'] - len(tally['failed'])} of {tally['total']} entries"
+        return web.json_response({"status": "success", "message": message, **tally})
+
+
+def _count(tally: dict[str, Any], progress: Progress) -> None:
+    tally["done"] = progress.done
+    if progress.failed is not None:
+        (namespace, entry_id), reason = progress.failed
+        tally["failed"].append({"namespace": namespace, "id": entry_id, "reason": reason})
+
+
+async def _warmup_body(request: web.Request) -> WarmupBody:
+    # A form of a foreign page cannot send this type.
+    if request.content_type != "application/json":
+        raise InvalidRequest("the body must be application/json", reason="UNSUPPORTED_CONTENT_TYPE")
+    try:
+        return WarmupBody.model_validate_json(await request.read())
+    except ValidationError as exc:
+        error = exc.errors()[0]
+        where = ".".join(str(part) for part in error["loc"])
+        raise InvalidRequest(
+            f"the body cannot be used: {where or 'JSON'}: {error['msg']}", reason="INVALID_BODY"
+        ) from exc

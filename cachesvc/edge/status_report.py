@@ -1,0 +1,159 @@
+"""Everything that Stats says and a person asks for beside it, as one JSON object.
+
+Counts are since the start, sizes bytes, spans seconds. docs/http.md has every key.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from cachesvc import metrics
+from cachesvc.config import Settings
+from cachesvc.core import advice
+from cachesvc.core.kinds import Kind
+from cachesvc.edge import messages
+from cachesvc.edge.statistics import Statistics
+from cachesvc.engine.cache import Cache
+from cachesvc.metrics import Metrics
+from cachesvc_proto.v1 import cache_pb2 as pb
+
+
+class StatusReport:
+    """Reads the state of one daemon. Changes nothing."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        statistics: Statistics,
+        registry: Metrics,
+        settings: Settings,
+        not_ready: Callable[[], dict[str, str]],
+    ) -> None:
+        self._cache = cache
+        self._statistics = statistics
+        self._metrics = registry
+        self._settings = settings
+        self._not_ready = not_ready
+        self._started_ns = cache.state.clock.read().steady_ns
+
+    def json(self) -> dict[str, Any]:
+        state, stats, limits = self._cache.state, self._statistics.response(), self._settings.limits
+        now, not_ready = state.clock.read(), self._not_ready()
+        return {
+            "version": stats.version,
+            "started_at": stats.started_at.ToJsonString(),
+            "now": messages.moment(now.wall_ns),
+            "uptime_s": round((now.steady_ns - self._started_ns) / 1e9, 3),
+            "ready": not not_ready,
+            "problems": not_ready,
+            "warnings": [item._asdict() for item in self._advice(stats, not_ready)],
+            "requests": _requests(stats.requests),
+            "latency": {tier: self._latency(tier) for tier in metrics.TIERS},
+            "tiers": {
+                "memory": {**_tier(stats.memory), "held_bytes": stats.held_bytes},
+                "disk": {**_tier(stats.disk), "pending_bytes": state.pending_commit_bytes},
+            },
+            "namespaces": [_namespace(name) for name in stats.namespaces],
+            "kinds": [_kind(kind) for kind in state.kinds.all],
+            "flights": {"running": stats.flights, "max": limits.max_flights},
+            "fills": {
+                "started": stats.fills,
+                "failed": stats.failed_fills,
+                "fenced": stats.fenced_fills,
+                "max_concurrent": limits.max_concurrent_fills,
+                "coalesced_waiters": stats.coalesced_waiters,
+            },
+            "origin": self._origin(),
+            "invalidations": {
+                "acknowledged": stats.invalidations,
+                "unfinished": self._cache.unfinished_removals,
+            },
+            "puts": stats.puts,
+            "damaged_entries": stats.damaged_entries,
+            "decode_failures": stats.decode_failures,
+            "absences": len(state.absences),
+        }
+
+    def _origin(self) -> dict[str, Any]:
+        is_left_alone = self._cache.is_origin_left_alone
+        return {
+            "kind": self._settings.origin.kind,
+            "circuit": "open" if is_left_alone else "closed",
+            "requests": {
+                outcome: self._metrics.value("origin_requests", outcome=outcome)
+                for outcome in metrics.ORIGIN_OUTCOMES
+            },
+        }
+
+    def _latency(self, tier: str) -> dict[str, Any]:
+        """Return a histogram from which the difference of two readings gives percentiles."""
+        seen = self._metrics.request_seconds.read(tier)
+        return {
+            "sum_s": round(seen.sum_s, 6),
+            # JSON has no infinity.
+            "buckets": [[None if math.isinf(le) else le, n] for le, n in seen.buckets],
+        }
+
+    def _advice(self, stats: pb.StatsResponse, not_ready: dict[str, str]) -> list[advice.Advice]:
+        count = self._metrics.value
+        return advice.advise(
+            advice.Readings(
+                not_ready=not_ready,
+                is_origin_left_alone=self._cache.is_origin_left_alone,
+                unfinished_removals=self._cache.unfinished_removals,
+                damaged_entries=stats.damaged_entries,
+                decode_failures=stats.decode_failures,
+                catalog_resets=count("catalog_resets"),
+                disk_rejections=count("disk_rejections"),
+                memory_max_bytes=stats.memory.max_bytes,
+                held_bytes=stats.held_bytes,
+                foreign_names=self._metrics.gauge("disk_foreign_names"),
+            )
+        )
+
+
+def _requests(requests: pb.RequestStats) -> dict[str, int]:
+    counts = {field.name: value for field, value in requests.ListFields()}
+    every = {field.name: counts.get(field.name, 0) for field in requests.DESCRIPTOR.fields}
+    return {**every, "total": sum(every.values())}
+
+
+def _tier(tier: pb.TierStats) -> dict[str, Any]:
+    return {
+        "entries": tier.entries,
+        "size_bytes": tier.size_bytes,
+        "max_bytes": tier.max_bytes,
+        "fullness": round(tier.size_bytes / tier.max_bytes, 4),
+        "evictions": tier.evictions,
+        "expirations": tier.expirations,
+    }
+
+
+def _namespace(stats: pb.NamespaceStats) -> dict[str, Any]:
+    return {
+        "name": stats.namespace,
+        "memory_entries": stats.memory_entries,
+        "memory_bytes": stats.memory_bytes,
+        "memory_max_entries": stats.memory_max_entries,
+        "disk_entries": stats.disk_entries,
+        "disk_bytes": stats.disk_bytes,
+    }
+
+
+def _kind(kind: Kind) -> dict[str, Any]:
+    """Return what a person wants to know; where it lies at the origin is not of it."""
+    return {
+        "name": kind.name,
+        "namespaces": [namespace.name for namespace in kind.namespaces],
+        "fields": list(kind.field_names),
+        "subject": kind.subject.value,
+        "private": kind.private,
+        "version": kind.version,
+        "max_entries": kind.max_entries,
+        "max_bytes": kind.max_bytes,
+        "ttl_s": kind.ttl_s,
+        "stale_if_error_s": kind.stale_if_error_s,
+        "absent_ttl_s": kind.absent_ttl_s,
+    }

@@ -1,0 +1,56 @@
+"""Is a person told what needs them, and of nothing else?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cachesvc.core.advice import Readings, advise
+
+WELL = Readings(
+    not_ready={},
+    is_origin_left_alone=False,
+    unfinished_removals=0,
+    damaged_entries=0,
+    decode_failures=0,
+    catalog_resets=0,
+    disk_rejections=0,
+    memory_max_bytes=1000,
+    held_bytes=0,
+    foreign_names=0,
+)
+
+
+def test_a_cache_that_is_well_needs_nobody() -> None:
+    assert advise(WELL) == []
+    assert advise(replace(WELL, held_bytes=500)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "severity"),
+    [
+        ({"not_ready": {"daemon": "starting"}}, "not_ready_daemon", "critical"),
+        ({"unfinished_removals": 2}, "removals_not_durable", "critical"),
+        ({"is_origin_left_alone": True}, "origin_left_alone", "warning"),
+        ({"catalog_resets": 1}, "catalog_reset", "warning"),
+        ({"damaged_entries": 1}, "damaged_entries", "warning"),
+        ({"decode_failures": 1}, "undecodable_objects", "warning"),
+        ({"disk_rejections": 1}, "disk_rejections", "warning"),
+        ({"held_bytes": 501}, "held_by_readers", "warning"),
+        ({"foreign_names": 3}, "foreign_names", "warning"),
+    ],
+)
+def test_each_trouble_is_named_with_what_to_do(
+    change: dict[str, Any], name: str, severity: str
+) -> None:
+    (advice,) = advise(replace(WELL, **change))
+    assert (advice.id, advice.severity) == (name, severity)
+    assert advice.text
+    assert advice.do
+
+
+def test_what_is_critical_comes_first() -> None:
+    found = advise(replace(WELL, foreign_names=1, unfinished_removals=1, damaged_entries=1))
+    assert [advice.severity for advice in found] == ["critical", "warning", "warning"]
