@@ -28,7 +28,6 @@ from cachesvc.core.errors import ConfigError, NotDurable, OriginError
 from cachesvc.core.events import Eviction, RecentEvents
 from cachesvc.core.kinds import Kinds
 from cachesvc.core.lru import NamespaceLimits, Removal
-from cachesvc.core.origin import Origin
 from cachesvc.core.succession import Predecessor
 from cachesvc.edge.calls import Calls
 from cachesvc.edge.http import HttpServer
@@ -109,7 +108,7 @@ class Daemon:
             await catalog.record_boot(control.boot_id, acknowledge_from_ns)
         memory = self._open_memory(kinds, gid)
         stack.callback(memory.close)
-        origin = _make_origin(settings.origin, settings.limits.max_entry_bytes)
+        origin = make_origin(settings.origin, settings.limits.max_entry_bytes)
         stack.push_async_callback(origin.close)
         try:
             await origin.start()
@@ -325,7 +324,8 @@ async def serve(settings: Settings) -> None:
     await daemon.stop()
 
 
-def _make_origin(settings: OriginSettings, max_object_bytes: int) -> Origin:
+def make_origin(settings: OriginSettings, max_object_bytes: int) -> S3Origin | DirectoryOrigin:
+    """Return the origin that the settings describe, not started yet."""
     if settings.kind == "directory":
         assert settings.path is not None
         return DirectoryOrigin(

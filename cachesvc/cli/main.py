@@ -22,6 +22,7 @@ from cachesvc.cli import (
     version,
     warm,
 )
+from cachesvc.cli.v2.command import import_v2
 
 app = typer.Typer(
     name=completion.PROGRAM,
@@ -39,6 +40,7 @@ app.command("warm")(warm.warm)
 app.command("invalidate")(invalidate.invalidate)
 app.command("inspect")(inspect.inspect)
 app.command("verify")(verify.verify)
+app.command("import-v2")(import_v2)
 app.command("health")(health.health)
 app.command("config")(settings.config)
 app.command("version")(version.version)

@@ -87,6 +87,10 @@ class DirectoryOrigin:
         found = await self.read(stamp.object_key)
         return found.stamp if found.stamp.etag == stamp.etag else found
 
+    async def stamp(self, object_key: str) -> OriginStamp:
+        """Return when the object was last changed. Its etag is its content's, so that is read."""
+        return (await self.read(object_key)).stamp
+
     async def write(self, object_key: str, data: Buffer) -> OriginStamp:
         """Replace the object; durable when it returns.
 

@@ -136,6 +136,20 @@ class S3Origin:
                     raise
             return await self._read_once(client, stamp.object_key)
 
+    async def stamp(self, object_key: str) -> OriginStamp:
+        """Return when the object was last changed, for the price of a request. Raises as `read`.
+
+        A GET of one byte: a HEAD's refusal has no body, so it could not say NoSuchKey.
+        """
+        async with self._asking(self._reads) as client:
+            with _s3_errors_of(object_key):
+                answer = await client.get_object(
+                    Bucket=self._settings.bucket, Key=object_key, Range="bytes=0-0"
+                )
+                async with answer["Body"] as body:
+                    await body.read()
+            return _stamp_of(object_key, answer)
+
     async def write(self, object_key: str, data: Buffer) -> OriginStamp:
         """Replace the object. If cancelled or failed, it may have been replaced or not."""
         async with self._asking(self._writes) as client:

@@ -13,12 +13,17 @@ from cachesvc_client.errors import InvalidRequest
 
 
 def fields_of(values: Mapping[str, object]) -> dict[str, FieldData]:
-    """Return PIL images, torch tensors and numpy arrays as fields. Raises InvalidRequest."""
+    """Return PIL images, torch tensors and numpy arrays as fields. Raises InvalidRequest.
+
+    What is a field already stays as it is.
+    """
     return {name: field_of(name, value) for name, value in values.items()}
 
 
 def field_of(name: str, value: object) -> FieldData:
     """Return one value as a field. Raises InvalidRequest if it is none of the three types."""
+    if isinstance(value, FieldData):
+        return value
     if is_image(value):
         from cachesvc_client import _images
 

@@ -71,6 +71,20 @@ async def test_an_overwritten_object_has_a_new_etag_and_is_not_older(origin: Any
     assert second.last_modified_s >= first.last_modified_s
 
 
+async def test_the_stamp_alone_is_that_of_a_read(origin: AnyOrigin) -> None:
+    written = await origin.write(KEY, b"photo")
+
+    assert await origin.stamp(KEY) == written
+    assert (await origin.read(KEY)).data == b"photo"
+
+
+async def test_the_stamp_of_an_absent_object_names_it_absent(origin: AnyOrigin) -> None:
+    with pytest.raises(NoSuchObject) as caught:
+        await origin.stamp(KEY)
+
+    assert caught.value.object_keys == (KEY,)
+
+
 async def test_an_unchanged_object_is_its_stamp_alone(origin: AnyOrigin) -> None:
     written = await origin.write(KEY, b"photo")
 

@@ -1,0 +1,189 @@
+"""May this entry of V2's be served again, and what does the daemon say to it?
+
+V2's disk never expired, so a person's files may be of a photo that was replaced long ago.
+They are adopted only if every file was written later than the origin's object by a margin:
+V2 could read an old object, lose against an upload, and write its file after that.
+`as_of` is the time of the oldest file, so every invalidation since then refuses the Put.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+from cachesvc.cli.v2.entries import Member, V2Directory, oldest_ns
+from cachesvc.cli.v2.outcomes import Outcome, Skipped
+from cachesvc.codec import members as codec
+from cachesvc.core.clock import NS_PER_S, Clock
+from cachesvc.core.errors import NoSuchObject, OriginDataCorrupt, OriginError
+from cachesvc.core.keys import EntryKey, is_id
+from cachesvc.core.kinds import Kind, Kinds, Subject
+from cachesvc.core.origin import OriginStamp
+from cachesvc_client import Aborted, InvalidRequest, NotDurable, Overloaded
+from cachesvc_client._blob import FieldData
+from cachesvc_client.requests import PutOptions
+
+if TYPE_CHECKING:
+    from cachesvc_client import CacheClient
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class DatedOrigin(Protocol):
+    """What is needed of an origin: the times of its objects."""
+
+    async def start(self) -> None: ...
+
+    async def stamp(self, object_key: str) -> OriginStamp: ...
+
+    async def close(self) -> None: ...
+
+
+class OriginTimes:
+    """Asks the origin, on a loop of its own. Nothing is opened before the first question."""
+
+    def __init__(self, origin: DatedOrigin) -> None:
+        self._origin = origin
+        self._runner = asyncio.Runner()
+
+    def __enter__(self) -> OriginTimes:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._runner.run(self._origin.close())
+        self._runner.close()
+
+    def of(self, kind: Kind, key: EntryKey, owner: str) -> dict[str, float]:
+        """Return when each field's object was last changed. Raises Skipped."""
+
+        async def ask() -> list[OriginStamp]:
+            object_keys = (kind.object_key(field, key, owner) for field in kind.fields)
+            return await asyncio.gather(*map(self._origin.stamp, object_keys))
+
+        try:
+            stamps = self._runner.run(ask())
+        except NoSuchObject as exc:
+            raise Skipped(Outcome.ABSENT_AT_ORIGIN, ", ".join(exc.object_keys)) from exc
+        except OriginError as exc:
+            raise Skipped(Outcome.ORIGIN_FAILED, f"{exc.message} ({exc.reason})") from exc
+        names = (field.name for field in kind.fields)
+        return dict(zip(names, (stamp.last_modified_s for stamp in stamps), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Who owns what, and what is compared with the origin.
+
+    `owners` is by clothing_id, `owner` is for those not in it. `margin_s` is by how much
+    a file has to be newer than its object. `compare_all` compares every kind, not private
+    ones alone. `dry_run` does everything but store.
+    """
+
+    owner: str
+    owners: Mapping[str, str]
+    margin_s: float
+    compare_all: bool = False
+    dry_run: bool = False
+
+    def owner_of(self, kind: Kind, key: EntryKey) -> str:
+        """Return whose prefix the entry belongs to. Raises Skipped if nobody said."""
+        if kind.subject is Subject.USER:
+            return key.id
+        owner = self.owners.get(key.id, self.owner)
+        if not owner:
+            raise Skipped(Outcome.NO_OWNER)
+        return owner
+
+
+class Adopter:
+    """Adopts entries one by one into the daemon behind `client`."""
+
+    def __init__(
+        self,
+        directory: V2Directory,
+        kinds: Kinds,
+        client: CacheClient,
+        origin: OriginTimes,
+        policy: Policy,
+        clock: Clock,
+    ) -> None:
+        self._directory = directory
+        self._kinds = kinds
+        self._client = client
+        self._origin = origin
+        self._policy = policy
+        self._clock = clock
+
+    def adopt(self, namespace: str, name: str) -> tuple[Outcome, str]:
+        """Return how it ended, with a detail.
+
+        Raises CacheServiceError for what concerns every entry: the daemon is away, or
+        does not let this caller put.
+        """
+        try:
+            return self._adopt(namespace, name), ""
+        except Skipped as skipped:
+            return skipped.outcome, skipped.detail
+
+    def _adopt(self, namespace: str, name: str) -> Outcome:
+        if not is_id(name):
+            raise Skipped(Outcome.BAD_NAME)
+        kind, key = self._kinds.of(namespace), EntryKey(namespace, name)
+        if self._client.inspect(namespace, name).tiers:
+            return Outcome.PRESENT
+        members = self._directory.read(namespace, name)
+        owner = self._policy.owner_of(kind, key)
+        as_of_ns = oldest_ns(members, self._clock.read().wall_ns)
+        if kind.private or self._policy.compare_all:
+            self._compare(self._origin.of(kind, key, owner), members)
+        fields = _decoded(kind, members)
+        if not self._policy.dry_run:
+            self._put(kind, key, owner, fields, as_of_ns)
+        return Outcome.ADOPTED
+
+    def _compare(self, changed_s: Mapping[str, float], members: Mapping[str, Member]) -> None:
+        for name, member in members.items():
+            if member.written_ns <= (changed_s[name] + self._policy.margin_s) * NS_PER_S:
+                raise Skipped(Outcome.OLDER_THAN_ORIGIN, name)
+
+    def _put(
+        self, kind: Kind, key: EntryKey, owner: str, fields: Mapping[str, FieldData], as_of_ns: int
+    ) -> None:
+        as_of = _EPOCH + timedelta(microseconds=as_of_ns // 1000)
+        # A person's owner is the person, which the daemon knows.
+        said = "" if kind.subject is Subject.USER else owner
+        options = PutOptions(owner_id=said, as_of=as_of)
+        try:
+            self._client.put(*key, fields, options=options)
+        except Aborted as exc:
+            raise Skipped(Outcome.OUTDATED, exc.reason) from exc
+        except InvalidRequest as exc:
+            raise Skipped(Outcome.REFUSED, str(exc)) from exc
+        except Overloaded as exc:
+            too_large = exc.reason == "ENTRY_TOO_LARGE"
+            outcome = Outcome.TOO_LARGE if too_large else Outcome.NO_ROOM
+            raise Skipped(outcome, str(exc)) from exc
+        except NotDurable as exc:
+            raise Skipped(Outcome.NO_ROOM, str(exc)) from exc
+
+
+def _decoded(kind: Kind, members: Mapping[str, Member]) -> dict[str, FieldData]:
+    """Return the fields, read by the daemon's own decoders, which execute nothing."""
+    fields = {}
+    for field in kind.fields:
+        try:
+            tensor = codec.decode_member(field, members[field.name].data)
+        except OriginDataCorrupt as exc:
+            raise Skipped(Outcome.REFUSED, f"{field.name}: {exc.message}") from exc
+        data = memoryview(tensor.data).cast("B") if tensor.size_bytes else b""
+        fields[field.name] = FieldData(tensor.dtype, tensor.shape, data, tensor.mode)
+    return fields

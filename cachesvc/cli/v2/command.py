@@ -1,0 +1,196 @@
+"""`cachesvc import-v2`: keep what V2 has on disk, so that the change does not begin cold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cachesvc.cli import output
+from cachesvc.cli.connection import connected
+from cachesvc.cli.exits import ExitCode, fail
+from cachesvc.cli.options import DEFAULT_TIMEOUT_S, ConfigFile, Json, Target, Timeout
+
+if TYPE_CHECKING:
+    from cachesvc.cli.v2.adoption import Adopter, Policy
+    from cachesvc.cli.v2.entries import V2Directory
+    from cachesvc.cli.v2.outcomes import Outcome
+
+# Longer than any load of V2's took: one that lost against an upload wrote its files within it.
+DEFAULT_MARGIN_S = 60.0
+
+
+def import_v2(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="V2's ssd_root, or a copy that kept its times.")
+    ],
+    owner: Annotated[str, typer.Option(help="The owner of garments and texts.")] = "",
+    owners: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Owners by garment: a JSON object, or CSV lines clothing_id,owner_id. "
+            "--owner is for the rest.",
+        ),
+    ] = None,
+    namespace: Annotated[
+        list[str] | None, typer.Option(help="Only this namespace; again for more.")
+    ] = None,
+    margin_s: Annotated[
+        float,
+        typer.Option(
+            "--margin", min=2.0, help="Seconds that a file must be newer than its origin object."
+        ),
+    ] = DEFAULT_MARGIN_S,
+    compare_all: Annotated[
+        bool, typer.Option("--compare-all", help="Compare garments and texts with the origin too.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything but store.")] = False,
+    listed: Annotated[
+        bool, typer.Option("--list", help="Name each entry that is skipped.")
+    ] = False,
+    config: ConfigFile = None,
+    as_json: Json = False,
+    target: Target = None,
+    timeout_s: Timeout = DEFAULT_TIMEOUT_S,
+) -> None:
+    """Put V2's entries into the running daemon. V2's files are read, never changed.
+
+    Run it with the daemon's settings and AWS credentials: a person is adopted only if every
+    file is newer than its object at the origin. It may be stopped and run again: what the
+    cache has is skipped. Exit code 1 if entries were skipped that another run may adopt.
+    """
+    from cachesvc.cli.v2.adoption import Policy
+    from cachesvc.core.errors import ConfigError
+
+    tally = Tally()
+    policy = Policy(owner, _owners(owners), margin_s, compare_all, dry_run)
+    with ExitStack() as stack:
+        try:
+            files, adopter = _prepared(stack, directory, policy, config, target, timeout_s)
+            entries = _entries(files, namespace or ())
+        except ConfigError as exc:
+            fail(str(exc), ExitCode.USAGE)
+        except OSError as exc:
+            fail(f"{exc.filename or directory}: cannot be read: {exc.strerror}", ExitCode.USAGE)
+        _adopt_all(adopter, entries, tally, quiet=as_json)
+    _report(tally, as_json=as_json, listed=listed)
+
+
+class Tally:
+    """How many entries ended how, by namespace; and those that were skipped."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, Outcome]] = Counter()
+        self.skipped: list[tuple[str, str, Outcome, str]] = []
+
+    def add(self, namespace: str, name: str, outcome: Outcome, detail: str) -> None:
+        from cachesvc.cli.v2.outcomes import Outcome
+
+        self.counts[namespace, outcome] += 1
+        if outcome not in (Outcome.ADOPTED, Outcome.PRESENT):
+            self.skipped.append((namespace, name, outcome, detail))
+
+    def plain(self) -> dict[str, Any]:
+        namespaces: dict[str, dict[str, int]] = {}
+        for (namespace, outcome), count in self.counts.items():
+            namespaces.setdefault(namespace, {})[outcome.value] = count
+        return {
+            "namespaces": namespaces,
+            "skipped": [
+                {"namespace": namespace, "id": name, "outcome": outcome.value, "detail": detail}
+                for namespace, name, outcome, detail in self.skipped
+            ],
+        }
+
+    def worth_another_try(self) -> int:
+        from cachesvc.cli.v2.outcomes import WORTH_ANOTHER_TRY
+
+        return sum(outcome in WORTH_ANOTHER_TRY for _, _, outcome, _ in self.skipped)
+
+
+def _prepared(
+    stack: ExitStack,
+    directory: Path,
+    policy: Policy,
+    config: Path | None,
+    target: str | None,
+    timeout_s: float,
+) -> tuple[V2Directory, Adopter]:
+    from cachesvc import app
+    from cachesvc import config as configuration
+    from cachesvc.cli.v2.adoption import Adopter, OriginTimes
+    from cachesvc.cli.v2.entries import V2Directory
+    from cachesvc.core.clock import Clock
+
+    settings = configuration.load(config)
+    kinds, limit = settings.build_kinds(), settings.limits.max_entry_bytes
+    files = stack.enter_context(closing(V2Directory(str(directory), kinds, limit)))
+    origin = stack.enter_context(OriginTimes(app.make_origin(settings.origin, limit)))
+    client = stack.enter_context(connected(target, timeout_s))
+    return files, Adopter(files, kinds, client, origin, policy, Clock())
+
+
+def _owners(path: Path | None) -> dict[str, str]:
+    from cachesvc.cli.v2.owners import read_owners
+
+    if path is None:
+        return {}
+    try:
+        return read_owners(path)
+    except (OSError, ValueError) as exc:
+        fail(f"{path}: cannot be read: {exc}", ExitCode.USAGE)
+
+
+def _entries(files: V2Directory, wanted: Iterable[str]) -> list[tuple[str, str]]:
+    there = files.namespaces()
+    unknown = sorted(set(wanted) - set(there))
+    if unknown or not there:
+        what = ", ".join(unknown) or "human_upper_body or any other namespace"
+        fail(f"there is no {what} in it: is it V2's ssd_root?", ExitCode.USAGE)
+    chosen = [name for name in there if name in set(wanted)] or list(there)
+    return [(namespace, name) for namespace in chosen for name in files.names(namespace)]
+
+
+def _adopt_all(
+    adopter: Adopter, entries: list[tuple[str, str]], tally: Tally, *, quiet: bool
+) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=output.console(), disable=quiet) as bar:
+        for namespace, name in bar.track(entries, description="importing"):
+            tally.add(namespace, name, *adopter.adopt(namespace, name))
+
+
+def _report(tally: Tally, *, as_json: bool, listed: bool) -> None:
+    if as_json:
+        output.print_json(tally.plain())
+    else:
+        _print(tally, listed=listed)
+    again = tally.worth_another_try()
+    if again:
+        fail(f"{again} entries were skipped that another run may adopt; --list names them")
+
+
+def _print(tally: Tally, *, listed: bool) -> None:
+    console = output.console()
+    for line in _skipped_lines(tally) if listed else ():
+        console.print(line, soft_wrap=True)
+    from cachesvc.cli.v2.outcomes import MEANINGS
+
+    table = output.table("", ("Namespace", "Outcome", ">Entries", "Meaning"))
+    for (namespace, outcome), count in tally.counts.items():
+        table.add_row(namespace, outcome.value, f"{count:,}", MEANINGS[outcome])
+    console.print(table)
+
+
+def _skipped_lines(tally: Tally) -> Iterator[str]:
+    for namespace, name, outcome, detail in tally.skipped:
+        # A name that V2 left may hold anything, control characters of a terminal too.
+        shown = name if name.isprintable() else ascii(name)
+        yield f"{namespace}/{shown}: {outcome.value}{f': {detail}' if detail else ''}"

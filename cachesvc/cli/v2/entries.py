@@ -1,0 +1,119 @@
+"""Which entries did V2 leave in a directory, and what is in one? Read, never executed or changed.
+
+V2's layout: `{namespace}/{id}/{field}.png` for images, `{field}.pkl` for tensors. The tree is
+foreign: it is walked by descriptors, no link is followed, and nothing but a regular file
+of a limited size is read.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cachesvc.cli.v2.outcomes import Outcome, Skipped
+from cachesvc.core.clock import NS_PER_S
+from cachesvc.core.kinds import Encoding, Field, Kind, Kinds
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: opening a FIFO that lies there must not hang.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_SUFFIXES = {Encoding.PNG: ".png", Encoding.PICKLE: ".pkl"}
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file: its bytes, and when V2 wrote it (wall time)."""
+
+    data: bytes
+    written_ns: int
+
+
+class V2Directory:
+    """A directory of V2's, opened for reading. Raises OSError."""
+
+    def __init__(self, path: str, kinds: Kinds, max_member_bytes: int) -> None:
+        # The directory itself may be a link: that is the operator's choice.
+        self._fd = os.open(path, _FOLDER & ~os.O_NOFOLLOW)
+        self._kinds = kinds
+        self._max_member_bytes = max_member_bytes
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def namespaces(self) -> tuple[str, ...]:
+        """Return which of our namespaces it has."""
+        found = set(os.listdir(self._fd))
+        return tuple(name for name in self._kinds.namespaces if name in found)
+
+    def names(self, namespace: str) -> list[str]:
+        """Return what lies in a namespace, sorted: ids, and whatever else is there."""
+        with _folder(self._fd, namespace) as fd:
+            return sorted(os.listdir(fd))
+
+    def read(self, namespace: str, name: str) -> dict[str, Member]:
+        """Return every member of one entry. `name` is a checked id. Raises Skipped."""
+        kind = self._kinds.of(namespace)
+        try:
+            with _folder(self._fd, namespace) as above, _folder(above, name) as fd:
+                present = set(os.listdir(fd))
+                _check_complete(kind, present)
+                return {
+                    field.name: self._read_member(fd, file_name(field)) for field in kind.fields
+                }
+        except NotADirectoryError as exc:
+            raise Skipped(Outcome.NOT_V2) from exc
+        except FileNotFoundError as exc:
+            raise Skipped(Outcome.CHANGING) from exc
+        except OSError as exc:
+            raise Skipped(Outcome.UNREADABLE, exc.strerror or "") from exc
+
+    def _read_member(self, folder_fd: int, name: str) -> Member:
+        fd = os.open(name, _FILE, dir_fd=folder_fd)
+        with open(fd, "rb", buffering=0) as file:
+            before = os.fstat(fd)
+            if not stat.S_ISREG(before.st_mode):
+                raise Skipped(Outcome.UNREADABLE, f"{name} is not a regular file")
+            if before.st_size > self._max_member_bytes:
+                raise Skipped(Outcome.TOO_LARGE, name)
+            data = file.read(self._max_member_bytes + 1) or b""
+            after = os.fstat(fd)
+        # V2 wrote its files in place: one that grows is not an entry yet.
+        if len(data) != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
+            raise Skipped(Outcome.CHANGING, name)
+        return Member(data, before.st_mtime_ns)
+
+
+def file_name(field: Field) -> str:
+    """Return what V2 called the file of a field."""
+    return field.name + _SUFFIXES[field.encoding]
+
+
+def oldest_ns(members: dict[str, Member], wall_ns: int) -> int:
+    """Return when the oldest member was written.
+
+    Raises Skipped if one is from the future: nobody knows then how old it is.
+    """
+    times = [member.written_ns for member in members.values()]
+    if max(times) > wall_ns + NS_PER_S:
+        raise Skipped(Outcome.FROM_THE_FUTURE)
+    return min(times)
+
+
+def _check_complete(kind: Kind, present: set[str]) -> None:
+    missing = [name for name in map(file_name, kind.fields) if name not in present]
+    if len(missing) == len(kind.fields):
+        raise Skipped(Outcome.NOT_V2)
+    if missing:
+        raise Skipped(Outcome.INCOMPLETE, f"without {', '.join(missing)}")
+
+
+@contextmanager
+def _folder(parent_fd: int, name: str) -> Iterator[int]:
+    fd = os.open(name, _FOLDER, dir_fd=parent_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
