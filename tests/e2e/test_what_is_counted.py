@@ -180,7 +180,7 @@ def test_limits_and_the_state_of_the_daemon_are_gauges(used: Used) -> None:
     for tier in ("memory", "disk"):
         assert metrics[f'cachesvc_filesystem_free_bytes{{tier="{tier}"}}'] > 0
     assert metrics["cachesvc_loop_lag_seconds"] >= 0
-    assert metrics["cachesvc_process_start_time_seconds"] > 0
+    assert metrics["cachesvc_start_time_seconds"] > 0
 
 
 def test_stats_says_the_same_as_the_scrape(new_daemon: NewDaemon) -> None:

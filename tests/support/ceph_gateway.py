@@ -6,22 +6,19 @@ a memstore OSD forgets everything.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import shutil
 import subprocess
 import uuid
 from pathlib import Path
 
-from tests.support import s3_processes
+from tests.support import debian, s3_processes
 from tests.support.s3_processes import ReservedPort
 
 ACCESS_KEY = "CACHESVCTESTKEY"
 SECRET_KEY = "cachesvc-test-secret"
 PACKAGES = ("radosgw", "ceph-mon", "ceph-osd")
 _BINARIES = ("radosgw", "radosgw-admin", "ceph-mon", "ceph-osd", "ceph", "monmaptool")
-_INSTALL_LOCK = Path("/tmp/cachesvc-tests-ceph-install.lock")
 _COMMAND_TIMEOUT_S = 60
 _COMMAND_ATTEMPTS = 6
 
@@ -94,30 +91,7 @@ rgw_reshard_num_logs = 1
 
 def why_not_available() -> str | None:
     """Return why Ceph cannot be used here, or None. Installs it if root may."""
-    if _missing() and os.geteuid() == 0 and shutil.which("apt-get"):
-        _install()
-    missing = _missing()
-    return f"{', '.join(missing)} not installed ({' '.join(PACKAGES)})" if missing else None
-
-
-def _missing() -> list[str]:
-    return [binary for binary in _BINARIES if shutil.which(binary) is None]
-
-
-def _install() -> None:
-    # Workers of one test run would otherwise fight over dpkg's lock.
-    with _INSTALL_LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        install = ["apt-get", "install", "-y", "--no-install-recommends", *PACKAGES]
-        for command in (install, ["apt-get", "update"], install):
-            if not _missing():
-                return
-            subprocess.run(
-                command,
-                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-                capture_output=True,
-                check=False,
-            )
+    return debian.why_missing(_BINARIES, PACKAGES)
 
 
 class _CommandFailed(RuntimeError):

@@ -1,0 +1,109 @@
+"""How is a real Prometheus run for a test: scraping a daemon, with the rules of `deploy/`?"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support import debian, s3_processes
+from tests.support.s3_processes import ReservedPort
+
+RULES = Path(__file__).parents[2] / "deploy/prometheus"
+PACKAGES = ("prometheus",)
+_TIMEOUT_S = 30
+# Rates need two scrapes, and a test does not wait 15 s for each.
+_INTERVAL = "250ms"
+
+
+def require_prometheus() -> None:
+    """Skip the test, by name of what is missing, where neither promtool nor apt is there."""
+    reason = debian.why_missing(("prometheus", "promtool"), PACKAGES)
+    if reason is not None:
+        pytest.skip(reason)
+
+
+def promtool(*arguments: str | Path, text: str = "") -> str:
+    """Return what promtool said. Fails if it found something."""
+    done = subprocess.run(
+        ["promtool", *map(str, arguments)],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    return said
+
+
+class Prometheus:
+    """One server that scrapes `target` (host:port) as the shipped configuration says."""
+
+    def __init__(self, folder: Path, target: str) -> None:
+        self._folder = folder
+        self._port = ReservedPort()
+        self._target = target
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        shipped = yaml.safe_load((RULES / "prometheus.yml").read_text())
+        (job,) = shipped["scrape_configs"]
+        job["static_configs"] = [{"targets": [self._target]}]
+        job["scrape_timeout"] = _INTERVAL
+        shipped["global"] = {"scrape_interval": _INTERVAL, "evaluation_interval": _INTERVAL}
+        shipped["rule_files"] = [str(RULES / name) for name in shipped["rule_files"]]
+        config = self._folder / "prometheus.yml"
+        config.write_text(yaml.safe_dump(shipped))
+        address = f"127.0.0.1:{self._port.number}"
+        log = self._folder / "prometheus.log"
+        self._process = s3_processes.start(
+            [
+                "prometheus",
+                f"--config.file={config}",
+                f"--storage.tsdb.path={self._folder / 'tsdb'}",
+                f"--web.listen-address={address}",
+            ],
+            log,
+        )
+        s3_processes.wait_until_http_answers(f"http://{address}/-/ready", self._process, log)
+
+    def close(self) -> None:
+        if self._process is not None:
+            s3_processes.kill(self._process)
+        self._port.release()
+
+    def query(self, expression: str) -> list[float]:
+        """Return the values of an instant query, one for each series."""
+        result = self._get("query", query=expression)["result"]
+        return [float(series["value"][1]) for series in result]
+
+    def firing(self) -> set[str]:
+        """Return the names of the alerts that fire or wait for their `for`."""
+        return {alert["labels"]["alertname"] for alert in self._get("alerts")["alerts"]}
+
+    def _get(self, what: str, **parameters: str) -> Any:
+        url = f"http://127.0.0.1:{self._port.number}/api/v1/{what}?"
+        with urllib.request.urlopen(url + urllib.parse.urlencode(parameters), timeout=10) as answer:
+            body = json.load(answer)
+        assert body["status"] == "success", body
+        return body["data"]
+
+
+@contextmanager
+def running_prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
+    prometheus = Prometheus(folder, target)
+    try:
+        prometheus.start()
+        yield prometheus
+    finally:
+        prometheus.close()
