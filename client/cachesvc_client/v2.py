@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cachesvc_client import _values
 from cachesvc_client._options import DEFAULT_WAIT_S
+from cachesvc_client._v2_stats import v2_cache_stats
 from cachesvc_client.aio import AsyncCacheClient
 from cachesvc_client.answers import EntryInfo
 from cachesvc_client.client import CacheClient
@@ -148,7 +149,7 @@ class TwoLevelCacheV2:
         return self._sync.invalidate(everything=True).removed_count
 
     def get_stats(self) -> dict[str, Any]:
-        """Return the daemon's counters: hits per level, misses, entries and bytes."""
+        """Return V2's `cache_stats`, and the daemon's misses, errors, entries and bytes."""
         return _stats_of(self._sync.stats())
 
     def close(self) -> None:
@@ -205,17 +206,15 @@ def _storable(value: Any) -> Any:
 
 
 def _stats_of(stats: StatsResponse) -> dict[str, Any]:
-    requests = stats.requests
-    hits = requests.memory_hits + requests.disk_hits + requests.origin_fills
-    total = hits + requests.not_found
+    v2, requests = v2_cache_stats(stats), stats.requests
+    hits = v2["l1_hits"] + v2["l2_hits"] + v2["l3_hits"]
+    asked = hits + requests.not_found
     return {
-        "l1_hits": requests.memory_hits,
-        "l2_hits": requests.disk_hits,
-        "s3_hits": requests.origin_fills,
+        **v2,
+        "s3_hits": v2["l3_hits"],
         "misses": requests.not_found,
         "errors": requests.failed,
-        "hit_rate": round(100 * hits / total, 2) if total else 0.0,
-        "stampede_prevented": stats.coalesced_waiters,
+        "hit_rate": round(100 * hits / asked, 2) if asked else 0.0,
         "l1_entries": stats.memory.entries,
         "l1_bytes": stats.memory.size_bytes,
         "l2_entries": stats.disk.entries,

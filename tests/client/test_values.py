@@ -198,6 +198,7 @@ LIGHT = """
 import sys
 import cachesvc_client, cachesvc_client.testing, cachesvc_client.v2
 heavy = {"torch", "numpy", "PIL", "aioboto3", "botocore", "prometheus_client", "cachesvc"}
+heavy |= {"fastapi", "pydantic"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
 

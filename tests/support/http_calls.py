@@ -25,12 +25,17 @@ class Answer:
 
 def ask(daemon: Daemon, method: str, path: str, *, body: Any = None, **headers: str) -> Answer:
     """Send one request; `Sec_Fetch_Site="..."` sends a header."""
+    return ask_port(daemon.http_port, method, path, body=body, **headers)
+
+
+def ask_port(port: int, method: str, path: str, *, body: Any = None, **headers: str) -> Answer:
+    """As `ask`, of whoever listens on `port` of loopback."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     text = None
     if body is not None:
         text = body if isinstance(body, str) else json.dumps(body)
         sent.setdefault("Content-Type", "application/json")
-    connection = http.client.HTTPConnection("127.0.0.1", daemon.http_port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
         connection.request(method, path, text, sent)
         answer = connection.getresponse()

@@ -1,0 +1,45 @@
+"""The daemon's counters under V2's names, as the daemon's own `/health` has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cachesvc_proto.v1.cache_pb2 import StatsResponse
+
+_GIB = 1 << 30
+# V2's names of what L1 counts by namespace.
+_COUNTS = {
+    "l1_human_upper_count": "human_upper_body",
+    "l1_human_lower_count": "human_lower_body",
+    "l1_human_dresses_count": "human_dresses",
+    "l1_garment_count": "garment",
+    "l1_text_count": "text",
+}
+
+
+def v2_cache_stats(stats: StatsResponse) -> dict[str, Any]:
+    """Return V2's `cache_stats`. Rates are shares of all Gets, as text: `"83.17%"`."""
+    requests = stats.requests
+    # What a worker has mapped is in L1.
+    l1_hits = requests.memory_hits + requests.local_hits
+    found = l1_hits + requests.disk_hits + requests.origin_fills
+    total = found + requests.not_found + requests.failed
+    in_memory = {name.namespace: name.memory_entries for name in stats.namespaces}
+    return {
+        "l1_hits": l1_hits,
+        "l2_hits": requests.disk_hits,
+        "l3_hits": requests.origin_fills,
+        "evictions": stats.memory.evictions + stats.disk.evictions,
+        "stampede_prevented": stats.coalesced_waiters,
+        "total_requests": total,
+        "l1_hit_rate": _percentage(l1_hits, total),
+        "l2_hit_rate": _percentage(requests.disk_hits, total),
+        **{key: in_memory.get(namespace, 0) for key, namespace in _COUNTS.items()},
+        "l2_disk_usage_gb": round(stats.disk.size_bytes / _GIB, 2),
+        "l2_disk_limit_gb": round(stats.disk.max_bytes / _GIB, 2),
+    }
+
+
+def _percentage(part: int, whole: int) -> str:
+    return f"{100 * part / whole if whole else 0:.2f}%"

@@ -1,0 +1,25 @@
+"""An inference server as V2's was: FastAPI under uvicorn, here with the cache routes only.
+
+python -m tests.support.inference_server {sync|aio} SOCKET PORT
+"""
+
+from __future__ import annotations
+
+import sys
+
+import uvicorn
+from fastapi import FastAPI
+
+from cachesvc_client import AsyncCacheClient, CacheClient
+from cachesvc_client.fastapi import cache_router
+
+
+def main(kind: str, target: str, port: str) -> None:
+    client = CacheClient(target) if kind == "sync" else AsyncCacheClient(target)
+    app = FastAPI()
+    app.include_router(cache_router(client))
+    uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="warning")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
