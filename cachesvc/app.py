@@ -201,6 +201,7 @@ class Daemon:
             on_removal=on_removal,
             gid=gid,
             allow_heap=self.settings.l1.allow_heap,
+            spare_bytes=self.settings.l1.spare_bytes,
         )
 
     def _read_readiness(self) -> Iterable[GaugeReading]:

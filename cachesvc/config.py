@@ -69,6 +69,8 @@ class HttpSettings(Section):
 class L1Settings(Section):
     max_bytes: int = Field(GIB, ge=MIB)
     allow_heap: bool = False
+    # Files made beforehand for the next misses; 0 = none.
+    spare_bytes: int = Field(32 * MIB, ge=0)
     # After a restart: bring back what was used last, in the background.
     rewarm: bool = True
 

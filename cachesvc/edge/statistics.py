@@ -116,6 +116,11 @@ class Statistics:
         yield _single(
             "held_bytes", "Bytes evicted from L1 that readers still hold.", memory.held_bytes
         )
+        yield _single(
+            "spare_bytes",
+            "Bytes of files made beforehand for the next misses.",
+            memory.spares.ready_bytes,
+        )
 
     def _queue_gauges(self) -> Iterable[GaugeReading]:
         state = self._cache.state

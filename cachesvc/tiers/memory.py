@@ -1,7 +1,8 @@
 """L1: which entries are in memory, and their files in tmpfs.
 
 The file is the truth: it is unlinked in the same function that takes it out of
-the index. Everything but `write` runs on the event loop and never blocks.
+the index. Everything but `write` runs on the event loop and never blocks; `spares.py`
+takes pages beforehand and gives them back afterwards.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cachesvc.core.entry import EntryMeta
@@ -18,8 +20,9 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.lru import LruIndex, NamespaceLimits, Removal
 from cachesvc.core.scopes import Scope
 from cachesvc.core.tensors import Buffer
-from cachesvc.tiers import files
+from cachesvc.tiers import files, spares
 from cachesvc.tiers.shared_files import HeapBytes, SharedFile
+from cachesvc.tiers.spares import Spare, Spares
 
 FILE_MODE = 0o440
 SUFFIX = ".safetensors"
@@ -61,6 +64,8 @@ class Room:
     """Where a coming blob goes: a file of this name, or the heap if L1 has no room for it.
 
     `reserved_bytes` of L1 are its own until `publish` or `discard`. `blob` is set by `write`.
+    `spare` has at most one file to write to; whoever pops it closes it. What is in `leaving`
+    has to be free before other pages are taken.
     """
 
     name: str
@@ -68,6 +73,8 @@ class Room:
     reserved_bytes: int
     blob: SharedFile | HeapBytes | None = None
     settled: bool = False
+    spare: list[Spare] = field(default_factory=list)
+    leaving: tuple[Future[None], ...] = ()
 
 
 def _write(fd: int, chunk: Buffer) -> None:
@@ -82,7 +89,8 @@ class MemoryTier:
     """L1 in a directory of its own.
 
     `held_bytes` are of files that left the index while readers had them mapped;
-    they are inside `max_bytes`, because tmpfs still pays for them.
+    they are inside `max_bytes`, because tmpfs still pays for them. So are spare files,
+    at most `spare_bytes` of them, but they give way to any entry.
 
     Raises:
         ConfigError: the directory is not usable, or its filesystem too small and
@@ -98,6 +106,7 @@ class MemoryTier:
         on_removal: OnRemoval,
         gid: int | None = None,
         allow_heap: bool = False,
+        spare_bytes: int = 0,
     ) -> None:
         self.index: LruIndex[MemoryEntry] = LruIndex(limits, max_bytes)
         self._on_removal = on_removal
@@ -110,6 +119,7 @@ class MemoryTier:
         self._written = 0
         self.held_bytes = 0
         self._remove_leftovers()
+        self.spares = Spares(self._directory_fd, spare_bytes, mode=FILE_MODE, gid=gid)
         available = files.free_bytes(self._directory_fd)
         if available < max_bytes and not allow_heap:
             raise ConfigError(
@@ -150,16 +160,30 @@ class MemoryTier:
         for victim, cause in victims:
             self._remove(victim, cause)
         # Readers may still hold what was just evicted.
-        taken_bytes = self.index.used_bytes + self._reserved_bytes + self.held_bytes
-        if taken_bytes + size_bytes > self.index.max_bytes:
+        if size_bytes > self.free_bytes:
             return self.heap_room(size_bytes)
-        self._reserved_bytes += size_bytes
+        spare = self.spares.take(size_bytes, most_bytes=self.free_bytes)
+        # The rest of a larger one is cut off when it is written.
+        reserved_bytes = max(size_bytes, spare.size_bytes) if spare else size_bytes
+        self._reserved_bytes += reserved_bytes
         self._written += 1
-        return Room(f"{self._life}-{self._written:x}{SUFFIX}", size_bytes, size_bytes)
+        room = Room(f"{self._life}-{self._written:x}{SUFFIX}", size_bytes, reserved_bytes)
+        if spare is not None:
+            room.spare.append(spare)
+        room.leaving = self._make_spares_give_way()
+        return room
+
+    def _make_spares_give_way(self) -> tuple[Future[None], ...]:
+        """Drop spares until the limit holds; return what must be free before pages are taken."""
+        while self.spares.ready_bytes > self.free_bytes:
+            self.spares.drop_oldest()
+        if self.spares.ready_bytes + self.spares.leaving_bytes <= self.free_bytes:
+            return ()
+        return self.spares.leaving()
 
     @property
     def free_bytes(self) -> int:
-        """What L1 may still take without evicting anything."""
+        """What L1 may still take without evicting anything. Spares give way."""
         taken_bytes = self.index.used_bytes + self._reserved_bytes + self.held_bytes
         return max(0, self.index.max_bytes - taken_bytes)
 
@@ -184,7 +208,7 @@ class MemoryTier:
         the heap. If `chunks` raises, no file is left; the room still has to be discarded.
         Raises Overloaded if writing fails in the middle.
         """
-        fd = self._create(room) if room.name else None
+        fd = self._obtain(room) if room.name else None
         if fd is None:
             # A chunk may be valid only until the next one is asked for.
             room.blob = HeapBytes(b"".join(bytes(chunk) for chunk in chunks))
@@ -196,24 +220,40 @@ class MemoryTier:
             self._drop(fd, room.name)
             raise
         try:
+            if os.fstat(fd).st_nlink == 0:
+                spares.give_name(fd, room.name, self._directory_fd)
             room.blob = SharedFile(self._directory_fd, room.name, fd, room.size_bytes)
-        except OSError:  # it needs one more descriptor
+        except OSError:  # the directory is gone, or it needs one more descriptor
             room.blob = HeapBytes(os.pread(fd, room.size_bytes, 0))
             self._drop(fd, room.name)
 
+    def _obtain(self, room: Room) -> int | None:
+        """Return a descriptor whose space is already taken, or None if L1 cannot give it.
+
+        Taking the space first means that it cannot run out in the middle of a stream that
+        can be read only once.
+        """
+        with contextlib.suppress(IndexError):  # no spare, or `discard` was faster
+            spare = room.spare.pop()
+            if spare.size_bytes < room.size_bytes:
+                self.spares.wait_for(room.leaving)
+            try:
+                spares.fit(spare, room.size_bytes)
+            except OSError:
+                os.close(spare.fd)
+                return None
+            return spare.fd
+        self.spares.wait_for(room.leaving)
+        return self._create(room)
+
     def _create(self, room: Room) -> int | None:
-        """Return a descriptor whose space is already taken, or None if L1 cannot give it."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             fd = os.open(room.name, flags, FILE_MODE, dir_fd=self._directory_fd)
         except OSError:
             return None
         try:
-            os.fchmod(fd, FILE_MODE)
-            if self._gid is not None:
-                os.fchown(fd, -1, self._gid)
-            # Taking the space first (0.3 ms for 10 MB) means that it cannot run out
-            # in the middle of a stream that can be read only once.
+            spares.set_access(fd, FILE_MODE, self._gid)
             os.posix_fallocate(fd, 0, room.size_bytes)
         except OSError:
             self._drop(fd, room.name)
@@ -222,7 +262,8 @@ class MemoryTier:
 
     def _drop(self, fd: int, name: str) -> None:
         os.close(fd)
-        os.unlink(name, dir_fd=self._directory_fd)
+        with contextlib.suppress(FileNotFoundError):  # a spare that has no name yet
+            os.unlink(name, dir_fd=self._directory_fd)
 
     def publish(
         self, room: Room, meta: EntryMeta, *, accesses: int, steady_ns: int
@@ -241,6 +282,8 @@ class MemoryTier:
             self._remove(victim, cause)
         entry = MemoryEntry(meta, room.blob, accesses, steady_ns, meta.expires_ns(accesses))
         self.index.add(entry)
+        # The next miss is most likely one of this size.
+        self.spares.prepare(room.size_bytes, self.free_bytes)
         return entry
 
     def discard(self, room: Room) -> None:
@@ -250,7 +293,9 @@ class MemoryTier:
         self._settle(room)
         if isinstance(room.blob, SharedFile):
             room.blob.unlink()
-            room.blob.close()
+            self.spares.close_later(room.blob, room.size_bytes)
+        with contextlib.suppress(IndexError):  # no spare, or `write` has it
+            self.spares.drop(room.spare.pop())
 
     def _settle(self, room: Room) -> None:
         assert not room.settled
@@ -285,7 +330,7 @@ class MemoryTier:
                 self._held.append(entry)
             else:
                 self.held_bytes -= entry.size_bytes
-                entry.blob.close()
+                self.spares.close_later(entry.blob, entry.size_bytes)
 
     def erase_held(self, scope: Scope) -> None:
         """Zero what readers still have mapped of entries that `scope` covers.
@@ -303,7 +348,7 @@ class MemoryTier:
             self._held.append(entry)
             self.held_bytes += entry.size_bytes
         else:
-            entry.blob.close()
+            self.spares.close_later(entry.blob, entry.size_bytes)
         self._on_removal(entry, cause)
 
     def close(self) -> None:
@@ -315,4 +360,5 @@ class MemoryTier:
         for entry in self._held:
             entry.blob.close()
         self._held = []
+        self.spares.close()
         os.close(self._directory_fd)
