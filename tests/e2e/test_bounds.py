@@ -143,7 +143,11 @@ def test_evicted_bytes_that_nobody_reads_leave_tmpfs_at_once(
 ) -> None:
     """Promise 5: unlinked is not gone, so the file system itself is asked."""
     memory, limit_bytes = mount("256m"), 32 * MIB
-    daemon = new_daemon(RUNTIME_DIR=str(memory / "run"), L1__MAX_BYTES=str(limit_bytes))
+    daemon = new_daemon(
+        RUNTIME_DIR=str(memory / "run"),
+        L1__MAX_BYTES=str(limit_bytes),
+        L1__SPARE_BYTES="0",  # what is left would be theirs
+    )
     stub, template = daemon.stub(), sample_objects.person("template", sizes=REAL)
     sample_objects.put_in_folder(daemon.origin_dir, template)
     for _ in range(10):
