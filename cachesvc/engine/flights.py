@@ -104,8 +104,9 @@ class FlightTable:
 
     def __init__(self) -> None:
         self._flights: dict[tuple[EntryKey, str], Flight] = {}
-        # Fenced ones are still running, but nobody can join them.
-        self._detached: set[Flight] = set()
+        # Fenced ones are still running, but nobody can join them. A dict for its order: with
+        # the same schedule, waiters wake in the same order in every process.
+        self._detached: dict[Flight, None] = {}
 
     def __len__(self) -> int:
         return len(self._flights) + len(self._detached)
@@ -126,12 +127,12 @@ class FlightTable:
         identity = (flight.key, flight.owner)
         if self._flights.get(identity) is flight:
             del self._flights[identity]
-            self._detached.add(flight)
+            self._detached[flight] = None
 
     def remove(self, flight: Flight) -> None:
         """Forget a flight that has ended; those of its key that go on may replace its bytes."""
         self.detach(flight)
-        self._detached.discard(flight)
+        self._detached.pop(flight, None)
         if flight.result is not None:
             for other in self._of(flight.key):
                 other.stored_meanwhile.append(flight.result.meta)

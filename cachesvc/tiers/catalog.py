@@ -23,7 +23,7 @@ from cachesvc.core.scopes import Scope
 from cachesvc.tiers import catalog_rows as rows
 from cachesvc.tiers.catalog_rows import Total
 from cachesvc.tiers.disk_files import Location
-from cachesvc.tiers.write_queue import Write, WriteQueue
+from cachesvc.tiers.write_queue import RunBatch, Write, WriteQueue
 
 FILE_NAME = "catalog.sqlite"
 BUSY_TIMEOUT_S = 5.0
@@ -44,8 +44,16 @@ class Catalog:
     refuses even a DELETE); nothing of it was done then.
     """
 
-    def __init__(self, directory: Path, *, on_reset: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        on_reset: Callable[[], None],
+        make_queue: Callable[[RunBatch], WriteQueue] = WriteQueue,
+    ) -> None:
         """Open, or set aside and start empty.
+
+        `make_queue` decides who commits, and when: a thread of its own, or a test's schedule.
 
         Raises:
             ConfigError: the directory cannot be written.
@@ -64,7 +72,7 @@ class Catalog:
             self._db: sqlite3.Connection | None = self._open_or_start_empty()
         except (OSError, sqlite3.Error) as exc:
             raise ConfigError(f"{self._path}: cannot be opened for writing: {exc}") from exc
-        self._writes = WriteQueue(self._run_batch)
+        self._writes = make_queue(self._run_batch)
 
     # ---- opening and resetting
 

@@ -27,10 +27,14 @@ class Write(Generic[T]):
     error: BaseException | None = None
 
 
-class WriteQueue:
-    """Runs writes by `run_batch`, which sets each one's result or error and never raises."""
+# Sets each write's result or error, and never raises.
+RunBatch = Callable[[list[Write[Any]]], None]
 
-    def __init__(self, run_batch: Callable[[list[Write[Any]]], None]) -> None:
+
+class WriteQueue:
+    """Runs writes by `run_batch`, in a thread of its own."""
+
+    def __init__(self, run_batch: RunBatch) -> None:
         self._run_batch = run_batch
         self._queue: queue.SimpleQueue[Write[Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="catalog-writer", daemon=True)
@@ -63,7 +67,7 @@ class WriteQueue:
                 loop = batch[0].future.get_loop()
                 # At exit the loop may be gone; the writes are durable all the same.
                 if not loop.is_closed():
-                    loop.call_soon_threadsafe(_resolve, batch)
+                    loop.call_soon_threadsafe(resolve, batch)
             if ended:
                 return
 
@@ -81,7 +85,8 @@ class WriteQueue:
         return batch, True
 
 
-def _resolve(batch: list[Write[Any]]) -> None:
+def resolve(batch: list[Write[Any]]) -> None:
+    """Hand each write's result or error to its waiter, on the loop."""
     for write in batch:
         if write.future.done():  # its waiter left
             continue
