@@ -8,6 +8,7 @@ await the row -> one function: lift, fence what flew meanwhile, publish to L1 ->
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -86,19 +87,25 @@ class Upload:
 
 
 class PutTable:
-    """The Puts under way, so that an invalidation can reach them."""
+    """The Puts under way, so that an invalidation can reach them.
+
+    One is there for as long as anybody works on it: the caller that streams it, and the
+    task that stores it, which goes on when the caller leaves.
+    """
 
     def __init__(self) -> None:
-        self._uploads: set[Upload] = set()
+        self._uploads: Counter[Upload] = Counter()
 
     def __len__(self) -> int:
         return len(self._uploads)
 
     def add(self, upload: Upload) -> None:
-        self._uploads.add(upload)
+        self._uploads[upload] += 1
 
     def remove(self, upload: Upload) -> None:
-        self._uploads.discard(upload)
+        self._uploads[upload] -= 1
+        if not self._uploads[upload]:
+            del self._uploads[upload]
 
     def fence(self, scope: Scope) -> None:
         for upload in self._uploads:
@@ -140,11 +147,12 @@ class Putter:
             OriginUnavailable, OriginDenied: `persist` failed, nothing was stored.
             NotDurable: the catalog cannot be written.
         """
+        # Before its task has begun: the caller may leave at once, and an invalidation come.
+        self._puts.add(upload)
         # Its own task: a caller that leaves in the middle leaves no tombstone behind.
-        return await asyncio.shield(self._state.spawn(self._store(upload), name="put"))
+        return await self._state.outliving_its_caller(self._store(upload), name="put")
 
     async def _store(self, upload: Upload) -> Served:
-        self._puts.add(upload)  # still, if the caller is gone
         try:
             header, data = upload.header, upload.take()
             digest = await self._state.in_worker(self._check, header.kind, data)

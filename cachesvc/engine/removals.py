@@ -67,8 +67,8 @@ class Remover:
         arrival = self._state.clock.read()
         changed_ns = min(changed_at_ns or arrival.wall_ns, arrival.wall_ns)
         removal = self._begin(scope, changed_ns)
-        return await asyncio.shield(
-            self._state.spawn(self._finish(removal, arrival, erase=erase), name="invalidate")
+        return await self._state.outliving_its_caller(
+            self._finish(removal, arrival, erase=erase), name="invalidate"
         )
 
     def _begin(self, scope: Scope, changed_ns: int) -> _Removal:

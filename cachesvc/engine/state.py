@@ -84,6 +84,13 @@ class State:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    async def outliving_its_caller(self, work: Coroutine[Any, Any, T], name: str) -> T:
+        """Run `work` to its end, and return its result to a caller that is still there."""
+        task = self.spawn(work, name)
+        # Or asyncio logs the failure of one whose caller has left as an unhandled error.
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return await asyncio.shield(task)
+
     @property
     def tasks(self) -> set[asyncio.Task[Any]]:
         """Work under way that nobody may be waiting for."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 
 import pytest
@@ -332,6 +333,45 @@ async def test_a_caller_that_leaves_in_the_middle_leaves_no_tombstone(house: Eng
     await house.settle()
     assert len(house.engine.tombstones) == 0
     assert await house.version(PERSON) == 1
+
+
+@pytest.mark.parametrize("point", [None, "l2_write", "l2_written", "l1_written"])
+async def test_an_invalidation_fences_a_put_whose_caller_has_left(
+    house: EngineHouse, point: str | None
+) -> None:
+    """Without a point the caller leaves before the Put's own task has begun."""
+    stop = house.gates.stop(point) if point else None
+    putting = asyncio.create_task(house.put(PERSON, 1))
+    if stop:
+        await stop.reached()
+    else:
+        while not house.engine.tasks:
+            await asyncio.sleep(0)
+    putting.cancel()
+    await asyncio.gather(putting, return_exceptions=True)
+    house.upload(PERSON, 2)
+    await house.cache.invalidate(key_scope(PERSON))
+    if stop:
+        stop.release()
+    await house.settle()
+    assert await house.version(PERSON) == 2
+
+
+async def test_the_failure_of_a_put_whose_caller_has_left_is_no_unhandled_error(
+    house: EngineHouse,
+) -> None:
+    unhandled: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, said: unhandled.append(said))
+    stop = house.gates.stop("l2_written")
+    putting = asyncio.create_task(house.put(PERSON, 1))
+    await stop.reached()
+    putting.cancel()
+    await asyncio.gather(putting, return_exceptions=True)
+    await house.cache.invalidate(key_scope(PERSON))
+    stop.release()
+    await house.settle()
+    gc.collect()  # asyncio complains when the task goes
+    assert unhandled == []
 
 
 async def test_a_put_that_l1_fails_leaves_no_file_without_a_row(house: EngineHouse) -> None:
