@@ -87,20 +87,26 @@ class Tombstones:
     """Scopes whose removal is not durable yet: L2 is a miss and nothing is committed."""
 
     def __init__(self) -> None:
-        self._scopes: dict[int, Scope] = {}
+        # Each with the time of its change (wall).
+        self._scopes: dict[int, tuple[Scope, int]] = {}
         self._last_id = 0
 
     def __len__(self) -> int:
         return len(self._scopes)
 
-    def add(self, scope: Scope) -> int:
+    def add(self, scope: Scope, changed_ns: int) -> int:
         """Cover `scope`, and return the id to lift it with. Scopes may overlap."""
         self._last_id += 1
-        self._scopes[self._last_id] = scope
+        self._scopes[self._last_id] = (scope, changed_ns)
         return self._last_id
 
     def lift(self, tombstone: int) -> None:
         del self._scopes[tombstone]
 
     def covers(self, key: EntryKey, owner: str | None) -> bool:
-        return any(scope.covers(key, owner) for scope in self._scopes.values())
+        return any(scope.covers(key, owner) for scope, _ in self._scopes.values())
+
+    def last_change_ns(self, key: EntryKey, owner: str) -> int:
+        """Return the latest change that is not recorded yet, 0 if none covers `key`."""
+        changes = (changed for scope, changed in self._scopes.values() if scope.covers(key, owner))
+        return max(changes, default=0)

@@ -177,7 +177,9 @@ class Putter:
             # Its source is as new as this call, whatever the clock did since the last change.
             return
         scopes = scopes_of(header.key, header.owner, self._state.kinds)
-        newest_ns = await self._state.disk.last_change_ns(scopes)
+        # Before the catalog is asked: a change leaves here only once it is in there.
+        newest_ns = self._state.tombstones.last_change_ns(header.key, header.owner)
+        newest_ns = max(newest_ns, await self._state.disk.last_change_ns(scopes))
         row = await self._state.disk.lookup(header.key)
         if row is not None:
             newest_ns = max(newest_ns, row.meta.as_of_ns)
@@ -258,7 +260,7 @@ class Putter:
         state.flights.fence(scope)
         state.absences.clear(scope)
         state.memory.remove(meta.key, Removal.REPLACED)
-        tombstone = state.tombstones.add(scope)
+        tombstone = state.tombstones.add(scope, meta.as_of_ns)
         state.replacing.add(meta.key)
         if written is None:
             return tombstone, state.disk.invalidate(scope, meta.as_of_ns)

@@ -77,7 +77,7 @@ class Remover:
         self._puts.fence(scope)
         state.absences.clear(scope)
         from_memory = state.memory.remove_covered(scope)
-        tombstone = state.tombstones.add(scope)
+        tombstone = state.tombstones.add(scope, changed_ns)
         durable = state.disk.invalidate(scope, changed_ns)
         return _Removal(scope, changed_ns, tombstone, from_memory, durable)
 

@@ -80,9 +80,9 @@ def test_a_change_is_found_again_by_every_key_it_covers(
 
 def test_overlapping_tombstones_are_lifted_one_by_one() -> None:
     tombstones = Tombstones()
-    first = tombstones.add(key_scope(GARMENT))
-    second = tombstones.add(key_scope(GARMENT))
-    wide = tombstones.add(Scope(ScopeKind.EVERYTHING))
+    first = tombstones.add(key_scope(GARMENT), 1)
+    second = tombstones.add(key_scope(GARMENT), 1)
+    wide = tombstones.add(Scope(ScopeKind.EVERYTHING), 2)
     tombstones.lift(wide)
     assert not tombstones.covers(PERSON, "alice")
     tombstones.lift(first)
@@ -94,7 +94,18 @@ def test_overlapping_tombstones_are_lifted_one_by_one() -> None:
 
 def test_a_tombstone_is_lifted_once() -> None:
     tombstones = Tombstones()
-    number = tombstones.add(key_scope(GARMENT))
+    number = tombstones.add(key_scope(GARMENT), 1)
     tombstones.lift(number)
     with pytest.raises(KeyError):
         tombstones.lift(number)
+
+
+def test_the_latest_change_under_way_is_told_to_what_it_covers_only() -> None:
+    tombstones = Tombstones()
+    tombstones.add(key_scope(GARMENT), 5)
+    newest = tombstones.add(Scope(ScopeKind.OWNER, "bob"), 9)
+    assert tombstones.last_change_ns(GARMENT, "bob") == 9
+    assert tombstones.last_change_ns(GARMENT, "alice") == 5
+    assert tombstones.last_change_ns(PERSON, "alice") == 0
+    tombstones.lift(newest)
+    assert tombstones.last_change_ns(GARMENT, "bob") == 5

@@ -182,6 +182,28 @@ async def test_a_put_whose_source_is_older_than_the_last_change_is_outdated(
     assert failed.value.reason == "PUT_OUTDATED"
 
 
+async def test_a_put_that_comes_while_a_newer_change_is_being_recorded_is_outdated(
+    house: EngineHouse,
+) -> None:
+    """The invalidation began before the Put, so it cannot fence it; its change is not in the
+    catalog yet, so it cannot be found there."""
+    read_at_ns = house.clock.read().wall_ns
+    house.clock.advance(5)
+    writer_may_go = threading.Event()
+    house.catalog._writes.put(lambda db: writer_may_go.wait(20))
+    removing = asyncio.create_task(house.cache.invalidate(key_scope(PERSON)))
+    await asyncio.sleep(0)
+    stop = house.gates.stop("l2_write")
+    putting = asyncio.create_task(house.put(PERSON, 1, as_of_ns=read_at_ns))
+    await asyncio.wait([putting, asyncio.create_task(stop.reached())], return_when="FIRST_COMPLETED")
+    writer_may_go.set()
+    await removing
+    stop.release()
+    with pytest.raises(Aborted) as failed:
+        await putting
+    assert failed.value.reason == "PUT_OUTDATED"
+
+
 @pytest.mark.parametrize(
     "scope",
     [
