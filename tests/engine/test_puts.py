@@ -195,7 +195,9 @@ async def test_a_put_that_comes_while_a_newer_change_is_being_recorded_is_outdat
     await asyncio.sleep(0)
     stop = house.gates.stop("l2_write")
     putting = asyncio.create_task(house.put(PERSON, 1, as_of_ns=read_at_ns))
-    await asyncio.wait([putting, asyncio.create_task(stop.reached())], return_when="FIRST_COMPLETED")
+    await asyncio.wait(
+        [putting, asyncio.create_task(stop.reached())], return_when="FIRST_COMPLETED"
+    )
     writer_may_go.set()
     await removing
     stop.release()

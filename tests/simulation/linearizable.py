@@ -1,0 +1,243 @@
+"""Is a history of Gets, Puts and Invalidates one that promise 1 allows?
+
+Wing and Gong's search, with Lowe's memory of what was tried: is there an order of the calls,
+each at one moment between its start and its answer, in which a small model does what was
+seen? Keys are judged one by one; an Invalidate of a user, an owner or a namespace is a call
+of its own on each key that it covers (nobody promises that all of them go at once).
+
+The model of one key knows which sources may still be served, and which Puts may still come:
+
+- a source is read (at a moment that is known): it may be served from now on;
+- Get: serves a source that may be served. What was read earlier from the same owner's prefix
+  may not be served any more: no Get goes back behind what another one was served before it.
+  Half an upload, and what is served stale, is for those who waited only, and ends nothing;
+- Get says NOT_FOUND: an absence that was read may still be told;
+- Put: only what it brought, and what is read from now on, may be served. Its source must have
+  been read after the last Invalidate, and if it names `as_of`, after every stored Put's;
+- Invalidate: nothing that was read so far may be served or put any more. One of an owner
+  leaves what came from other prefixes alone.
+
+Evictions, expiry and restarts need no rule: to be served, bytes need a source, and one that
+is read now may always be served. A call that failed, or that a crash cut off, may have
+happened at a moment until its end, or never. Beside it `judge` checks what is not about the
+order: `origin_after`, and that fills of one key and owner do not run side by side (promise 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cachesvc.core.keys import EntryKey
+from tests.simulation.history import FOREVER, Call, History, Overlap, Source
+
+# (what may be served, what may be put, the newest source that was put)
+State = tuple[frozenset[Source], frozenset[Source], int]
+EMPTY: State = (frozenset(), frozenset(), 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One operation on one key: it takes effect once, in [began, ended], or if `optional` never."""
+
+    began: int
+    ended: int
+    optional: bool
+    call: Call | None
+    source: Source | None = None
+
+    def apply(self, state: State) -> State | None:
+        """Return the state after it, None if the model does not do this."""
+        if self.call is None:
+            assert self.source is not None
+            return _read(state, self.source)
+        return {"get": _get, "put": _put, "invalidate": _invalidate}[self.call.kind](
+            state, self.call
+        )
+
+
+def _read(state: State, source: Source) -> State:
+    served, put, newest = state
+    if source.is_put:
+        return served, put | {source}, newest
+    return served | {source}, put, newest
+
+
+def _get(state: State, call: Call) -> State | None:
+    served, put, newest = state
+    if call.found_absent:
+        # Without an owner the cached entry's is asked for.
+        told = any(s.is_absent and call.owner in ("", s.owner) for s in served)
+        return state if told else None
+    source = call.source
+    assert source is not None
+    if source not in served:
+        return None
+    if not call.is_kept:
+        return state
+    older = {s for s in served if s.owner == source.owner and s.moment < source.moment}
+    return served - older, put, newest
+
+
+def _put(state: State, call: Call) -> State | None:
+    _, put, newest = state
+    source = call.source
+    assert source is not None
+    if source not in put or (source.named and source.moment < newest):
+        return None
+    return frozenset({source}), put, max(newest, source.moment)
+
+
+def _invalidate(state: State, call: Call) -> State:
+    served, put, newest = state
+    scope = call.scope
+    assert scope is not None
+    kept = frozenset(s for s in served if not scope.covers(s.key, s.owner))
+    return kept, frozenset(s for s in put if not scope.covers(s.key, s.owner)), newest
+
+
+# ---- from a history to the steps of one key
+
+
+def steps_of(history: History, key: EntryKey) -> list[Step]:
+    """Return what concerns `key`. Reads that nobody was served cannot matter: they are left out."""
+    calls = [call for call in history.calls if _concerns(call, key)]
+    named = {call.source for call in calls if call.source is not None}
+    absences_matter = any(call.found_absent for call in calls)
+    steps = [
+        Step(source.moment, source.moment, False, None, source)
+        for source in history.sources.values()
+        if source.key == key and (source in named or (absences_matter and source.is_absent))
+    ]
+    steps += [
+        Step(call.began, call.ended, not (call.is_done or call.found_absent), call)
+        for call in calls
+    ]
+    return sorted(steps, key=lambda step: step.began)
+
+
+def _concerns(call: Call, key: EntryKey) -> bool:
+    if call.kind == "invalidate":
+        assert call.scope is not None
+        # Of an owner: whose bytes this key has stands in the sources.
+        return call.scope.covers(key, None)
+    if call.key != key:
+        return False
+    if call.source is not None:
+        return call.kind == "put" or call.is_done
+    return call.found_absent
+
+
+# ---- the search
+
+
+def is_linearizable(steps: list[Step]) -> bool:
+    """Return whether there is an order that the model allows. `steps` are sorted by their start."""
+    done_mask, state = 0, EMPTY
+    needed = sum(1 << index for index, step in enumerate(steps) if not step.optional)
+    tried: set[tuple[int, State]] = set()
+    branches: list[Iterator[tuple[int, State]]] = [_next(steps, done_mask, state)]
+    while branches:
+        found = next(branches[-1], None)
+        if found is None:
+            branches.pop()
+        elif found[0] & needed == needed:
+            return True
+        elif found not in tried:
+            tried.add(found)
+            branches.append(_next(steps, *found))
+    return not needed
+
+
+def _next(steps: list[Step], done_mask: int, state: State) -> Iterator[tuple[int, State]]:
+    """Yield what may come next: whatever began before anything still to come has ended."""
+    pending = [(i, step) for i, step in enumerate(steps) if not done_mask >> i & 1]
+    must_end = min((step.ended for _, step in pending if not step.optional), default=FOREVER)
+    for index, step in pending:
+        if step.began > must_end:
+            return
+        if step.ended < _latest_start(steps, done_mask):
+            continue
+        after = step.apply(state)
+        if after is not None:
+            yield done_mask | 1 << index, after
+
+
+def _latest_start(steps: list[Step], done_mask: int) -> int:
+    """Return when the latest done step began: nothing that ended before that may follow."""
+    highest = done_mask.bit_length() - 1
+    return steps[highest].began if done_mask else 0
+
+
+# ---- the whole judgement
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Why a history is not allowed, for a person to read."""
+
+    key: EntryKey | None
+    what: str
+    steps: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.key}: {self.what}", *self.steps])
+
+
+def judge(history: History, grace_ns: int) -> list[Violation]:
+    """Return what is wrong with a history; nothing, if all of it is allowed."""
+    found = []
+    keys = sorted({call.key for call in history.calls if call.key is not None})
+    for key in keys:
+        steps = steps_of(history, key)
+        if not is_linearizable(steps):
+            text = tuple(_describe(step) for step in steps)
+            found.append(Violation(key, "no order of these calls explains what was served", text))
+    for call in history.calls:
+        source = call.source
+        if source is not None and source.changed_ns + grace_ns < call.needed_ns:
+            text = (f"needed {call.needed_ns}, served {source}",)
+            found.append(Violation(call.key, "older than origin_after", text))
+    return found + [_describe_overlap(overlap) for overlap in needless_overlaps(history)]
+
+
+def needless_overlaps(history: History) -> list[Overlap]:
+    """Return where two fills of a key and owner ran side by side without a reason.
+
+    Reasons: a call that makes the older fill useless (Invalidate, Put, `origin_after`), or a
+    Get that names no owner, which is a flight of its own.
+    """
+    return [
+        overlap
+        for overlap in history.overlaps
+        if not any(
+            call.began < overlap.second and call.ended > overlap.first
+            for call in history.calls
+            if _may_start_another(call, overlap.key)
+        )
+    ]
+
+
+def _may_start_another(call: Call, key: EntryKey) -> bool:
+    if call.scope is not None:
+        return call.scope.covers(key, None)
+    return call.key == key and (call.kind == "put" or bool(call.needed_ns) or not call.owner)
+
+
+def _describe_overlap(overlap: Overlap) -> Violation:
+    what = f"{overlap.owner}'s objects are read at {overlap.first} and again at {overlap.second}"
+    return Violation(overlap.key, what)
+
+
+def _describe(step: Step) -> str:
+    if step.call is None:
+        source = step.source
+        assert source is not None
+        what = "put's source" if source.is_put else "absent" if source.is_absent else "read"
+        return f"{step.began:5} {what} {source.moment} of {source.owner or '-'}"
+    call = step.call
+    what = f"{call.source.moment}" if call.source else "absent" if call.found_absent else ""
+    scope = f"{call.scope.kind.value} {call.scope.value}" if call.scope else ""
+    error = call.error or ("" if call.is_done else "unknown")
+    end = step.ended if step.ended < FOREVER else ""
+    return f"{step.began:5}-{end:5} {call.kind} {scope} {what} {error}"

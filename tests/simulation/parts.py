@@ -1,0 +1,219 @@
+"""What stands around the engine in a simulation: kinds, codec, origin, clock, the catalog's writer.
+
+Each answers at a moment that the seed picks. The origin gives every read bytes of its own:
+the moment of the read is their content, so that whatever is served says what it was made of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cachesvc.core.clock import Now
+from cachesvc.core.errors import InvalidRequest, NoSuchObject, NotDurable, OriginUnavailable
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.kinds import Encoding, Field, Kind, Kinds, Namespace, Subject
+from cachesvc.core.origin import OriginObject, OriginStamp
+from cachesvc.core.tensors import Buffer, Tensor
+from cachesvc.tiers.write_queue import RunBatch, Write, WriteQueue, resolve
+from tests.simulation.history import History, Overlap
+from tests.simulation.scheduler import VirtualLoop
+from tests.support.clocks import START_NS
+
+PERSON = Kind(
+    name="person",
+    namespaces=(Namespace("upper", "upper"), Namespace("lower", "lower")),
+    fields=(
+        Field("image", Encoding.PNG, "{owner}/{part}/image"),
+        Field("pose", Encoding.PICKLE, "{owner}/{part}/pose"),
+    ),
+    subject=Subject.USER,
+    max_entries=1,
+    private=True,
+    ttl_s=3.0,
+    absent_ttl_s=0.2,
+)
+GARMENT = Kind(
+    name="garment",
+    namespaces=(Namespace("garment"),),
+    fields=(
+        Field("image", Encoding.PNG, "{owner}/garment/{id}/image"),
+        Field("tensor", Encoding.PICKLE, "{owner}/garment/{id}/tensor"),
+    ),
+    subject=Subject.CLOTHING,
+    max_entries=1,
+    ttl_s=2.0,
+    stale_if_error_s=3.0,
+    absent_ttl_s=0.2,
+)
+KINDS = Kinds((PERSON, GARMENT))
+_MOMENT = 12  # characters of a moment in a member
+
+
+def member_of(moment: int) -> bytes:
+    return f"{moment:>{_MOMENT}}".encode()
+
+
+def moments_of(blob: bytes | memoryview) -> list[int]:
+    """Return the moments at which an entry's members were read."""
+    return [int(part) for part in bytes(blob).split(b"|")]
+
+
+def blob_of(kind: Kind, moment: int) -> bytes:
+    """Return an entry of `kind` whose members were all read at one moment."""
+    return b"|".join(member_of(moment) for _ in kind.fields)
+
+
+class PlainCodec:
+    """Members as they are, beside each other."""
+
+    def decode_member(self, field: Field, data: bytes) -> Tensor:
+        return Tensor("U8", (len(data),), data)
+
+    def build_blob(self, tensors: Mapping[str, Tensor]) -> bytes:
+        return b"|".join(bytes(tensor.data) for tensor in tensors.values())
+
+    def check_blob(self, kind: Kind, blob: Buffer) -> object:
+        if len(bytes(blob).split(b"|")) != len(kind.fields):
+            raise InvalidRequest("another number of members")
+        return None
+
+    def encode_members(self, kind: Kind, blob: Buffer) -> dict[str, bytes]:
+        return dict(zip(kind.field_names, bytes(blob).split(b"|"), strict=True))
+
+
+class LoopClock:
+    """The virtual loop's time, on both clocks."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+
+    def read(self) -> Now:
+        now_ns = START_NS + self._loop.now_ns
+        return Now(now_ns, now_ns)
+
+
+class TellingOrigin:
+    """Implements core.origin.Origin. Outlives the engines; `clock` is the life's."""
+
+    def __init__(self, history: History, choose: random.Random) -> None:
+        self._history = history
+        self._choose = choose
+        self._uploads = 0
+        # object key -> (etag, last_modified_ns)
+        self._objects: dict[str, tuple[str, int]] = {}
+        self._owners: dict[str, tuple[EntryKey, str]] = {}
+        self.failing = False
+        self.clock: LoopClock
+        self.reads = 0
+        # object key -> when the reads that are under way began
+        self._reading: dict[str, list[int]] = {}
+
+    def know(self, key: EntryKey, owner: str) -> None:
+        """Learn whose entry an object key belongs to."""
+        kind = KINDS.of(key.namespace)
+        for member in kind.fields:
+            self._owners[kind.object_key(member, key, owner)] = (key, owner)
+
+    def upload(self, object_key: str) -> None:
+        self._uploads += 1
+        self._objects[object_key] = (f"e{self._uploads}", self.clock.read().wall_ns)
+
+    def delete(self, object_key: str) -> None:
+        self._objects.pop(object_key, None)
+
+    async def start(self) -> None: ...
+
+    async def read(self, object_key: str) -> OriginObject:
+        moment, (etag, changed_ns) = await self._ask(object_key)
+        stamp = OriginStamp(object_key, etag, changed_ns / 1e9)
+        return OriginObject(stamp, member_of(moment))
+
+    async def read_if_changed(self, stamp: OriginStamp) -> OriginObject | OriginStamp:
+        found = await self.read(stamp.object_key)
+        return found.stamp if found.stamp.etag == stamp.etag else found
+
+    async def _ask(self, object_key: str) -> tuple[int, tuple[str, int]]:
+        """Take the object as it is at one moment, between the question and the answer."""
+        key, owner = self._owners[object_key]
+        began = self._history.moment()
+        under_way = self._reading.setdefault(object_key, [])
+        self._history.overlaps += [Overlap(key, owner, first, began) for first in under_way]
+        under_way.append(began)
+        try:
+            return await self._answer(object_key, key, owner)
+        finally:
+            under_way.remove(began)
+
+    async def _answer(
+        self, object_key: str, key: EntryKey, owner: str
+    ) -> tuple[int, tuple[str, int]]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        await asyncio.sleep(loop.delay_s())
+        self.reads += 1
+        held = self._objects.get(object_key)
+        source = self._history.add_source(
+            key, owner, changed_ns=held[1] if held else 0, is_absent=held is None
+        )
+        fails = self.failing
+        await asyncio.sleep(loop.delay_s())
+        if fails:
+            raise OriginUnavailable("away")
+        if held is None:
+            raise NoSuchObject("absent", object_keys=(object_key,))
+        return source.moment, held
+
+    async def write(self, object_key: str, data: Buffer) -> OriginStamp:
+        raise NotImplementedError("no Put of a simulation persists")
+
+    async def check(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class ScheduledWrites(WriteQueue):
+    """The catalog's writer as jobs of the loop: in order, some together, each heard of later."""
+
+    def __init__(self, run_batch: RunBatch, loop: VirtualLoop, choose: random.Random) -> None:
+        self._run_batch = run_batch
+        self._loop = loop
+        self._choose = choose
+        self._waiting: list[Write[Any]] = []
+        self._is_running = False
+        self.failing = False
+        self.failed = 0
+
+    @property
+    def depth(self) -> int:
+        return len(self._waiting)
+
+    def put(self, run: Callable[[Any], Any]) -> asyncio.Future[Any]:
+        future = self._loop.create_future()
+        self._waiting.append(Write(run, future))
+        self._begin()
+        return future
+
+    def _begin(self) -> None:
+        if self._waiting and not self._is_running:
+            self._is_running = True
+            self._loop.call_later(self._loop.delay_s(), self._commit)
+
+    def _commit(self) -> None:
+        count = self._choose.randint(1, len(self._waiting))
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        if self.failing:
+            self.failed += len(batch)
+            for write in batch:
+                write.error = NotDurable("the disk is full")
+        else:
+            self._run_batch(batch)
+        self._is_running = False
+        self._loop.call_later(self._loop.delay_s(), resolve, batch)
+        self._begin()
+
+    def close(self) -> None:
+        """A crash: what is queued never happens."""
+        self._waiting.clear()
