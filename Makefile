@@ -1,6 +1,6 @@
 # `make demo` shows the main job, `make test` proves it; both install what they need into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-long check lint format proto proto-check bench bench-peers bench-misses clean
+.PHONY: help demo run test test-long simulate check lint format proto proto-check bench bench-peers bench-misses clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -37,6 +37,9 @@ test: $(VENV)/.tests  ## Run the tests (TESTS=path for some of them).
 
 test-long: $(VENV)/.tests  ## Run the slow tests too, and print their counts.
 	$(BIN)/python -m pytest -rP $(TESTS)
+
+simulate: $(VENV)/.tests  ## Play SEEDS schedules of the engine on a virtual loop, or SEED=n again (ARGS=--log).
+	PYTHONPATH=.:client $(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000)) $(ARGS)
 
 check: lint proto-check  ## Lint, types, layers, and whether the stubs are current.
 
