@@ -23,18 +23,22 @@ from cachesvc.codec import members
 from cachesvc.config import OriginSettings, Settings
 from cachesvc.core import succession
 from cachesvc.core.clock import NS_PER_S, Clock
+from cachesvc.core.credentials import Grants
 from cachesvc.core.entry import EntryMeta, GenerationSource, Row
 from cachesvc.core.errors import ConfigError, NotDurable, OriginError
 from cachesvc.core.events import Eviction, RecentEvents
 from cachesvc.core.kinds import Kinds
 from cachesvc.core.lru import NamespaceLimits, Removal
 from cachesvc.core.succession import Predecessor
+from cachesvc.edge import audit, callers
+from cachesvc.edge.audit import AuditedRemovals
 from cachesvc.edge.calls import Calls
 from cachesvc.edge.http import HttpServer
 from cachesvc.edge.http_health import HealthRoutes
 from cachesvc.edge.http_operations import OperationRoutes
 from cachesvc.edge.http_status import StatusRoutes
 from cachesvc.edge.local import L1_DIRECTORY, LocalDelivery
+from cachesvc.edge.reloading import Reloaded
 from cachesvc.edge.server import GrpcServer
 from cachesvc.edge.service import CacheService
 from cachesvc.edge.statistics import Statistics
@@ -76,6 +80,13 @@ class Daemon:
         self._sweep: Callable[[], Coroutine[None, None, None]] | None = None
         self._sweeps: set[asyncio.Task[None]] = set()
         self._state: State | None = None
+        file = settings.access.file
+        self._reloaded_grants = Reloaded(
+            "access.file",
+            () if file is None else (file,),
+            settings.access.load_grants,
+            lambda: self._metrics.reload_failures.inc("access"),
+        )
 
     async def start(self) -> None:
         """Serve. When this returns, Gets are answered; nothing was scanned."""
@@ -141,8 +152,16 @@ class Daemon:
         self._start_litter_sweep(disk, state)
         stack.push_async_callback(self._end_litter_sweeps)
         local = LocalDelivery(cache, settings.runtime_dir, control.boot_id)
-        service = CacheService(cache, statistics, local)
-        await self._start_edges(service, self._http_server(cache, statistics), control, gid)
+        removals = AuditedRemovals(cache, self._audit_key())
+        service = CacheService(cache, statistics, local, removals)
+        http = self._http_server(cache, removals, statistics)
+        await self._start_edges(service, http, control, gid)
+
+    def _grants(self) -> Grants:
+        return self._reloaded_grants.current()
+
+    def _audit_key(self) -> bytes | None:
+        return None if self.settings.audit.plain_ids else audit.load_key(self.settings.state_dir)
 
     def _lock_runtime_directory(self, gid: int | None) -> int:
         path = self.settings.runtime_dir
@@ -215,7 +234,9 @@ class Daemon:
         event = Eviction(now.wall_ns, tier, meta.key, cause, meta.size_bytes, age_s)
         self._events.evictions.append(event)
 
-    def _http_server(self, cache: Cache, statistics: Statistics) -> HttpServer:
+    def _http_server(
+        self, cache: Cache, removals: AuditedRemovals, statistics: Statistics
+    ) -> HttpServer:
         settings = self.settings
 
         def not_ready() -> dict[str, str]:
@@ -226,7 +247,7 @@ class Daemon:
             settings.http,
             [
                 *HealthRoutes(self._metrics, statistics, not_ready).routes(),
-                *OperationRoutes(cache).routes(),
+                *OperationRoutes(cache, removals).routes(),
                 *StatusRoutes(cache, report).routes(),
             ],
             deadline_s=settings.grpc.default_deadline_s,
@@ -242,10 +263,15 @@ class Daemon:
             self.http_port = await http.start(settings.http.listen)
         calls = Calls(settings.grpc.default_deadline_s)
         self._metrics.read_calls_from(calls.tally)
-        grpc_server = GrpcServer(settings.grpc, service, calls)
-        grpc_server.bind_socket(settings.socket_path, gid)
+        grpc_server = GrpcServer(settings.grpc, service, calls, self._clock)
+        workers = callers.socket_group(frozenset(settings.access.socket_roles))
+        grpc_server.bind_group_socket(settings.socket_path, gid, callers.always(workers))
+        grpc_server.bind_admin_socket(settings.admin_socket_path)
         if settings.grpc.listen:
-            self.grpc_port = grpc_server.bind_tcp(settings.grpc.listen)
+            failures = self._metrics.reload_failures
+            self.grpc_port = grpc_server.bind_tcp(
+                settings.grpc.listen, self._grants, lambda: failures.inc("grpc_tls")
+            )
         await grpc_server.start()
         self._stack.push_async_callback(grpc_server.drain, settings.grpc.drain_s)
         control.start()

@@ -6,10 +6,18 @@ is docs/configuration.md.
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,6 +27,7 @@ from pydantic_settings import (
 
 from cachesvc.core import kinds
 from cachesvc.core.access import Role
+from cachesvc.core.credentials import Grants, Token
 from cachesvc.core.errors import ConfigError
 from cachesvc.core.kinds import Encoding, Kind, Kinds, Namespace, Subject
 from cachesvc.core.watermarks import Watermarks
@@ -32,11 +41,71 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
+class TlsSettings(Section):
+    """Of one TCP listener. `client_ca_file`: callers must, or over HTTP may, show a certificate."""
+
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    client_ca_file: Path | None = None
+
+    @property
+    def is_on(self) -> bool:
+        return self.cert_file is not None and self.key_file is not None
+
+
+class TokenSettings(Section):
+    """One line of `cachesvc token new`."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    roles: tuple[Role, ...] = Field(min_length=1)
+    expires: AwareDatetime | None = None
+
+
+class GrantSettings(Section):
+    """What the file of `access.file` holds, and the settings may hold as well."""
+
+    certificates: dict[str, tuple[Role, ...]] = {}
+    tokens: tuple[TokenSettings, ...] = ()
+
+
+class AccessSettings(GrantSettings):
+    """Who may call over TCP, and what the unix socket's group may do."""
+
+    # Read again when it changes: a token is revoked without a restart.
+    file: Path | None = None
+    # With `admin` here, V2's `clear()` works for workers of another user.
+    socket_roles: tuple[Role, ...] = (Role.WORKER, Role.BACKEND)
+
+    def load_grants(self) -> Grants:
+        """Return what these settings and the file say together.
+
+        Raises:
+            ConfigError: the file cannot be read, or a name is given twice.
+        """
+        parts: list[GrantSettings] = [self]
+        if self.file is not None:
+            parts.append(_read_grants(self.file))
+        certificates: dict[str, frozenset[Role]] = {}
+        tokens: dict[str, Token] = {}
+        for part in parts:
+            for name, roles in part.certificates.items():
+                _add(certificates, name, frozenset(roles), "certificate")
+            for token in part.tokens:
+                _add(tokens, token.name, _token(token), "token")
+        return Grants(certificates, tokens.values())
+
+    def names_anybody(self) -> bool:
+        """Return whether a credential can be known at all; a file may still be empty."""
+        return bool(self.certificates or self.tokens or self.file)
+
+
 class GrpcSettings(Section):
-    """`socket` empty = `{runtime_dir}/cachesvc.sock`; `listen` is empty or loopback host:port."""
+    """`socket` empty = `{runtime_dir}/cachesvc.sock`; `listen` is empty or host:port."""
 
     socket: Path | None = None
     listen: str = ""
+    tls: TlsSettings = TlsSettings()
     # Every call ends: one that names no deadline gets this one.
     default_deadline_s: float = Field(30.0, gt=0)
     # Rejects floods before they cost memory; a worker has a handful of calls in flight.
@@ -45,8 +114,10 @@ class GrpcSettings(Section):
 
     @field_validator("listen")
     @classmethod
-    def _loopback_only(cls, value: str) -> str:
-        return _loopback(value)
+    def _is_an_address(cls, value: str) -> str:
+        if value:
+            split_address(value)
+        return value
 
 
 class HttpSettings(Section):
@@ -59,11 +130,19 @@ class HttpSettings(Section):
     allowed_hosts: tuple[str, ...] = ()
     # Beyond it the connection that has been idle longest is closed.
     max_connections: int = Field(256, ge=8)
+    tls: TlsSettings = TlsSettings()
 
     @field_validator("listen")
     @classmethod
-    def _loopback_only(cls, value: str) -> str:
-        return _loopback(value)
+    def _is_an_address(cls, value: str) -> str:
+        if value:
+            split_address(value)
+        return value
+
+
+class AuditSettings(Section):
+    # Ids are hashed in the audit log, under a key of this installation, unless asked otherwise.
+    plain_ids: bool = False
 
 
 class L1Settings(Section):
@@ -174,6 +253,8 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     grpc: GrpcSettings = GrpcSettings()
     http: HttpSettings = HttpSettings()
+    access: AccessSettings = AccessSettings()
+    audit: AuditSettings = AuditSettings()
     l1: L1Settings = L1Settings()
     l2: L2Settings = L2Settings()
     origin: OriginSettings = OriginSettings()
@@ -183,6 +264,10 @@ class Settings(BaseSettings):
     @property
     def socket_path(self) -> Path:
         return self.grpc.socket or self.runtime_dir / "cachesvc.sock"
+
+    @property
+    def admin_socket_path(self) -> Path:
+        return self.runtime_dir / "admin.sock"
 
     def build_kinds(self) -> Kinds:
         """Return the built-in kinds with their changes, and the added ones.
@@ -263,7 +348,51 @@ def load(config_file: Path | None = None) -> Settings:
     settings.build_kinds()
     settings.l2.watermarks()
     _check_origin(settings.origin)
+    _check_listeners(settings)
     return settings
+
+
+def _check_listeners(settings: Settings) -> None:
+    """Refuse a port that strangers can reach and nothing guards; all such problems at once."""
+    access = settings.access
+    problems = _listener_problems("grpc", settings.grpc.listen, settings.grpc.tls, access)
+    problems += _listener_problems("http", settings.http.listen, settings.http.tls, access)
+    if access.certificates and not (
+        settings.grpc.tls.client_ca_file or settings.http.tls.client_ca_file
+    ):
+        problems.append(
+            "access.certificates needs a client_ca_file: no listener asks for certificates"
+        )
+    try:
+        access.load_grants()
+    except ConfigError as exc:
+        problems.append(str(exc))
+    if problems:
+        raise ConfigError("; ".join(problems))
+
+
+def _listener_problems(
+    section: str, listen: str, tls: TlsSettings, access: AccessSettings
+) -> list[str]:
+    variable = f"{ENV_PREFIX}{section.upper()}__"
+    problems = []
+    if (tls.cert_file is None) != (tls.key_file is None):
+        problems.append(f"{section}.tls needs both cert_file and key_file ({variable}TLS__...)")
+    elif tls.client_ca_file is not None and not tls.is_on:
+        problems.append(f"{section}.tls.client_ca_file needs cert_file and key_file as well")
+    if not listen or is_loopback(listen):
+        return problems
+    if not tls.is_on:
+        problems.append(
+            f"{section}.listen ({variable}LISTEN): {listen} is not loopback (127.0.0.1, ::1, "
+            f"localhost) and needs TLS: set {variable}TLS__CERT_FILE and {variable}TLS__KEY_FILE"
+        )
+    if not access.names_anybody():
+        problems.append(
+            f"{section}.listen ({variable}LISTEN): {listen} is not loopback and nobody could "
+            "call: set access.certificates, access.tokens or access.file (docs/security.md)"
+        )
+    return problems
 
 
 def _check_origin(origin: OriginSettings) -> None:
@@ -297,10 +426,40 @@ def split_address(value: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _loopback(value: str) -> str:
-    if value:
-        host, _ = split_address(value)
-        if host not in ("127.0.0.1", "::1", "localhost"):
-            # Nothing authenticates a caller yet, so nobody else may reach the port.
-            raise ValueError("must be a loopback address: 127.0.0.1, ::1 or localhost")
-    return value
+def is_loopback(address: str) -> bool:
+    """Return whether only this host can reach `host:port`."""
+    host, _ = split_address(address)
+    return host in ("127.0.0.1", "::1", "localhost")
+
+
+def _read_grants(path: Path) -> GrantSettings:
+    try:
+        if path.stat().st_mode & 0o002:
+            raise ConfigError(f"access.file: {path} may be written by everybody: chmod o-w")
+        return GrantSettings.model_validate(tomllib.loads(path.read_text()))
+    except OSError as exc:
+        raise ConfigError(f"access.file: {path}: {exc.strerror}") from exc
+    except ValidationError as exc:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
+            for error in exc.errors()
+        )
+        raise ConfigError(f"access.file: {path}: {problems}") from exc
+    except ValueError as exc:
+        raise ConfigError(f"access.file: {path}: not valid TOML: {exc}") from exc
+
+
+def _token(settings: TokenSettings) -> Token:
+    expires = settings.expires
+    return Token(
+        name=settings.name,
+        sha256=bytes.fromhex(settings.sha256),
+        roles=frozenset(settings.roles),
+        expires_ns=None if expires is None else int(expires.timestamp() * 1e9),
+    )
+
+
+def _add(known: dict[str, Any], name: str, value: Any, what: str) -> None:
+    if name in known:
+        raise ConfigError(f"access: the {what} {name} is given twice")
+    known[name] = value

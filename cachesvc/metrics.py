@@ -35,6 +35,7 @@ TIERS = ("memory", "disk", "origin")
 SERVED_BY = ("local", *TIERS)
 FAILURES = ("not_found", "failed")
 STAGES = ("origin", "decode", "l1_write", "l2_commit")
+RELOADED = ("grpc_tls", "http_tls", "access")
 ORIGIN_OUTCOMES = ("ok", "not_found", "unavailable", "denied", "corrupt")
 # RPCs whose time somebody waits for; the others are counted only.
 TIMED_RPCS = ("GetHuman", "GetGarment", "GetText", "GetTryOn", "Put", "Invalidate")
@@ -115,6 +116,12 @@ class Metrics:
         self.disk_written_bytes = make.counter("disk_written_bytes", "Bytes written to L2.")
         self.catalog_resets = make.counter(
             "catalog_resets", "Times a damaged catalog was set aside."
+        )
+        self.reload_failures = make.counter(
+            "reload_failures",
+            "Changed files of certificates or grants that could not be used; the old ones stay.",
+            "what",
+            RELOADED,
         )
         self.foreign_names = make.gauge(
             "disk_foreign_names", "Names under the L2 root that are not ours."

@@ -1,4 +1,4 @@
-"""What every call has in common: counting, a deadline, and errors as statuses."""
+"""What every call has in common: who may, counting, a deadline, and errors as statuses."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 import structlog
 
+from cachesvc.core.access import Principal
 from cachesvc.core.call_tally import CallTally, RpcTally
 from cachesvc.core.errors import CacheError, Draining
 from cachesvc.edge.statuses import OUTCOMES, Code, code_of, trailing_metadata
@@ -21,6 +22,8 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 Context = grpc.aio.ServicerContext[Any, Any]
 RPCS = tuple(method.name for method in pb.DESCRIPTOR.services_by_name["CacheService"].methods)
+# Says who calls. Raises Unauthenticated, PermissionDenied.
+Check = Callable[[Q, Context], Principal]
 # A local Get, a hit inline, L2, the origin.
 LATENCY_BOUNDS_S = (0.002, 0.02, 0.2, 2.0)
 
@@ -63,7 +66,7 @@ class Calls:
         return True
 
     def unary(
-        self, rpc: str, handle: Callable[[Q, Context], Awaitable[A]]
+        self, rpc: str, handle: Callable[[Q, Principal], Awaitable[A]], check: Check[Q]
     ) -> Callable[[Q, Context], Awaitable[A]]:
         """Wrap a handler with one answer."""
         tally = self.tally.by_rpc[rpc]
@@ -72,18 +75,19 @@ class Calls:
             started = self._begin()
             code = Code.INTERNAL
             try:
+                caller = check(request, context)
                 self._check_not_draining()
                 # A context manager costs 10 us on the path of a worker's first Get.
                 if context.time_remaining() is not None:
-                    answer = await handle(request, context)
+                    answer = await handle(request, caller)
                 else:
                     async with self._default_deadline(context):
-                        answer = await handle(request, context)
+                        answer = await handle(request, caller)
                 code = Code.OK
                 return answer
             except CacheError as exc:
                 code = _code(exc)
-                await _abort(context, exc)
+                await abort(context, exc)
             except asyncio.CancelledError:
                 code = _code_of_leaving(context)
                 raise
@@ -92,14 +96,14 @@ class Calls:
             except Exception:
                 # Whatever it is, its text may hold ids and paths: for the log only.
                 log.exception("call_failed")
-                await _abort(context, _DEFECT)
+                await abort(context, _DEFECT)
             finally:
                 self._end(tally, code, started)
 
         return call
 
     def streaming(
-        self, rpc: str, handle: Callable[[Q, Context], AsyncIterator[A]]
+        self, rpc: str, handle: Callable[[Q, Principal], AsyncIterator[A]], check: Check[Q]
     ) -> Callable[[Q, Context], AsyncIterator[A]]:
         """Wrap a handler with many answers."""
         tally = self.tally.by_rpc[rpc]
@@ -108,14 +112,15 @@ class Calls:
             started = self._begin()
             code = Code.INTERNAL
             try:
+                caller = check(request, context)
                 self._check_not_draining()
                 async with self._default_deadline(context):
-                    async for answer in handle(request, context):
+                    async for answer in handle(request, caller):
                         yield answer
                 code = Code.OK
             except CacheError as exc:
                 code = _code(exc)
-                await _abort(context, exc)
+                await abort(context, exc)
             except asyncio.CancelledError:
                 code = _code_of_leaving(context)
                 raise
@@ -124,7 +129,7 @@ class Calls:
             except Exception:
                 # Whatever it is, its text may hold ids and paths: for the log only.
                 log.exception("call_failed")
-                await _abort(context, _DEFECT)
+                await abort(context, _DEFECT)
             finally:
                 self._end(tally, code, started)
 
@@ -171,7 +176,7 @@ def _code(error: CacheError) -> Code:
     return Code.DEADLINE_EXCEEDED if isinstance(error, DeadlineExceeded) else code_of(error)
 
 
-async def _abort(context: Context, error: CacheError) -> NoReturn:
+async def abort(context: Context, error: CacheError) -> NoReturn:
     """End the call with the error's status. Never returns."""
     await context.abort(_code(error), error.message, trailing_metadata(error))
     raise AssertionError("abort returned")

@@ -12,10 +12,10 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cachesvc.core import access
 from cachesvc.core.access import Action, Principal
 from cachesvc.core.errors import InvalidRequest
 from cachesvc.edge import messages
+from cachesvc.edge.audit import AuditedRemovals
 from cachesvc.edge.http_routes import Route
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.warmups import Progress
@@ -66,8 +66,9 @@ class WarmupBody(_Body):
 class OperationRoutes:
     """Answers have V2's `status` and `message`, and what the contract's answer says."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, removals: AuditedRemovals) -> None:
         self._cache = cache
+        self._removals = removals
         self._read = messages.RequestReader(cache.state.kinds)
 
     def routes(self) -> list[Route]:
@@ -113,8 +114,7 @@ class OperationRoutes:
     ) -> web.Response:
         """Await the removal: when this answers, no later Get is served those bytes."""
         scope = self._read.scope(request)
-        caller.check(access.action_of(scope.kind))
-        done = await self._cache.invalidate(scope)
+        done = await self._removals.invalidate(caller, scope)
         return web.json_response(
             {
                 "status": "success",

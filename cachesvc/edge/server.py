@@ -1,29 +1,38 @@
-"""The gRPC server: which methods, which listeners, which limits."""
+"""The gRPC listeners: the workers' socket, the admin's, TCP; and their limits.
+
+Each listener is a `grpc.aio` server of its own over the same handlers, because a
+server cannot tell which of its ports a call came by. They share one poller.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import grpc
-from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 
-from cachesvc.config import GrpcSettings
+from cachesvc.config import GrpcSettings, is_loopback
+from cachesvc.core.clock import Clock
+from cachesvc.core.credentials import Grants
 from cachesvc.core.errors import ConfigError
+from cachesvc.edge import callers, methods, tls_files
+from cachesvc.edge.callers import Who
 from cachesvc.edge.calls import Calls
-from cachesvc.edge.inline import serialize_entries
+from cachesvc.edge.methods import SERVICE_NAME
+from cachesvc.edge.reloading import Reloaded
 from cachesvc.edge.service import CacheService
-from cachesvc_proto.v1 import cache_pb2 as pb
 
-SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CacheService"].full_name
 # Puts stream chunks of 1 MiB; nothing else a caller sends is large.
 MAX_RECEIVE_BYTES = 2 << 20
-SOCKET_MODE = 0o660
+# Of each TCP listener: descriptors are for entries and their readers too.
+MAX_TCP_CONNECTIONS = 4096
+GROUP_SOCKET_MODE = 0o660
+ADMIN_SOCKET_MODE = 0o600
 
 _OPTIONS = (
     # Two daemons on one port would each get half of the calls, without an error.
@@ -36,62 +45,85 @@ _OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
 )
+_TCP_OPTIONS = (
+    ("grpc.max_allowed_incoming_connections", MAX_TCP_CONNECTIONS),
+    # A certificate is looked at by the handshake alone: one that has expired meanwhile, or
+    # whose CA was taken away, is found out so late at most. Calls under way are let end.
+    ("grpc.max_connection_age_ms", 15 * 60_000),
+    ("grpc.max_connection_age_grace_ms", 5 * 60_000),
+    # Connections that were opened and forgotten.
+    ("grpc.max_connection_idle_ms", 5 * 60_000),
+)
 
 
 class GrpcServer:
-    """Serves CacheService, health and reflection."""
+    """Serves CacheService, health and reflection on every listener that was bound."""
 
-    def __init__(self, settings: GrpcSettings, service: CacheService, calls: Calls) -> None:
+    def __init__(
+        self, settings: GrpcSettings, service: CacheService, calls: Calls, clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._service = service
         self._calls = calls
+        self._clock = clock
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(
-            options=(*_OPTIONS, ("grpc.max_concurrent_streams", settings.max_concurrent_streams))
-        )
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SERVICE_NAME, _handlers(service, calls)),)
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (
-            SERVICE_NAME,
-            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-            reflection.SERVICE_NAME,
-        )
-        reflection.enable_server_reflection(names, self._server)
+        self._servers: list[grpc.aio.Server] = []
 
-    def bind_socket(self, path: Path, gid: int | None) -> None:
+    def bind_group_socket(self, path: Path, gid: int | None, who: Who) -> None:
         """Listen on a unix socket that only its owner and group can reach.
 
         Raises:
             ConfigError: somebody listens there, or something else lies at `path`.
         """
-        _make_way(path)
-        # The socket is born under the umask: closed to everyone else from the first moment.
-        earlier = os.umask(0o117)
-        try:
-            self._server.add_insecure_port(f"unix:{path}")
-        except RuntimeError as exc:
-            raise ConfigError(f"{path}: cannot listen; see CACHESVC_GRPC__SOCKET") from exc
-        finally:
-            os.umask(earlier)
-        if gid is not None:
-            os.chown(path, -1, gid)
-        path.chmod(SOCKET_MODE)
+        self._bind_unix(path, GROUP_SOCKET_MODE, gid, who)
 
-    def bind_tcp(self, address: str) -> int:
-        """Listen on loopback, and return the port.
+    def bind_admin_socket(self, path: Path) -> None:
+        """Listen on a unix socket that only the daemon's own user can reach. As above."""
+        self._bind_unix(path, ADMIN_SOCKET_MODE, None, callers.always(callers.ADMIN_SOCKET))
+
+    def bind_tcp(
+        self,
+        address: str,
+        grants: Callable[[], Grants],
+        on_reload_failure: Callable[[], None] = lambda: None,
+    ) -> int:
+        """Listen on TCP as the settings say, and return the port.
 
         Raises:
-            ConfigError: the address is taken.
+            ConfigError: the address is taken, or a TLS file cannot be used.
         """
+        tls = self._settings.tls
+        who = callers.over_tcp(
+            grants,
+            self._clock,
+            callers.LOOPBACK if is_loopback(address) else None,
+            tls=tls.is_on,
+        )
+        server = self._server(who, _TCP_OPTIONS)
         try:
-            return self._server.add_insecure_port(address)
+            if not tls.is_on:
+                assert is_loopback(address), "the settings refuse this"
+                return server.add_insecure_port(address)
+            files = Reloaded(
+                "grpc.tls",
+                tls_files.paths_of(tls),
+                lambda: _certificates(tls_files.read(tls)),
+                on_reload_failure,
+            )
+            credentials = grpc.dynamic_ssl_server_credentials(
+                files.current(),
+                files.current,
+                require_client_authentication=tls.client_ca_file is not None,
+            )
+            return server.add_secure_port(address, credentials)
         except RuntimeError as exc:
             raise ConfigError(
                 f"{address}: cannot listen, is it taken? See CACHESVC_GRPC__LISTEN"
             ) from exc
 
     async def start(self) -> None:
-        await self._server.start()
+        for server in self._servers:
+            await server.start()
 
     async def set_ready(self, *, ready: bool) -> None:
         """Tell health checks whether to send calls here."""
@@ -104,8 +136,42 @@ class GrpcServer:
         """Refuse new calls, wait for those under way, then close the listeners."""
         await self.set_ready(ready=False)
         in_time = await self._calls.drain(deadline_s)
-        await self._server.stop(grace=0)
+        for server in self._servers:
+            await server.stop(grace=0)
         return in_time
+
+    def _bind_unix(self, path: Path, mode: int, gid: int | None, who: Who) -> None:
+        _make_way(path)
+        server = self._server(who, ())
+        # The socket is born under the umask: closed to everyone else from the first moment.
+        earlier = os.umask(0o777 & ~mode)
+        try:
+            server.add_insecure_port(f"unix:{path}")
+        except RuntimeError as exc:
+            raise ConfigError(f"{path}: cannot listen; see CACHESVC_GRPC__SOCKET") from exc
+        finally:
+            os.umask(earlier)
+        if gid is not None:
+            os.chown(path, -1, gid)
+        path.chmod(mode)
+
+    def _server(self, who: Who, options: tuple[tuple[str, int], ...]) -> grpc.aio.Server:
+        streams = ("grpc.max_concurrent_streams", self._settings.max_concurrent_streams)
+        server = grpc.aio.server(options=(*_OPTIONS, streams, *options))
+        for name, handlers in (
+            (SERVICE_NAME, methods.cache_methods(self._service, self._calls, who)),
+            (methods.HEALTH_NAME, methods.health_methods(self._health, who)),
+            (reflection.SERVICE_NAME, methods.reflection_methods(who)),
+        ):
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+        self._servers.append(server)
+        return server
+
+
+def _certificates(files: tls_files.TlsFiles) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(files.key, files.certificate)], root_certificates=files.client_ca or None
+    )
 
 
 def _make_way(path: Path) -> None:
@@ -127,49 +193,3 @@ def _make_way(path: Path) -> None:
         except OSError as exc:
             raise ConfigError(f"{path}: cannot be looked at: {exc.strerror}") from exc
     raise ConfigError(f"{path}: another daemon listens there; see CACHESVC_GRPC__SOCKET")
-
-
-def _handlers(service: CacheService, calls: Calls) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-    def entries(rpc: str, handle: Any, request: Any) -> grpc.RpcMethodHandler[Any, Any]:
-        return grpc.unary_unary_rpc_method_handler(
-            calls.unary(rpc, handle),
-            request_deserializer=request.FromString,
-            response_serializer=serialize_entries,
-        )
-
-    def unary(rpc: str, handle: Any, request: Any) -> grpc.RpcMethodHandler[Any, Any]:
-        return grpc.unary_unary_rpc_method_handler(
-            calls.unary(rpc, handle),
-            request_deserializer=request.FromString,
-            response_serializer=_serialize,
-        )
-
-    def streaming(rpc: str, handle: Any, request: Any) -> grpc.RpcMethodHandler[Any, Any]:
-        return grpc.unary_stream_rpc_method_handler(
-            calls.streaming(rpc, handle),
-            request_deserializer=request.FromString,
-            response_serializer=_serialize,
-        )
-
-    return {
-        "GetHuman": entries("GetHuman", service.get_human, pb.GetHumanRequest),
-        "GetGarment": entries("GetGarment", service.get_garment, pb.GetGarmentRequest),
-        "GetText": entries("GetText", service.get_text, pb.GetTextRequest),
-        "GetTryOn": entries("GetTryOn", service.get_try_on, pb.GetTryOnRequest),
-        "Get": streaming("Get", service.get, pb.GetRequest),
-        "Put": grpc.stream_unary_rpc_method_handler(
-            calls.unary("Put", service.put),
-            request_deserializer=pb.PutRequest.FromString,
-            response_serializer=_serialize,
-        ),
-        "Invalidate": unary("Invalidate", service.invalidate, pb.InvalidateRequest),
-        "Warm": streaming("Warm", service.warm, pb.WarmRequest),
-        "Inspect": unary("Inspect", service.inspect, pb.InspectRequest),
-        "Stats": unary("Stats", service.stats, pb.StatsRequest),
-        "Attach": unary("Attach", service.attach, pb.AttachRequest),
-        "ReportHits": unary("ReportHits", service.report_hits, pb.ReportHitsRequest),
-    }
-
-
-def _serialize(message: Message) -> bytes:
-    return message.SerializeToString()

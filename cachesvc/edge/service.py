@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from cachesvc.core.access import Principal
 from cachesvc.core.errors import Aborted, CacheError, InvalidRequest
 from cachesvc.edge import messages
-from cachesvc.edge.calls import Context
+from cachesvc.edge.audit import AuditedRemovals
 from cachesvc.edge.inline import InlineEntry
 from cachesvc.edge.local import LocalDelivery
 from cachesvc.edge.statistics import Statistics
@@ -32,8 +33,15 @@ _TRY_ON_FIELDS = {
 class CacheService:
     """The handlers. Get answers are InlineEntry tuples, which `inline.py` serializes."""
 
-    def __init__(self, cache: Cache, statistics: Statistics, local: LocalDelivery) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        statistics: Statistics,
+        local: LocalDelivery,
+        removals: AuditedRemovals,
+    ) -> None:
         self._cache = cache
+        self._removals = removals
         self._local = local
         self._descriptions = messages.Descriptions()
         self._statistics = statistics
@@ -41,21 +49,23 @@ class CacheService:
 
     # ---- Get
 
-    async def get_human(self, request: pb.GetHumanRequest, _: Context) -> tuple[InlineEntry, ...]:
+    async def get_human(self, request: pb.GetHumanRequest, _: Principal) -> tuple[InlineEntry, ...]:
         read = self._read.human(request, request.kind_version)
         return _whole(await self._get(read, request.delivery))
 
     async def get_garment(
-        self, request: pb.GetGarmentRequest, _: Context
+        self, request: pb.GetGarmentRequest, _: Principal
     ) -> tuple[InlineEntry, ...]:
         read = self._read.clothing("garment", request)
         return _whole(await self._get(read, request.delivery))
 
-    async def get_text(self, request: pb.GetTextRequest, _: Context) -> tuple[InlineEntry, ...]:
+    async def get_text(self, request: pb.GetTextRequest, _: Principal) -> tuple[InlineEntry, ...]:
         read = self._read.clothing("text", request)
         return _whole(await self._get(read, request.delivery))
 
-    async def get_try_on(self, request: pb.GetTryOnRequest, _: Context) -> tuple[InlineEntry, ...]:
+    async def get_try_on(
+        self, request: pb.GetTryOnRequest, _: Principal
+    ) -> tuple[InlineEntry, ...]:
         reads = self._read.try_on(request)
         found = await asyncio.gather(
             *(
@@ -92,7 +102,7 @@ class CacheService:
         blob = None if rest.HasField("file") else served.blob
         return InlineEntry(field_number, info, rest, blob)
 
-    async def get(self, request: pb.GetRequest, _: Context) -> AsyncIterator[pb.GetResponse]:
+    async def get(self, request: pb.GetRequest, _: Principal) -> AsyncIterator[pb.GetResponse]:
         served = await self._cache.get(self._read.any(request))
         yield pb.GetResponse(info=self._info(served))
         view = served.blob.view()
@@ -105,7 +115,7 @@ class CacheService:
 
     # ---- Put
 
-    async def put(self, requests: AsyncIterator[pb.PutRequest], _: Context) -> pb.PutResponse:
+    async def put(self, requests: AsyncIterator[pb.PutRequest], _: Principal) -> pb.PutResponse:
         first = await anext(requests, pb.PutRequest())
         if first.WhichOneof("part") != "header":
             raise InvalidRequest("the first message must be the header", reason="MISSING_FIELD")
@@ -117,21 +127,23 @@ class CacheService:
 
     # ---- Invalidate, Warm
 
-    async def invalidate(self, request: pb.InvalidateRequest, _: Context) -> pb.InvalidateResponse:
+    async def invalidate(
+        self, request: pb.InvalidateRequest, caller: Principal
+    ) -> pb.InvalidateResponse:
         scope = self._read.scope(request)
         changed_at_ns = messages.changed_at_ns(request)
-        done = await self._cache.invalidate(scope, changed_at_ns, erase=request.erase)
+        done = await self._removals.invalidate(caller, scope, changed_at_ns, erase=request.erase)
         return pb.InvalidateResponse(
             removed_count=done.removed_count, invalidated_at=messages.timestamp(done.at.wall_ns)
         )
 
-    async def warm(self, request: pb.WarmRequest, _: Context) -> AsyncIterator[pb.WarmResponse]:
+    async def warm(self, request: pb.WarmRequest, _: Principal) -> AsyncIterator[pb.WarmResponse]:
         async for progress in self._cache.warm(self._read.warm(request)):
             yield _warm_response(progress)
 
     # ---- Inspect, Stats
 
-    async def inspect(self, request: pb.InspectRequest, _: Context) -> pb.InspectResponse:
+    async def inspect(self, request: pb.InspectRequest, _: Principal) -> pb.InspectResponse:
         key = self._read.key(request.key)
         found = await self._cache.inspect(key)
         now = self._cache.state.clock.read()
@@ -152,15 +164,17 @@ class CacheService:
             )
         return response
 
-    async def stats(self, _request: pb.StatsRequest, _: Context) -> pb.StatsResponse:
+    async def stats(self, _request: pb.StatsRequest, _: Principal) -> pb.StatsResponse:
         return self._statistics.response()
 
     # ---- local delivery
 
-    async def attach(self, _request: pb.AttachRequest, _: Context) -> pb.AttachResponse:
+    async def attach(self, _request: pb.AttachRequest, _: Principal) -> pb.AttachResponse:
         return self._local.attach()
 
-    async def report_hits(self, request: pb.ReportHitsRequest, _: Context) -> pb.ReportHitsResponse:
+    async def report_hits(
+        self, request: pb.ReportHitsRequest, _: Principal
+    ) -> pb.ReportHitsResponse:
         return self._local.report(request)
 
 

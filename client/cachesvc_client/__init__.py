@@ -7,6 +7,7 @@ of its type is first asked for.
 
 from __future__ import annotations
 
+from cachesvc_client._credentials import TlsFiles
 from cachesvc_client._local import LocalOptions
 from cachesvc_client.aio import AsyncCacheClient
 from cachesvc_client.answers import (
@@ -37,6 +38,7 @@ from cachesvc_client.errors import (
     PartStatus,
     PermissionDenied,
     PreconditionFailed,
+    Unauthenticated,
     UnreadableAnswer,
     Unsupported,
 )
@@ -48,6 +50,7 @@ __all__ = [
     "CacheClient",
     "AsyncCacheClient",
     "LocalOptions",
+    "TlsFiles",
     "Entry",
     "AsyncEntry",
     "TryOn",
@@ -69,6 +72,7 @@ __all__ = [
     "InvalidRequest",
     "PreconditionFailed",
     "PermissionDenied",
+    "Unauthenticated",
     "Overloaded",
     "Aborted",
     "NotDurable",

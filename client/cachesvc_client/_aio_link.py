@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import grpc
 import grpc.aio
 
+from cachesvc_client._credentials import Metadata
 from cachesvc_client._fork import note_asyncio_use, refuse_if_forked_after_asyncio
 from cachesvc_client._link import away
 from cachesvc_client._options import CHANNEL_OPTIONS, HEALTH_PATH
@@ -44,10 +45,16 @@ class GrpcAioLink:
     """A lazy channel for each event loop."""
 
     def __init__(
-        self, target: str, wait_s: float, credentials: grpc.ChannelCredentials | None
+        self,
+        target: str,
+        wait_s: float,
+        credentials: grpc.ChannelCredentials | None,
+        metadata: Metadata = None,
     ) -> None:
         self._target = target
         self._credentials = credentials
+        # Of every call: the caller's token.
+        self._metadata = metadata
         self._wait_s = wait_s
         self._channels: WeakKeyDictionary[asyncio.AbstractEventLoop, grpc.aio.Channel] = (
             WeakKeyDictionary()
@@ -59,7 +66,7 @@ class GrpcAioLink:
             # No deserializer: the bytes object comes to us alone, so it may be written to.
             channel = self._channel()
             method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.path)
-            answer = await method(call.request, timeout=left_s)
+            answer = await method(call.request, timeout=left_s, metadata=self._metadata)
             return call.read(view_of_answer(answer))
 
         return await self._retrying(call, timeout_s, once)
@@ -95,7 +102,7 @@ class GrpcAioLink:
             method: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(
                 upload.call.path
             )
-            answer = await method(upload.messages(), timeout=left_s)
+            answer = await method(upload.messages(), timeout=left_s, metadata=self._metadata)
             return upload.call.read(memoryview(answer))
 
         return await self._retrying(upload.call, timeout_s, once)
@@ -109,7 +116,7 @@ class GrpcAioLink:
     async def _messages(self, call: Call[A], left_s: float) -> AsyncGenerator[A, None]:
         channel = self._channel()
         method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(call.path)
-        stream = method(call.request, timeout=left_s)
+        stream = method(call.request, timeout=left_s, metadata=self._metadata)
         try:
             async for message in stream:
                 yield call.read(memoryview(message))
@@ -135,7 +142,7 @@ class GrpcAioLink:
         channel = self._channel()
         check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(HEALTH_PATH)
         try:
-            await check(b"", timeout=wait_s, wait_for_ready=True)
+            await check(b"", timeout=wait_s, wait_for_ready=True, metadata=self._metadata)
         except grpc.RpcError as exc:
             if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise away(self._target, self._wait_s, reason) from exc

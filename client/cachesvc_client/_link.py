@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 
+from cachesvc_client._credentials import Metadata
 from cachesvc_client._fork import refuse_if_forked_after_asyncio
 from cachesvc_client._options import CHANNEL_OPTIONS, HEALTH_PATH
 from cachesvc_client._patience import Patience
@@ -50,10 +51,16 @@ class GrpcLink:
     """A lazy channel for each process. Safe for use from many threads."""
 
     def __init__(
-        self, target: str, wait_s: float, credentials: grpc.ChannelCredentials | None
+        self,
+        target: str,
+        wait_s: float,
+        credentials: grpc.ChannelCredentials | None,
+        metadata: Metadata = None,
     ) -> None:
         self._target = target
         self._credentials = credentials
+        # Of every call: the caller's token.
+        self._metadata = metadata
         self._wait_s = wait_s
         # By pid: what a forked child inherits stays in here, untouched, for good.
         self._channels: dict[int, grpc.Channel] = {}
@@ -87,7 +94,7 @@ class GrpcLink:
             method: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(
                 upload.call.path
             )
-            answer = method(upload.messages(), timeout=left_s)
+            answer = method(upload.messages(), timeout=left_s, metadata=self._metadata)
             return upload.call.read(memoryview(answer))
 
         return self._retrying(upload.call, timeout_s, once)
@@ -100,13 +107,13 @@ class GrpcLink:
 
     def _ask_once(self, call: Call[A], left_s: float) -> A:
         # No deserializer: the bytes object comes to us alone, so it may be written to.
-        answer = self._unary(call.path)(call.request, timeout=left_s)
+        answer = self._unary(call.path)(call.request, timeout=left_s, metadata=self._metadata)
         return call.read(view_of_answer(answer))
 
     def _messages(self, call: Call[A], left_s: float) -> Iterator[A]:
         channel = self._channel()
         method: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(call.path)
-        stream = method(call.request, timeout=left_s)
+        stream = method(call.request, timeout=left_s, metadata=self._metadata)
         try:
             for message in stream:
                 yield call.read(memoryview(message))
@@ -135,7 +142,7 @@ class GrpcLink:
         channel = self._channel()
         check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(HEALTH_PATH)
         try:
-            check(b"", timeout=wait_s, wait_for_ready=True)
+            check(b"", timeout=wait_s, wait_for_ready=True, metadata=self._metadata)
         except grpc.RpcError as exc:
             if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise away(self._target, self._wait_s, reason) from exc

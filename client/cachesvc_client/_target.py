@@ -18,6 +18,21 @@ def resolve(target: str | None, environment: Mapping[str, str]) -> str:
     return f"unix:{target}" if target.startswith(("/", ".")) else target
 
 
+def admin_socket(target: str | None, environment: Mapping[str, str]) -> str | None:
+    """Return the path of the admin socket beside what `resolve` returns, if it has one.
+
+    Never that of another daemon: a socket that was named has it in its own directory.
+    """
+    if target is None:
+        socket = environment.get("CACHESVC_GRPC__SOCKET", "")
+        directory = environment.get("CACHESVC_RUNTIME_DIR") or socket.rpartition("/")[0]
+        return f"{directory or DEFAULT_RUNTIME_DIR}/admin.sock"
+    path = target.removeprefix("unix:")
+    if path == target and not target.startswith(("/", ".")):
+        return None
+    return f"{path.rpartition('/')[0] or '.'}/admin.sock"
+
+
 def runtime_directory(target: str, environment: Mapping[str, str]) -> tuple[str | None, bool]:
     """Return where to look for shared files, and whether nowhere else.
 

@@ -19,10 +19,11 @@ import grpc
 
 from cachesvc_client import _options, answers, requests
 from cachesvc_client._aio_link import AioLink, GrpcAioLink
+from cachesvc_client._credentials import TlsFiles, shown
 from cachesvc_client._kept import LocalHits
 from cachesvc_client._local import REPORT_TIMEOUT_S, LocalDelivery, LocalOptions, needed_ns
 from cachesvc_client._opened import Opened, opened_inline
-from cachesvc_client._target import resolve, runtime_directory
+from cachesvc_client._target import admin_socket, resolve, runtime_directory
 from cachesvc_client.answers import (
     EntryInfo,
     EntryKey,
@@ -62,11 +63,17 @@ class AsyncCacheClient:
         timeout_s: float = _options.DEFAULT_TIMEOUT_S,
         wait_s: float = _options.DEFAULT_WAIT_S,
         credentials: grpc.ChannelCredentials | None = None,
+        tls: TlsFiles | None = None,
+        token: str | None = None,
         local: LocalOptions = LocalOptions(),  # noqa: B008 - frozen
     ) -> None:
         self._timeout_s = timeout_s
         address = resolve(target, os.environ)
-        self._link: AioLink = GrpcAioLink(address, wait_s, credentials)
+        shows = shown(address, credentials, tls, token, os.environ)
+        self._link: AioLink = GrpcAioLink(address, wait_s, *shows)
+        self._admin_path = admin_socket(target, os.environ)
+        self._admin: AioLink | None = None
+        self._wait_s = wait_s
         directory, only_there = runtime_directory(address, os.environ)
         self._reporting_loop: asyncio.AbstractEventLoop | None = None
         self._local = LocalDelivery(
@@ -91,6 +98,8 @@ class AsyncCacheClient:
             await self._report(hits)
         self._local.close()
         await self._link.close()
+        if self._admin is not None:
+            await self._admin.close()
 
     @property
     def transport(self) -> str:
@@ -285,7 +294,17 @@ class AsyncCacheClient:
             changed_at,
             erase,
         )
-        return await self._link.ask(call, self._limit(timeout_s))
+        link = self._purging_link() if namespace or everything else self._link
+        return await link.ask(call, self._limit(timeout_s))
+
+    def _purging_link(self) -> AioLink:
+        """Return the way of the daemon's own user, where the socket's group may not purge."""
+        path = self._admin_path
+        if path is None or not os.access(path, os.W_OK):
+            return self._link
+        if self._admin is None:
+            self._admin = GrpcAioLink(f"unix:{path}", self._wait_s, None)
+        return self._admin
 
     def warm(
         self,

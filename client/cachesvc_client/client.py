@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from cachesvc_client import _options, answers, requests
+from cachesvc_client._credentials import TlsFiles, shown
 from cachesvc_client._kept import LocalHits
 from cachesvc_client._link import GrpcLink, Link
 from cachesvc_client._local import REPORT_TIMEOUT_S, LocalDelivery, LocalOptions, needed_ns
 from cachesvc_client._opened import Opened, opened_inline
-from cachesvc_client._target import resolve, runtime_directory
+from cachesvc_client._target import admin_socket, resolve, runtime_directory
 from cachesvc_client.answers import (
     EntryInfo,
     EntryKey,
@@ -57,9 +58,11 @@ class CacheClient:
     `target` is a socket path, `unix:/path` or `host:port`; by default the socket that
     `CACHESVC_GRPC__SOCKET` or `CACHESVC_RUNTIME_DIR` name. Nothing is connected until
     the first call. `timeout_s` bounds each call, `wait_s` the part of it that may be
-    spent waiting for a daemon that is away (0: not at all). `credentials` are for a TCP
-    target beyond loopback, which needs TLS: `grpc.ssl_channel_credentials(...)`. `local`
-    bounds what is kept open of shared files, or switches them off.
+    spent waiting for a daemon that is away (0: not at all). A TCP target beyond loopback
+    needs `tls` and a client certificate in it or a `token`; by default those of
+    `CACHESVC_TLS_CA`, `CACHESVC_TLS_CERT`, `CACHESVC_TLS_KEY` and `CACHESVC_TOKEN`.
+    `credentials` stand in for `tls`: `grpc.ssl_channel_credentials(...)`. `local` bounds
+    what is kept open of shared files, or switches them off.
     """
 
     def __init__(
@@ -69,11 +72,17 @@ class CacheClient:
         timeout_s: float = _options.DEFAULT_TIMEOUT_S,
         wait_s: float = _options.DEFAULT_WAIT_S,
         credentials: grpc.ChannelCredentials | None = None,
+        tls: TlsFiles | None = None,
+        token: str | None = None,
         local: LocalOptions = LocalOptions(),  # noqa: B008 - frozen
     ) -> None:
         self._timeout_s = timeout_s
         address = resolve(target, os.environ)
-        self._link: Link = GrpcLink(address, wait_s, credentials)
+        shows = shown(address, credentials, tls, token, os.environ)
+        self._link: Link = GrpcLink(address, wait_s, *shows)
+        self._admin_path = admin_socket(target, os.environ)
+        self._admin: Link | None = None
+        self._wait_s = wait_s
         directory, only_there = runtime_directory(address, os.environ)
         self._local = LocalDelivery(directory, local, self._report, only_there=only_there)
 
@@ -93,6 +102,8 @@ class CacheClient:
         self._local.flush()
         self._local.close()
         self._link.close()
+        if self._admin is not None:
+            self._admin.close()
 
     @property
     def transport(self) -> str:
@@ -303,7 +314,8 @@ class CacheClient:
 
         Exactly one of: `user_id` (all categories), `clothing_id` (garment and text),
         `owner_id` (all that was read from that owner's prefix), `key`, `namespace`,
-        `everything` (the last two need the role admin). `changed_at` is when the source
+        `everything` (the last two need the role admin, and go over the daemon's admin
+        socket where this process may open it). `changed_at` is when the source
         changed; older Puts are refused from now on. `erase` also zeroes mapped bytes.
         Raises NotDurable (no longer served, but call again for the proof), PermissionDenied.
         """
@@ -319,7 +331,17 @@ class CacheClient:
             changed_at,
             erase,
         )
-        return self._link.ask(call, self._limit(timeout_s))
+        link = self._purging_link() if namespace or everything else self._link
+        return link.ask(call, self._limit(timeout_s))
+
+    def _purging_link(self) -> Link:
+        """Return the way of the daemon's own user, where the socket's group may not purge."""
+        path = self._admin_path
+        if path is None or not os.access(path, os.W_OK):
+            return self._link
+        if self._admin is None:
+            self._admin = GrpcLink(f"unix:{path}", self._wait_s, None)
+        return self._admin
 
     def warm(
         self,

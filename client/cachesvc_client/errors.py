@@ -83,9 +83,15 @@ class OriginDenied(PreconditionFailed):
 
 
 class PermissionDenied(CacheServiceError):
-    """The daemon does not know this caller, or does not allow it this call."""
+    """The daemon does not know this caller, or none of its roles allows this call."""
 
     default_code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class Unauthenticated(PermissionDenied):
+    """The daemon does not know this caller: no credential, an unknown or an expired one."""
+
+    default_code = grpc.StatusCode.UNAUTHENTICATED
 
 
 class Overloaded(CacheServiceError):
@@ -161,7 +167,7 @@ _BY_CODE: dict[grpc.StatusCode, type[CacheServiceError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.FAILED_PRECONDITION: OriginDenied,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
-    grpc.StatusCode.UNAUTHENTICATED: PermissionDenied,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
     grpc.StatusCode.ABORTED: Aborted,
     grpc.StatusCode.DATA_LOSS: DataLoss,

@@ -35,6 +35,7 @@ class InMemoryCacheClient(CacheClient):
     ) -> None:
         super().__init__(timeout_s=timeout_s, local=LocalOptions(enabled=False))
         self._link = _MemoryLink(service or MemoryService())
+        self._admin_path = None  # never a real daemon's
 
 
 class AsyncInMemoryCacheClient(AsyncCacheClient):
@@ -48,6 +49,7 @@ class AsyncInMemoryCacheClient(AsyncCacheClient):
     ) -> None:
         super().__init__(timeout_s=timeout_s, local=LocalOptions(enabled=False))
         self._link = _AsyncMemoryLink(_MemoryLink(service or MemoryService()))
+        self._admin_path = None
 
 
 class _MemoryLink:

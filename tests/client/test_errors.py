@@ -20,6 +20,7 @@ from cachesvc_client import (
     Overloaded,
     PermissionDenied,
     PreconditionFailed,
+    Unauthenticated,
     UnreadableAnswer,
 )
 from cachesvc_client.errors import error_of_status
@@ -42,7 +43,7 @@ Code = grpc.StatusCode
         (Code.UNAVAILABLE, "DRAINING", CacheUnavailable),
         (Code.UNAVAILABLE, "", CacheUnavailable),
         (Code.PERMISSION_DENIED, "ROLE_REQUIRED", PermissionDenied),
-        (Code.UNAUTHENTICATED, "", PermissionDenied),
+        (Code.UNAUTHENTICATED, "", Unauthenticated),
         (Code.RESOURCE_EXHAUSTED, "OVERLOADED", Overloaded),
         (Code.ABORTED, "FILL_FENCED", Aborted),
         (Code.DATA_LOSS, "ORIGIN_DATA_CORRUPT", DataLoss),

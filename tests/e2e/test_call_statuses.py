@@ -106,6 +106,11 @@ def stub(daemon: Daemon) -> CacheServiceStub:
     return daemon.stub()
 
 
+@pytest.fixture(scope="module")
+def admin_stub(daemon: Daemon) -> CacheServiceStub:
+    return daemon.admin_stub()
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_a_bad_id_is_refused_wherever_it_is_named(stub: CacheServiceStub, name: str) -> None:
     """Promise 10."""
@@ -126,12 +131,12 @@ def test_an_id_that_is_not_given_is_missing(stub: CacheServiceStub, name: str) -
 
 
 @pytest.mark.parametrize("name", NAMESPACE_CALLS)
-def test_a_namespace_that_no_kind_has_is_refused(stub: CacheServiceStub, name: str) -> None:
+def test_a_namespace_that_no_kind_has_is_refused(admin_stub: CacheServiceStub, name: str) -> None:
     with refused() as refusal:
-        NAMESPACE_CALLS[name](stub, "nowhere")
+        NAMESPACE_CALLS[name](admin_stub, "nowhere")
     assert refusal.status == (Code.INVALID_ARGUMENT, "UNKNOWN_NAMESPACE")
     with refused() as refusal:
-        NAMESPACE_CALLS[name](stub, "../garment")
+        NAMESPACE_CALLS[name](admin_stub, "../garment")
     assert refusal.status == (Code.INVALID_ARGUMENT, "INVALID_ID")
 
 

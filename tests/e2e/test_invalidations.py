@@ -48,7 +48,7 @@ def test_an_acknowledged_invalidation_survives_a_kill_at_once(crashing: Daemon, 
         (crashing.origin_dir / object_key).unlink()
     assert get_human(stub, user).info.tier == pb.TIER_MEMORY
 
-    removed = stub.Invalidate(SCOPES[scope](user)).removed_count
+    removed = crashing.admin_stub().Invalidate(SCOPES[scope](user)).removed_count
     crashing.restart()
 
     assert removed >= 1
@@ -59,7 +59,8 @@ def test_an_acknowledged_invalidation_survives_a_kill_at_once(crashing: Daemon, 
 
 def test_an_invalidation_covers_its_scope_and_nothing_else(new_daemon: NewDaemon) -> None:
     daemon = new_daemon()
-    stub, user, other = daemon.stub(), fresh_id("u"), fresh_id("u")
+    stub, admin = daemon.stub(), daemon.admin_stub()
+    user, other = fresh_id("u"), fresh_id("u")
     clothing, foreign = fresh_id("c"), fresh_id("c")
     people = [sample_objects.person(user, part) for part in sample_objects.PARTS]
     sample_objects.put_in_folder(
@@ -86,8 +87,8 @@ def test_an_invalidation_covers_its_scope_and_nothing_else(new_daemon: NewDaemon
     ):
         for warm in (everything, the_other):
             assert not [s for s in stub.Warm(warm, timeout=30) if s.HasField("failed")]
-        assert stub.Invalidate(request).removed_count == expected
-        assert stub.Invalidate(request).removed_count == 0
+        assert admin.Invalidate(request).removed_count == expected
+        assert admin.Invalidate(request).removed_count == 0
     # The files go behind the answers; their rows went before.
     wait_until(lambda: daemon.l2_files() == [], within_s=10)
 

@@ -121,6 +121,6 @@ def test_files_that_are_not_ours_are_never_deleted(new_daemon: NewDaemon) -> Non
     sample_objects.put_in_folder(daemon.origin_dir, sample_objects.person(user))
     get_human(stub, user)
     daemon.restart()
-    stub.Invalidate(pb.InvalidateRequest(everything=True))
+    daemon.admin_stub().Invalidate(pb.InvalidateRequest(everything=True))
     daemon.stop()
     assert all(path.read_bytes() == b"V2's own" for path in v2_files)

@@ -90,6 +90,7 @@ class Daemon:
         self.origin_dir.mkdir(parents=True, exist_ok=True)
         self.socket = self.runtime_dir / "cachesvc.sock"
         self.target = f"unix:{self.socket}"
+        self.admin_target = f"unix:{self.runtime_dir / 'admin.sock'}"
 
     # ---- its life
 
@@ -148,9 +149,9 @@ class Daemon:
 
     # ---- talking to it
 
-    def channel(self, *options: tuple[str, int]) -> grpc.Channel:
+    def channel(self, *options: tuple[str, int], target: str = "") -> grpc.Channel:
         """Return a new channel with gRPC's default limits, but for `options`."""
-        channel = grpc.insecure_channel(self.target, options=(*_RECONNECT, *options))
+        channel = grpc.insecure_channel(target or self.target, options=(*_RECONNECT, *options))
         grpc.channel_ready_future(channel).result(READY_WITHIN_S)
         self._channels.append(channel)
         return channel
@@ -164,6 +165,10 @@ class Daemon:
     @property
     def http_port(self) -> int:
         return self._port.number
+
+    def admin_stub(self) -> cache_pb2_grpc.CacheServiceStub:
+        """Return the stub of the daemon's own user, on a channel of its own."""
+        return stub_on(self.channel(target=self.admin_target))
 
     def http(self, path: str) -> tuple[int, str]:
         """Return status and body of a GET."""

@@ -1,0 +1,79 @@
+"""How does a file's change reach a running daemon: certificates, keys, the list of who may call?
+
+By looking, where it is used: a stat for each file, and what was made of them is made
+anew if one has changed. What cannot be used changes nothing: the last good value
+stays, the metric counts it and a warning names it once for each change.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import structlog
+
+from cachesvc.core.errors import ConfigError
+
+log = structlog.get_logger()
+T = TypeVar("T")
+# Of each file: inode, size, mtime; None = not there.
+_Signature = tuple[tuple[int, int, int] | None, ...]
+
+
+class Reloaded(Generic[T]):
+    """A value made of files. Safe for use from many threads.
+
+    `make` raises ConfigError or OSError for files that cannot be used; the first time
+    that goes to whoever constructs this, later it is counted by `on_failure`.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        paths: Iterable[Path],
+        make: Callable[[], T],
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._what = what
+        self._paths = tuple(paths)
+        self._make = make
+        self._on_failure = on_failure
+        # gRPC asks for certificates from threads of its own.
+        self._lock = threading.Lock()
+        self._tried = self._signature()
+        self._value = make()
+
+    def current(self) -> T:
+        """Return the value of the files as they are now, or the last one that worked."""
+        with self._lock:
+            if self._paths:
+                self._look()
+            return self._value
+
+    def _look(self) -> None:
+        before = self._signature()
+        if before == self._tried:
+            return
+        try:
+            value = self._make()
+        except (ConfigError, OSError) as exc:
+            self._on_failure()
+            log.warning("reload_failed", what=self._what, error=str(exc), action="kept the old one")
+        else:
+            self._value = value
+            log.info("reloaded", what=self._what)
+        # A file that changed while it was read is looked at again by the next call.
+        self._tried = before
+
+    def _signature(self) -> _Signature:
+        return tuple(_signature(path) for path in self._paths)
+
+
+def _signature(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
