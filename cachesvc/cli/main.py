@@ -18,6 +18,7 @@ from cachesvc.cli import (
     serve,
     settings,
     stats,
+    token,
     verify,
     version,
     warm,
@@ -45,6 +46,7 @@ app.command("health")(health.health)
 app.command("config")(settings.config)
 app.command("version")(version.version)
 app.command("completion")(completion.completion)
+app.add_typer(token.app, name="token")
 
 
 def _print_version(asked: bool) -> None:

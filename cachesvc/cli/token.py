@@ -1,0 +1,62 @@
+"""`cachesvc token new`: how does a caller get a bearer token?
+
+The token is printed once and kept nowhere; the daemon's settings get its hash.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from cachesvc.cli import output
+from cachesvc.cli.exits import ExitCode, fail
+from cachesvc.cli.options import parse_duration
+from cachesvc.core.access import Role
+from cachesvc.core.credentials import token_digest
+
+# What secret scanners can look for.
+_PREFIX = "cachesvc_"
+_RANDOM_BYTES = 32
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+app = typer.Typer(help="Make bearer tokens for callers over TCP.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Make bearer tokens for callers over TCP."""
+
+
+@app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(help="Whose it is, for the audit log.")],
+    role: Annotated[list[Role], typer.Option(help="What it may do; repeat for several.")],
+    expires_in: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Such as 90d. Default: never.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print a new token, once, and the lines that make the daemon know it."""
+    if not _NAME.fullmatch(name):
+        fail("the name must match [A-Za-z0-9][A-Za-z0-9._-]{0,127}", ExitCode.USAGE)
+    token = _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+    roles = list(dict.fromkeys(each.value for each in role))
+    expires = None
+    if expires_in is not None:
+        moment = datetime.now(UTC).replace(microsecond=0) + parse_duration(expires_in)
+        expires = moment.isoformat()
+    digest = token_digest(token).hex()
+    if as_json:
+        entry = {"name": name, "sha256": digest, "roles": roles, "expires": expires}
+        known = {key: value for key, value in entry.items() if value is not None}
+        output.print_json({"token": token, "entry": known})
+        return
+    print(f"The token, shown this once:\n\n{token}\n\nFor the file of access.file:\n")
+    print(f'[[tokens]]\nname = "{name}"\nsha256 = "{digest}"\nroles = {json.dumps(roles)}')
+    if expires:
+        print(f"expires = {expires}")
