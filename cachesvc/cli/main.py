@@ -23,6 +23,7 @@ from cachesvc.cli import (
     version,
     warm,
 )
+from cachesvc.cli.doctor.command import doctor
 from cachesvc.cli.v2.command import import_v2
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ app.command("invalidate")(invalidate.invalidate)
 app.command("inspect")(inspect.inspect)
 app.command("verify")(verify.verify)
 app.command("import-v2")(import_v2)
+app.command("doctor")(doctor)
 app.command("health")(health.health)
 app.command("config")(settings.config)
 app.command("version")(version.version)

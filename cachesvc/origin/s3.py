@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import PurePosixPath
@@ -171,6 +172,17 @@ class S3Origin:
             with _s3_errors_of(None):
                 await client.head_bucket(Bucket=self._settings.bucket)
 
+    async def server_time(self) -> datetime | None:
+        """Return what time S3 says it is, to the second, also where it lets nobody in."""
+        async with self._asking(self._checks) as client:
+            with _s3_errors_of(None):
+                try:
+                    answer = await client.head_bucket(Bucket=self._settings.bucket)
+                except ClientError as exc:
+                    answer = exc.response
+        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        return None if date is None else parsedate_to_datetime(date)
+
     async def close(self) -> None:
         """Close the connections; calls in flight end with OriginUnavailable."""
         self._closed = True
@@ -256,6 +268,20 @@ class S3Origin:
             raise
         finally:
             thread.shutdown(wait=False)
+
+
+async def credentials_source(deadline_s: float) -> str | None:
+    """Return which link of AWS's chain gives credentials, by botocore's name; None if none does.
+
+    Such as `env`, `shared-credentials-file`, `iam-role`. Raises OriginError.
+    """
+    try:
+        async with asyncio.timeout(deadline_s):
+            with _s3_errors_of(None):
+                found = await aioboto3.Session().get_credentials()
+    except TimeoutError as exc:
+        raise reasons.timed_out(deadline_s) from exc
+    return None if found is None else str(found.method)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,51 @@
+"""Which checks are there, in the order in which an operator wants to read them?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cachesvc.cli.doctor import listeners, memory, origins, storage, versions
+from cachesvc.cli.doctor.findings import Check, Finding, Patient, error
+
+CHECKS: tuple[Check, ...] = (
+    versions.check_libraries,
+    versions.check_protobuf,
+    versions.check_sqlite,
+    versions.check_daemon,
+    memory.check_directory,
+    memory.check_filesystem,
+    memory.check_space,
+    memory.check_physical_memory,
+    memory.check_kernel,
+    memory.check_remove_ipc,
+    storage.check_root,
+    storage.check_mount,
+    storage.check_space,
+    storage.check_fsync,
+    storage.check_state_directory,
+    storage.check_state_place,
+    origins.check_credentials,
+    origins.check_access,
+    origins.check_clock,
+    listeners.check_socket,
+    listeners.check_grpc,
+    listeners.check_http,
+    listeners.check_loopback_role,
+    listeners.check_group,
+    listeners.check_descriptors,
+)
+
+
+def findings(patient: Patient) -> Iterator[Finding]:
+    """Yield what each check found; one that cannot look says so, and the next one does."""
+    for check in CHECKS:
+        name = f"{check.__module__.rpartition('.')[2]}.{check.__name__.removeprefix('check_')}"
+        try:
+            yield from check(patient)
+        except OSError as exc:
+            where = f"{exc.filename}: " if exc.filename else ""
+            yield error(
+                name,
+                f"could not be checked: {where}{exc.strerror or exc}",
+                "run doctor as the daemon's user",
+            )

@@ -1,0 +1,76 @@
+"""`cachesvc doctor`: what would go wrong with these settings on this host, and what to do?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cachesvc.cli import output
+from cachesvc.cli.exits import ExitCode, fail
+from cachesvc.cli.options import ConfigFile, Json
+
+if TYPE_CHECKING:
+    from cachesvc.cli.doctor.findings import Finding
+
+# For each question to the origin, of which there are five at most.
+DEFAULT_DEADLINE_S = 10.0
+
+
+def doctor(
+    object_key: Annotated[
+        str, typer.Option("--object", metavar="KEY", help="Also read this object of the origin.")
+    ] = "",
+    deadline_s: Annotated[
+        float, typer.Option("--timeout", min=0.1, help="Seconds for each question to the origin.")
+    ] = DEFAULT_DEADLINE_S,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Check this host against the settings. Each finding says what it means and its fix.
+
+    Run it as the daemon's user with the daemon's settings; the daemon may run or not.
+    Nothing that stays is changed. Exit code 1 if there is an error, 0 with warnings.
+    """
+    from cachesvc import config as configuration
+    from cachesvc.core.errors import ConfigError
+
+    try:
+        settings = configuration.load(config)
+    except ConfigError as exc:
+        fail(str(exc), ExitCode.USAGE)
+    from cachesvc.cli.doctor.checks import findings
+    from cachesvc.cli.doctor.findings import Level, Patient
+
+    found = list(findings(Patient(settings, object_key, deadline_s)))
+    levels = Counter(finding.level for finding in found)
+    if as_json:
+        output.print_json(
+            {
+                "errors": levels[Level.ERROR],
+                "warnings": levels[Level.WARNING],
+                "findings": [
+                    {
+                        "check": finding.check,
+                        "level": finding.level.value,
+                        "message": finding.message,
+                        "fix": finding.fix,
+                    }
+                    for finding in found
+                ],
+            }
+        )
+    else:
+        _print(found)
+    if levels[Level.ERROR]:
+        fail(f"{levels[Level.ERROR]} errors, {levels[Level.WARNING]} warnings")
+
+
+def _print(found: list[Finding]) -> None:
+    table = output.table("", ("", "Check", "Finding"))
+    table.box = None
+    for finding in found:
+        fix = f"\nfix: {finding.fix}" if finding.fix else ""
+        table.add_row(finding.level.value, finding.check, finding.message + fix)
+    output.console().print(table)

@@ -1,0 +1,215 @@
+"""Who has the ports and the socket, does the group exist, are there descriptors enough?"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import resource
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
+from cachesvc.cli.doctor.memory import last_system_uid
+from cachesvc.config import split_address
+from cachesvc.core.access import Role
+
+_LISTENING = "0A"
+# sockaddr_un, less its final NUL.
+_MAX_SOCKET_PATH_BYTES = 107
+_PEER = struct.Struct("3i")
+_SHELLS_OF_NOBODY = ("nologin", "false", "sync")
+# For sockets, the catalog, the origin's connections and the libraries.
+_SPARE_DESCRIPTORS = 512
+
+
+def check_socket(patient: Patient) -> Iterator[Finding]:
+    check, path = "grpc.socket", patient.settings.socket_path
+    if len(os.fsencode(path)) > _MAX_SOCKET_PATH_BYTES:
+        yield error(
+            check,
+            f"{path} has more than {_MAX_SOCKET_PATH_BYTES} bytes, the most that a socket's may",
+            "set CACHESVC_GRPC__SOCKET or CACHESVC_RUNTIME_DIR to a shorter path",
+        )
+        return
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        yield ok(check, f"{path} will be made at the start")
+        return
+    if not stat.S_ISSOCK(mode):
+        yield error(
+            check, f"{path} is not a socket", "remove it, or set CACHESVC_GRPC__SOCKET to another"
+        )
+        return
+    pid = daemon_pid(path)
+    if pid is not None:
+        yield ok(check, f"{path}: pid {pid} listens")
+    else:
+        yield ok(check, f"{path} was left by a daemon that died; the next start replaces it")
+
+
+def check_http(patient: Patient) -> Iterator[Finding]:
+    address = patient.settings.http.listen
+    yield from _check_port(patient, "http.port", address, "CACHESVC_HTTP__LISTEN")
+
+
+def check_grpc(patient: Patient) -> Iterator[Finding]:
+    address = patient.settings.grpc.listen
+    yield from _check_port(patient, "grpc.port", address, "CACHESVC_GRPC__LISTEN")
+
+
+def check_loopback_role(patient: Patient) -> Iterator[Finding]:
+    """Every user of the host reaches loopback, whatever the socket's group says."""
+    check, role = "http.loopback_role", patient.settings.http.loopback_role
+    others = other_people(patient)
+    if not patient.settings.http.listen:
+        yield ok(check, "HTTP is off")
+    elif role is Role.ADMIN and others:
+        yield warning(
+            check,
+            f"every user of this host may purge the cache over HTTP ({', '.join(others[:5])})",
+            "set CACHESVC_HTTP__LOOPBACK_ROLE=observer, unless all of them may",
+        )
+    else:
+        yield ok(check, f"a caller on this host without a credential is {role.value}")
+
+
+def check_group(patient: Patient) -> Iterator[Finding]:
+    check, name = "group", patient.settings.group
+    if not name:
+        yield ok(check, "no group is set: workers must run as the daemon's own user or group")
+        return
+    try:
+        found = grp.getgrnam(name)
+    except KeyError:
+        yield error(
+            check,
+            f"this host has no group {name!r}: the daemon refuses to start",
+            f"groupadd --system {name}, or set CACHESVC_GROUP to another",
+        )
+        return
+    if patient.uid != 0 and found.gr_gid not in {os.getegid(), *os.getgroups()}:
+        yield error(
+            check,
+            f"this user is not in {name!r}, so it may not give its files to that group",
+            f"usermod --append --groups {name} the daemon's user, and start a new session",
+        )
+    else:
+        yield ok(check, f"{name!r} is gid {found.gr_gid}")
+
+
+def check_descriptors(patient: Patient) -> Iterator[Finding]:
+    """L1 keeps two for each entry, each caller and each read of the origin one."""
+    settings = patient.settings
+    kinds = settings.build_kinds().all
+    entries = sum(kind.max_entries * len(kind.namespaces) for kind in kinds)
+    needed = (
+        2 * entries
+        + settings.grpc.max_concurrent_streams
+        + settings.http.max_connections
+        + settings.origin.max_concurrent_reads
+        + _SPARE_DESCRIPTORS
+    )
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < needed:
+        yield warning(
+            "descriptors",
+            f"RLIMIT_NOFILE allows {most}, and {entries} entries in L1 with their callers may "
+            f"need {needed}",
+            "raise it: LimitNOFILE= in the systemd unit, --ulimit nofile= in Docker",
+        )
+    else:
+        yield ok("descriptors", f"{needed} may be needed, {most} are allowed")
+
+
+def daemon_pid(path: Path) -> int | None:
+    """Return who listens on a unix socket; None if nobody does."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return None
+        peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    pid: int = _PEER.unpack(peer)[0]
+    return pid
+
+
+def listener_of(port: int, proc: Path = Path("/proc")) -> tuple[int, str] | None:
+    """Return pid and name of who listens on a TCP port; None where that is not ours to see."""
+    inodes = {inode for name in ("tcp", "tcp6") for inode in _listening(proc / "net" / name, port)}
+    wanted = {f"socket:[{inode}]" for inode in inodes}
+    for folder in proc.iterdir():
+        if folder.name.isdigit() and wanted & _open_files(folder):
+            return int(folder.name), (folder / "comm").read_text().strip()
+    return None
+
+
+def other_people(patient: Patient) -> list[str]:
+    """Return the users of this host, but the daemon's, who could log in."""
+    text = (patient.filesystem / "etc/passwd").read_text()
+    found = []
+    for line in text.splitlines():
+        name, _, uid, *_, shell = line.split(":")
+        is_person = int(uid) > last_system_uid(patient.filesystem) and name != "nobody"
+        if is_person and int(uid) != patient.uid and not shell.endswith(_SHELLS_OF_NOBODY):
+            found.append(name)
+    return found
+
+
+def _check_port(patient: Patient, check: str, address: str, setting: str) -> Iterator[Finding]:
+    if not address:
+        yield ok(check, "off")
+        return
+    host, port = split_address(address)
+    problem = _bind_problem(host, port)
+    if problem is None:
+        yield ok(check, f"{address} is free")
+        return
+    if problem.errno != errno.EADDRINUSE:
+        yield error(check, f"{address}: {problem.strerror}", f"set {setting} to another")
+        return
+    who = listener_of(port)
+    if who is not None and who[0] == daemon_pid(patient.settings.socket_path):
+        yield ok(check, f"{address}: the daemon, pid {who[0]}, listens")
+        return
+    named = f"pid {who[0]} ({who[1]})" if who else "another user's process"
+    yield error(
+        check,
+        f"{address} is taken by {named}: the daemon refuses to start",
+        f"stop that, or set {setting} to another port",
+    )
+
+
+def _bind_problem(host: str, port: int) -> OSError | None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        # As the daemon binds: connections that are closing do not keep it from it.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as exc:
+            return exc
+    return None
+
+
+def _listening(table: Path, port: int) -> Iterator[str]:
+    with contextlib.suppress(OSError):
+        for line in table.read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                yield fields[9]
+
+
+def _open_files(process: Path) -> set[str]:
+    found = set()
+    with contextlib.suppress(OSError):
+        for link in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(link.readlink()))
+    return found

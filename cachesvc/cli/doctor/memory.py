@@ -1,0 +1,194 @@
+"""Can L1 be where the settings put it: is it memory, is it enough, does it stay?"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import os
+import pwd
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from cachesvc.cli import output
+from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
+from cachesvc.cli.doctor.places import examine_directory, mount_of, nearest_existing
+from cachesvc.edge.local import L1_DIRECTORY
+from cachesvc.tiers import files
+from cachesvc.tiers.shared_files import SharedFile
+
+_MEMORY = ("tmpfs", "ramfs")
+_SETTING = "CACHESVC_RUNTIME_DIR"
+# Where distributions say nothing else in login.defs.
+_DEFAULT_LAST_SYSTEM_UID = 999
+_LOGIND = (
+    "usr/lib/systemd/logind.conf.d",
+    "etc/systemd/logind.conf",
+    "run/systemd/logind.conf.d",
+    "etc/systemd/logind.conf.d",
+)
+
+
+def check_directory(patient: Patient) -> Iterator[Finding]:
+    path = patient.settings.runtime_dir
+    yield from examine_directory(patient, "runtime.directory", path, mode=0o750, setting=_SETTING)
+
+
+def check_filesystem(patient: Patient) -> Iterator[Finding]:
+    mount = mount_of(patient.settings.runtime_dir)
+    if mount.filesystem in _MEMORY:
+        yield ok("runtime.filesystem", f"{mount.point} is {mount.filesystem}")
+    else:
+        yield warning(
+            "runtime.filesystem",
+            f"{patient.settings.runtime_dir} lies on {mount.filesystem} ({mount.point}), not in "
+            "memory: L1 writes to a disk, and hits depend on the page cache",
+            f"set {_SETTING} to a directory in a tmpfs such as /dev/shm",
+        )
+
+
+def check_space(patient: Patient) -> Iterator[Finding]:
+    """L1's limit against what the filesystem can still take, a running daemon's files included."""
+    settings = patient.settings
+    path = settings.runtime_dir
+    usage = os.statvfs(nearest_existing(path))
+    available = usage.f_bavail * usage.f_frsize + _held_bytes(path / L1_DIRECTORY)
+    sizes = f"{output.size_text(available)} for L1, whose limit is " + output.size_text(
+        settings.l1.max_bytes
+    )
+    if available >= settings.l1.max_bytes:
+        yield ok("runtime.space", sizes)
+        return
+    fix = (
+        "make the tmpfs larger (mount -o remount,size=; Docker: --shm-size), "
+        "or lower CACHESVC_L1__MAX_BYTES"
+    )
+    if settings.l1.allow_heap:
+        meaning = "what does not fit is served from the heap, without local delivery"
+        yield warning("runtime.space", f"{sizes}: {meaning}", fix)
+    else:
+        yield error("runtime.space", f"{sizes}: the daemon refuses to start", fix)
+
+
+def check_physical_memory(patient: Patient) -> Iterator[Finding]:
+    """A tmpfs promises half of the memory by default, whoever else needs it."""
+    text = (patient.filesystem / "proc/meminfo").read_text()
+    values = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    total_bytes = int(values["MemTotal"].split()[0]) * 1024
+    limit = patient.settings.l1.max_bytes
+    share = f"L1 may take {output.size_text(limit)} of {output.size_text(total_bytes)} of memory"
+    if limit * 2 > total_bytes:
+        yield warning(
+            "runtime.memory",
+            f"{share}: more than half; tmpfs cannot be reclaimed, it can only be swapped",
+            "lower CACHESVC_L1__MAX_BYTES",
+        )
+    else:
+        yield ok("runtime.memory", share)
+
+
+def check_kernel(patient: Patient) -> Iterator[Finding]:
+    """What local delivery asks of the filesystem: leases count readers, holes erase."""
+    folder = nearest_existing(patient.settings.runtime_dir)
+    directory_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = _unnamed_file(folder)
+    try:
+        files.write_all(fd, b"\xff" * 8192)
+        shared = SharedFile(directory_fd, "", fd, 8192)
+        if shared.has_readers():
+            raise OSError("a lease was refused for a file that nobody else has open")
+        shared.erase()
+        if any(shared.view()):
+            raise OSError("a punched hole does not read as zeros")
+    except OSError as exc:
+        yield error(
+            "runtime.kernel",
+            f"{folder}: {exc.strerror or exc}: bytes that readers hold could not be counted, "
+            "or erased",
+            f"set {_SETTING} to a directory in a tmpfs of this host, not a network filesystem",
+        )
+    else:
+        yield ok("runtime.kernel", f"{folder} has write leases and punches holes")
+    finally:
+        os.close(fd)
+        os.close(directory_fd)
+
+
+def check_remove_ipc(patient: Patient) -> Iterator[Finding]:
+    """systemd-logind deletes a user's /dev/shm files when the user's last session ends."""
+    check, path = "runtime.remove_ipc", patient.settings.runtime_dir
+    if not path.resolve().is_relative_to("/dev/shm"):  # noqa: S108 - compared only
+        yield ok(check, f"{path} is not in /dev/shm, which is what systemd-logind cleans")
+    elif not (patient.filesystem / "run/systemd/system").is_dir():
+        yield ok(check, "systemd does not run this host")
+    elif patient.uid <= last_system_uid(patient.filesystem):
+        yield ok(
+            check, f"uid {patient.uid} is a system user: systemd-logind leaves its files alone"
+        )
+    elif not removes_ipc(patient.filesystem):
+        yield ok(check, "logind.conf says RemoveIPC=no")
+    elif _lingers(patient):
+        yield ok(check, "this user lingers: it always has a session")
+    else:
+        yield error(
+            check,
+            f"uid {patient.uid} is not a system user: when its last login session ends, "
+            f"systemd-logind deletes its files in /dev/shm, {path} with them, under the daemon",
+            "run the daemon as a system user (useradd --system), or set RemoveIPC=no in "
+            "/etc/systemd/logind.conf, or loginctl enable-linger",
+        )
+
+
+def last_system_uid(filesystem: Path) -> int:
+    """Return the highest uid that counts as the system's."""
+    with contextlib.suppress(OSError):
+        for line in (filesystem / "etc/login.defs").read_text().splitlines():
+            name, *value = line.split()[:2] or [""]
+            if name == "SYS_UID_MAX" and value and value[0].isdigit():
+                return int(value[0])
+    return _DEFAULT_LAST_SYSTEM_UID
+
+
+def removes_ipc(filesystem: Path) -> bool:
+    """Return systemd-logind's RemoveIPC: the last file that says it wins, the default is yes."""
+    value = "yes"
+    for file in _logind_files(filesystem):
+        parser = configparser.ConfigParser(interpolation=None, strict=False)
+        with contextlib.suppress(OSError, configparser.Error):
+            parser.read_string(file.read_text())
+            value = parser.get("Login", "RemoveIPC", fallback=value)
+    return value.strip().lower() not in ("no", "false", "off", "0")
+
+
+def _logind_files(filesystem: Path) -> Iterator[Path]:
+    for name in _LOGIND:
+        path = filesystem / name
+        if path.is_dir():
+            yield from sorted(path.glob("*.conf"))
+        elif path.is_file():
+            yield path
+
+
+def _lingers(patient: Patient) -> bool:
+    try:
+        name = pwd.getpwuid(patient.uid).pw_name
+    except KeyError:
+        return False
+    return (patient.filesystem / "var/lib/systemd/linger" / name).exists()
+
+
+def _held_bytes(l1: Path) -> int:
+    try:
+        return sum(file.stat().st_size for file in l1.iterdir())
+    except OSError:  # none yet, or not ours to look into
+        return 0
+
+
+def _unnamed_file(folder: Path) -> int:
+    """Open a file that nobody else sees and that is gone when it is closed."""
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:
+        fd, name = tempfile.mkstemp(prefix=".cachesvc-doctor-", dir=folder)
+        Path(name).unlink()
+        return fd

@@ -1,0 +1,186 @@
+"""Does the origin let us in, for all that we ask of it, and is its clock ours?"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from cachesvc.app import make_origin
+from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
+from cachesvc.core.errors import NoSuchObject, OriginDenied, OriginError
+from cachesvc.origin import reasons
+from cachesvc.origin.directory import DirectoryOrigin
+from cachesvc.origin.s3 import S3Origin, credentials_source
+
+# S3 refuses a request whose time is further away than this.
+_SKEW_REFUSED_S = 900
+_ALLOW_LIST = (
+    'allow "s3:ListBucket" on "arn:aws:s3:::{bucket}" (with the condition s3:prefix = users/*, '
+    "if you like)"
+)
+_ALLOW_GET = 'allow "s3:GetObject" on "arn:aws:s3:::{bucket}/users/*"'
+_FIXES = {
+    reasons.NO_CREDENTIALS: "give this host an instance role, or this user a profile",
+    reasons.BAD_CREDENTIALS: "renew the credentials where they come from",
+    reasons.EXPIRED_CREDENTIALS: "renew the credentials where they come from",
+    reasons.NO_SUCH_BUCKET: "set CACHESVC_ORIGIN__BUCKET to the bucket's name",
+    reasons.WRONG_REGION: "set CACHESVC_ORIGIN__REGION to the bucket's region",
+    reasons.CLOCK_SKEW: "set this host's clock: chronyc makestep",
+    reasons.UNREACHABLE: "check the endpoint (CACHESVC_ORIGIN__ENDPOINT_URL), routes and DNS",
+    reasons.TIMEOUT: "check routes, security groups and the VPC endpoint of S3",
+}
+_UNKNOWN_FIX = "see docs/errors.md for the reason"
+
+
+def check_credentials(patient: Patient) -> Iterator[Finding]:
+    """Which link of AWS's chain has some; their values are nobody's business."""
+    if patient.settings.origin.kind != "s3":
+        return
+    check = "origin.credentials"
+    try:
+        source = asyncio.run(credentials_source(patient.deadline_s))
+    except OriginError as exc:
+        yield _refused(check, exc)
+        return
+    if source is None:
+        yield error(check, "no link of AWS's chain has credentials", _FIXES[reasons.NO_CREDENTIALS])
+    else:
+        yield ok(check, f"found by {source}, as this user; the daemon may find others")
+
+
+def check_access(patient: Patient) -> Iterator[Finding]:
+    """Ask for the bucket, for an object that is not there, and for one that is."""
+    yield from asyncio.run(_with_origin(patient, _access))
+
+
+def check_clock(patient: Patient) -> Iterator[Finding]:
+    """Times of objects are compared with times of this host."""
+    if patient.settings.origin.kind == "s3":
+        yield from asyncio.run(_with_origin(patient, _clock))
+
+
+async def _with_origin(
+    patient: Patient,
+    ask: Callable[[Patient, S3Origin | DirectoryOrigin], Awaitable[list[Finding]]],
+) -> list[Finding]:
+    async with _opened(patient) as origin:
+        return await ask(patient, origin)
+
+
+@asynccontextmanager
+async def _opened(patient: Patient) -> AsyncIterator[S3Origin | DirectoryOrigin]:
+    deadline_s = min(patient.deadline_s, patient.settings.origin.deadline_s)
+    settings = patient.settings.origin.model_copy(
+        update={"deadline_s": deadline_s, "added_latency_ms": 0.0}
+    )
+    origin = make_origin(settings, patient.settings.limits.max_entry_bytes)
+    try:
+        yield origin
+    finally:
+        await origin.close()
+
+
+async def _access(patient: Patient, origin: S3Origin | DirectoryOrigin) -> list[Finding]:
+    listed = await _problem_of(origin.check())
+    if listed is not None and listed.reason != reasons.ACCESS_DENIED:
+        return [_refused("origin.access", listed)]
+    if isinstance(origin, DirectoryOrigin):
+        return [_directory(patient, listed)]
+    # An id that nobody has: what S3 says of an absent object is what a worker will be told.
+    absent = f"users/cachesvc-doctor-{secrets.token_hex(8)}/vton-cache/upper/mask.png"
+    found = [_absent(patient, listed, await _problem_of(origin.stamp(absent)))]
+    if patient.object_key:
+        found.append(_present(patient, await _problem_of(origin.stamp(patient.object_key))))
+    return found
+
+
+async def _problem_of(asked: Awaitable[object]) -> OriginError | NoSuchObject | None:
+    try:
+        await asked
+    except (OriginError, NoSuchObject) as exc:
+        return exc
+    return None
+
+
+def _directory(patient: Patient, problem: OriginError | NoSuchObject | None) -> Finding:
+    path = patient.settings.origin.path
+    if problem is None:
+        return ok("origin.access", f"{path} can be read")
+    return error(
+        "origin.access", f"{path}: {problem.message}", "let the daemon's user read the folder"
+    )
+
+
+def _absent(
+    patient: Patient,
+    listed: OriginError | NoSuchObject | None,
+    absent: OriginError | NoSuchObject | None,
+) -> Finding:
+    bucket = patient.settings.origin.bucket
+    if isinstance(absent, NoSuchObject):
+        return ok("origin.access", f"bucket {bucket}: absent objects are answered as absent")
+    if isinstance(absent, OriginDenied) and absent.reason == reasons.ACCESS_DENIED:
+        if listed is None:
+            return error(
+                "origin.access",
+                f"bucket {bucket} may be listed, but no object may be read",
+                _ALLOW_GET.format(bucket=bucket),
+            )
+        return error(
+            "origin.access",
+            f"bucket {bucket}: without s3:ListBucket S3 answers 403 for an absent object too, so "
+            "a person who is not preprocessed is a failure (ORIGIN_ACCESS_DENIED) and never "
+            "NOT_FOUND; whether objects that exist may be read, --object KEY finds out",
+            f"{_ALLOW_LIST.format(bucket=bucket)}; {_ALLOW_GET.format(bucket=bucket)}",
+        )
+    assert absent is not None  # nobody has that id
+    return _refused("origin.access", absent)
+
+
+def _present(patient: Patient, problem: OriginError | NoSuchObject | None) -> Finding:
+    check, bucket = "origin.object", patient.settings.origin.bucket
+    if problem is None:
+        return ok(check, "the object that was named can be read")
+    if problem.reason == reasons.ACCESS_DENIED:
+        message = "the object that was named may not be read, or is not there"
+        return error(check, message, _ALLOW_GET.format(bucket=bucket))
+    return _refused(check, problem)
+
+
+async def _clock(patient: Patient, origin: S3Origin | DirectoryOrigin) -> list[Finding]:
+    assert isinstance(origin, S3Origin)
+    try:
+        server = await origin.server_time()
+    except OriginError as exc:
+        return [_refused("origin.clock", exc)]
+    if server is None:
+        return [ok("origin.clock", "the origin does not say what time it is")]
+    return [skew_finding((datetime.now(UTC) - server).total_seconds(), patient)]
+
+
+def skew_finding(ahead_s: float, patient: Patient) -> Finding:
+    """Say what a difference between this host's clock and the origin's means.
+
+    The origin's time has whole seconds: up to one of them is not skew.
+    """
+    check, grace_s = "origin.clock", patient.settings.origin.origin_after_grace_s
+    apart_s = max(0.0, -ahead_s, ahead_s - 1.0)
+    said = f"this host's clock is {apart_s:.0f} s {'ahead of' if ahead_s > 0 else 'behind'} S3's"
+    if apart_s > _SKEW_REFUSED_S:
+        return error(check, f"{said}: S3 refuses its requests", _FIXES[reasons.CLOCK_SKEW])
+    if apart_s > max(grace_s, 1.0):
+        return warning(
+            check,
+            f"{said}: origin_after, as_of and changed_at are compared across both, with a grace "
+            f"of {grace_s:g} s",
+            "let chrony or systemd-timesyncd keep it, on the backend's hosts too",
+        )
+    return ok(check, f"this host's clock and S3's differ by {apart_s:.0f} s")
+
+
+def _refused(check: str, problem: OriginError | NoSuchObject) -> Finding:
+    fix = _FIXES.get(problem.reason, _UNKNOWN_FIX)
+    return error(check, f"{problem.message} ({problem.reason})", fix)

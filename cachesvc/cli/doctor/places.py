@@ -1,0 +1,99 @@
+"""On which filesystem does a path lie, and is a directory fit to be the daemon's own?"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
+
+_ESCAPES = {r"\040": " ", r"\011": "\t", r"\012": "\n", r"\134": "\\"}
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One line of /proc/self/mountinfo."""
+
+    point: Path
+    filesystem: str
+    options: frozenset[str]
+
+
+def mount_of(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> Mount:
+    """Return the mount that holds `path`, which need not exist."""
+    # strict=False: what exists of it is resolved, the rest is taken as it is.
+    real = path.resolve(strict=False)
+    found = [mount for mount in _mounts(mountinfo) if real.is_relative_to(mount.point)]
+    # A later mount on the same point covers the earlier.
+    return max(reversed(found), key=lambda mount: len(mount.point.parts))
+
+
+def nearest_existing(path: Path) -> Path:
+    """Return `path`, or the folder above it in which it would be made."""
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def examine_directory(
+    patient: Patient, check: str, path: Path, *, mode: int, setting: str
+) -> Iterator[Finding]:
+    """Say whether `path` can be the daemon's: no link, its own, closed to everyone else."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        yield from _can_be_made(check, path, setting)
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no directory"
+        yield error(
+            check, f"{path} is {what}, which the daemon refuses", f"name another: {setting}"
+        )
+        return
+    if found.st_uid != patient.uid:
+        yield error(
+            check,
+            f"{path} belongs to uid {found.st_uid}, and this is uid {patient.uid}: a daemon "
+            "refuses a directory that is not its own",
+            f"run doctor as the daemon's user, or chown it, or name another: {setting}",
+        )
+        return
+    beyond = stat.S_IMODE(found.st_mode) & ~mode
+    if beyond:
+        yield warning(
+            check,
+            f"{path} has mode {stat.S_IMODE(found.st_mode):04o}: more users than needed get in",
+            f"chmod {mode:04o} {path}",
+        )
+        return
+    yield ok(check, f"{path} is this user's, mode {stat.S_IMODE(found.st_mode):04o}")
+
+
+def _can_be_made(check: str, path: Path, setting: str) -> Iterator[Finding]:
+    import os
+
+    above = nearest_existing(path)
+    if os.access(above, os.W_OK | os.X_OK):
+        yield ok(check, f"{path} will be made at the start")
+    else:
+        yield error(
+            check,
+            f"{path} does not exist, and this user may not make it in {above}",
+            f"make it for the daemon's user, or name another: {setting}",
+        )
+
+
+def _mounts(mountinfo: Path) -> Iterator[Mount]:
+    for line in mountinfo.read_text().splitlines():
+        # id parent major:minor root POINT OPTIONS [tags] - TYPE source super-options
+        before, _, after = line.partition(" - ")
+        fields = before.split()
+        yield Mount(Path(_unescaped(fields[4])), after.split()[0], frozenset(fields[5].split(",")))
+
+
+def _unescaped(text: str) -> str:
+    for escape, character in _ESCAPES.items():
+        text = text.replace(escape, character)
+    return text

@@ -1,0 +1,130 @@
+"""Can L2 and the catalog be where the settings put them: which disk, how much, how durable?"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+
+from cachesvc.cli import output
+from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
+from cachesvc.cli.doctor.places import examine_directory, mount_of, nearest_existing
+from cachesvc.tiers import files
+
+_ROOT = "CACHESVC_L2__ROOT"
+_STATE = "CACHESVC_STATE_DIR"
+_PROBE_BYTES = 1 << 20
+# A commit waits for one; NVMe takes a few ms, a network disk tens.
+_SLOW_FSYNC_S = 0.2
+
+
+def check_root(patient: Patient) -> Iterator[Finding]:
+    root = patient.settings.l2.root
+    yield from examine_directory(patient, "l2.directory", root, mode=0o755, setting=_ROOT)
+
+
+def check_mount(patient: Patient) -> Iterator[Finding]:
+    """Instance storage that was not mounted leaves L2 silently on the root disk."""
+    root = patient.settings.l2.root
+    mount = mount_of(root)
+    if mount.filesystem == "tmpfs":
+        yield warning(
+            "l2.mount",
+            f"{root} lies in a tmpfs ({mount.point}): L2 takes memory, and a reboot empties it",
+            f"set {_ROOT} to a directory on NVMe",
+        )
+    elif str(mount.point) == "/":
+        yield warning(
+            "l2.mount",
+            f"{root} lies on the root filesystem: the instance's NVMe is not mounted there, or "
+            "was not after its last stop; L2 then fills the system's disk",
+            f"mount the NVMe (a stopped instance comes back with it empty), or set {_ROOT}",
+        )
+    elif "ro" in mount.options:
+        yield error("l2.mount", f"{mount.point} is mounted read-only", "mount it read-write")
+    else:
+        yield ok("l2.mount", f"{root} lies on {mount.filesystem}, mounted at {mount.point}")
+
+
+def check_space(patient: Patient) -> Iterator[Finding]:
+    """The limit and the free-space floor against the filesystem."""
+    l2 = patient.settings.l2
+    usage = os.statvfs(nearest_existing(l2.root))
+    free, total = usage.f_bavail * usage.f_frsize, usage.f_blocks * usage.f_frsize
+    state = (
+        f"{output.size_text(free)} of {output.size_text(total)} free; L2's limit is "
+        f"{output.size_text(l2.max_bytes)}, its floor {output.size_text(l2.free_floor_bytes)}"
+    )
+    if free <= l2.free_floor_bytes:
+        yield error(
+            "l2.space",
+            f"{state}: below the floor nothing is admitted, and what is there is evicted",
+            "free some space, or lower CACHESVC_L2__FREE_FLOOR_BYTES",
+        )
+    elif total < l2.max_bytes + l2.free_floor_bytes:
+        yield warning(
+            "l2.space",
+            f"{state}: the disk is too small for both, so the floor is what limits L2",
+            f"lower CACHESVC_L2__MAX_BYTES to {max(0, total - l2.free_floor_bytes)} or less",
+        )
+    else:
+        yield ok("l2.space", state)
+
+
+def check_fsync(patient: Patient) -> Iterator[Finding]:
+    """Write and sync 1 MiB, as each entry is."""
+    folder = nearest_existing(patient.settings.l2.root)
+    begun = time.monotonic()
+    try:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            files.write_all(file.fileno(), bytes(_PROBE_BYTES))
+            os.fsync(file.fileno())
+        directory_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory_fd)
+        finally:
+            os.close(directory_fd)
+    except OSError as exc:
+        yield error(
+            "l2.fsync",
+            f"{folder}: a file cannot be written and synced: {exc.strerror}",
+            f"give the daemon's user a directory that it can write, or set {_ROOT}",
+        )
+        return
+    took_s = time.monotonic() - begun
+    took = f"1 MiB was durable on {folder} after {took_s * 1e3:.0f} ms"
+    if took_s > _SLOW_FSYNC_S:
+        yield warning(
+            "l2.fsync",
+            f"{took}: Puts wait for that, and commits queue behind it",
+            "put L2 on local NVMe; see whether something else keeps the disk busy",
+        )
+    else:
+        yield ok("l2.fsync", took)
+
+
+def check_state_directory(patient: Patient) -> Iterator[Finding]:
+    path = patient.settings.state_dir
+    yield from examine_directory(patient, "state.directory", path, mode=0o750, setting=_STATE)
+
+
+def check_state_place(patient: Patient) -> Iterator[Finding]:
+    """The catalog must survive a clean-up of the L2 root, and a reboot."""
+    state_dir, root = patient.settings.state_dir, patient.settings.l2.root
+    if state_dir.resolve().is_relative_to(root.resolve()):
+        yield error(
+            "state.place",
+            f"{state_dir} lies in the L2 root: a clean-up of old files there (V2's own does "
+            "that) deletes the catalog under the daemon",
+            f"set {_STATE} to a directory outside {root}",
+        )
+    elif mount_of(state_dir).filesystem == "tmpfs":
+        yield warning(
+            "state.place",
+            f"{state_dir} lies in a tmpfs: after a reboot L2 starts empty, and Puts of sources "
+            "from before it are judged without what was invalidated",
+            f"set {_STATE} to a directory on a disk",
+        )
+    else:
+        yield ok("state.place", f"{state_dir} is outside the L2 root, on a disk")

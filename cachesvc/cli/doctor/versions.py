@@ -1,0 +1,80 @@
+"""Are the libraries there and the right ones, and do this program and the daemon match?"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+from google.protobuf.internal import api_implementation
+
+from cachesvc import __version__
+from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
+from cachesvc.cli.doctor.listeners import daemon_pid
+from cachesvc.cli.version import CONTRACT, LIBRARIES, installed
+from cachesvc_client import CacheClient, CacheServiceError
+
+# RETURNING, which the catalog uses.
+_SQLITE = (3, 35, 0)
+
+
+def check_libraries(_: Patient) -> Iterator[Finding]:
+    missing = [name for name in LIBRARIES if installed(name) is None]
+    if missing:
+        yield error(
+            "libraries",
+            f"missing: {', '.join(missing)}",
+            "pip install cachesvc, with what it needs",
+        )
+    else:
+        named = (f"{name} {installed(name)}" for name in ("grpcio", "protobuf", "aioboto3"))
+        yield ok("libraries", ", ".join(named))
+
+
+def check_protobuf(_: Patient) -> Iterator[Finding]:
+    """The pure Python implementation is slow, and has no limit on nesting."""
+    found = api_implementation.Type()
+    if found == "upb":
+        yield ok("protobuf", "its C implementation, upb, is used")
+    else:
+        yield error(
+            "protobuf",
+            f"its {found} implementation is used, which deeply nested messages can crash",
+            "unset PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION; install a protobuf wheel",
+        )
+
+
+def check_sqlite(_: Patient) -> Iterator[Finding]:
+    if sqlite3.sqlite_version_info >= _SQLITE:
+        yield ok("sqlite", sqlite3.sqlite_version)
+    else:
+        yield error(
+            "sqlite",
+            f"{sqlite3.sqlite_version}: the catalog needs 3.35 for RETURNING",
+            "use a Python whose SQLite is newer",
+        )
+
+
+def check_daemon(patient: Patient) -> Iterator[Finding]:
+    """One version apart understand each other."""
+    check, path = "daemon", patient.settings.socket_path
+    if daemon_pid(path) is None:
+        yield ok(check, "none runs with these settings")
+        return
+    try:
+        with CacheClient(str(path), timeout_s=patient.deadline_s, wait_s=0.0) as client:
+            running = client.stats().version
+    except CacheServiceError as exc:
+        yield warning(check, f"somebody listens on {path}, but: {exc}", "is it a cachesvc daemon?")
+        return
+    if _minor(running) == _minor(__version__):
+        yield ok(check, f"version {running} runs, and this is {__version__}; {CONTRACT}")
+    else:
+        yield warning(
+            check,
+            f"version {running} runs, and this is {__version__}",
+            "restart the daemon after an update; one version apart understand each other",
+        )
+
+
+def _minor(version: str) -> list[str]:
+    return version.split(".")[:2]

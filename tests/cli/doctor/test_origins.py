@@ -1,0 +1,193 @@
+"""Does doctor tell what S3 lets us do from what it does not, and say nothing secret?
+
+Asked of a real S3 where one can be had; refusals that Ceph does not know, of a scripted one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cachesvc.cli.doctor import origins
+from cachesvc.cli.doctor.findings import Finding, Level, Patient
+from cachesvc.config import Settings
+from tests.cli.doctor.conftest import Examine
+from tests.support.s3_faults import Fault, running_faulty_s3
+from tests.support.s3_servers import S3Server
+
+KEY = "users/u1/vton-cache/upper/mask.png"
+
+
+@pytest.fixture
+def credentials(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3_server.credentials().items():
+        monkeypatch.setenv(name, value)
+    return s3_server.credentials()
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server, settings: dict[str, Any], credentials: dict[str, str]) -> str:
+    name = s3_server.new_bucket()
+    settings["origin"] = {
+        "kind": "s3",
+        "bucket": name,
+        "region": s3_server.region,
+        "endpoint_url": s3_server.endpoint_url,
+    }
+    return name
+
+
+def test_a_folder_that_can_be_read_is_well_and_a_missing_one_an_error(
+    examine: Examine, settings: dict[str, Any]
+) -> None:
+    assert examine(origins.check_access).level is Level.OK
+    settings["origin"]["path"] = Path("/nonexistent/unmounted")
+    assert examine(origins.check_access).level is Level.ERROR
+
+
+@pytest.mark.s3
+@pytest.mark.usefixtures("bucket")
+def test_a_bucket_that_answers_for_absent_objects_is_well(examine: Examine) -> None:
+    assert examine(origins.check_access).level is Level.OK
+
+
+@pytest.mark.s3
+@pytest.mark.usefixtures("bucket")
+def test_a_clock_that_is_s3s_is_well(examine: Examine) -> None:
+    assert examine(origins.check_clock).level is Level.OK
+
+
+@pytest.mark.s3
+def test_a_bucket_that_is_not_there_names_the_setting(
+    examine: Examine, settings: dict[str, Any], bucket: str
+) -> None:
+    settings["origin"]["bucket"] = f"{bucket}-typo"
+    found = examine(origins.check_access)
+    assert found.level is Level.ERROR
+    assert "CACHESVC_ORIGIN__BUCKET" in found.fix
+
+
+@pytest.mark.s3
+def test_an_object_that_is_named_is_really_read(
+    settings: dict[str, Any], s3_server: S3Server, bucket: str
+) -> None:
+    client = s3_server.client()
+    client.put_object(Bucket=bucket, Key=KEY, Body=b"mask")
+    assert [f.level for f in access(settings)] == [Level.OK, Level.OK]
+    client.delete_object(Bucket=bucket, Key=KEY)
+    assert [f.level for f in access(settings)] == [Level.OK, Level.ERROR]
+
+
+@pytest.mark.s3
+def test_credentials_that_may_not_read_objects_are_told_the_permission(
+    settings: dict[str, Any], s3_server: S3Server, bucket: str
+) -> None:
+    if s3_server.kind != "ceph":
+        pytest.skip("moto checks no policy")
+    client = s3_server.client()
+    client.put_object(Bucket=bucket, Key=KEY, Body=b"mask")
+    resource = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": resource}
+    policy = {"Version": "2012-10-17", "Statement": [deny]}
+    client.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+    _, found = access(settings)
+    assert found.level is Level.ERROR
+    assert "s3:GetObject" in found.fix
+
+
+def access(settings: dict[str, Any]) -> list[Finding]:
+    return list(origins.check_access(Patient(Settings(**settings), object_key=KEY)))
+
+
+@pytest.mark.s3
+@pytest.mark.usefixtures("bucket")
+def test_credentials_are_named_by_their_source_and_never_shown(
+    examine: Examine, credentials: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = examine(origins.check_credentials)
+    assert "by env" in found.message
+    profile = tmp_path / "credentials"
+    key, secret = credentials["AWS_ACCESS_KEY_ID"], credentials["AWS_SECRET_ACCESS_KEY"]
+    profile.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(profile))
+    found = examine(origins.check_credentials)
+    assert "shared-credentials-file" in found.message
+    assert key not in found.message
+    assert secret not in found.message
+
+
+@pytest.mark.s3
+@pytest.mark.usefixtures("bucket")
+def test_no_credentials_at_all_are_an_error(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    assert examine(origins.check_credentials).level is Level.ERROR
+    assert "ORIGIN_NO_CREDENTIALS" in examine(origins.check_access).message
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "level"),
+    [
+        (0.9, Level.OK),
+        (-1.9, Level.OK),
+        (3.5, Level.WARNING),
+        (-2.5, Level.WARNING),
+        (902.0, Level.ERROR),
+        (-901.0, Level.ERROR),
+    ],
+)
+def test_what_a_clock_that_is_apart_means(
+    settings: dict[str, Any], ahead_s: float, level: Level
+) -> None:
+    assert origins.skew_finding(ahead_s, Patient(Settings(**settings))).level is level
+
+
+async def test_without_listbucket_an_absent_object_is_a_failure_and_doctor_says_so(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What AWS does: 403 for the bucket, and for a key that is not there."""
+    for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}.items():
+        monkeypatch.setenv(name, value)
+    async with running_faulty_s3() as server:
+        server.fault = Fault.SAYS_403
+        settings["origin"] = {
+            "kind": "s3",
+            "bucket": "bucket",
+            "region": "us-east-1",
+            "endpoint_url": server.endpoint_url,
+        }
+        (found,) = await asyncio.to_thread(
+            lambda: list(origins.check_access(Patient(Settings(**settings))))
+        )
+    assert found.level is Level.ERROR
+    assert "NOT_FOUND" in found.message
+    assert "s3:ListBucket" in found.fix
+
+
+async def test_a_store_that_hangs_ends_the_check_within_its_time(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}.items():
+        monkeypatch.setenv(name, value)
+    async with running_faulty_s3() as server:
+        server.fault = Fault.HANGS_BEFORE_HEADERS
+        settings["origin"] = {
+            "kind": "s3",
+            "bucket": "bucket",
+            "region": "us-east-1",
+            "endpoint_url": server.endpoint_url,
+        }
+        patient = Patient(Settings(**settings), deadline_s=0.5)
+        (found,) = await asyncio.to_thread(lambda: list(origins.check_access(patient)))
+    assert "ORIGIN_TIMEOUT" in found.message

@@ -1,0 +1,117 @@
+"""Does doctor see an L2 root that is not the disk it should be, or a catalog in harm's way?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cachesvc.cli.doctor import places, storage
+from cachesvc.cli.doctor.findings import Level
+from tests.cli.doctor.conftest import Examine
+from tests.support.engine_mounts import small_filesystem
+
+MOUNTINFO = r"""22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
+30 22 259:2 / /opt/dlami/nvme rw,relatime - xfs /dev/nvme1n1 rw
+31 30 0:40 / /opt/dlami/nvme/with\040space ro - ext4 /dev/sdb ro
+32 30 0:41 / /opt/dlami/nvme/with\040space rw - tmpfs tmpfs rw
+"""
+
+
+@pytest.fixture
+def mountinfo(tmp_path: Path) -> Path:
+    path = tmp_path / "mountinfo"
+    path.write_text(MOUNTINFO)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("path", "point", "filesystem"),
+    [
+        ("/opt/dlami/nvme/vton-cache/new", "/opt/dlami/nvme", "xfs"),
+        ("/opt/dlami/nvme", "/opt/dlami/nvme", "xfs"),
+        ("/opt/dlami/nvme2", "/", "ext4"),
+        ("/opt/dlami/nvme/with space/l2", "/opt/dlami/nvme/with space", "tmpfs"),
+    ],
+)
+def test_the_mount_of_a_path_is_the_deepest_and_of_those_the_last(
+    mountinfo: Path, path: str, point: str, filesystem: str
+) -> None:
+    found = places.mount_of(Path(path), mountinfo)
+    assert (str(found.point), found.filesystem) == (point, filesystem)
+
+
+def test_the_root_disk_in_the_place_of_the_nvme_is_a_warning(
+    examine: Examine, settings: dict[str, Any]
+) -> None:
+    settings["l2"]["root"] = Path("/nonexistent-nvme/vton-cache")
+    found = examine(storage.check_mount)
+    assert found.level is Level.WARNING
+    assert "root filesystem" in found.message
+
+
+def test_a_disk_in_memory_is_a_warning(
+    examine: Examine, settings: dict[str, Any], runtime_dir: Path
+) -> None:
+    settings["l2"]["root"] = runtime_dir / "l2"
+    settings["state_dir"] = runtime_dir / "state"
+    assert examine(storage.check_mount).level is Level.WARNING
+    assert examine(storage.check_state_place).level is Level.WARNING
+
+
+def test_a_catalog_inside_the_l2_root_is_an_error(
+    examine: Examine, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    assert examine(storage.check_state_place).level is Level.OK
+    settings["state_dir"] = tmp_path / "l2" / "state"
+    assert examine(storage.check_state_place).level is Level.ERROR
+
+
+def test_space_below_the_floor_is_an_error_and_a_small_disk_a_warning(
+    examine: Examine, settings: dict[str, Any]
+) -> None:
+    assert examine(storage.check_space).level is Level.OK
+    settings["l2"]["max_bytes"] = 1 << 60
+    assert examine(storage.check_space).level is Level.WARNING
+    settings["l2"]["free_floor_bytes"] = 1 << 60
+    assert examine(storage.check_space).level is Level.ERROR
+
+
+def test_a_disk_that_takes_and_syncs_a_file_says_how_long_it_took(
+    examine: Examine, tmp_path: Path
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    assert "ms" in examine(storage.check_fsync).message
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_full_disk_and_a_read_only_one_are_errors(
+    examine: Examine, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    with small_filesystem(tmp_path / "disk", 1 << 20) as small:
+        settings["l2"]["root"] = small.path / "l2"
+        small.fill()
+        assert examine(storage.check_fsync).level is Level.ERROR
+        small.free()
+        small.set_read_only(True)
+        found = examine(storage.check_fsync)
+        assert found.level is Level.ERROR
+        assert "Read-only" in found.message
+
+
+def test_a_place_where_this_user_may_make_nothing_is_an_error(
+    examine: Examine, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    with small_filesystem(tmp_path / "disk", 1 << 20) as small:
+        settings["l2"]["root"] = small.path / "l2"
+        assert examine(storage.check_root).level is Level.OK
+        small.set_read_only(True)
+        assert examine(storage.check_root).level is Level.ERROR
+
+
+def test_a_root_that_is_a_file_is_an_error(
+    examine: Examine, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "l2").write_text("")
+    assert "no directory" in examine(storage.check_root).message
