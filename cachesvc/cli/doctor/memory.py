@@ -13,12 +13,13 @@ from pathlib import Path
 from cachesvc.cli import output
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 from cachesvc.cli.doctor.places import examine_directory, mount_of, nearest_existing
+from cachesvc.config import ENV_PREFIX
 from cachesvc.edge.local import L1_DIRECTORY
 from cachesvc.tiers import files
 from cachesvc.tiers.shared_files import SharedFile
 
 _MEMORY = ("tmpfs", "ramfs")
-_SETTING = "CACHESVC_RUNTIME_DIR"
+_SETTING = f"{ENV_PREFIX}RUNTIME_DIR"
 # Where distributions say nothing else in login.defs.
 _DEFAULT_LAST_SYSTEM_UID = 999
 _LOGIND = (

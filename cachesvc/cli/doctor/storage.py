@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from cachesvc.cli import output
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 from cachesvc.cli.doctor.places import examine_directory, mount_of, nearest_existing
+from cachesvc.config import ENV_PREFIX
 from cachesvc.tiers import files
 
-_ROOT = "CACHESVC_L2__ROOT"
-_STATE = "CACHESVC_STATE_DIR"
+_ROOT = f"{ENV_PREFIX}L2__ROOT"
+_STATE = f"{ENV_PREFIX}STATE_DIR"
 _PROBE_BYTES = 1 << 20
 # A commit waits for one; NVMe takes a few ms, a network disk tens.
 _SLOW_FSYNC_S = 0.2
