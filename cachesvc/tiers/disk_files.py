@@ -100,19 +100,24 @@ class DiskFiles:
             raise
 
     def _rename_into_place(self, temporary: str, location: Location) -> None:
+        while True:
+            try:
+                self._try_to_rename(temporary, location)
+            except FileNotFoundError:
+                if not _exists(self._root_fd, temporary):
+                    raise
+                # Its directory was removed with another generation: again.
+            else:
+                return
+
+    def _try_to_rename(self, temporary: str, location: Location) -> None:
         key, name = location.key, f"{location.generation}{SUFFIX}"
-        with _made_directory(self._root_fd, key.namespace) as namespace_fd:
-            while True:
-                with _made_directory(namespace_fd, key.id) as id_fd:
-                    try:
-                        os.rename(temporary, name, src_dir_fd=self._root_fd, dst_dir_fd=id_fd)
-                    except FileNotFoundError:
-                        if _exists(self._root_fd, temporary):
-                            # Its directory was removed with another generation: again.
-                            continue
-                        raise
-                    os.fsync(id_fd)
-                    return
+        with (
+            _made_directory(self._root_fd, key.namespace) as namespace_fd,
+            _made_directory(namespace_fd, key.id) as id_fd,
+        ):
+            os.rename(temporary, name, src_dir_fd=self._root_fd, dst_dir_fd=id_fd)
+            os.fsync(id_fd)
 
     def read_chunks(
         self,

@@ -10,8 +10,11 @@ import errno
 import os
 import resource
 import signal
+import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -320,3 +323,30 @@ def test_the_walk_finds_our_files_and_counts_foreign_names(
     found = list(disk_files.walk("garment"))
     assert [at for at in found if at is not None] == [AT]
     assert found.count(None) == 5
+
+
+def test_a_write_survives_the_removal_of_its_directory_with_an_older_generation() -> None:
+    """Promise 1: a Put whose write fails would be answered without being stored.
+
+    A: makes the id's directory | B: removes the older file, and the empty directory | A: opens it
+    """
+    written = SimpleQueue[int]()
+
+    def remove_all(disk_files: DiskFiles) -> None:
+        while generation := written.get():
+            disk_files.remove(Location(AT.key, generation))
+
+    with (
+        tempfile.TemporaryDirectory(prefix="cachesvc-test-", dir="/dev/shm") as root,
+        contextlib.closing(DiskFiles(Path(root), NAMESPACES)) as disk_files,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        removing = pool.submit(remove_all, disk_files)
+        try:
+            for generation in range(1, 10_000):
+                disk_files.write(Location(AT.key, generation), b"x")
+                written.put(generation)
+        finally:
+            written.put(0)
+        removing.result()
+        assert list(disk_files.walk(AT.key.namespace)) == []
