@@ -9,6 +9,7 @@ Schedules that the fence decides:
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from dataclasses import dataclass, replace
 
@@ -32,6 +33,9 @@ from cachesvc.engine.fills import Filled, Filler
 from cachesvc.engine.flights import Flight, Served
 from cachesvc.engine.ports import Blob, Room
 from cachesvc.engine.state import State, log
+
+# V2's clean-up deletes by age; the others are something else in a directory's place.
+_FILE_IS_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +267,11 @@ class FlightRunner:
         return True
 
     async def _read_row(self, row: Row, room: Room) -> bool:
-        """Read the file of `row` into `room`; False, and no such row any more, if it cannot be."""
+        """Read the file of `row` into `room`; False if it cannot be.
+
+        The row is gone then too if its file is gone or damaged; want of descriptors and
+        I/O errors pass, and what a Put stored may be nowhere else.
+        """
         state, namespace = self._state, row.meta.key.namespace
         try:
             await state.disk.read_into(row, lambda chunks: state.memory.write(room, chunks))
@@ -273,9 +281,11 @@ class FlightRunner:
             await state.disk.quarantine(row)
             return False
         except OSError as exc:
-            # Its file is gone (V2's clean-up deletes by age) or cannot be read.
-            log.info("entry_lost", namespace=namespace, error=exc.strerror)
-            await state.disk.remove(row)
+            if exc.errno in _FILE_IS_GONE:
+                log.info("entry_lost", namespace=namespace, error=exc.strerror)
+                await state.disk.remove(row)
+            else:
+                log.warning("entry_unreadable", namespace=namespace, error=exc.strerror)
             return False
         return True
 

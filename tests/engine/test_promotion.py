@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from cachesvc.core.errors import CacheError
+from cachesvc.core.errors import CacheError, NoSuchObject
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import BUILT_IN, Kinds
 from cachesvc.core.lru import Removal
@@ -79,6 +81,41 @@ async def test_a_lost_file_is_a_miss_that_is_refilled(house: EngineHouse) -> Non
     assert house.disk.totals[PERSON.namespace].entries == 1
     await house.restart()
     assert (await house.get(PERSON)).tier == "disk"
+
+
+@contextlib.contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    """Let every open fail with EMFILE, in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+    taken = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
+
+
+async def test_an_entry_that_cannot_be_opened_for_want_of_descriptors_is_not_lost(
+    closed_house: EngineHouse,
+) -> None:
+    """Promise 9: what a Put stored may be nowhere else."""
+    house = closed_house
+    house.disk_threads = 1  # one reader, whose connection to the catalog is open
+    house.open()
+    await house.put(PERSON, 1)
+    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    assert (await house.get(PERSON)).tier == "disk"
+    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    with no_descriptors_left(), pytest.raises(NoSuchObject):
+        await house.get(PERSON)
+    house.clock.advance(10)  # the origin's absence is remembered for a while
+    assert await house.version(PERSON) == 1
 
 
 async def test_swapped_files_are_never_served_for_each_other(house: EngineHouse) -> None:

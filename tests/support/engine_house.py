@@ -61,6 +61,9 @@ class EngineHouse:
         self.watermarks = Watermarks(48 * MIB, 56 * MIB, 64 * MIB)
         self.memory_max_bytes = MIB
         self.keep_expired_ns = 0
+        # With one each, the same call is always the same thread's.
+        self.disk_threads = 4
+        self.worker_threads = 4
         self.catalog_resets = 0
 
     # ---- life
@@ -77,6 +80,8 @@ class EngineHouse:
             self.watermarks,
             on_removal=lambda row, cause: None,
             keep_expired_ns=self.keep_expired_ns,
+            read_threads=self.disk_threads,
+            write_threads=self.disk_threads,
         )
         self.disk.gates = self.gates
         namespaces = {
@@ -89,7 +94,7 @@ class EngineHouse:
             on_removal=lambda entry, cause: None,
         )
         self.memory.gates = self.gates
-        self._workers = ThreadPoolExecutor(4, thread_name_prefix="worker")
+        self._workers = ThreadPoolExecutor(self.worker_threads, thread_name_prefix="worker")
         self.engine = State(
             kinds=self.kinds,
             clock=self.clock,
