@@ -1,13 +1,15 @@
 """Kills an engine at random moments, again and again: `python -m tests.crash.kill_cycles`.
 
-Each life examines what its predecessor left, then works until it is killed. Prints
-counts as JSON; a broken promise ends it with the seed that shows it again.
+Each life examines what its predecessor left, then works until it is killed, or until
+its disks have lost their power (`--power ext4`). Prints counts as JSON; a broken promise
+ends it with the seed that shows it again.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import sys
@@ -20,6 +22,7 @@ from pathlib import Path
 from tests.crash.ledger import Event, Ledger
 from tests.crash.life import Life
 from tests.crash.mortal import LifeFailed, Mortal
+from tests.support.lossy_disk import LossyDisk, lossy_disk
 
 # Some die while they start: opening and examining take some 10 ms.
 DIES_AT_START = 0.2
@@ -35,6 +38,7 @@ class Cycles:
     folder: Path
     runtime: Path
     seed: int
+    disks: list[LossyDisk] = field(default_factory=list)
     ledger: Ledger = field(default_factory=Ledger)
     killed: int = 0
 
@@ -56,8 +60,18 @@ class Cycles:
                     break
             for _ in mortal.told(choose.random() * MOST_DELAY_S):
                 pass
-        mortal.kill()
+        self._end(mortal)
         self.killed += 1
+
+    def _end(self, mortal: Mortal) -> None:
+        if self.disks:
+            mortal.stop()  # a power cut ends the process and its disks at one moment
+        for disk in self.disks:
+            disk.cut_power()
+        mortal.kill()
+        for disk in self.disks:
+            disk.take_away()
+            disk.switch_on()
 
     def _last(self) -> None:
         """Nobody kills the last one: what the last death left is examined too."""
@@ -85,9 +99,18 @@ def main() -> int:
     parser.add_argument("--cycles", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--power", choices=("ext4", "xfs"))
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="cachesvc-test-", dir="/dev/shm") as runtime:
+    with contextlib.ExitStack() as stack:
+        runtime = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="cachesvc-test-", dir="/dev/shm")
+        )
         cycles = Cycles(asked.folder, Path(runtime), asked.seed)
+        if asked.power:
+            # Two: the journal of one filesystem would keep the catalog and the files in step.
+            for name in ("l2", "state"):
+                disk = stack.enter_context(lossy_disk(asked.power, asked.folder / name))
+                cycles.disks.append(disk)
         started_s = time.monotonic()
         failure = ""
         try:

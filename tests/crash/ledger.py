@@ -19,23 +19,26 @@ from tests.crash.swatches import KEYS
 class Event(NamedTuple):
     """One line of the ledger. `what` is one of the methods of Ledger.
 
-    `keys` are indexes into KEYS; `wall_ns` is when a change was answered.
+    `keys` are indexes into KEYS; `wall_ns` is when an answered change arrived; `at_s`
+    (monotonic) is for who reads the report.
     """
 
     what: str
     version: int = 0
     keys: tuple[int, ...] = ()
     wall_ns: int = 0
+    at_s: float = 0.0
 
     def line(self) -> bytes:
         keys = ",".join(map(str, self.keys))
-        return f"{self.what} {self.version} {keys or '-'} {self.wall_ns}\n".encode()
+        fields = (self.what, self.version, keys or "-", self.wall_ns, f"{self.at_s:.6f}")
+        return " ".join(map(str, fields)).encode() + b"\n"
 
 
 def parse(line: bytes) -> Event:
-    what, version, keys, wall_ns = line.decode().split()
+    what, version, keys, wall_ns, at_s = line.decode().split()
     indexes = () if keys == "-" else tuple(map(int, keys.split(",")))
-    return Event(what, int(version), indexes, int(wall_ns))
+    return Event(what, int(version), indexes, int(wall_ns), float(at_s))
 
 
 @dataclass

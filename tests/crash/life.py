@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 from cachesvc.core.clock import Clock
-from cachesvc.core.errors import Aborted, CacheError, PreconditionFailed
+from cachesvc.core.errors import Aborted, NoSuchObject, PreconditionFailed
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.lru import Removal
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
@@ -64,7 +65,8 @@ class Life:
                 self._hold(key, version)
 
     def _tell(self, what: str, version: int, *keys: EntryKey, wall_ns: int = 0) -> None:
-        event = Event(what, version, tuple(KEYS.index(key) for key in keys), wall_ns)
+        indexes = tuple(KEYS.index(key) for key in keys)
+        event = Event(what, version, indexes, wall_ns, time.monotonic())
         self._tell_killer(event)
         self._ledger.apply(event)
 
@@ -243,7 +245,7 @@ class Life:
             served = await self.house.get(key, owner=OWNER, **more)
         except Aborted:  # overtaken by one change after another: an answer like any other
             return
-        except CacheError as exc:
+        except (NoSuchObject, PreconditionFailed) as exc:
             # An absence may be remembered until the first change is answered.
             if floor:
                 raise BrokenPromise(f"{key}: the origin has it, and yet: {exc!r}") from exc

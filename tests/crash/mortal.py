@@ -57,20 +57,24 @@ class Mortal:
             self._ledger.apply(events[-1])
         return events
 
+    def stop(self) -> None:
+        """Return once no thread of it runs any more."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
+
     def kill(self) -> None:
         """Kill -9, and take what it told before."""
         os.kill(self.pid, signal.SIGKILL)
         self.bury()
 
-    def bury(self) -> int:
-        """Take the rest of what it told, wait for its end, and return its status."""
+    def bury(self) -> None:
+        """Take the rest of what it told, and wait for its end. Raises LifeFailed."""
         try:
             for _ in self.told():
                 pass
         finally:
             os.close(self._reading)
-            _, status = os.waitpid(self.pid, 0)
-        return status
+            os.waitpid(self.pid, 0)
 
 
 def _live(life: Callable[[Callable[[Event], None]], None], writing: int) -> None:
