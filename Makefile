@@ -1,6 +1,6 @@
 # `make demo` shows the main job, `make test` proves it; both install what they need into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-long simulate check lint format proto proto-check bench bench-peers bench-misses clean
+.PHONY: help demo run test test-long simulate check lint format proto proto-check dashboard dashboard-check dashboard-compare bench bench-peers bench-misses clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -41,7 +41,7 @@ test-long: $(VENV)/.tests  ## Run the slow tests too, and print their counts.
 simulate: $(VENV)/.tests  ## Play SEEDS schedules of the engine on a virtual loop, or SEED=n again (ARGS=--log).
 	PYTHONPATH=.:client $(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000)) $(ARGS)
 
-check: lint proto-check  ## Lint, types, layers, and whether the stubs are current.
+check: lint proto-check dashboard-check  ## Lint, types, layers, and whether stubs and dashboard are current.
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -67,6 +67,24 @@ proto-check: .venv-proto/.installed
 	@out=$$(mktemp -d) && trap 'rm -r "$$out"' EXIT && .ci/generate-stubs "$$out" \
 	  && diff -r -x __pycache__ -x __init__.py "$$out/cachesvc_proto" client/cachesvc_proto \
 	  || { echo 'The stubs are not what proto/ says: run make proto'; exit 1; }
+
+# The dashboard is TypeScript, typed by Grafana's own schema: an unknown key does not compile.
+DASHBOARD := deploy/grafana
+
+$(DASHBOARD)/node_modules/.installed: $(DASHBOARD)/package.json $(DASHBOARD)/package-lock.json
+	cd $(DASHBOARD) && npm ci --ignore-scripts --no-fund --no-audit --loglevel=error
+	@touch $@
+
+dashboard: $(DASHBOARD)/node_modules/.installed  ## Compile the Grafana dashboard (needs npm).
+	cd $(DASHBOARD) && npm run --silent build
+
+dashboard-check:
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory dashboard-compare; \
+	else echo 'The dashboard was not checked: npm is not installed.'; fi
+
+dashboard-compare: $(DASHBOARD)/node_modules/.installed
+	@cd $(DASHBOARD) && npm run --silent check \
+	  || { echo 'The dashboard is not what its source says: run make dashboard'; exit 1; }
 
 BENCH := .venv-bench
 BENCH_PIP := $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -95,3 +113,4 @@ bench-misses: $(VENV)/.tests  ## Time misses, L2 and full or large caches.
 
 clean:  ## Remove what was made.
 	rm -rf .venv .venv-proto .venv-bench .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(DASHBOARD)/node_modules $(DASHBOARD)/build

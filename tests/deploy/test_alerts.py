@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ _METRIC = re.compile(r"(?<![\w:])cachesvc_[a-z_]+")
 _PARTS_OF_HISTOGRAMS = re.compile(r"_(bucket|sum|count)$")
 
 
+@cache
 def load(name: str) -> Any:
     return yaml.safe_load((RULES / name).read_text())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from tests.support import debian, s3_processes
+from tests.support.daemons import wait_until
 from tests.support.s3_processes import ReservedPort
 
 RULES = Path(__file__).parents[2] / "deploy/prometheus"
@@ -76,11 +78,20 @@ class Prometheus:
             log,
         )
         s3_processes.wait_until_http_answers(f"http://{address}/-/ready", self._process, log)
+        wait_until(self._answers, _TIMEOUT_S, lambda: s3_processes.log_tail(log))
 
     def close(self) -> None:
         if self._process is not None:
             s3_processes.kill(self._process)
         self._port.release()
+
+    def _answers(self) -> bool:
+        """Return whether it has loaded its (empty) storage: until then everything is 503."""
+        try:
+            return self.query("vector(1)") == [1.0]
+        except urllib.error.HTTPError as exc:
+            exc.close()
+            return False
 
     def query(self, expression: str) -> list[float]:
         """Return the values of an instant query, one for each series."""
@@ -88,8 +99,9 @@ class Prometheus:
         return [float(series["value"][1]) for series in result]
 
     def firing(self) -> set[str]:
-        """Return the names of the alerts that fire or wait for their `for`."""
-        return {alert["labels"]["alertname"] for alert in self._get("alerts")["alerts"]}
+        """Return the names of the alerts that fire: those whose `for` is over, if they have one."""
+        alerts = self._get("alerts")["alerts"]
+        return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
     def _get(self, what: str, **parameters: str) -> Any:
         url = f"http://127.0.0.1:{self._port.number}/api/v1/{what}?"
