@@ -34,9 +34,11 @@ from cachesvc.edge import audit, callers
 from cachesvc.edge.audit import AuditedRemovals
 from cachesvc.edge.calls import Calls
 from cachesvc.edge.http import HttpServer
+from cachesvc.edge.http_access import HttpAccess
 from cachesvc.edge.http_health import HealthRoutes
 from cachesvc.edge.http_operations import OperationRoutes
 from cachesvc.edge.http_status import StatusRoutes
+from cachesvc.edge.http_tls import ReloadedContext
 from cachesvc.edge.local import L1_DIRECTORY, LocalDelivery
 from cachesvc.edge.reloading import Reloaded
 from cachesvc.edge.server import GrpcServer
@@ -243,13 +245,19 @@ class Daemon:
             return self._problems
 
         report = StatusReport(cache, statistics, self._metrics, settings, not_ready)
+        tls = None
+        if settings.http.tls.is_on:
+            failures = self._metrics.reload_failures
+            tls = ReloadedContext.of(settings.http.tls, lambda: failures.inc("http_tls"))
         return HttpServer(
             settings.http,
+            HttpAccess(settings.http, self._grants, self._clock),
             [
                 *HealthRoutes(self._metrics, statistics, not_ready).routes(),
                 *OperationRoutes(cache, removals).routes(),
                 *StatusRoutes(cache, report).routes(),
             ],
+            tls=tls,
             deadline_s=settings.grpc.default_deadline_s,
             drain_s=settings.grpc.drain_s,
         )

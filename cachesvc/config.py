@@ -376,12 +376,6 @@ def _listener_problems(
 ) -> list[str]:
     variable = f"{ENV_PREFIX}{section.upper()}__"
     problems = []
-    if section == "http" and listen and not is_loopback(listen):
-        # It has no credentials yet, so nobody else may reach the port.
-        problems.append(
-            f"http.listen ({variable}LISTEN): {listen} must be a loopback address: "
-            "127.0.0.1, ::1 or localhost"
-        )
     if (tls.cert_file is None) != (tls.key_file is None):
         problems.append(f"{section}.tls needs both cert_file and key_file ({variable}TLS__...)")
     elif tls.client_ca_file is not None and not tls.is_on:

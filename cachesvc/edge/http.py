@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Iterable
 
@@ -23,6 +24,7 @@ from cachesvc.edge.http_access import HttpAccess, check_path
 from cachesvc.edge.http_connections import Connections
 from cachesvc.edge.http_errors import NotServed, error_response
 from cachesvc.edge.http_routes import Route
+from cachesvc.edge.http_tls import HANDSHAKE_S
 
 log = structlog.get_logger()
 # A warm-up of limits.max_warm_keys ids is the largest body there is.
@@ -51,12 +53,15 @@ class HttpServer:
     def __init__(
         self,
         settings: HttpSettings,
+        access: HttpAccess,
         routes: Iterable[Route],
         *,
+        tls: ssl.SSLContext | None = None,
         deadline_s: float,
         drain_s: float,
     ) -> None:
-        self._access = HttpAccess(settings)
+        self._access = access
+        self._tls = tls
         self._deadline_s = deadline_s
         self._max_connections = settings.max_connections
         self._connections: Connections | None = None
@@ -92,7 +97,13 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         try:
             self._listener = await loop.create_server(
-                self._connections.accept, host, port, backlog=BACKLOG, reuse_port=False
+                self._connections.accept,
+                host,
+                port,
+                backlog=BACKLOG,
+                reuse_port=False,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_S if self._tls is not None else None,
             )
         except OSError as exc:
             raise ConfigError(

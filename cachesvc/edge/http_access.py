@@ -7,14 +7,18 @@ cause a delete: so what changes state must come from our own page or from no pag
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import ip_address
 
 from aiohttp import hdrs, web
 
 from cachesvc.config import HttpSettings
 from cachesvc.core.access import Principal
+from cachesvc.core.clock import Clock
+from cachesvc.core.credentials import Grants, bearer_token
 from cachesvc.core.errors import InvalidRequest, PermissionDenied, Unauthenticated
 from cachesvc.core.keys import checked_id
+from cachesvc.edge import http_tls
 
 _READING = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 # A proxy on this host makes strangers look like loopback; these say that it is one.
@@ -22,24 +26,29 @@ _PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
 
 
 class HttpAccess:
-    """Answers both questions from the settings."""
+    """Answers both questions from the settings, and from who is known."""
 
-    def __init__(self, settings: HttpSettings) -> None:
+    def __init__(self, settings: HttpSettings, grants: Callable[[], Grants], clock: Clock) -> None:
+        self._grants = grants
+        self._clock = clock
         self._loopback = Principal("loopback", frozenset({settings.loopback_role}))
         self._hosts = frozenset(host.lower() for host in settings.allowed_hosts) | {"localhost"}
 
     def principal_of(self, request: web.Request) -> Principal:
-        """Return who calls.
+        """Return who calls: a token decides, else a certificate, else this host.
 
         Raises:
-            Unauthenticated: the caller is not on this host, came through a proxy, or
-                names a credential that nobody knows.
+            Unauthenticated: the credential is not known, or there is none and the caller
+                is not on this host, or came through a proxy.
         """
-        if hdrs.AUTHORIZATION in request.headers:
-            raise Unauthenticated("the credential is not known")
+        token = bearer_token(request.headers.getall(hdrs.AUTHORIZATION, []))
+        if token is not None:
+            return self._grants().of_token(token, self._clock.read().wall_ns)
+        if http_tls.has_certificate(request):
+            return self._grants().of_names(http_tls.certificate_names(request))
         if _is_loopback(request) and not any(name in request.headers for name in _PROXY_HEADERS):
             return self._loopback
-        raise Unauthenticated("only callers on this host need no credential")
+        raise Unauthenticated("only callers on this host need no token or client certificate")
 
     def check_source(self, request: web.Request) -> None:
         """Raise PermissionDenied for what a foreign page could have sent."""

@@ -19,9 +19,12 @@ from aiohttp import ClientSession, TCPConnector, web
 from cachesvc.config import HttpSettings
 from cachesvc.core import errors
 from cachesvc.core.access import Action, Principal, Role
+from cachesvc.core.clock import Clock
+from cachesvc.core.credentials import Grants
 from cachesvc.core.errors import CacheError
 from cachesvc.edge.calls import DeadlineExceeded
 from cachesvc.edge.http import MAX_BODY_BYTES, HttpServer
+from cachesvc.edge.http_access import HttpAccess
 from cachesvc.edge.http_routes import Route
 
 Handle = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
@@ -55,8 +58,10 @@ async def serving(
     **settings: Any,
 ) -> AsyncIterator[int]:
     """Serve `/it`, and give the port."""
+    http = HttpSettings(**settings)
     server = HttpServer(
-        HttpSettings(**settings),
+        http,
+        HttpAccess(http, lambda: Grants({}, []), Clock()),
         [Route(method, "/it", action, handle)],
         deadline_s=deadline_s,
         drain_s=0.1,

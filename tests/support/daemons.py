@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -65,6 +66,8 @@ class Daemon:
         self.l2_root = folder / "l2"
         self.origin_dir = folder / "origin"
         self.log = folder / "daemon.log"
+        # With what its HTTP is asked, where that speaks TLS.
+        self.tls: ssl.SSLContext | None = None
         self._port = ReservedPort()
         self._owned_runtime_dir = self.runtime_dir
         self._channels: list[grpc.Channel] = []
@@ -172,9 +175,10 @@ class Daemon:
 
     def http(self, path: str) -> tuple[int, str]:
         """Return status and body of a GET."""
-        url = f"http://127.0.0.1:{self._port.number}{path}"
+        scheme = "http" if self.tls is None else "https"
+        url = f"{scheme}://127.0.0.1:{self._port.number}{path}"
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=5, context=self.tls) as answer:
                 return int(answer.status), str(answer.read().decode())
         except urllib.error.HTTPError as exc:
             with exc:

@@ -1,0 +1,61 @@
+"""TLS for HTTP: a context whose files are read again when they change.
+
+`load_verify_locations` only ever adds to a context, so a CA that was taken away would
+stay. Each new connection is therefore handed to the context of the moment, by the one
+method through which asyncio uses a context.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import Any, Self
+
+from aiohttp import web
+
+from cachesvc.config import TlsSettings
+from cachesvc.core.credentials import NameKind, SubjectName
+from cachesvc.edge import tls_files
+from cachesvc.edge.reloading import Reloaded
+
+# A caller that connects and does not go on; aiohttp's own limits begin after it.
+HANDSHAKE_S = 3.0
+_KINDS: dict[str, Callable[[str], SubjectName]] = {
+    "DNS": SubjectName.dns,
+    "URI": lambda text: SubjectName(NameKind.URI, text),
+    "IP Address": SubjectName.parse,
+    "email": lambda text: SubjectName(NameKind.EMAIL, text),
+}
+
+
+class ReloadedContext(ssl.SSLContext):
+    """What asyncio listens with. Raises ConfigError when made of files that cannot be used."""
+
+    _files: Reloaded[ssl.SSLContext]
+
+    @classmethod
+    def of(cls, settings: TlsSettings, on_failure: Callable[[], None] = lambda: None) -> Self:
+        context = cls(ssl.PROTOCOL_TLS_SERVER)
+        context._files = Reloaded(
+            "http.tls",
+            tls_files.paths_of(settings),
+            lambda: tls_files.server_context(settings),
+            on_failure,
+        )
+        return context
+
+    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+        return self._files.current().wrap_bio(*args, **options)
+
+
+def certificate_names(request: web.Request) -> tuple[SubjectName, ...]:
+    """Return the names in the certificate that the caller showed and TLS has checked."""
+    transport = request.transport
+    shown = transport.get_extra_info("peercert") if transport is not None else None
+    sans = (shown or {}).get("subjectAltName", ())
+    return tuple(_KINDS[kind](value) for kind, value in sans if kind in _KINDS)
+
+
+def has_certificate(request: web.Request) -> bool:
+    transport = request.transport
+    return bool(transport is not None and transport.get_extra_info("peercert"))
