@@ -41,6 +41,10 @@ test-long: $(VENV)/.tests  ## Run the slow tests too, and print their counts.
 simulate: $(VENV)/.tests  ## Play SEEDS schedules of the engine on a virtual loop, or SEED=n again (ARGS=--log).
 	PYTHONPATH=.:client $(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000)) $(ARGS)
 
+.PHONY: mutants
+mutants: $(VENV)/.tests  ## Break the product in known ways, and see the tests fail (MUTANTS=some).
+	$(BIN)/python -m tests.mutants $(if $(MUTANTS),"$(MUTANTS)")
+
 check: lint proto-check dashboard-check  ## Lint, types, layers, and whether stubs and dashboard are current.
 
 lint: $(VENV)/.lint

@@ -25,6 +25,8 @@ ROWS = 100_000
 # 0.9 s of it are imports.
 READY_WITHIN_CPU_S = 2.0
 SWEPT_WITHIN_S = 20.0
+# Their removal takes many times what the edges take to start.
+LITTER = 3_000
 
 
 def test_a_second_daemon_on_the_same_l2_root_exits_with_2(daemon: Daemon, tmp_path: Path) -> None:
@@ -175,6 +177,22 @@ def test_readiness_does_not_wait_on_a_scan_of_100_000_entries(
     assert get_human(stub, user).info.tier == pb.TIER_DISK
     assert stub.Stats(pb.StatsRequest()).disk.entries == ROWS + 1
     assert cpu_s < READY_WITHIN_CPU_S
+
+
+def test_readiness_does_not_wait_on_the_walk_for_litter(new_daemon: NewDaemon) -> None:
+    """Promise 6."""
+    daemon = new_daemon()
+    daemon.kill()
+    for number in range(LITTER):
+        directory = daemon.l2_root / "garment" / f"g{number}"
+        directory.mkdir()
+        (directory / "1.safetensors").touch()
+    before = len(daemon.log_text())
+    daemon.start()
+    wait_until(lambda: "litter_removed" in daemon.log_text()[before:], SWEPT_WITHIN_S)
+    logged = [json.loads(line)["event"] for line in daemon.log_text()[before:].splitlines()]
+    assert logged.index("serving") < logged.index("litter_removed")
+    assert daemon.l2_files() == []
 
 
 def _multiply_rows(catalog: Path, count: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cachesvc_client import CacheClient
+from cachesvc_client._control import open_control_page
 from tests.local.versioned import put_version, version_of
 from tests.support.daemons import Daemon
 from tests.support.sample_objects import fresh_id
@@ -163,6 +164,31 @@ def test_a_page_whose_heart_stopped_ends_the_local_hits_of_who_trusted_it(
     (directory / "control").write_bytes(frozen)
     (directory / "l1").symlink_to(daemon.runtime_dir / "l1")
     assert "is not serving" in get_twice(daemon.target, text)
+
+
+@pytest.mark.parametrize(
+    ("state", "age_s", "is_trusted"),
+    [
+        (SERVING, 0.0, True),
+        (SERVING, 1.0, False),
+        (SERVING, 3600.0, False),
+        (SERVING, -3600.0, False),
+        (CLOSED, 0.0, False),
+        (0, 0.0, False),
+    ],
+    ids=["fresh", "a second old", "an hour old", "of the future", "closed", "unknown state"],
+)
+def test_only_a_fresh_heartbeat_of_a_serving_daemon_is_trusted(
+    tmp_path: Path, state: int, age_s: float, is_trusted: bool
+) -> None:
+    (tmp_path / "control").write_bytes(page(state=state, age_s=age_s))
+    directory_fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        control = open_control_page(directory_fd)
+        assert control is not None
+        assert control.is_serving() is is_trusted
+    finally:
+        os.close(directory_fd)
 
 
 def test_a_page_is_read_only_for_workers(daemon: Daemon, client: CacheClient) -> None:

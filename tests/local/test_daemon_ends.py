@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,14 @@ from tests.local.steps import Ended
 from tests.local.versioned import put_version, version_of
 from tests.local.workers import Worker
 from tests.support.daemons import Daemon, wait_until
+from tests.support.s3_processes import ReservedPort
 from tests.support.sample_objects import fresh_id
 
 NewClient = Callable[..., CacheClient]
 # The heartbeat that a worker may still trust is from before the daemon's end.
 TRUSTED_S = 1.0
+# Where the control page says whether its daemon serves: docs/formats.md.
+STATE, STATE_OFFSET, CLOSED = struct.Struct("<I"), 12, 2
 SUCCESSION_S = 1.1
 ABSENT = ("NotCached", "PreconditionFailed")
 
@@ -40,6 +44,14 @@ def start_hitting(worker: Worker, clothing_id: str, tmp_path: Path) -> None:
 def pid_of(daemon: Daemon) -> int:
     (pid,) = process_ids_with_locked(daemon.l2_root)
     return pid
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A loopback port for a daemon and its successor."""
+    reserved = ReservedPort()
+    yield reserved.number
+    reserved.release()
 
 
 def test_local_hits_end_within_a_second_of_the_daemons_death(
@@ -108,6 +120,7 @@ def test_a_killed_daemons_page_is_closed_by_its_successor(
     assert before is not None
     daemon.restart()
     # The heartbeat may still be fresh; the state is not serving for ever.
+    assert STATE.unpack_from(before._page, STATE_OFFSET) == (CLOSED,)
     assert not before.is_serving()
 
 
@@ -199,6 +212,37 @@ def test_a_successor_elsewhere_delays_puts_in_the_same_way(
     second = new_daemon(L2__ROOT=str(first.l2_root), STATE_DIR=str(first.state_dir))
     put_version(new_client(second), text, 2)
     assert time.monotonic() >= killed_s + SUCCESSION_S
+
+
+def test_entries_of_one_daemon_are_not_kept_over_the_next_ones_boot_id(
+    new_daemon: NewDaemon, port: int
+) -> None:
+    # A: keeps a file of D in X | D: kill -9, X stays as it is | D2 in Y, at D's address
+    # | B: invalidates, D2 knows nothing of X | A: finds D2's page, its file has a name still
+    first, text, other = new_daemon(GRPC__LISTEN=f"127.0.0.1:{port}"), fresh_id("t"), fresh_id("t")
+    with CacheClient(f"127.0.0.1:{port}", wait_s=20.0) as client:
+        put_version(client, text, 1)
+        put_version(client, other, 2)
+        client.get_text(text)
+        client.get_text(other)
+        left = sorted((first.runtime_dir / "l1").iterdir())
+        first.kill()
+        new_daemon(
+            GRPC__LISTEN=f"127.0.0.1:{port}",
+            L2__ROOT=str(first.l2_root),
+            STATE_DIR=str(first.state_dir),
+        )
+        client.invalidate(clothing_id=text)
+
+        def is_attached_again() -> bool:
+            client._local._next_attach_s = 0.0
+            client.get_text(other)
+            return client.transport == "shared_file"
+
+        wait_until(is_attached_again, 20.0, lambda: client.transport)
+        assert left == sorted((first.runtime_dir / "l1").iterdir()) != []
+        with pytest.raises((NotCached, PreconditionFailed)):
+            client.get_text(text)
 
 
 def test_an_answer_of_a_dead_daemon_is_not_opened_in_its_successors_directory(

@@ -1,14 +1,12 @@
 """How are servers started for tests so that none outlives them?
 
-Every process dies with the test process (PR_SET_PDEATHSIG), and every port stays
+Every process dies with the test process (setpriv --pdeathsig), and every port stays
 reserved for as long as its `ReservedPort` is held.
 """
 
 from __future__ import annotations
 
 import atexit
-import ctypes
-import signal
 import socket
 import subprocess
 import time
@@ -20,8 +18,9 @@ from pathlib import Path
 
 READY_WITHIN_S = 30.0
 _POLL_S = 0.02
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
+# By a command, because Python code between fork and exec (preexec_fn) has gRPC's fork
+# handlers run in the child, which now and then end it: grpc/grpc#43055.
+_DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 
 # The death signal follows the thread that forked, not its process, so one thread that
 # lives as long as the process forks everything.
@@ -54,14 +53,13 @@ def start(
     def spawn() -> subprocess.Popen[bytes]:
         with log.open("ab") as output:
             return subprocess.Popen(
-                command,
+                (*_DIE_WITH_PARENT, *command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=env,
                 # A Ctrl-C in the terminal is for pytest, which stops the servers itself.
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
             )
 
     process = _FORKING.submit(spawn).result()
@@ -95,10 +93,6 @@ def wait_until_http_answers(url: str, process: subprocess.Popen[bytes], log: Pat
 
 def log_tail(log: Path) -> str:
     return log.read_text(errors="replace")[-2000:] if log.exists() else "(no log)"
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @atexit.register

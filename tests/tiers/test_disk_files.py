@@ -163,6 +163,23 @@ def test_another_entrys_file_of_the_same_length_is_corrupt(
         read(disk_files)
 
 
+def test_the_bytes_that_are_handed_on_are_those_that_were_hashed(
+    disk_files: DiskFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is right when asked again was wrong all the same: its bytes are in the buffer."""
+    disk_files.write(AT, BLOB)
+    readv = os.readv
+
+    def damaging(fd: int, buffers: list[memoryview]) -> int:
+        count = readv(fd, buffers)
+        buffers[0][0] ^= 1
+        return count
+
+    monkeypatch.setattr(os, "readv", damaging)
+    with pytest.raises(CorruptEntry):
+        read(disk_files)
+
+
 def test_a_file_that_is_gone_is_not_found(disk_files: DiskFiles, root: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read(disk_files)
