@@ -87,7 +87,6 @@ def screen(look: Look, interval_s: float) -> Group:
         _dense(_tiers(look)),
         "",
         _dense(namespaces_table(answer)),
-        "",
         _work(look),
     )
 

@@ -35,7 +35,7 @@ class V2:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def write(self, namespace: str, name: str, sample: Sample, age_s: float = 0.0) -> Path:
+    def write(self, namespace: str, name: str, sample: Sample, age_s: float = HOUR_S) -> Path:
         """Write an entry's members, as old as said; return its folder."""
         folder = self.root / namespace / name
         folder.mkdir(parents=True)
@@ -161,8 +161,8 @@ def test_one_member_that_is_older_than_its_object_keeps_the_person_out(
     user = fresh_id("u")
     person = sample_objects.person(user)
     put_aged(daemon, person, age_s=2 * HOUR_S)
-    folder = v2.write("human_upper_body", user, person, age_s=HOUR_S)
-    set_age(folder / "mask.png", 3 * HOUR_S)
+    folder = v2.write("human_upper_body", user, person, age_s=2 * HOUR_S - 70)
+    set_age(folder / "mask.png", 2 * HOUR_S - 50)
     shown = imported()
     assert outcome(shown) == "older_than_origin"
     assert shown["skipped"][0]["detail"] == "mask"
@@ -242,6 +242,8 @@ def test_hostile_and_broken_entries_are_counted_and_the_rest_is_adopted(
         file = folders[name] / "prompt_embeds.pkl"
         file.unlink()
         replace(file)
+    for name in ("hostile", "damaged", "partial", "fifo"):
+        set_age(folders[name], HOUR_S)
     set_age(folders["future"], -HOUR_S)
     (v2.root / "text" / "notes.txt").write_text("not an entry")
     (v2.root / "text" / "ours").mkdir()
@@ -263,6 +265,44 @@ def test_hostile_and_broken_entries_are_counted_and_the_rest_is_adopted(
     }
     assert shown["namespaces"]["text"]["adopted"] == 1
     assert not witness.exists()
+
+
+def test_files_that_were_not_written_together_are_of_two_photos_perhaps(
+    imported: Callable[..., Any], daemon: Daemon, v2: V2
+) -> None:
+    """Promise 2: V2's save could end after any of its files, and the next one did not notice."""
+    user = fresh_id("u")
+    person = sample_objects.person(user)
+    put_aged(daemon, person, age_s=9 * HOUR_S)
+    folder = v2.write("human_upper_body", user, person, age_s=2 * HOUR_S)
+    set_age(folder / "human_img.png", HOUR_S)
+    assert outcome(imported()) == "mixed"
+
+
+def test_what_v2_may_be_writing_just_now_is_left_for_the_next_run(
+    imported: Callable[..., Any], v2: V2
+) -> None:
+    name = fresh_id("g")
+    folder = v2.write("garment", name, sample_objects.garment(name, "o"))
+    set_age(folder / "garm_img.png", 30.0)
+    assert outcome(imported("--owner", "o", code=1)) == "changing"
+
+
+def test_tensors_of_an_unknown_model_are_not_taken_for_the_kinds_version(
+    imported: Callable[..., Any],
+    new_daemon: NewDaemon,
+    v2: V2,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    daemon = new_daemon(KINDS__TEXT__VERSION="clip-2")
+    for name, value in daemon.settings.items():
+        monkeypatch.setenv(f"CACHESVC_{name}", value)
+    name = fresh_id("t")
+    v2.write("text", name, sample_objects.text(name, "o"))
+    assert outcome(imported("--owner", "o")) == "other_version"
+    assert outcome(imported("--owner", "o", "--kind-version", "clip-1")) == "other_version"
+    shown = imported("--owner", "o", "--kind-version", "clip-2")
+    assert shown["namespaces"] == {"text": {"adopted": 1}}
 
 
 def test_a_dry_run_says_the_same_and_stores_nothing(
@@ -294,6 +334,19 @@ def test_the_table_for_people_counts_and_names(run_alone: Run, settings: None, v
     assert "stored in the cache" in done.stdout
     assert "bad_name" in done.stdout
     assert "\x1b" not in done.stdout
+
+
+def test_a_daemon_that_goes_away_ends_the_import_and_what_was_done_is_shown(
+    run_alone: Run, settings: None, v2: V2, tmp_path: Path
+) -> None:
+    name = fresh_id("g")
+    v2.write("garment", name, sample_objects.garment(name, "o"))
+    done = run_alone(
+        *("import-v2", str(v2.root), "--owner", "o", "--json"),
+        *("--target", str(tmp_path / "none.sock"), "--timeout", "0.2"),
+    )
+    assert done.exit_code == 4
+    assert json.loads(done.stdout) == {"namespaces": {}, "skipped": []}
 
 
 @pytest.mark.parametrize("options", [("--namespace", "shoes"), ("--owners", "/nonexistent.csv")])

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from cachesvc.cli.v2.entries import Member, V2Directory, oldest_ns
+from cachesvc.cli.v2.entries import Member, V2Directory, source_ns
 from cachesvc.cli.v2.outcomes import Outcome, Skipped
 from cachesvc.codec import members as codec
 from cachesvc.core.clock import NS_PER_S, Clock
@@ -83,14 +83,17 @@ class OriginTimes:
 class Policy:
     """Who owns what, and what is compared with the origin.
 
-    `owners` is by clothing_id, `owner` is for those not in it. `margin_s` is by how much
-    a file has to be newer than its object. `compare_all` compares every kind, not private
-    ones alone. `dry_run` does everything but store.
+    `owners` is by clothing_id, `owner` is for those not in it. `margin_s` is longer than V2
+    took for any load or save: by so much a file has to be newer than its object, and within
+    so much the files of an entry were written. `kind_version` is of the model that made V2's
+    tensors. `compare_all` compares every kind, not private ones alone. `dry_run` does
+    everything but store.
     """
 
     owner: str
     owners: Mapping[str, str]
     margin_s: float
+    kind_version: str = ""
     compare_all: bool = False
     dry_run: bool = False
 
@@ -140,9 +143,11 @@ class Adopter:
         kind, key = self._kinds.of(namespace), EntryKey(namespace, name)
         if self._client.inspect(namespace, name).tiers:
             return Outcome.PRESENT
+        if kind.version != self._policy.kind_version:
+            raise Skipped(Outcome.OTHER_VERSION)
         members = self._directory.read(namespace, name)
         owner = self._policy.owner_of(kind, key)
-        as_of_ns = oldest_ns(members, self._clock.read().wall_ns)
+        as_of_ns = source_ns(members, self._clock.read().wall_ns, self._policy.margin_s)
         if kind.private or self._policy.compare_all:
             self._compare(self._origin.of(kind, key, owner), members)
         fields = _decoded(kind, members)

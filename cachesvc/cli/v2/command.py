@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cachesvc.cli.v2.entries import V2Directory
     from cachesvc.cli.v2.outcomes import Outcome
 
-# Longer than any load of V2's took: one that lost against an upload wrote its files within it.
+# Longer than any load or save of V2's took: one that lost against an upload wrote within it.
 DEFAULT_MARGIN_S = 60.0
 
 
@@ -43,12 +43,18 @@ def import_v2(
     margin_s: Annotated[
         float,
         typer.Option(
-            "--margin", min=2.0, help="Seconds that a file must be newer than its origin object."
+            "--margin",
+            min=2.0,
+            help="Seconds that a file must be newer than its origin object, and within which "
+            "V2 wrote an entry's files.",
         ),
     ] = DEFAULT_MARGIN_S,
     compare_all: Annotated[
         bool, typer.Option("--compare-all", help="Compare garments and texts with the origin too.")
     ] = False,
+    kind_version: Annotated[
+        str, typer.Option(help="The version of the model that made V2's tensors.")
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything but store.")] = False,
     listed: Annotated[
         bool, typer.Option("--list", help="Name each entry that is skipped.")
@@ -68,7 +74,7 @@ def import_v2(
     from cachesvc.core.errors import ConfigError
 
     tally = Tally()
-    policy = Policy(owner, _owners(owners), margin_s, compare_all, dry_run)
+    policy = Policy(owner, _owners(owners), margin_s, kind_version, compare_all, dry_run)
     with ExitStack() as stack:
         try:
             files, adopter = _prepared(stack, directory, policy, config, target, timeout_s)
@@ -77,8 +83,13 @@ def import_v2(
             fail(str(exc), ExitCode.USAGE)
         except OSError as exc:
             fail(f"{exc.filename or directory}: cannot be read: {exc.strerror}", ExitCode.USAGE)
-        _adopt_all(adopter, entries, tally, quiet=as_json)
-    _report(tally, as_json=as_json, listed=listed)
+        try:
+            _adopt_all(adopter, entries, tally, quiet=as_json)
+        finally:  # stopped, or the daemon went away: what was done so far stays done
+            _show(tally, as_json=as_json, listed=listed)
+    again = tally.worth_another_try()
+    if again:
+        fail(f"{again} entries were skipped that another run may adopt; --list names them")
 
 
 class Tally:
@@ -167,14 +178,11 @@ def _adopt_all(
             tally.add(namespace, name, *adopter.adopt(namespace, name))
 
 
-def _report(tally: Tally, *, as_json: bool, listed: bool) -> None:
+def _show(tally: Tally, *, as_json: bool, listed: bool) -> None:
     if as_json:
         output.print_json(tally.plain())
     else:
         _print(tally, listed=listed)
-    again = tally.worth_another_try()
-    if again:
-        fail(f"{again} entries were skipped that another run may adopt; --list names them")
 
 
 def _print(tally: Tally, *, listed: bool) -> None:

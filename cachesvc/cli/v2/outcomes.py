@@ -16,6 +16,8 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     TOO_LARGE = "too_large"
     NO_OWNER = "no_owner"
+    MIXED = "mixed"
+    OTHER_VERSION = "other_version"
     OLDER_THAN_ORIGIN = "older_than_origin"
     ABSENT_AT_ORIGIN = "absent_at_origin"
     OUTDATED = "outdated"
@@ -35,6 +37,8 @@ MEANINGS = {
     Outcome.REFUSED: "a member is damaged, or more than a plain tensor or image",
     Outcome.TOO_LARGE: "beyond limits.max_entry_bytes",
     Outcome.NO_OWNER: "needs --owner or --owners",
+    Outcome.MIXED: "its files were not written together: two photos, perhaps",
+    Outcome.OTHER_VERSION: "its kind has a version now: --kind-version says V2's",
     Outcome.OLDER_THAN_ORIGIN: "the origin has, or may have, a newer one",
     Outcome.ABSENT_AT_ORIGIN: "the origin has no such object any more",
     Outcome.OUTDATED: "invalidated since, or too old for the daemon to judge",
