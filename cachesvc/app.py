@@ -259,7 +259,6 @@ class Daemon:
             ],
             tls=tls,
             deadline_s=settings.grpc.default_deadline_s,
-            drain_s=settings.grpc.drain_s,
         )
 
     async def _start_edges(

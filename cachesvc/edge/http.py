@@ -34,6 +34,8 @@ MAX_HEADERS = 64
 # An idle connection, and one whose headers do not come, is closed after it.
 IDLE_S = 30.0
 BACKLOG = 128
+# Of a stop. What HTTP began goes on in the engine, which drains after us.
+CLOSE_S = 1.0
 # The page sets a policy of its own.
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -58,7 +60,7 @@ class HttpServer:
         *,
         tls: ssl.SSLContext | None = None,
         deadline_s: float,
-        drain_s: float,
+        idle_s: float = IDLE_S,
     ) -> None:
         self._access = access
         self._tls = tls
@@ -75,12 +77,12 @@ class HttpServer:
             app,
             access_log=None,
             logger=_silent(),
-            keepalive_timeout=IDLE_S,
+            keepalive_timeout=idle_s,
             lingering_time=1.0,
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
             max_headers=MAX_HEADERS,
-            shutdown_timeout=drain_s,
+            shutdown_timeout=CLOSE_S,
         )
 
     async def start(self, address: str) -> int:
@@ -114,7 +116,7 @@ class HttpServer:
         return bound
 
     async def close(self) -> None:
-        """Stop listening, and wait for requests under way."""
+        """Stop listening, and give requests under way a moment."""
         if self._listener is not None:
             self._listener.close()
         await self._runner.cleanup()

@@ -66,9 +66,12 @@ class WarmupBody(_Body):
 class OperationRoutes:
     """Answers have V2's `status` and `message`, and what the contract's answer says."""
 
-    def __init__(self, cache: Cache, removals: AuditedRemovals) -> None:
+    def __init__(
+        self, cache: Cache, removals: AuditedRemovals, *, warm_wait_s: float = WARM_WAIT_S
+    ) -> None:
         self._cache = cache
         self._removals = removals
+        self._warm_wait_s = warm_wait_s
         self._read = messages.RequestReader(cache.state.kinds)
 
     def routes(self) -> list[Route]:
@@ -128,7 +131,7 @@ class OperationRoutes:
         reads = self._read.warm((await _warmup_body(request)).request())
         tally: dict[str, Any] = {"done": 0, "total": len(reads), "failed": []}
         try:
-            async with asyncio.timeout(WARM_WAIT_S):
+            async with asyncio.timeout(self._warm_wait_s):
                 async for progress in self._cache.warm(reads):
                     _count(tally, progress)
         except TimeoutError:

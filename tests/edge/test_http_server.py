@@ -23,7 +23,7 @@ from cachesvc.core.clock import Clock
 from cachesvc.core.credentials import Grants
 from cachesvc.core.errors import CacheError
 from cachesvc.edge.calls import DeadlineExceeded
-from cachesvc.edge.http import MAX_BODY_BYTES, HttpServer
+from cachesvc.edge.http import IDLE_S, MAX_BODY_BYTES, HttpServer
 from cachesvc.edge.http_access import HttpAccess
 from cachesvc.edge.http_routes import Route
 
@@ -55,6 +55,7 @@ async def serving(
     action: Action = Action.OBSERVE,
     address: str = "127.0.0.1:0",
     deadline_s: float = 20.0,
+    idle_s: float = IDLE_S,
     **settings: Any,
 ) -> AsyncIterator[int]:
     """Serve `/it`, and give the port."""
@@ -64,7 +65,7 @@ async def serving(
         HttpAccess(http, lambda: Grants({}, []), Clock()),
         [Route(method, "/it", action, handle)],
         deadline_s=deadline_s,
-        drain_s=0.1,
+        idle_s=idle_s,
     )
     port = await server.start(address)
     try:
@@ -223,6 +224,14 @@ async def test_headers_beyond_the_limits_are_refused(head: bytes) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head)
         assert b" 400 " in await reader.readline()
+        writer.close()
+
+
+async def test_headers_that_do_not_come_end_the_connection() -> None:
+    async with serving(fine, idle_s=0.05) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /it HTTP/1.1\r\nHost: loc")
+        assert await reader.read() == b""
         writer.close()
 
 
