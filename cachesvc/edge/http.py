@@ -34,8 +34,9 @@ MAX_HEADERS = 64
 # An idle connection, and one whose headers do not come, is closed after it.
 IDLE_S = 30.0
 BACKLOG = 128
-# Of a stop. What HTTP began goes on in the engine, which drains after us.
-CLOSE_S = 1.0
+# Of a stop, twice: aiohttp waits, cancels, and waits again. What HTTP began goes on in
+# the engine, which drains after us.
+CLOSE_S = 0.5
 # The page sets a policy of its own.
 _HEADERS = {
     "Cache-Control": "no-store",
