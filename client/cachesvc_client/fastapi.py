@@ -64,7 +64,7 @@ def cache_router(client: CacheClient | AsyncCacheClient) -> APIRouter:
     """Return the routes: DELETE human, garment, all; POST warmup; GET stats.
 
     Include it as it is, without a prefix. Calls of a `CacheClient` run in the server's
-    thread pool. `/cache/all` needs a client whose role is admin.
+    thread pool. `/cache/all` needs the role admin: 403 otherwise.
     """
     routes = _Routes(client)
     router = APIRouter(prefix="/cache", tags=["cache"], route_class=_ErrorsAsAnswers)

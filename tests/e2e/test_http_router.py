@@ -166,6 +166,14 @@ def get_human_twice(daemon: Daemon) -> None:
         get_human(stub, user)
 
 
+def test_everything_is_deleted(daemon: Daemon, port: int) -> None:
+    get_human_twice(daemon)
+    answer = ask_port(port, "DELETE", "/cache/all")
+    assert (answer.status, answer.body["message"]) == (200, "All cache cleared")
+    assert answer.body["removed_count"] > 0
+    assert ask(daemon, "GET", "/health").body["cache_stats"]["l1_human_upper_count"] == 0
+
+
 def test_a_daemon_that_is_away_is_503(new_daemon: NewDaemon, tmp_path: Path) -> None:
     daemon = new_daemon()
     with serving(daemon, "sync", tmp_path / "log") as port:
