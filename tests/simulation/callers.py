@@ -36,6 +36,8 @@ class Callers:
         self._origin = origin
         self._choose = choose
         self._keys = choose.choice((KEYS[:1], KEYS[2:], KEYS))
+        # Gets that name no owner, for what is cached only.
+        self._has_ownerless = choose.random() < 0.3
         self.unexpected: list[str] = []
 
     async def run(self, callers: int, calls: int) -> None:
@@ -47,7 +49,7 @@ class Callers:
             asyncio.create_task(self._repeat(self._upkeep, 3)),
         ]
         await asyncio.gather(*tasks, *behind)
-        self._origin.failing = self._life.writes.failing = False
+        self._origin.failing = self._life.writes.failing = self._life.files.is_full = False
 
     async def _repeat(self, do: Callable[[], Awaitable[None]], times: int) -> None:
         for _ in range(times):
@@ -67,7 +69,7 @@ class Callers:
         key, owner = self._draw()
         kind = KINDS.of(key.namespace)
         object_keys = [kind.object_key(member, key, owner) for member in kind.fields]
-        match self._choose.randrange(8):
+        match self._choose.randrange(10):
             case 0:
                 self._origin.delete(self._choose.choice(object_keys))
             case 1:
@@ -75,6 +77,8 @@ class Callers:
             case 2:
                 self._life.writes.failing = not self._life.writes.failing
             case 3:
+                self._life.files.is_full = not self._life.files.is_full
+            case 4:
                 await asyncio.sleep(self._choose.random() * 3)
             case _:
                 for object_key in object_keys:
@@ -126,8 +130,8 @@ class Callers:
         choose, needed_ns = self._choose, 0
         if choose.random() < 0.2:
             needed_ns = self._life.clock.read().wall_ns - int(choose.random() * 1e8)
-        if choose.random() < 0.1:
-            owner = ""  # only what is cached
+        if self._has_ownerless and choose.random() < 0.2:
+            owner = ""
         request = ReadRequest(
             key,
             KINDS.of(key.namespace),

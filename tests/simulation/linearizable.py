@@ -10,7 +10,9 @@ The model of one key knows which sources may still be served, and which Puts may
 - a source is read (at a moment that is known): it may be served from now on;
 - Get: serves a source that may be served. What was read earlier from the same owner's prefix
   may not be served any more: no Get goes back behind what another one was served before it.
-  Half an upload, and what is served stale, is for those who waited only, and ends nothing;
+  Half an upload, and what is served stale, is for those who waited only, and ends nothing.
+  Nor does anything where Gets name no owner: theirs is another flight than their owner's,
+  and the later one to land may have read first;
 - Get says NOT_FOUND: an absence that was read may still be told;
 - Put: only what it brought, and what is read from now on, may be served. Its source must have
   been read after the last Invalidate, and if it names `as_of`, after every stored Put's;
@@ -38,22 +40,26 @@ EMPTY: State = (frozenset(), frozenset(), 0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One operation on one key: it takes effect once, in [began, ended], or if `optional` never."""
+    """One operation on one key: it takes effect once, in [began, ended], or if `optional` never.
+
+    `binds`: no Get goes back behind this one.
+    """
 
     began: int
     ended: int
     optional: bool
     call: Call | None
     source: Source | None = None
+    binds: bool = True
 
     def apply(self, state: State) -> State | None:
         """Return the state after it, None if the model does not do this."""
         if self.call is None:
             assert self.source is not None
             return _read(state, self.source)
-        return {"get": _get, "put": _put, "invalidate": _invalidate}[self.call.kind](
-            state, self.call
-        )
+        if self.call.kind == "get":
+            return _get(state, self.call, binds=self.binds)
+        return {"put": _put, "invalidate": _invalidate}[self.call.kind](state, self.call)
 
 
 def _read(state: State, source: Source) -> State:
@@ -63,7 +69,7 @@ def _read(state: State, source: Source) -> State:
     return served | {source}, put, newest
 
 
-def _get(state: State, call: Call) -> State | None:
+def _get(state: State, call: Call, *, binds: bool) -> State | None:
     served, put, newest = state
     if call.found_absent:
         # Without an owner the cached entry's is asked for.
@@ -73,7 +79,7 @@ def _get(state: State, call: Call) -> State | None:
     assert source is not None
     if source not in served:
         return None
-    if not call.is_kept:
+    if not binds:
         return state
     older = {s for s in served if s.owner == source.owner and s.moment < source.moment}
     return served - older, put, newest
@@ -109,10 +115,11 @@ def steps_of(history: History, key: EntryKey) -> list[Step]:
         for source in history.sources.values()
         if source.key == key and (source in named or (absences_matter and source.is_absent))
     ]
-    steps += [
-        Step(call.began, call.ended, not (call.is_done or call.found_absent), call)
-        for call in calls
-    ]
+    ownerless = any(c.kind == "get" and c.key == key and not c.owner for c in history.calls)
+    for call in calls:
+        may_not_happen = not (call.is_done or call.found_absent)
+        binds = call.is_kept and not ownerless
+        steps.append(Step(call.began, call.ended, may_not_happen, call, binds=binds))
     return sorted(steps, key=lambda step: step.began)
 
 

@@ -7,6 +7,8 @@ the moment of the read is their content, so that whatever is served says what it
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import random
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,6 +19,7 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Encoding, Field, Kind, Kinds, Namespace, Subject
 from cachesvc.core.origin import OriginObject, OriginStamp
 from cachesvc.core.tensors import Buffer, Tensor
+from cachesvc.tiers.disk_files import DiskFiles, Location
 from cachesvc.tiers.write_queue import RunBatch, Write, WriteQueue, resolve
 from tests.simulation.history import History, Overlap
 from tests.simulation.scheduler import VirtualLoop
@@ -49,11 +52,11 @@ GARMENT = Kind(
     absent_ttl_s=0.2,
 )
 KINDS = Kinds((PERSON, GARMENT))
-_MOMENT = 12  # characters of a moment in a member
+SHORT = 12  # bytes of a member that has nothing but its moment
 
 
-def member_of(moment: int) -> bytes:
-    return f"{moment:>{_MOMENT}}".encode()
+def member_of(moment: int, size_bytes: int = SHORT) -> bytes:
+    return f"{moment:>{size_bytes}}".encode()
 
 
 def moments_of(blob: bytes | memoryview) -> list[int]:
@@ -61,9 +64,9 @@ def moments_of(blob: bytes | memoryview) -> list[int]:
     return [int(part) for part in bytes(blob).split(b"|")]
 
 
-def blob_of(kind: Kind, moment: int) -> bytes:
+def blob_of(kind: Kind, moment: int, size_bytes: int = SHORT) -> bytes:
     """Return an entry of `kind` whose members were all read at one moment."""
-    return b"|".join(member_of(moment) for _ in kind.fields)
+    return b"|".join(member_of(moment, size_bytes) for _ in kind.fields)
 
 
 class PlainCodec:
@@ -85,14 +88,30 @@ class PlainCodec:
 
 
 class LoopClock:
-    """The virtual loop's time, on both clocks."""
+    """The virtual loop's time. `wall_off_ns` is what somebody set the host's clock by.
 
-    def __init__(self, loop: VirtualLoop) -> None:
+    As in core.clock, the steady one starts from what the wall clock says.
+    """
+
+    def __init__(self, loop: VirtualLoop, wall_off_ns: int = 0) -> None:
         self._loop = loop
+        self._steady_off_ns = wall_off_ns
+        self.wall_off_ns = wall_off_ns
 
     def read(self) -> Now:
         now_ns = START_NS + self._loop.now_ns
-        return Now(now_ns, now_ns)
+        return Now(now_ns + self.wall_off_ns, now_ns + self._steady_off_ns)
+
+
+class FillableFiles(DiskFiles):
+    """L2's files on a disk that can be full: it takes no new byte, and everything else."""
+
+    is_full = False
+
+    def write(self, location: Location, data: Buffer) -> None:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().write(location, data)
 
 
 class TellingOrigin:
@@ -106,6 +125,7 @@ class TellingOrigin:
         self._objects: dict[str, tuple[str, int]] = {}
         self._owners: dict[str, tuple[EntryKey, str]] = {}
         self.failing = False
+        self.sizes_bytes: tuple[int, ...] = (SHORT,)
         self.clock: LoopClock
         self.reads = 0
         # object key -> when the reads that are under way began
@@ -129,7 +149,7 @@ class TellingOrigin:
     async def read(self, object_key: str) -> OriginObject:
         moment, (etag, changed_ns) = await self._ask(object_key)
         stamp = OriginStamp(object_key, etag, changed_ns / 1e9)
-        return OriginObject(stamp, member_of(moment))
+        return OriginObject(stamp, member_of(moment, self._choose.choice(self.sizes_bytes)))
 
     async def read_if_changed(self, stamp: OriginStamp) -> OriginObject | OriginStamp:
         found = await self.read(stamp.object_key)

@@ -213,6 +213,16 @@ def test_an_answer_that_is_kept_nowhere_ends_nothing(told: Told) -> None:
     assert told.is_allowed
 
 
+def test_a_get_without_an_owner_lets_the_older_of_two_reads_land_last(told: Told) -> None:
+    older, newer = told.read(), told.read()
+    told.end(told.begin_get(owner=""), newer)
+    told.get(older)
+    assert told.is_allowed
+    told.invalidate()
+    told.get(newer)
+    assert not told.is_allowed
+
+
 def test_bytes_are_not_served_before_they_were_read(told: Told) -> None:
     getting = told.begin_get()
     told.end(getting, None)

@@ -23,10 +23,17 @@ from cachesvc.engine.state import Limits, State
 from cachesvc.metrics import Metrics
 from cachesvc.tiers.catalog import Catalog
 from cachesvc.tiers.disk import DiskTier
-from cachesvc.tiers.disk_files import BLOCK_BYTES, DiskFiles, Location
+from cachesvc.tiers.disk_files import BLOCK_BYTES, Location
 from cachesvc.tiers.memory import MemoryTier
 from tests.simulation.history import History
-from tests.simulation.parts import KINDS, LoopClock, PlainCodec, ScheduledWrites, TellingOrigin
+from tests.simulation.parts import (
+    KINDS,
+    FillableFiles,
+    LoopClock,
+    PlainCodec,
+    ScheduledWrites,
+    TellingOrigin,
+)
 from tests.simulation.scheduler import VirtualLoop
 from tests.support.engine_house import LIMITS
 
@@ -41,6 +48,7 @@ class Host:
 
     l2_blocks: int
     limits: Limits
+    l1_bytes: int = 1 << 16
 
     @classmethod
     def drawn(cls, choose: random.Random) -> Host:
@@ -64,11 +72,12 @@ class Life:
         origin: TellingOrigin,
         loop: VirtualLoop,
         choose: random.Random,
+        wall_off_ns: int = 0,
     ) -> None:
         self.loop = loop
-        self.clock = LoopClock(loop)
+        self.clock = LoopClock(loop, wall_off_ns)
         origin.clock = self.clock
-        self.files = DiskFiles(folder / "l2", KINDS.namespaces)
+        self.files = FillableFiles(folder / "l2", KINDS.namespaces)
         self.catalog = Catalog(
             folder,
             on_reset=_refuse_reset,
@@ -89,7 +98,7 @@ class Life:
             name: NamespaceLimits(KINDS.of(name).max_entries) for name in KINDS.namespaces
         }
         self.memory = MemoryTier(
-            folder / "l1", namespaces, 1 << 16, on_removal=lambda entry, cause: None
+            folder / "l1", namespaces, host.l1_bytes, on_removal=lambda entry, cause: None
         )
         self.workers = ThreadPoolExecutor(1)
         self.state = State(
@@ -130,6 +139,18 @@ class Life:
 
     def leftovers(self, *, had_full_disk: bool) -> list[str]:
         """Return what a quiet engine still holds and should not."""
+        found = [f"{count} {what}" for what, count in self.held_counts().items()]
+        files = self.l2_files()
+        rows = {Location(row.meta.key, row.meta.generation) for row in self.catalog.hottest(1000)}
+        # Where the catalog could not be written a removal unlinks the file: the row stays, a miss.
+        if files - rows or (rows - files and not had_full_disk):
+            found.append(f"files without a row {files - rows}, rows without a file {rows - files}")
+        if self.disk.used_bytes != len(rows) * BLOCK_BYTES:
+            found.append(f"{self.disk.used_bytes} bytes accounted for {len(rows)} rows")
+        return found
+
+    def held_counts(self) -> dict[str, int]:
+        """Return what of work under way is there; empty in a quiet engine."""
         state = self.state
         counts = {
             "flights": len(state.flights),
@@ -140,17 +161,9 @@ class Life:
             "reserved bytes of L1": self.memory._reserved_bytes,
             "reserved bytes of L2": self.disk._reserved_bytes,
         }
-        found = [f"{count} {what}" for what, count in counts.items() if count]
-        files = self._files()
-        rows = {Location(row.meta.key, row.meta.generation) for row in self.catalog.hottest(1000)}
-        # Where the catalog could not be written a removal unlinks the file: the row stays, a miss.
-        if files - rows or (rows - files and not had_full_disk):
-            found.append(f"files without a row {files - rows}, rows without a file {rows - files}")
-        if self.disk.used_bytes != len(rows) * BLOCK_BYTES:
-            found.append(f"{self.disk.used_bytes} bytes accounted for {len(rows)} rows")
-        return found
+        return {what: count for what, count in counts.items() if count}
 
-    def _files(self) -> set[Location]:
+    def l2_files(self) -> set[Location]:
         walks = (self.files.walk(namespace) for namespace in KINDS.namespaces)
         return {at for at in itertools.chain(*walks) if at is not None}
 
@@ -163,12 +176,14 @@ KEYS = (EntryKey("upper", "ann"), EntryKey("lower", "ann"), EntryKey("garment", 
 
 
 def owners_of(key: EntryKey) -> tuple[str, ...]:
-    return ("ann",) if key.namespace != "garment" else ("ann", "bob")
+    return (key.id,) if key.namespace != "garment" else ("ann", "bob")
 
 
-def new_origin(history: History, choose: random.Random) -> TellingOrigin:
+def new_origin(
+    history: History, choose: random.Random, keys: tuple[EntryKey, ...] = KEYS
+) -> TellingOrigin:
     origin = TellingOrigin(history, choose)
-    for key in KEYS:
+    for key in keys:
         for owner in owners_of(key):
             origin.know(key, owner)
     return origin
