@@ -11,15 +11,21 @@ from typing import Literal, NamedTuple
 
 # Above it, most of what L1 may take is held by readers of entries that already left.
 HELD_SHARE = 0.5
+# Every call waits for the loop; a hit takes a hundredth of this.
+MAX_LOOP_LAG_S = 0.25
 
 
 class Advice(NamedTuple):
-    """`id` is stable. `critical`: something promised does not hold until it is mended."""
+    """`id` is stable. `critical`: something promised does not hold until it is mended.
+
+    `runbook` is the section of docs/runbook.md that has more, empty if none does.
+    """
 
     id: str
     severity: Literal["critical", "warning"]
     text: str
     do: str
+    runbook: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +42,14 @@ class Readings:
     memory_max_bytes: int
     held_bytes: int
     foreign_names: int
+    disk_free_bytes: int
+    disk_floor_bytes: int
+    loop_lag_s: float
 
 
 def advise(readings: Readings) -> list[Advice]:
     """Return what needs a person, the critical first."""
-    found = [*_critical(readings), *_warnings(readings)]
+    found = [*_critical(readings), *_data_warnings(readings), *_room_warnings(readings)]
     assert [a.severity for a in found] == sorted(a.severity for a in found)
     return found
 
@@ -52,6 +61,7 @@ def _critical(readings: Readings) -> Iterator[Advice]:
             "critical",
             f"Not ready: {part} is {problem}.",
             "Wait for the start or the shutdown to end; if it does not, read the daemon's log.",
+            "CachesvcNotReady",
         )
     if readings.unfinished_removals:
         yield Advice(
@@ -61,10 +71,11 @@ def _critical(readings: Readings) -> Iterator[Advice]:
             "Their entries are not served, but a restart could bring them back.",
             "Free space on, or repair, the disks of l2.root and state_dir. It is retried "
             "every second; do not restart the daemon before it succeeded.",
+            "CachesvcInvalidationsNotDurable",
         )
 
 
-def _warnings(readings: Readings) -> Iterator[Advice]:
+def _data_warnings(readings: Readings) -> Iterator[Advice]:
     if readings.is_origin_left_alone:
         yield Advice(
             "origin_left_alone",
@@ -72,6 +83,7 @@ def _warnings(readings: Readings) -> Iterator[Advice]:
             "The origin did not answer several fills in a row and is left alone for a moment. "
             "Misses fail; hits do not.",
             "Check the network, the origin's own status, and the daemon's credentials.",
+            "CachesvcOriginCircuitOpen",
         )
     if readings.catalog_resets:
         yield Advice(
@@ -79,6 +91,7 @@ def _warnings(readings: Readings) -> Iterator[Advice]:
             "warning",
             "The catalog was damaged and set aside; L2 began empty.",
             "Check the disk of state_dir. Nothing is lost: entries are filled again.",
+            "CachesvcCatalogLost",
         )
     if readings.damaged_entries:
         yield Advice(
@@ -86,6 +99,7 @@ def _warnings(readings: Readings) -> Iterator[Advice]:
             "warning",
             f"{readings.damaged_entries} entries of L2 failed their checksum and were refilled.",
             "Check the disk of l2.root; the damaged files are in its .quarantine.",
+            "CachesvcEntriesDamaged",
         )
     if readings.decode_failures:
         yield Advice(
@@ -93,6 +107,27 @@ def _warnings(readings: Readings) -> Iterator[Advice]:
             "warning",
             f"{readings.decode_failures} objects of the origin could not be decoded safely.",
             "The log names their hashes, and the failed call its object_keys: write them again.",
+            "CachesvcDecodeFailing",
+        )
+
+
+def _room_warnings(readings: Readings) -> Iterator[Advice]:
+    if readings.disk_free_bytes < readings.disk_floor_bytes:
+        yield Advice(
+            "disk_at_floor",
+            "warning",
+            "The disk of l2.root has less free space than l2.free_floor_bytes: L2 admits nothing "
+            "and evicts.",
+            "Find who fills the disk, or lower l2.max_bytes.",
+            "CachesvcDiskAtFloor",
+        )
+    if readings.loop_lag_s > MAX_LOOP_LAG_S:
+        yield Advice(
+            "loop_lagging",
+            "warning",
+            f"The event loop comes up to {readings.loop_lag_s:.2f} s late; calls wait for it.",
+            "Look for a starved processor: top, and the cgroup's throttling.",
+            "CachesvcLoopLagging",
         )
     if readings.disk_rejections:
         yield Advice(
@@ -101,6 +136,7 @@ def _warnings(readings: Readings) -> Iterator[Advice]:
             f"L2 did not take {readings.disk_rejections} entries.",
             "Free space on the disk of l2.root, or lower l2.free_floor_bytes; if the disk is "
             "slow, raise l2.max_pending_bytes.",
+            "CachesvcDiskRejecting",
         )
     if readings.held_bytes > HELD_SHARE * readings.memory_max_bytes:
         yield Advice(
@@ -108,6 +144,7 @@ def _warnings(readings: Readings) -> Iterator[Advice]:
             "warning",
             "More than half of L1's bytes are evicted entries that workers still hold.",
             "Let workers drop their tensors sooner, or raise l1.max_bytes.",
+            "CachesvcHeldBytesHigh",
         )
     if readings.foreign_names:
         yield Advice(

@@ -5,6 +5,7 @@ Sizes are bytes, spans seconds, moments RFC 3339. docs/http.md has every key.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
@@ -36,8 +37,9 @@ class StatusRoutes:
             Route("GET", "/api/key/{namespace}/{id}", Action.FIND, self._key),
         ]
 
-    async def _status(self, _: web.Request, _caller: Principal) -> web.Response:
-        return web.json_response(self._report.json())
+    async def _status(self, _: web.Request, caller: Principal) -> web.Response:
+        gauges = await asyncio.to_thread(self._report.gauges)
+        return web.json_response({**self._report.json(gauges), "caller": _caller(caller)})
 
     async def _events(self, _: web.Request, caller: Principal) -> web.Response:
         events = self._cache.state.events
@@ -70,6 +72,15 @@ class StatusRoutes:
                 ],
             }
         )
+
+
+def _caller(caller: Principal) -> dict[str, Any]:
+    """Return who asks and what they may do, so that a page offers nothing else."""
+    return {
+        "name": caller.name,
+        "roles": sorted(role.value for role in caller.roles),
+        "may": [action.value for action in Action if caller.may(action)],
+    }
 
 
 def _copy(meta: EntryMeta, accesses: int, now: Now) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from cachesvc.engine.cache import Cache
 from cachesvc.metrics import Metrics
 from cachesvc_proto.v1 import cache_pb2 as pb
 
+# By name, then by the value of the label ("" where there is none).
+Gauges = dict[str, dict[str, float]]
+
 
 class StatusReport:
     """Reads the state of one daemon. Changes nothing."""
@@ -38,7 +41,12 @@ class StatusReport:
         self._not_ready = not_ready
         self._started_ns = cache.state.clock.read().steady_ns
 
-    def json(self) -> dict[str, Any]:
+    def gauges(self) -> Gauges:
+        """Read the gauges of a scrape. Asks file systems for their free space: not on the loop."""
+        return {name: values for name, _, _, values in self._statistics.gauges()}
+
+    def json(self, gauges: Gauges) -> dict[str, Any]:
+        """Return the report; `gauges` were read just before."""
         state, stats, limits = self._cache.state, self._statistics.response(), self._settings.limits
         now, not_ready = state.clock.read(), self._not_ready()
         return {
@@ -48,13 +56,24 @@ class StatusReport:
             "uptime_s": round((now.steady_ns - self._started_ns) / 1e9, 3),
             "ready": not not_ready,
             "problems": not_ready,
-            "warnings": [item._asdict() for item in self._advice(stats, not_ready)],
+            "warnings": [item._asdict() for item in self._advice(stats, not_ready, gauges)],
             "requests": _requests(stats.requests),
             "latency": {tier: self._latency(tier) for tier in metrics.TIERS},
             "tiers": {
-                "memory": {**_tier(stats.memory), "held_bytes": stats.held_bytes},
-                "disk": {**_tier(stats.disk), "pending_bytes": state.pending_commit_bytes},
+                "memory": {
+                    **_tier(stats.memory),
+                    "held_bytes": stats.held_bytes,
+                    "free_bytes": gauges["filesystem_free_bytes"]["memory"],
+                },
+                "disk": {
+                    **_tier(stats.disk),
+                    "pending_bytes": state.pending_commit_bytes,
+                    "free_bytes": gauges["filesystem_free_bytes"]["disk"],
+                    "floor_bytes": int(gauges["disk_floor_bytes"][""]),
+                    "high_watermark_bytes": int(gauges["disk_high_watermark_bytes"][""]),
+                },
             },
+            "loop_lag_s": round(gauges["loop_lag_seconds"][""], 4),
             "namespaces": [_namespace(name) for name in stats.namespaces],
             "kinds": [_kind(kind) for kind in state.kinds.all],
             "flights": {"running": stats.flights, "max": limits.max_flights},
@@ -96,7 +115,9 @@ class StatusReport:
             "buckets": [[None if math.isinf(le) else le, n] for le, n in seen.buckets],
         }
 
-    def _advice(self, stats: pb.StatsResponse, not_ready: dict[str, str]) -> list[advice.Advice]:
+    def _advice(
+        self, stats: pb.StatsResponse, not_ready: dict[str, str], gauges: Gauges
+    ) -> list[advice.Advice]:
         count = self._metrics.value
         return advice.advise(
             advice.Readings(
@@ -110,6 +131,9 @@ class StatusReport:
                 memory_max_bytes=stats.memory.max_bytes,
                 held_bytes=stats.held_bytes,
                 foreign_names=self._metrics.gauge("disk_foreign_names"),
+                disk_free_bytes=int(gauges["filesystem_free_bytes"]["disk"]),
+                disk_floor_bytes=int(gauges["disk_floor_bytes"][""]),
+                loop_lag_s=gauges["loop_lag_seconds"][""],
             )
         )
 

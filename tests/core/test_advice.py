@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,9 @@ WELL = Readings(
     memory_max_bytes=1000,
     held_bytes=0,
     foreign_names=0,
+    disk_free_bytes=100,
+    disk_floor_bytes=100,
+    loop_lag_s=0.25,
 )
 
 
@@ -40,6 +44,8 @@ def test_a_cache_that_is_well_needs_nobody() -> None:
         ({"disk_rejections": 1}, "disk_rejections", "warning"),
         ({"held_bytes": 501}, "held_by_readers", "warning"),
         ({"foreign_names": 3}, "foreign_names", "warning"),
+        ({"disk_free_bytes": 99}, "disk_at_floor", "warning"),
+        ({"loop_lag_s": 0.3}, "loop_lagging", "warning"),
     ],
 )
 def test_each_trouble_is_named_with_what_to_do(
@@ -49,6 +55,29 @@ def test_each_trouble_is_named_with_what_to_do(
     assert (advice.id, advice.severity) == (name, severity)
     assert advice.text
     assert advice.do
+
+
+def test_each_trouble_leads_to_its_section_of_the_runbook() -> None:
+    runbook = (Path(__file__).parents[2] / "docs/runbook.md").read_text()
+    ill = Readings(
+        not_ready={"daemon": "starting"},
+        is_origin_left_alone=True,
+        unfinished_removals=1,
+        damaged_entries=1,
+        decode_failures=1,
+        catalog_resets=1,
+        disk_rejections=1,
+        memory_max_bytes=1,
+        held_bytes=1,
+        foreign_names=1,
+        disk_free_bytes=0,
+        disk_floor_bytes=1,
+        loop_lag_s=1.0,
+    )
+    sections = {advice.id: advice.runbook for advice in advise(ill)}
+    assert [name for name, section in sections.items() if not section] == ["foreign_names"]
+    for section in filter(None, sections.values()):
+        assert f"\n### {section}\n" in runbook
 
 
 def test_what_is_critical_comes_first() -> None:

@@ -229,6 +229,18 @@ def test_the_status_says_what_stats_says(daemon: Daemon) -> None:
     assert status["latency"]["origin"]["buckets"][-1] == [None, stats.requests.origin_fills]
     assert status["origin"]["circuit"] == "closed"
     assert status["flights"]["running"] == 0
+    assert status["caller"]["roles"] == ["admin"]
+    assert {"purge", "find"} < set(status["caller"]["may"])
+    assert all(status["tiers"][tier]["free_bytes"] > 0 for tier in ("memory", "disk"))
+
+
+def test_a_disk_at_its_floor_is_a_warning_that_says_what_to_do(new_daemon: NewDaemon) -> None:
+    daemon = new_daemon(L2__FREE_FLOOR_BYTES=str(1 << 60))
+    status = ask(daemon, "GET", "/api/status").body
+    warnings = {warning["id"]: warning for warning in status["warnings"]}
+    assert warnings["disk_at_floor"]["severity"] == "warning"
+    assert warnings["disk_at_floor"]["do"]
+    assert status["tiers"]["disk"]["floor_bytes"] == 1 << 60
 
 
 def test_events_name_ids_only_to_those_who_may_find_them(new_daemon: NewDaemon) -> None:
