@@ -90,6 +90,15 @@ class Ledger:
         account.floor = max(account.floor, event.version)
         account.stored = event.version
 
+    def put_failed(self, account: Account, event: Event) -> None:
+        """Where neither tier has room, the older entry is gone too."""
+        account.stored = 0
+
+    def put_unstored(self, account: Account, event: Event) -> None:
+        """Answered, in L1 only: L2 did not admit it, and has nothing older."""
+        account.floor = max(account.floor, event.version)
+        account.stored = 0
+
     def change_begun(self, account: Account, event: Event) -> None:
         """An invalidation was asked for."""
         account.stored = 0

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cachesvc.core.clock import Clock
-from cachesvc.core.errors import Aborted, NoSuchObject, PreconditionFailed
+from cachesvc.core.errors import Aborted, CacheError, NoSuchObject, PreconditionFailed
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.lru import Removal
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
@@ -112,9 +112,7 @@ class Life:
     async def _examine_litter(self) -> None:
         """After the sweep each file has its row, each row its file, and the totals are theirs."""
         house = self.house
-        before = house.engine.generations.next(house.clock.read().wall_ns)
-        for namespace in KINDS.namespaces:
-            await house.disk.sweep_litter(namespace, before)
+        await self.sweep()
         with closing(sqlite3.connect(house.state_dir / "catalog.sqlite")) as db:
             rows = db.execute("SELECT namespace, id, generation, stored_bytes FROM entries")
             found = rows.fetchall()
@@ -127,6 +125,13 @@ class Life:
             counted = (total.entries, total.stored_bytes) if total else (0, 0)
             if counted != (len(sizes), sum(sizes)):
                 raise BrokenPromise(f"{namespace}: counted {counted}, there are {sizes}")
+
+    async def sweep(self) -> None:
+        """Remove what has no row, as a daemon does behind its first answers."""
+        house = self.house
+        before = house.engine.generations.next(house.clock.read().wall_ns)
+        for namespace in KINDS.namespaces:
+            await house.disk.sweep_litter(namespace, before)
 
     # ---- work
 
@@ -165,19 +170,26 @@ class Life:
             self._tell("upload", version, key)
             self._hold(key, version)
             self._tell("put_begun", version, key)
-            await self._store(key, version, **more)
-            self._tell("put", version, key)
+            try:
+                is_stored = await self._store(key, version, **more)
+            except CacheError:
+                self._tell("put_failed", 0, key)
+                raise
+            self._tell("put" if is_stored else "put_unstored", version, key)
 
     async def replace(self, key: EntryKey) -> None:
         """Put an entry over one that is surely there."""
         await self.put(key)
         await self.put(key)
 
-    async def _store(self, key: EntryKey, version: int, **more: Any) -> None:
+    async def _store(self, key: EntryKey, version: int, **more: Any) -> bool:
+        """Return whether L2 has it: a failing disk admits nothing."""
         header = PutHeader(key, SWATCH, OWNER, **more)
+        rejections = self.house.metrics.value("disk_rejections")
         async with self.house.cache.receive_put(header) as upload:
             upload.append(blob_of(version))
             await self.house.cache.store_put(upload)
+        return self.house.metrics.value("disk_rejections") == rejections
 
     async def put_late(self, key: EntryKey) -> None:
         """Put what was read before the last change: it has to be refused."""
@@ -199,7 +211,7 @@ class Life:
             self._tell("upload", version, key)
             needed_ns = self.house.clock.read().wall_ns - 1_000
             self._hold(key, version)
-            await self._get(key, origin_after_ns=needed_ns)
+            await self.get(key, origin_after_ns=needed_ns)
 
     async def invalidate(self, key: EntryKey) -> None:
         await self._invalidate(key_scope(key), key)
@@ -237,9 +249,10 @@ class Life:
         """Get it, from L2 or the origin where L1 is made to have forgotten it."""
         if self._choose.random() < 0.5:
             self.house.memory.remove(key, Removal.BYTES_LIMIT)
-        await self._get(key)
+        await self.get(key)
 
-    async def _get(self, key: EntryKey, **more: Any) -> None:
+    async def get(self, key: EntryKey, **more: Any) -> None:
+        """Get it; what is served may not be older than what was answered."""
         floor = self._ledger.of(key).floor
         try:
             served = await self.house.get(key, owner=OWNER, **more)

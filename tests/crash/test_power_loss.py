@@ -11,22 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.conftest import CanLosePower
 from tests.crash.programs import report_of
-from tests.support.lossy_disk import lossy_disk, why_not_available
 
 
-@pytest.fixture
-def can_lose_power(tmp_path: Path, kind: str) -> None:
-    if reason := why_not_available(kind):
-        pytest.skip(f"power loss on {kind}: {reason}")
-    try:
-        with lossy_disk(kind, tmp_path / "probe"):
-            pass
-    except OSError as exc:
-        pytest.skip(f"power loss on {kind}: {exc}")
-
-
-@pytest.mark.usefixtures("can_lose_power")
 @pytest.mark.parametrize(
     ("kind", "cuts"),
     [
@@ -36,7 +24,10 @@ def can_lose_power(tmp_path: Path, kind: str) -> None:
     ],
 )
 @pytest.mark.timeout(900)
-def test_what_was_answered_survives_power_cuts(tmp_path: Path, kind: str, cuts: int) -> None:
+def test_what_was_answered_survives_power_cuts(
+    tmp_path: Path, can_lose_power: CanLosePower, kind: str, cuts: int
+) -> None:
+    can_lose_power(kind)
     report = report_of("kill_cycles", "--power", kind, "--cycles", cuts, "--seed", 3,
                        "--folder", tmp_path, within_s=890)  # fmt: skip
     assert report["killed"] == cuts
