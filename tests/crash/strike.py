@@ -285,6 +285,7 @@ def main() -> int:
                 disk = stack.enter_context(lossy_disk(asked.power, asked.folder / name))
                 strikes.disks.append(disk)
         try:
+            strikes.examine()  # a first start makes what later ones find
             for operation in asked.operations:
                 planned += strikes.plan(operation, asked.fault)
             if asked.sample is not None:

@@ -44,8 +44,8 @@ def test_death_at_any_system_call_leaves_what_was_answered(
     tmp_path: Path, sample: tuple[object, ...]
 ) -> None:
     report = report_of("strike", "--fault", "kill", "--folder", tmp_path, *sample, within_s=1700)
-    # A run may have a call less than the one that was counted.
-    assert report["counts"]["killed"] > 0.8 * report["planned"] > 0
+    # A run may have a few calls less than the one that was counted.
+    assert report["counts"]["killed"] > 0.7 * report["planned"] > 0
 
 
 @sampled(24)
@@ -77,6 +77,5 @@ def test_hits_are_served_while_a_system_call_hangs(
     tmp_path: Path, choice: tuple[object, ...]
 ) -> None:
     report = report_of("strike", "--fault", "hang", "--folder", tmp_path, *choice, within_s=1700)
-    # A run may have a call less than the one that was counted.
-    assert report["hung"] > 0.8 * report["planned"] > 0
+    assert report["hung"] > 0.7 * report["planned"] > 0
     assert report["least_hits"] > MANY_HITS
