@@ -93,6 +93,9 @@ class Metrics:
             "coalesced_waiters", "Gets that joined another's flight (V2: stampede_prevented)."
         )
         self.invalidations = make.counter("invalidations", "Acknowledged invalidations.")
+        self.failed_invalidations = make.counter(
+            "failed_invalidations", "Invalidations that could not be acknowledged."
+        )
         self.invalidation_seconds = make.histogram(
             "invalidation_seconds", "Time to a durable invalidation.", None, (), _COMMIT_S
         )

@@ -68,7 +68,7 @@ class Remover:
         changed_ns = min(changed_at_ns or arrival.wall_ns, arrival.wall_ns)
         removal = self._begin(scope, changed_ns)
         return await self._state.outliving_its_caller(
-            self._finish(removal, arrival, erase=erase), name="invalidate"
+            self._acknowledge(removal, arrival, erase=erase), name="invalidate"
         )
 
     def _begin(self, scope: Scope, changed_ns: int) -> _Removal:
@@ -80,6 +80,14 @@ class Remover:
         tombstone = state.tombstones.add(scope, changed_ns)
         durable = state.disk.invalidate(scope, changed_ns)
         return _Removal(scope, changed_ns, tombstone, from_memory, durable)
+
+    async def _acknowledge(self, removal: _Removal, arrival: Now, *, erase: bool) -> Invalidated:
+        """Finish it; what cannot be acknowledged is counted, also if the caller is gone."""
+        try:
+            return await self._finish(removal, arrival, erase=erase)
+        except NotDurable:
+            self._state.metrics.failed_invalidations.inc()
+            raise
 
     async def _finish(self, removal: _Removal, arrival: Now, *, erase: bool) -> Invalidated:
         started = time.monotonic()

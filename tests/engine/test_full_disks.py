@@ -102,6 +102,8 @@ async def test_without_a_catalog_and_without_a_disk_it_is_not_durable_until_a_re
         with pytest.raises(NotDurable):
             await house.cache.invalidate(key_scope(PERSON))
     assert house.cache.unfinished_removals == 1
+    assert house.metrics.value("failed_invalidations") == 2
+    assert house.metrics.value("invalidations") == 0
     assert house.engine.tombstones.covers(PERSON, "alice")
     # Not durable, and yet nobody is served it: the tombstone stays.
     house.upload(PERSON, 2)

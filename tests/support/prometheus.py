@@ -98,10 +98,10 @@ class Prometheus:
         result = self._get("query", query=expression)["result"]
         return [float(series["value"][1]) for series in result]
 
-    def firing(self) -> set[str]:
-        """Return the names of the alerts that fire: those whose `for` is over, if they have one."""
+    def alerts(self, state: str) -> set[str]:
+        """Return the alerts that are `firing`, or `pending` until their `for` is over."""
         alerts = self._get("alerts")["alerts"]
-        return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+        return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == state}
 
     def _get(self, what: str, **parameters: str) -> Any:
         url = f"http://127.0.0.1:{self._port.number}/api/v1/{what}?"

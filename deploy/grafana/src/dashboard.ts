@@ -255,10 +255,14 @@ const changes: Row = {
   panels: [
     graph({
       title: "Invalidations and Puts",
-      description: "Acknowledged, per second.",
+      description: "Acknowledged per second, and invalidations that could not be.",
       unit: "cps",
       queries: [
         { expr: perSecond("invalidations_total", "instance"), legend: "{{instance}} invalidations" },
+        {
+          expr: perSecond("failed_invalidations_total", "instance"),
+          legend: "{{instance}} invalidations that failed",
+        },
         { expr: perSecond("puts_total", "instance"), legend: "{{instance}} puts" },
       ],
     }),
@@ -290,12 +294,13 @@ const tiers: Row = {
   panels: [
     graph({
       title: "L1: bytes by namespace",
-      description: "held: evicted, but readers still have it; it counts against the limit.",
+      description: "held: evicted, but readers still have it. spare: made for the next misses. Both count against the limit.",
       unit: "bytes",
       stacked: true,
       queries: [
         { expr: of("memory_bytes"), legend: "{{instance}} {{namespace}}" },
         { expr: of("held_bytes"), legend: "{{instance}} held" },
+        { expr: of("spare_bytes"), legend: "{{instance}} spare" },
       ],
     }),
     graph({
