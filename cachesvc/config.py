@@ -249,7 +249,7 @@ class Settings(BaseSettings):
     # Name of the workers' group, which gets the socket and the shared files; empty = ours.
     group: str = ""
     ttl_hours: float = Field(24.0, gt=0)
-    log_format: Literal["json", "console"] = "json"
+    log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     grpc: GrpcSettings = GrpcSettings()
     http: HttpSettings = HttpSettings()

@@ -13,21 +13,29 @@ from typing import Any, Literal
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
+from cachesvc.cli.log_limits import LimitLibraries, LimitWarnings
 
-def configure(log_format: Literal["json", "console"], level: str) -> None:
-    """Send structlog's lines, and the libraries' warnings, to stderr."""
+
+def configure(log_format: Literal["auto", "json", "console"], level: str) -> None:
+    """Send structlog's lines, and the libraries' warnings, to stderr.
+
+    `auto` is for people where stderr is a terminal, JSON otherwise.
+    """
+    if log_format == "auto":
+        log_format = "console" if sys.stderr.isatty() else "json"
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     rendering = _rendering(log_format)
     structlog.configure(
-        processors=[*shared, *rendering],
+        processors=[LimitWarnings(), *shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(LimitLibraries())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],

@@ -98,7 +98,7 @@ class Calls:
                 log.exception("call_failed")
                 await abort(context, _DEFECT)
             finally:
-                self._end(tally, code, started)
+                self._end(rpc, tally, code, started)
 
         return call
 
@@ -131,7 +131,7 @@ class Calls:
                 log.exception("call_failed")
                 await abort(context, _DEFECT)
             finally:
-                self._end(tally, code, started)
+                self._end(rpc, tally, code, started)
 
         return call
 
@@ -140,8 +140,10 @@ class Calls:
         self._idle.clear()
         return time.monotonic()
 
-    def _end(self, tally: RpcTally, code: Code, started: float) -> None:
-        tally.count(code.name, time.monotonic() - started)
+    def _end(self, rpc: str, tally: RpcTally, code: Code, started: float) -> None:
+        took_s = time.monotonic() - started
+        tally.count(code.name, took_s)
+        log.debug("call", rpc=rpc, code=code.name, took_ms=round(took_s * 1e3, 3))
         self._running -= 1
         if not self._running:
             self._idle.set()

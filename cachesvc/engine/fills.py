@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import structlog
+
 from cachesvc.core.checksum import checksum
 from cachesvc.core.errors import (
     CacheError,
@@ -27,6 +29,7 @@ from cachesvc.engine.ports import Codec
 from cachesvc.engine.state import State
 from cachesvc.metrics import Metrics
 
+log = structlog.get_logger()
 T = TypeVar("T")
 
 
@@ -56,7 +59,15 @@ class Filler:
             NoSuchObject: the origin lacks a member.
             OriginUnavailable, OriginDenied, OriginDataCorrupt, Overloaded: see core/errors.py.
         """
-        return await self._bounded(self._fill(kind, key, owner, self._state.metrics))
+        started = time.monotonic()
+        filled = await self._bounded(key, self._fill(kind, key, owner, self._state.metrics))
+        log.info(
+            "filled",
+            namespace=key.namespace,
+            size_bytes=len(filled.data),
+            took_ms=_ms_since(started),
+        )
+        return filled
 
     async def refill_if_changed(
         self, kind: Kind, key: EntryKey, owner: str, stamps: tuple[OriginStamp, ...]
@@ -66,7 +77,15 @@ class Filler:
         One conditional request for each member, and no body if none has changed. Bounded
         and raising as `fill`.
         """
-        return await self._bounded(self._refill_if_changed(kind, key, owner, stamps))
+        started = time.monotonic()
+        found = await self._bounded(key, self._refill_if_changed(kind, key, owner, stamps))
+        log.info(
+            "revalidated",
+            namespace=key.namespace,
+            changed=isinstance(found, Filled),
+            took_ms=_ms_since(started),
+        )
+        return found
 
     async def _refill_if_changed(
         self, kind: Kind, key: EntryKey, owner: str, stamps: tuple[OriginStamp, ...]
@@ -82,9 +101,9 @@ class Filler:
         # again with the rest, all from one moment.
         return await self._fill(kind, key, owner, metrics)
 
-    async def _bounded(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _bounded(self, key: EntryKey, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` within the breaker, the deadline and a slot: one deadline for all of it."""
-        metrics = self._state.metrics
+        metrics, started = self._state.metrics, time.monotonic()
         try:
             with self.breaker.asking():
                 try:
@@ -94,8 +113,14 @@ class Filler:
                     raise OriginUnavailable(
                         "the origin did not answer in time; retry", reason="FILL_DEADLINE"
                     ) from exc
-        except CacheError:
+        except CacheError as exc:
             metrics.failed_fills.inc()
+            log.info(
+                "fill_failed",
+                namespace=key.namespace,
+                reason=exc.reason,
+                took_ms=_ms_since(started),
+            )
             raise
         finally:
             work.close()  # if it was never started
@@ -198,3 +223,7 @@ async def all_or_none(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
             task.cancel()
         # A cancelled read still has a connection to give back.
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _ms_since(started: float) -> float:
+    return round((time.monotonic() - started) * 1e3, 3)
