@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 
 _WORD = struct.Struct("<q")
-_MAX_KEYS = 32
+_MAX_KEYS = 256
 _MAX_READERS = 32
 
 

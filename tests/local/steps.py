@@ -25,8 +25,10 @@ from cachesvc_client import (
 )
 from cachesvc_client import _kept as kept_module
 from tests.local.board import Board
-from tests.local.versioned import version_of, words_of
+from tests.local.versioned import oldest_version_of, version_of, words_of
 from tests.local.workers import Held
+
+_POLL_S = 0.01
 
 # ---- one Get
 
@@ -130,6 +132,17 @@ def get_until_it_fails(held: Held, clothing_id: str, flag: str) -> Ended:
             Path(flag).touch()
 
 
+def get_until_served(held: Held, clothing_id: str) -> float:
+    """Get until it is served; return when that was (monotonic, s)."""
+    while True:
+        try:
+            version_of(held.client.get_text(clothing_id))
+        except CacheServiceError:
+            time.sleep(_POLL_S)
+        else:
+            return time.monotonic()
+
+
 @dataclass
 class Spun:
     """What one reader of a coherence run saw. `gets` were all content-checked."""
@@ -139,21 +152,27 @@ class Spun:
     stale: list[tuple[str, int, int]] = field(default_factory=list)
 
 
-def spin(held: Held, board_path: str, clothing_ids: Sequence[str], *, reader: int) -> Spun:
-    """Get until the board is ended, and compare each version with the floor before its start."""
+def spin(
+    held: Held, board_path: str, clothing_ids: Sequence[str], *, reader: int, owner_id: str = ""
+) -> Spun:
+    """Get until the board is ended, and compare each version with the floor before its start.
+
+    With an owner the entries come from the origin, whose objects may change during a fill.
+    """
+    look = oldest_version_of if owner_id else version_of
     board, seen, choose = Board(Path(board_path)), Spun(), random.Random(reader)
     numbers = range(len(clothing_ids))
     while not board.is_over:
         key = choose.choice(numbers)
         floor = board.floor(key)
         try:
-            entry = held.client.get_text(clothing_ids[key])
+            entry = held.client.get_text(clothing_ids[key], owner_id)
         except (NotCached, PreconditionFailed):
             seen.absent += 1
             continue
         except CacheUnavailable:
             continue
-        found = version_of(entry)
+        found = look(entry)
         seen.gets += 1
         board.count(reader, seen.gets)
         if found < floor:

@@ -15,23 +15,27 @@ from tests.local import steps
 from tests.local.board import Board
 from tests.local.conftest import NewWorker
 from tests.local.steps import Spun
-from tests.local.versioned import put_version
+from tests.local.versioned import put_version, upload_version
 from tests.local.workers import Worker
 from tests.support.daemons import Daemon
 from tests.support.sample_objects import fresh_id
 
 KEYS = 3
+OWNER = "owner"
+SMALL_BYTES = 5 * 4096
 NewClient = Callable[..., CacheClient]
 
 
 class Run:
     """One writer, here, against readers in processes of their own."""
 
-    def __init__(self, daemon: Daemon, writer: CacheClient, board_path: Path) -> None:
+    def __init__(
+        self, daemon: Daemon, writer: CacheClient, board_path: Path, keys: int = KEYS
+    ) -> None:
         self.daemon = daemon
         self.board_path = board_path
         self.board = Board(board_path)
-        self.ids = [fresh_id("text") for _ in range(KEYS)]
+        self.ids = [fresh_id("text") for _ in range(keys)]
         self.writer = writer
         self.version = 0
         self.invalidations = 0
@@ -48,11 +52,31 @@ class Run:
         self.board.raise_floor(key, self.version + 1)
         self.invalidations += 1
 
+    def change_at_origin(self, key: int) -> None:
+        """Upload the next version and invalidate: after that, nothing older may come."""
+        self.version += 1
+        upload_version(
+            self.daemon.origin_dir, OWNER, self.ids[key], self.version, size_bytes=SMALL_BYTES
+        )
+        self.writer.invalidate(clothing_id=self.ids[key])
+        self.board.raise_floor(key, self.version)
+        self.invalidations += 1
+
     def start(self, workers: list[Worker]) -> None:
-        for key in range(KEYS):
+        for key in range(len(self.ids)):
             self.put(key)
+        self.start_readers(workers)
+
+    def start_from_origin(self, workers: list[Worker]) -> None:
+        for key in range(len(self.ids)):
+            self.change_at_origin(key)
+        self.start_readers(workers, owner_id=OWNER)
+
+    def start_readers(self, workers: list[Worker], owner_id: str = "") -> None:
         for reader, worker in enumerate(workers):
-            worker.begin(steps.spin, str(self.board_path), self.ids, reader=reader)
+            worker.begin(
+                steps.spin, str(self.board_path), self.ids, reader=reader, owner_id=owner_id
+            )
 
     def end(self, workers: list[Worker]) -> Spun:
         """End the readers and return what they saw together."""
@@ -110,6 +134,45 @@ def test_the_same_check_finds_a_reader_that_does_not_look_at_the_link_count(
             run.put(key)
     seen = run.end(workers)
     assert seen.stale
+
+
+@pytest.mark.parametrize(
+    ("readers", "keys", "seconds"),
+    [
+        pytest.param(2, 20, 2.0, id="quick"),
+        pytest.param(4, 200, 30.0, id="long", marks=[pytest.mark.slow, pytest.mark.timeout(300)]),
+    ],
+)
+def test_no_local_hit_is_older_than_the_origin_at_the_last_acknowledged_change(
+    new_daemon: NewDaemon,
+    new_client: NewClient,
+    new_worker: NewWorker,
+    tmp_path: Path,
+    readers: int,
+    keys: int,
+    seconds: float,
+) -> None:
+    daemon = new_daemon(KINDS__TEXT__MAX_ENTRIES=str(keys))
+    run = Run(daemon, new_client(daemon), tmp_path / "board", keys)
+    workers = [new_worker(daemon.target) for _ in range(readers)]
+    run.start_from_origin(workers)
+    before = run.invalidations
+    ends_s = time.monotonic() + seconds
+    for key in itertools.cycle(range(keys)):
+        run.change_at_origin(key)
+        if time.monotonic() > ends_s:
+            break
+    seen = run.end(workers)  # raises if a reader has died
+    local_hits = seen.gets - run.served_by_calls()
+    print(  # noqa: T201 - the figures of the run
+        f"{readers} workers, {keys} keys, {seconds:g} s: {local_hits:,} content-checked local hits "
+        f"of {seen.gets:,} Gets against {run.invalidations - before:,} changes of the origin, each "
+        f"with its invalidation: {len(seen.stale)} stale, 0 crashes"
+    )
+    assert seen.stale == []
+    assert run.invalidations > before
+    assert local_hits > seen.gets / 2
+    assert [worker.close() for worker in workers] == [0] * readers
 
 
 @pytest.mark.slow

@@ -7,9 +7,12 @@ stale answer and a mixed one are both seen by looking at the content alone.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 
+from cachesvc.codec.pickle_writer import encode_pickle
+from cachesvc.core.tensors import Tensor
 from cachesvc_client import CacheClient, EntryInfo
 from cachesvc_client.entry import EntryFields
 from cachesvc_client.requests import PutOptions
@@ -44,10 +47,30 @@ def put_version(
     return client.put("text", clothing_id, fields, options=PutOptions(as_of=as_of, ttl=ttl))
 
 
+def upload_version(
+    origin_dir: Path, owner_id: str, clothing_id: str, version: int, *, size_bytes: int
+) -> None:
+    """Have the text at a folder that is the origin; its objects change one after the other."""
+    words = size_bytes // len(FIELDS) // _WORD.itemsize
+    tensor = Tensor("I64", (words,), np.full(words, version, dtype=_WORD).tobytes())
+    data = encode_pickle(tensor)
+    folder = origin_dir / "users" / owner_id / "vton-cache" / "text"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FIELDS:
+        unfinished = folder / "unfinished"
+        unfinished.write_bytes(data)
+        unfinished.replace(folder / f"{clothing_id}_{name}.pkl")
+
+
 def words_of(entry: EntryFields) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Return all words of the entry's fields, in place."""
     begin = min(field.begin for field in entry.layout.values())
     return np.frombuffer(entry.blob, dtype=_WORD, offset=begin)
+
+
+def oldest_version_of(entry: EntryFields) -> int:
+    """Return the oldest version in any word: a fill during an upload may mix two."""
+    return int(words_of(entry).min())
 
 
 def version_of(entry: EntryFields) -> int:
