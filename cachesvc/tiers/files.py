@@ -6,6 +6,7 @@ must be ours: a planted link or directory is refused, not used.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -19,7 +20,7 @@ DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def open_directory(path: Path, *, mode: int, gid: int | None = None) -> int:
-    """Create `path` if needed and return a descriptor of it.
+    """Create `path` if needed, durably, and return a descriptor of it.
 
     Parents are made with mode 0755. An existing directory keeps its mode.
 
@@ -27,12 +28,8 @@ def open_directory(path: Path, *, mode: int, gid: int | None = None) -> int:
         ConfigError: it is a symlink, no directory, not ours, or cannot be made.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        try:
-            os.mkdir(path, mode)
-            created = True
-        except FileExistsError:
-            created = False
+        _make_parents(path)
+        created = _make_directory(path, mode)
         fd = os.open(path, DIRECTORY_FLAGS)
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be used as a directory: {exc.strerror}") from exc
@@ -48,6 +45,30 @@ def open_directory(path: Path, *, mode: int, gid: int | None = None) -> int:
         if gid is not None:
             os.fchown(fd, -1, gid)
     return fd
+
+
+def _make_parents(path: Path) -> None:
+    for parent in reversed(path.parents):
+        if not parent.exists():
+            _make_directory(parent, 0o755)
+
+
+def _make_directory(path: Path, mode: int) -> bool:
+    """Return whether it had to be made; then its name survives a power cut.
+
+    Or everything below it could be lost, however well that was synced.
+    """
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        return False
+    with contextlib.suppress(PermissionError):  # who may write to a directory may not read it
+        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    return True
 
 
 def lock_directory(fd: int, path: Path) -> None:

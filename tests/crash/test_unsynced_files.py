@@ -1,0 +1,186 @@
+"""Promises 1, 2 and 9: is what was answered safe, whatever the disk makes of unsynced changes?
+
+All of L2's file calls go through the module `os` in two modules of `tiers/`; a double of
+it (unsynced.py) keeps what was synced apart from what was not. At each moment of a
+workload the power may go: any subset of the unsynced changes is then on the disk, torn
+writes and lost directory entries included. An engine is started on it, and examined.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cachesvc.tiers import disk_files, files
+from tests.crash.ledger import Event, Ledger
+from tests.crash.life import BrokenPromise, Life
+from tests.crash.swatches import KEYS
+from tests.crash.unsynced import Moment, UnsyncedOs
+
+KEY, OTHER = KEYS[0], KEYS[1]
+MOST_FOR_EVERY_SUBSET = 10
+Workload = Callable[[Life], Coroutine[Any, Any, None]]
+
+
+async def put_twice(life: Life) -> None:
+    await life.put(KEY)
+    await life.put(KEY)
+
+
+async def put_and_invalidate(life: Life) -> None:
+    await life.put(KEY)
+    await life.invalidate(KEY)
+    await life.put(KEY)
+
+
+async def invalidate_without_a_catalog(life: Life) -> None:
+    """The rows stay: only the files' absence makes it final."""
+    await life.put(KEY)
+    await life.put(OTHER)
+    writer = life.house.catalog._db
+    assert writer is not None
+    writer.execute("PRAGMA query_only = ON")
+    await life.invalidate(KEY)
+
+
+async def fill_over_and_over(life: Life) -> None:
+    await life.refill(KEY)
+    await life.house.settle()
+    await life.refill(KEY)
+    await life.house.settle()
+
+
+async def everything(life: Life) -> None:
+    for act in (life.put, life.replace, life.erase, life.refill, life.evict, life.put,
+                life.invalidate, life.invalidate_wide, life.put):  # fmt: skip
+        for key in (KEY, OTHER):
+            await act(key)
+            await life.house.settle()
+
+
+@contextmanager
+def on_tmpfs() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="cachesvc-test-", dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+async def moments_of(
+    workload: Workload, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[Moment]:
+    """Run it, and return every moment at which the power could go."""
+    ledger = Ledger()
+
+    def look() -> tuple[Ledger, dict[str, bytes]]:
+        found = (folder / "state").glob("catalog.sqlite*")
+        return deepcopy(ledger), {
+            p.name: p.read_bytes() for p in found if p.suffix != ".sqlite-shm"
+        }
+
+    double = UnsyncedOs(folder / "l2", look)
+
+    def tell(event: Event) -> None:
+        ledger.apply(event)
+        double.note()
+
+    (folder / "l2").mkdir()
+    with monkeypatch.context() as patched:
+        for module in (files, disk_files):
+            patched.setattr(module, "os", double)
+        # Its own ledger: each moment has what had been told by then.
+        life = Life(folder, folder, Ledger(), tell, random.Random(1))
+        life.house.disk_threads = 1
+        life.open()
+        await workload(life)
+        await life.house.settle()
+        await life.house.end()
+    return double.moments
+
+
+def cuts_of(moment: Moment, most: int, choose: random.Random) -> Iterator[tuple[bool, ...]]:
+    """Yield which pending changes are kept: every subset, or `most` of them at random."""
+    count = len(moment.pending)
+    if count <= MOST_FOR_EVERY_SUBSET:
+        yield from itertools.product((True, False), repeat=count)
+    else:
+        for _ in range(most):
+            yield tuple(choose.random() < 0.5 for _ in range(count))
+
+
+async def examine(moment: Moment, kept: tuple[bool, ...], folder: Path) -> None:
+    """Start an engine on what a cut left. Raises BrokenPromise."""
+    ledger, catalog = moment.seen
+    moment.after_a_cut(kept).write_to(folder / "l2")
+    (folder / "state").mkdir()
+    for name, content in catalog.items():
+        (folder / "state" / name).write_bytes(content)
+    life = Life(folder, folder, deepcopy(ledger), lambda event: None, random.Random(1))
+    life.open()
+    try:
+        await life.examine()
+    except BrokenPromise as exc:
+        lost = [change for change, is_kept in zip(moment.pending, kept, strict=True) if not is_kept]
+        raise BrokenPromise(f"{exc}; lost: {lost}; last: {list(ledger.last)[-5:]}") from exc
+    finally:
+        await life.house.end()
+    shutil.rmtree(folder / "l2")
+    shutil.rmtree(folder / "state")
+
+
+async def examine_cuts(moments: list[Moment], most: int, sample: int | None) -> int:
+    """Examine every cut, or a sample of them. Returns how many."""
+    choose = random.Random(2)
+    cuts = [(moment, kept) for moment in moments for kept in cuts_of(moment, most, choose)]
+    chosen = cuts if sample is None else choose.sample(cuts, min(sample, len(cuts)))
+    with on_tmpfs() as folder:
+        for moment, kept in chosen:
+            await examine(moment, kept, folder)
+    return len(chosen)
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        pytest.param(100, id="sample"),
+        pytest.param(None, id="every", marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+    ],
+)
+@pytest.mark.parametrize(
+    "workload",
+    [put_twice, put_and_invalidate, invalidate_without_a_catalog, fill_over_and_over],
+    ids=lambda workload: workload.__name__,
+)
+async def test_any_subset_of_what_was_not_synced_keeps_what_was_answered(
+    workload: Workload, sample: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with on_tmpfs() as folder:
+        moments = await moments_of(workload, folder, monkeypatch)
+    examined = await examine_cuts(moments, 100, sample)
+    print(f"{len(moments)} moments, {examined} cuts examined")  # noqa: T201 - the figures of the run
+    assert examined >= (sample or 1_000)
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        pytest.param(150, id="sample"),
+        pytest.param(5_000, id="5000", marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+    ],
+)
+async def test_random_subsets_of_a_long_workload_keep_what_was_answered(
+    cuts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with on_tmpfs() as folder:
+        moments = await moments_of(everything, folder, monkeypatch)
+    long = [moment for moment in moments if len(moment.pending) > MOST_FOR_EVERY_SUBSET]
+    examined = await examine_cuts(long, -(-cuts // len(long)), cuts)
+    print(f"{len(long)} moments, {examined} cuts examined")  # noqa: T201 - the figures of the run
+    assert examined == cuts
