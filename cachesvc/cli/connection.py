@@ -34,7 +34,14 @@ def connected(target: str | None, timeout_s: float) -> Iterator[CacheClient]:
 
 def _verdict(error: CacheServiceError) -> tuple[str, ExitCode]:
     """Return the line to print and the exit code."""
-    from cachesvc_client import CacheUnavailable, DeadlineExceeded, InvalidRequest, NotCached
+    from cachesvc_client import (
+        CacheUnavailable,
+        DeadlineExceeded,
+        InvalidRequest,
+        NotCached,
+        OriginDenied,
+        OriginUnavailable,
+    )
 
     advice = _ADVICE.get(error.reason, "")
     code = ExitCode.FAILED
@@ -50,6 +57,8 @@ def _verdict(error: CacheServiceError) -> tuple[str, ExitCode]:
         advice = "--timeout gives it longer"
     elif isinstance(error, InvalidRequest):
         code = ExitCode.USAGE
+    elif isinstance(error, OriginDenied | OriginUnavailable):
+        advice = "`cachesvc doctor` asks the origin what is wrong"
     if error.object_keys:
         advice = f"{advice}; " * bool(advice) + f"objects: {', '.join(error.object_keys)}"
     return (f"{error}; {advice}" if advice else str(error)), code

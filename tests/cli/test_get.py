@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from cachesvc_client import CacheClient
-from tests.cli.conftest import Run, RunApart
+from tests.cli.conftest import Run, RunApart, on_daemon
+from tests.conftest import NewDaemon
 from tests.support import sample_objects
 from tests.support.daemons import Daemon
 from tests.support.sample_objects import fresh_id, put_in_folder
@@ -137,3 +138,14 @@ def test_an_entry_with_bf16_is_written_where_torch_is_not_installed(
     written = safetensors.torch.load_file(folder / "garment.safetensors")
     assert written["garm_tensor"].dtype is torch.bfloat16
     assert torch.equal(written["garm_tensor"], values["garm_tensor"])
+
+
+def test_an_origin_that_cannot_be_asked_leads_to_doctor(
+    run_alone: Run, new_daemon: NewDaemon
+) -> None:
+    daemon = new_daemon()
+    daemon.origin_dir.rmdir()
+    failed = on_daemon(run_alone, daemon)("get", "human", fresh_id("u"))
+    assert failed.exit_code == 1
+    assert "(ORIGIN_UNREACHABLE)" in failed.stderr
+    assert "cachesvc doctor" in failed.stderr

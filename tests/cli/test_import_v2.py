@@ -289,14 +289,9 @@ def test_what_v2_may_be_writing_just_now_is_left_for_the_next_run(
 
 
 def test_tensors_of_an_unknown_model_are_not_taken_for_the_kinds_version(
-    imported: Callable[..., Any],
-    new_daemon: NewDaemon,
-    v2: V2,
-    monkeypatch: pytest.MonkeyPatch,
+    imported: Callable[..., Any], v2: V2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    daemon = new_daemon(KINDS__TEXT__VERSION="clip-2")
-    for name, value in daemon.settings.items():
-        monkeypatch.setenv(f"CACHESVC_{name}", value)
+    monkeypatch.setenv("CACHESVC_KINDS__TEXT__VERSION", "clip-2")
     name = fresh_id("t")
     v2.write("text", name, sample_objects.text(name, "o"))
     assert outcome(imported("--owner", "o")) == "other_version"

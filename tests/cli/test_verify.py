@@ -6,26 +6,38 @@ Promise 2.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.cli.conftest import Run
-from tests.conftest import NewDaemon
 from tests.support import sample_objects
-from tests.support.daemons import Daemon
+from tests.support.daemons import Daemon, running_daemon
 from tests.support.grpc_calls import get_human
 from tests.support.sample_objects import Sample, fresh_id, put_in_folder
 
 
+@pytest.fixture(scope="module")
+def own_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """Of this file alone: what verify finds is all of its L2."""
+    folder = tmp_path_factory.mktemp("verified")
+    with running_daemon(folder, {"KINDS__HUMAN__MAX_ENTRIES": "1"}) as daemon:
+        yield daemon
+
+
 @pytest.fixture
-def stocked(new_daemon: NewDaemon, monkeypatch: pytest.MonkeyPatch, run_alone: Run) -> Daemon:
-    """A daemon whose L1 holds one person and whose L2 holds three; its settings are ours."""
-    daemon = new_daemon(KINDS__HUMAN__MAX_ENTRIES="1")
-    for name, value in daemon.settings.items():  # after run_alone, which removes the caller's
+def stocked(
+    own_daemon: Daemon, monkeypatch: pytest.MonkeyPatch, run_alone: Run
+) -> Iterator[Daemon]:
+    """A daemon whose L1 holds one person at most; its settings are ours."""
+    for name, value in own_daemon.settings.items():  # after run_alone, which removes the caller's
         monkeypatch.setenv(f"CACHESVC_{name}", value)
-    return daemon
+    yield own_daemon
+    own_daemon.admin_stub().Invalidate(pb.InvalidateRequest(everything=True, erase=True))
+    for file in (own_daemon.l2_root / ".quarantine").iterdir():
+        file.unlink()
 
 
 def fill(daemon: Daemon, count: int = 3) -> dict[str, Sample]:
