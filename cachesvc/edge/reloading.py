@@ -18,7 +18,7 @@ from cachesvc.core.errors import ConfigError
 
 log = structlog.get_logger()
 T = TypeVar("T")
-# Of each file: inode, size, mtime; None = not there.
+# Of each file: inode, size, ctime, which a chmod changes too; None = not there.
 _Signature = tuple[tuple[int, int, int] | None, ...]
 
 
@@ -76,4 +76,4 @@ def _signature(path: Path) -> tuple[int, int, int] | None:
         found = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_ino, found.st_size, found.st_ctime_ns
