@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from cachesvc.core.access import Action, Principal, Role
+from cachesvc.core.access import Principal, Role
 from cachesvc.core.clock import Clock
 from cachesvc.core.credentials import Grants, NameKind, SubjectName, bearer_token
 from cachesvc.core.errors import Unauthenticated
@@ -65,17 +65,6 @@ def over_tcp(
         return anonymous
 
     return who
-
-
-def allowed(who: Who, action: Action) -> Callable[[object, Context], Principal]:
-    """Return the check of a method that is always `action`."""
-
-    def check(_: object, context: Context) -> Principal:
-        principal = who(context)
-        principal.check(action)
-        return principal
-
-    return check
 
 
 def _names(properties: Mapping[str, object]) -> Iterator[SubjectName]:
