@@ -77,14 +77,22 @@ class Catalog:
     # ---- opening and resetting
 
     def _open_or_start_empty(self) -> sqlite3.Connection:
+        # SQLite reports a read that failed as damage (EIO is its CORRUPTFS), and such
+        # errors pass: what is damaged is so twice.
+        for _ in range(2):
+            with contextlib.suppress(Damaged):
+                return self._open_undamaged()
+        self._set_aside()
+        return self._open()
+
+    def _open_undamaged(self) -> sqlite3.Connection:
+        """Raises Damaged; for a full disk or a lock, which pass too, sqlite3.Error."""
         try:
             return self._open()
         except sqlite3.DatabaseError as exc:
-            # A full disk or a lock passes, and the rows are still good.
-            if not rows.is_damage(exc):
-                raise
-            self._set_aside()
-            return self._open()
+            if rows.is_damage(exc):
+                raise Damaged from exc
+            raise
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(
@@ -143,6 +151,13 @@ class Catalog:
         self._epoch += 1
         return self._db
 
+    def _reopen(self) -> None:
+        """Look once more, in the writer's thread, whether it is damaged. Raises Damaged."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        self._db = self._open_undamaged()
+
     # ---- the writer's thread
 
     def _run_batch(self, batch: list[Write[Any]]) -> None:
@@ -158,8 +173,7 @@ class Catalog:
             try:
                 self._commit(batch)
             except Damaged:
-                self._reset()
-                self._commit(batch)
+                self._commit_again(batch)
         except (OSError, sqlite3.Error, Damaged) as exc:
             for write in batch:
                 write.error = NotDurable("the catalog cannot be written; free some disk space")
@@ -170,6 +184,15 @@ class Catalog:
                 write.error = exc
             return False
         return True
+
+    def _commit_again(self, batch: list[Write[Any]]) -> None:
+        """As at the start: what is damaged is so twice."""
+        try:
+            self._reopen()
+            self._commit(batch)
+        except Damaged:
+            self._reset()
+            self._commit(batch)
 
     def _commit(self, batch: list[Write[Any]]) -> None:
         db = self._db or self._reset()

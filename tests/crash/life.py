@@ -49,6 +49,7 @@ class Life:
         self._ledger = ledger
         self._tell_killer = tell
         self._choose = choose
+        self.may_lose_catalog = False
         self._locks = [asyncio.Lock() for _ in KEYS]
         self.house = EngineHouse(folder, runtime)
         self.house.clock = Clock()  # type: ignore[assignment]
@@ -82,6 +83,7 @@ class Life:
 
     async def examine(self) -> None:
         """Compare what L2 still has with what was answered. Raises BrokenPromise."""
+        self.check_catalog()
         if left := list((self.house.root / ".tmp").iterdir()):
             raise BrokenPromise(f"half-written files after the start: {left}")
         if left := list((self.house.runtime / "l1").iterdir()):
@@ -90,6 +92,13 @@ class Life:
             await self._examine_key(key)
         await self._examine_litter()
         self._tell("examined", 0, *KEYS)
+
+    def check_catalog(self) -> None:
+        """Setting it aside costs all of L2: only what does not pass may do that."""
+        if self.house.catalog_resets:
+            if not self.may_lose_catalog:
+                raise BrokenPromise("the catalog was set aside")
+            self._tell("removal_begun", 0, *KEYS)
 
     async def _examine_key(self, key: EntryKey) -> None:
         account = self._ledger.of(key)

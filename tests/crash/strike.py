@@ -113,6 +113,7 @@ class Strikes:
     counts: Counter[str] = field(default_factory=Counter)
     hits: list[int] = field(default_factory=list)
     lags_s: list[float] = field(default_factory=list)
+    _may_lose_catalog: bool = False
 
     # ---- which calls there are
 
@@ -126,7 +127,7 @@ class Strikes:
                 elif fault == "hang":
                     if thread != MAIN and name in ERRORS and number == 1:
                         yield Strike(operation, call, f"delay_enter={HANG_US}", "1")
-                elif thread != MAIN or operation == "start":
+                elif thread != MAIN or (operation == "start" and name != "write"):  # to the pipe
                     for error in ERRORS.get(name, ()):
                         yield Strike(operation, call, f"error={error}", str(number))
                         yield Strike(operation, call, f"error={error}", f"{number}+")
@@ -148,6 +149,8 @@ class Strikes:
     # ---- one strike
 
     def strike(self, strike: Strike) -> None:
+        # An error that stays is damage; one that passes is not.
+        self._may_lose_catalog = strike.when.endswith("+")
         with self._at_the_start_of(strike.operation) as (mortal, threads, go):
             tid = threads[strike.call.thread]
             with injected(tid, strike.call.name, strike.fault, strike.when):
@@ -201,6 +204,7 @@ class Strikes:
     ) -> None:
         life = Life(self.folder, self.runtime, self.ledger, tell, random.Random(1))
         life.house.disk_threads = life.house.worker_threads = 1
+        life.may_lose_catalog = self._may_lose_catalog
         prepare, act = OPERATIONS[operation]
         if operation == "start":
             wait()
@@ -238,6 +242,7 @@ async def _struck(life: Life, act: Act, tell: Callable[[Event], None]) -> None:
     if time.monotonic() - begun_s > HANG_US / 2e6:  # else the call did not come this time
         tell(Event("hits", wall_ns=hits, at_s=worst_lag_s))
     tell(Event("acted"))
+    life.check_catalog()
     for key in KEYS:
         with contextlib.suppress(CacheError):
             await life.get(key)
@@ -269,6 +274,7 @@ def main() -> int:
     parser.add_argument("--fault", choices=("kill", "error", "hang"), default="kill")
     parser.add_argument("--operations", nargs="*", default=list(OPERATIONS))
     parser.add_argument("--sample", type=int, help="so many of all strikes, at random")
+    parser.add_argument("--calls", nargs="*", help="only these, and each once")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--power", choices=("ext4", "xfs"))
     parser.add_argument("--folder", type=Path, required=True)
@@ -288,6 +294,8 @@ def main() -> int:
             strikes.examine()  # a first start makes what later ones find
             for operation in asked.operations:
                 planned += strikes.plan(operation, asked.fault)
+            if asked.calls:
+                planned = [s for s in planned if s.call.name in asked.calls and "+" not in s.when]
             if asked.sample is not None:
                 chosen = min(asked.sample, len(planned))
                 planned = random.Random(asked.seed).sample(planned, chosen)

@@ -56,6 +56,12 @@ def test_a_system_call_that_fails_leaves_nothing_answered_that_is_not_there(
     assert report["counts"]["survived"] == report["planned"] > 0
 
 
+def test_one_read_that_fails_does_not_cost_the_catalog(tmp_path: Path) -> None:
+    report = report_of("strike", "--fault", "error", "--operations", "start", "invalidate",
+                       "--calls", "pread64", "--folder", tmp_path, within_s=100)  # fmt: skip
+    assert report["counts"]["survived"] == report["planned"] > 0
+
+
 @sampled(12)
 def test_what_is_answered_after_a_failed_system_call_survives_a_power_cut(
     tmp_path: Path, sample: tuple[object, ...], can_lose_power: CanLosePower
