@@ -85,7 +85,7 @@ class AccessSettings(GrantSettings):
         """
         parts: list[GrantSettings] = [self]
         if self.file is not None:
-            parts.append(_read_grants(self.file))
+            parts.append(read_grants(self.file))
         certificates: dict[str, frozenset[Role]] = {}
         tokens: dict[str, Token] = {}
         for part in parts:
@@ -432,7 +432,8 @@ def is_loopback(address: str) -> bool:
     return host in ("127.0.0.1", "::1", "localhost")
 
 
-def _read_grants(path: Path) -> GrantSettings:
+def read_grants(path: Path) -> GrantSettings:
+    """Return what `access.file` holds. Raises ConfigError."""
     try:
         if path.stat().st_mode & 0o002:
             raise ConfigError(f"access.file: {path} may be written by everybody: chmod o-w")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cachesvc.cli.doctor import listeners, memory, origins, storage, versions
+from cachesvc.cli.doctor import credentials, listeners, memory, origins, storage, versions
 from cachesvc.cli.doctor.findings import Check, Finding, Patient, error
 
 CHECKS: tuple[Check, ...] = (
@@ -30,6 +30,8 @@ CHECKS: tuple[Check, ...] = (
     listeners.check_socket,
     listeners.check_grpc,
     listeners.check_http,
+    credentials.check_tls,
+    credentials.check_grants,
     listeners.check_loopback_role,
     listeners.check_group,
     listeners.check_descriptors,

@@ -13,7 +13,7 @@ from pathlib import Path
 from cachesvc.cli import output
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 from cachesvc.cli.doctor.places import examine_directory, mount_of, nearest_existing
-from cachesvc.config import ENV_PREFIX
+from cachesvc.config import ENV_PREFIX, Settings
 from cachesvc.edge.local import L1_DIRECTORY
 from cachesvc.tiers import files
 from cachesvc.tiers.shared_files import SharedFile
@@ -53,7 +53,7 @@ def check_space(patient: Patient) -> Iterator[Finding]:
     settings = patient.settings
     path = settings.runtime_dir
     usage = os.statvfs(nearest_existing(path))
-    available = usage.f_bavail * usage.f_frsize + _held_bytes(path / L1_DIRECTORY)
+    available = usage.f_bavail * usage.f_frsize + _held_bytes(settings, path / L1_DIRECTORY)
     sizes = f"{output.size_text(available)} for L1, whose limit is " + output.size_text(
         settings.l1.max_bytes
     )
@@ -178,9 +178,10 @@ def _lingers(patient: Patient) -> bool:
     return (patient.filesystem / "var/lib/systemd/linger" / name).exists()
 
 
-def _held_bytes(l1: Path) -> int:
+def _held_bytes(settings: Settings, l1: Path) -> int:
+    """Return what a running daemon has taken already; its spare files have no name."""
     try:
-        return sum(file.stat().st_size for file in l1.iterdir())
+        return sum(file.stat().st_size for file in l1.iterdir()) + settings.l1.spare_bytes
     except OSError:  # none yet, or not ours to look into
         return 0
 
