@@ -6,8 +6,11 @@ Promises 1, 5 and 9.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,10 +20,12 @@ from cachesvc.core.errors import CorruptEntry, NotDurable
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.lru import Removal
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope
+from cachesvc.core.tensors import Buffer
 from cachesvc.core.watermarks import Watermarks
-from cachesvc.tiers.catalog import Catalog
+from cachesvc.tiers.catalog import EVICT_BATCH, Catalog
 from cachesvc.tiers.disk import DiskTier
-from cachesvc.tiers.disk_files import DiskFiles
+from cachesvc.tiers.disk_files import DiskFiles, Location
+from cachesvc.tiers.write_queue import Write
 from tests.support.clocks import START_NS
 from tests.support.engine_entries import meta_of
 from tests.support.engine_mounts import small_filesystem
@@ -32,13 +37,21 @@ ROOM = Watermarks(low_bytes=8 * BLOCK, high_bytes=9 * BLOCK, capacity_bytes=10 *
 class Disk:
     """A tier over directories of its own, and what it said of removals."""
 
-    def __init__(self, root: Path, state_dir: Path, watermarks: Watermarks) -> None:
+    def __init__(
+        self,
+        root: Path,
+        state_dir: Path,
+        watermarks: Watermarks,
+        *,
+        files: DiskFiles | None = None,
+        catalog: Catalog | None = None,
+    ) -> None:
         self.root, self.state_dir = root, state_dir
         state_dir.mkdir(exist_ok=True)
         self.removed: list[tuple[str, Removal]] = []
-        self.catalog = Catalog(state_dir, on_reset=lambda: None)
+        self.catalog = catalog or Catalog(state_dir, on_reset=lambda: None)
         self.tier = DiskTier(
-            DiskFiles(root, ("garment", "text")),
+            files or DiskFiles(root, ("garment", "text")),
             self.catalog,
             watermarks,
             on_removal=lambda row, cause: self.removed.append((row.meta.key.id, cause)),
@@ -157,6 +170,83 @@ async def test_eviction_goes_from_the_high_mark_to_the_low_one_in_whole_lru_entr
     assert disk.names() == sorted(["g1", "g7", "g8", "g9", "g10"])
     assert disk.removed == [(f"g{number}", Removal.DISK_SPACE) for number in range(2, 7)]
     assert disk.tier.used_bytes == 5 * BLOCK
+
+
+class WatchedFiles(DiskFiles):
+    """The real files. Looks at what the disk holds after each write and before each unlink."""
+
+    def __init__(self, root: Path, namespaces: tuple[str, ...]) -> None:
+        super().__init__(root, namespaces)
+        self._root = root
+        self.seen_bytes: list[int] = []
+
+    def write(self, location: Location, data: Buffer) -> None:
+        super().write(location, data)
+        self._look()
+
+    def remove(self, location: Location, *, durable: bool = False) -> None:
+        self._look()
+        super().remove(location, durable=durable)
+
+    def _look(self) -> None:
+        by_inode: dict[int, int] = {}  # another thread's rename must not make one file two
+        # Unlike Path.rglob it goes on where a directory has just been removed.
+        for folder, _, names in os.walk(self._root):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    status = os.stat(os.path.join(folder, name))
+                    by_inode[status.st_ino] = status.st_blocks * 512
+        self.seen_bytes.append(sum(by_inode.values()))
+
+
+async def test_the_disk_is_never_above_its_limit_while_entries_leave_for_new_ones(
+    tmp_path: Path,
+) -> None:
+    """Promise 5. What is evicted is on the disk until it is unlinked, and counts till then."""
+    files = WatchedFiles(tmp_path / "l2", ("garment", "text"))
+    disk = Disk(tmp_path / "l2", tmp_path / "state", ROOM, files=files)
+    for number in range(1, 61, 3):
+        await asyncio.gather(*(disk.store(f"g{n}", n) for n in range(number, number + 3)))
+        await disk.tier.step(START_NS, START_NS)
+    assert len(disk.removed) >= 50
+    assert len(files.seen_bytes) >= 110
+    assert max(files.seen_bytes) <= ROOM.capacity_bytes
+    await asyncio.to_thread(disk.close)
+
+
+class CountingCatalog(Catalog):
+    """The real catalog, and how many rows each of its transactions deleted."""
+
+    deleted: list[int]
+
+    def _commit(self, batch: list[Write[Any]]) -> None:
+        before = sum(total.entries for total in self.totals.values())
+        super()._commit(batch)
+        self.deleted.append(before - sum(total.entries for total in self.totals.values()))
+
+
+async def test_an_eviction_deletes_a_bounded_number_of_rows_in_one_transaction(
+    tmp_path: Path,
+) -> None:
+    """Promise 8: an invalidation that is queued behind it waits for one such batch."""
+    count = 2 * EVICT_BATCH + 50
+    (tmp_path / "state").mkdir()
+    catalog = CountingCatalog(tmp_path / "state", on_reset=lambda: None)
+    catalog.deleted = []
+    # The high mark is passed by one block, and the low one asks for nearly all to go.
+    marks = Watermarks(BLOCK, (count - 1) * BLOCK, count * BLOCK)
+    disk = Disk(tmp_path / "l2", tmp_path / "state", marks, catalog=catalog)
+    rows = [
+        Row(meta_of(EntryKey("garment", f"g{number}"), b"x", generation=number), 0, START_NS)
+        for number in range(1, count + 1)
+    ]
+    await asyncio.gather(*(catalog.upsert(row) for row in rows))
+    catalog.deleted.clear()
+    await disk.tier.evict(0)
+    assert disk.tier.used_bytes == BLOCK
+    assert sum(catalog.deleted) == count - 1
+    assert max(catalog.deleted) == EVICT_BATCH
+    await asyncio.to_thread(disk.close)
 
 
 async def test_a_new_entry_makes_room_for_itself_when_all_is_taken(new_disk: NewDisk) -> None:
