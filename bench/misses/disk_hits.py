@@ -132,7 +132,8 @@ def _asked(stub: CacheServiceStub, name: str) -> pb.EntryInfo:
     )
     answer = stub.GetHuman(request, timeout=10)
     assert answer.entry.WhichOneof("payload") == "file"
-    return answer.entry.info
+    info: pb.EntryInfo = answer.entry.info
+    return info
 
 
 def _l1_write_ms(daemon: Daemon) -> float:
