@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from circuitbreaker import STATE_HALF_OPEN, STATE_OPEN, CircuitBreaker
 
-from cachesvc.core.errors import OriginUnavailable
+from cachesvc.core.errors import OriginUnavailable, StaleFill
 
 
 class OriginBreaker:
@@ -35,7 +35,8 @@ class OriginBreaker:
     def asking(self) -> Iterator[None]:
         """Run one fill in it: raises OriginUnavailable, reason ORIGIN_CIRCUIT_OPEN, instead.
 
-        An answer of any kind, NoSuchObject too, closes the circuit.
+        An answer of any kind, NoSuchObject too, closes the circuit. A StaleFill is none: it
+        did not ask.
         """
         # Read once: time passes between two readings.
         state = self._circuit.state
@@ -47,8 +48,15 @@ class OriginBreaker:
             )
         self._probing = self._probing or is_probe
         try:
+            yield
+        except StaleFill:
+            raise
+        except BaseException as exc:  # cancelled too: the library tells what is a failure
             with self._circuit:
-                yield
+                raise exc
+        else:
+            with self._circuit:
+                pass
         finally:
             if is_probe:
                 self._probing = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from cachesvc.core.errors import (
     OriginDenied,
     OriginUnavailable,
     Overloaded,
+    StaleFill,
 )
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Field, Kind
@@ -31,6 +32,8 @@ from cachesvc.metrics import Metrics
 
 log = structlog.get_logger()
 T = TypeVar("T")
+# Raises StaleFill if nobody wants the fill any more.
+CheckFence = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +55,17 @@ class Filler:
         self.breaker = OriginBreaker(state.limits.breaker_failures, state.limits.breaker_open_s)
         self._slots = asyncio.Semaphore(state.limits.max_concurrent_fills)
 
-    async def fill(self, kind: Kind, key: EntryKey, owner: str) -> Filled:
+    async def fill(self, kind: Kind, key: EntryKey, owner: str, check_fence: CheckFence) -> Filled:
         """Return the whole entry. One deadline bounds all of it, queueing included.
 
         Raises:
+            StaleFill: `check_fence` did, when its turn came: the origin was not asked.
             NoSuchObject: the origin lacks a member.
             OriginUnavailable, OriginDenied, OriginDataCorrupt, Overloaded: see core/errors.py.
         """
         started = time.monotonic()
-        filled = await self._bounded(key, self._fill(kind, key, owner, self._state.metrics))
+        work = self._fill(kind, key, owner, self._state.metrics)
+        filled = await self._bounded(key, work, check_fence)
         log.info(
             "filled",
             namespace=key.namespace,
@@ -70,7 +75,12 @@ class Filler:
         return filled
 
     async def refill_if_changed(
-        self, kind: Kind, key: EntryKey, owner: str, stamps: tuple[OriginStamp, ...]
+        self,
+        kind: Kind,
+        key: EntryKey,
+        owner: str,
+        stamps: tuple[OriginStamp, ...],
+        check_fence: CheckFence,
     ) -> Filled | tuple[OriginStamp, ...]:
         """Return the entry if a member is another by now, else its members' stamps of now.
 
@@ -78,7 +88,8 @@ class Filler:
         and raising as `fill`.
         """
         started = time.monotonic()
-        found = await self._bounded(key, self._refill_if_changed(kind, key, owner, stamps))
+        work = self._refill_if_changed(kind, key, owner, stamps)
+        found = await self._bounded(key, work, check_fence)
         log.info(
             "revalidated",
             namespace=key.namespace,
@@ -101,18 +112,27 @@ class Filler:
         # again with the rest, all from one moment.
         return await self._fill(kind, key, owner, metrics)
 
-    async def _bounded(self, key: EntryKey, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` within the breaker, the deadline and a slot: one deadline for all of it."""
+    async def _bounded(
+        self, key: EntryKey, work: Coroutine[Any, Any, T], check_fence: CheckFence
+    ) -> T:
+        """Run `work` within the breaker, the deadline and a slot: one deadline for all of it.
+
+        Fills that were fenced while they queued must not keep the slots from those that
+        came after them: a key that is invalidated again and again would take all of them.
+        """
         metrics, started = self._state.metrics, time.monotonic()
         try:
             with self.breaker.asking():
                 try:
                     async with asyncio.timeout(self._state.limits.fill_deadline_s), self._slots:
+                        check_fence()
                         return await work
                 except TimeoutError as exc:
                     raise OriginUnavailable(
                         "the origin did not answer in time; retry", reason="FILL_DEADLINE"
                     ) from exc
+        except StaleFill:
+            raise
         except CacheError as exc:
             metrics.failed_fills.inc()
             log.info(

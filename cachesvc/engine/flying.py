@@ -117,19 +117,22 @@ class FlightRunner:
         begun_ns = self._state.clock.read().wall_ns
         if row is not None and self._can_revalidate(flight, owner, row):
             found = await self._filler.refill_if_changed(
-                flight.kind, flight.key, owner, row.meta.stamps
+                flight.kind, flight.key, owner, row.meta.stamps, flight.check_fence
             )
             if isinstance(found, Filled):
                 filled = found
             elif await self._renew(flight, row, found):
                 return
             else:  # the file turned out to be gone or damaged
-                filled = await self._filler.fill(flight.kind, flight.key, owner)
+                filled = await self._fill(flight, owner)
         else:
-            filled = await self._filler.fill(flight.kind, flight.key, owner)
+            filled = await self._fill(flight, owner)
         self._state.absences.forget(flight.key, owner)
         meta = self._describe(flight, owner, filled, begun_ns)
         await self._land_filled(flight, meta, filled, row)
+
+    async def _fill(self, flight: Flight, owner: str) -> Filled:
+        return await self._filler.fill(flight.kind, flight.key, owner, flight.check_fence)
 
     async def _land_filled(
         self, flight: Flight, meta: EntryMeta, filled: Filled, row: Row | None

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import circuitbreaker
 import pytest
 
-from cachesvc.core.errors import CacheError, NoSuchObject, OriginDenied, OriginUnavailable
+from cachesvc.core.errors import (
+    CacheError,
+    NoSuchObject,
+    OriginDenied,
+    OriginUnavailable,
+    StaleFill,
+)
 from cachesvc.core.keys import EntryKey
 from cachesvc.engine.breaker import OriginBreaker
 from tests.support.engine_house import EngineHouse
@@ -182,3 +188,14 @@ def test_a_probe_that_is_cancelled_lets_the_next_one_ask(time: SteadyTime) -> No
         raise asyncio.CancelledError
     with breaker.asking():
         assert not breaker.is_open
+
+
+def test_a_fill_that_did_not_ask_says_nothing_of_the_origin(time: SteadyTime) -> None:
+    breaker = OriginBreaker(2, OPEN_S)
+    with pytest.raises(OriginUnavailable), breaker.asking():
+        raise AWAY
+    with pytest.raises(StaleFill), breaker.asking():
+        raise StaleFill("fenced while it queued")
+    with pytest.raises(OriginUnavailable), breaker.asking():
+        raise AWAY
+    assert breaker.is_open

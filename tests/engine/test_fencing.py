@@ -296,3 +296,28 @@ async def test_invalidations_hold_after_the_wall_clock_went_back(house: EngineHo
     await house.settle()
     await house.restart()
     assert await house.version(PERSON) == 2
+
+
+async def test_a_fenced_fill_that_still_queues_for_the_origin_does_not_ask_it(
+    closed_house: EngineHouse,
+) -> None:
+    house = closed_house
+    house.open(max_concurrent_fills=1)
+    bob = EntryKey("human_upper_body", "bob")
+    house.upload(bob, 1)
+    house.upload(PERSON, 1)
+    stop = house.gates.stop(f"origin {house.object_keys(bob)[0]}")
+    first = asyncio.create_task(house.get(bob))
+    await stop.reached()
+    getting = asyncio.create_task(house.version(PERSON))
+    for _ in range(MAX_FENCED):
+        while not house.engine.flights.is_filling(PERSON):
+            await asyncio.sleep(0)
+        await house.cache.invalidate(key_scope(PERSON))
+    stop.release()
+    await first
+    assert await getting == 1
+    await house.settle()
+    assert house.sets_read(PERSON) == 1
+    # It said nothing about the origin, and was nobody's failure.
+    assert house.metrics.value("failed_fills") == 0
