@@ -13,7 +13,7 @@ from pathlib import Path
 
 _WORD = struct.Struct("<q")
 _MAX_KEYS = 256
-_MAX_READERS = 32
+_MAX_READERS = 64
 
 
 class Board:

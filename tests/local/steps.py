@@ -12,6 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from cachesvc_client import (
     CacheClient,
     CacheServiceError,
     CacheUnavailable,
+    LocalOptions,
     NotCached,
     PreconditionFailed,
 )
@@ -151,6 +153,11 @@ class Spun:
     absent: int = 0
     stale: list[tuple[str, int, int]] = field(default_factory=list)
 
+    def add(self, other: Spun) -> None:
+        self.gets += other.gets
+        self.absent += other.absent
+        self.stale += other.stale
+
 
 def spin(
     held: Held, board_path: str, clothing_ids: Sequence[str], *, reader: int, owner_id: str = ""
@@ -178,6 +185,49 @@ def spin(
         if found < floor:
             seen.stale.append((clothing_ids[key], found, floor))
     return seen
+
+
+def spin_together(
+    held: Held,
+    board_path: str,
+    clothing_ids: Sequence[str],
+    owner_id: str,
+    *,
+    reader: int,
+    clients: int,
+    target: str,
+    local: bool,
+) -> Spun:
+    """As `spin`, with many clients in threads of one process, for entries that come and go.
+
+    `absent` counts the calls that failed: invalidated again and again, or refused.
+    """
+    board = Board(Path(board_path))
+    seen = [Spun() for _ in range(clients)]
+
+    def work(number: int) -> None:
+        choose, mine = random.Random(reader * clients + number), seen[number]
+        with CacheClient(target, local=LocalOptions(enabled=local)) as client:
+            while not board.is_over:
+                key = choose.randrange(len(clothing_ids))
+                floor = board.floor(key)
+                try:
+                    found = version_of(client.get_text(clothing_ids[key], owner_id))
+                except CacheServiceError:
+                    mine.absent += 1
+                    continue
+                mine.gets += 1
+                board.count(reader * clients + number, mine.gets)
+                if found < floor:
+                    mine.stale.append((clothing_ids[key], found, floor))
+
+    with ThreadPoolExecutor(clients) as pool:
+        for ended in [pool.submit(work, number) for number in range(clients)]:
+            ended.result()
+    together = Spun()
+    for one in seen:
+        together.add(one)
+    return together
 
 
 def read_on(held: Held, board_path: str, clothing_ids: Sequence[str], *, reader: int) -> Spun:
