@@ -128,7 +128,7 @@ class Reader:
                 self._count_hits(cached, steady_ns, 1)
                 return served
         flight = state.flights.find(request.key, request.owner)
-        if flight is not None and not self._may_join(flight, needed_ns):
+        if flight is not None and not self._may_join(flight, needed_ns, steady_ns):
             state.flights.detach(flight)
             flight = None
         if flight is None:
@@ -163,9 +163,15 @@ class Reader:
 
     # ---- flights
 
-    def _may_join(self, flight: Flight, needed_ns: int) -> bool:
-        """Return False if it has landed with something too old for this call."""
-        return flight.result is None or self._is_new_enough(flight.result, needed_ns)
+    def _may_join(self, flight: Flight, needed_ns: int, steady_ns: int) -> bool:
+        """Return False if it has landed with something too old for this call.
+
+        A disk that hangs can keep a landed flight for longer than its entry may be served.
+        """
+        result = flight.result
+        if result is None:
+            return True
+        return steady_ns < result.expires_ns and self._is_new_enough(result, needed_ns)
 
     def _start(self, request: ReadRequest, needed_ns: int) -> Flight:
         state = self._state

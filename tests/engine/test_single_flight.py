@@ -155,3 +155,20 @@ async def test_one_dead_key_does_not_hold_up_another(house: EngineHouse) -> None
     assert await house.version(bob) == 2
     stop.release()
     assert await stuck == 1
+
+
+async def test_an_entry_that_expires_while_its_row_is_still_being_written_is_filled_again(
+    house: EngineHouse,
+) -> None:
+    """A disk that hangs keeps the flight that has landed; nobody joins it beyond its TTL."""
+    house.upload(PERSON, 1)
+    stop = house.gates.stop("l2_write")
+    assert await house.version(PERSON) == 1
+    await stop.reached()
+    house.upload(PERSON, 2)
+    house.clock.advance(house.kinds.of(PERSON.namespace).ttl_s)
+    assert await house.version(PERSON) == 2
+    stop.release()
+    await house.settle()
+    await house.restart()
+    assert await house.version(PERSON) == 2
