@@ -62,3 +62,41 @@ async def test_the_last_of_a_thousand_waiters_is_answered_when_all_others_have_l
     stop.release()
     assert await last == 1
     assert sorted(house.origin.reads) == sorted(house.object_keys(PERSON))
+
+
+async def test_a_hanging_origin_is_told_to_each_of_a_thousand_waiters_and_holds_nothing_back(
+    closed_house: EngineHouse,
+) -> None:
+    house = closed_house
+    house.open(fill_deadline_s=0.3)
+    house.upload(PERSON, 1)
+    hangs = house.gates.stop(f"origin {house.object_keys(PERSON)[0]}")
+    waiters = [asyncio.create_task(house.version(PERSON)) for _ in range(WAITERS)]
+    await hangs.reached()
+    failures = await asyncio.gather(*waiters, return_exceptions=True)
+    assert {getattr(failure, "reason", failure) for failure in failures} == {"FILL_DEADLINE"}
+    assert sorted(house.origin.reads) == sorted(house.object_keys(PERSON))
+    assert await house.version(PERSON) == 1
+
+
+@pytest.mark.parametrize("ends", ["hangs", "fails"])
+async def test_the_last_of_a_thousand_waiters_is_told_what_went_wrong_when_all_others_have_left(
+    closed_house: EngineHouse, ends: str
+) -> None:
+    house = closed_house
+    house.open(fill_deadline_s=0.3)
+    house.upload(PERSON, 1)
+    stop = house.gates.stop(f"origin {house.object_keys(PERSON)[0]}")
+    *leaving, last = (asyncio.create_task(house.version(PERSON)) for _ in range(WAITERS))
+    await stop.reached()
+    for waiter in leaving:
+        waiter.cancel()
+    await asyncio.gather(*leaving, return_exceptions=True)
+    if ends == "fails":
+        house.origin.errors[house.object_keys(PERSON)[0]] = OriginUnavailable("away")
+        stop.release()
+    with pytest.raises(OriginUnavailable):
+        await last
+    assert sorted(house.origin.reads) == sorted(house.object_keys(PERSON))
+    house.origin.errors.clear()
+    assert await house.version(PERSON) == 1
