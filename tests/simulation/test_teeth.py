@@ -104,18 +104,6 @@ def row_queued_without_a_look_at_the_fence(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Committer, "_queue_commit", unchecked)
 
 
-def promoters_not_fenced_when_a_removal_ends(patch: pytest.MonkeyPatch) -> None:
-    fence = FlightTable.fence
-
-    def only_at_its_beginning(
-        self: FlightTable, scope: Any, *, only_from_disk: bool = False
-    ) -> None:
-        if not only_from_disk:
-            fence(self, scope)
-
-    patch.setattr(FlightTable, "fence", only_at_its_beginning)
-
-
 def invalidation_answered_before_its_commit(patch: pytest.MonkeyPatch) -> None:
     finish = Remover._finish
 
