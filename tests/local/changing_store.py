@@ -40,6 +40,7 @@ class ChangingStore:
         self._choose = random.Random(1)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="changing-store")
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self.versions: dict[str, int] = {}
         self.reads = 0
         self.endpoint_url = ""
@@ -53,6 +54,9 @@ class ChangingStore:
         self.endpoint_url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections[task] = writer
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -63,6 +67,7 @@ class ChangingStore:
             pass  # the daemon left
         finally:
             writer.close()
+            del self._connections[task]
 
     async def _answer(self, name: str) -> bytes:
         await asyncio.sleep(self._choose.random() * self._latency_s / 2)
@@ -80,10 +85,9 @@ class ChangingStore:
 
     async def _end(self) -> None:
         self._server.close()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in self._connections.values():
+            writer.transport.abort()
+        await asyncio.gather(*self._connections)
 
 
 @contextmanager
