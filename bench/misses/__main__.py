@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import machine
-from bench.misses import capacity, cold, disk_hits, eviction, findings, waiters
+from bench.misses import capacity, cold, disk_hits, eviction, faults, findings, waiters
 from bench.misses.findings import Finding
 
 RESULTS = Path(".bench/misses.json")
@@ -34,6 +34,7 @@ PARTS = {
     "waiters": Part(waiters.measure, 5, 2),
     "capacity": Part(capacity.measure, 100, 20),
     "eviction": Part(eviction.measure, 1, 1),
+    "faults": Part(faults.measure, 2000, 200),
 }
 
 
