@@ -21,7 +21,7 @@ from tests.support.engine_house import EngineHouse
 PERSON = EntryKey("human_upper_body", "alice")
 YEAR_S = 365 * 24 * 3600.0
 STEPS = pytest.mark.parametrize(
-    "step_s", [-YEAR_S, -3600.0, -30.0, 30.0, 3600.0, YEAR_S], ids=lambda s: f"{s:+.0f}s"
+    "step_s", [-YEAR_S, -30.0, 30.0, YEAR_S], ids=lambda s: f"{s:+.0f}s"
 )
 
 
