@@ -26,6 +26,7 @@ def run_seeds(seeds: range) -> Counter[str]:
     return counts
 
 
+@pytest.mark.timeout(180)
 def test_a_few_hundred_schedules_break_no_promise() -> None:
     counts = run_seeds(range(QUICK_SEEDS))
     happened = {
