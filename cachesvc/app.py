@@ -173,7 +173,11 @@ class Daemon:
         return fd
 
     def _open_catalog(self) -> Catalog:
-        os.close(files.open_directory(self.settings.state_dir, mode=0o700))
+        path = self.settings.state_dir
+        fd = files.open_directory(path, mode=0o700)
+        self._stack.callback(os.close, fd)
+        # Another daemon's rows in the same catalog would be misses here, and go.
+        files.lock_directory(fd, path)
 
         loop = asyncio.get_running_loop()
 
