@@ -30,7 +30,7 @@ def report_of(program: str, *arguments: object, within_s: float) -> dict[str, An
         check=False,
     )
     assert done.stdout, done.stderr[-4000:]
-    report: dict[str, Any] = json.loads(done.stdout)
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])  # behind the log, if any
     failure = report.pop("failure")
     print(report)  # noqa: T201 - the figures of the run
     assert not failure, failure
