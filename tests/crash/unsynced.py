@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-HALVES = 2  # a write may be torn
+PART_BYTES = 8192  # what one write takes: an entry may be torn
 
 
 @dataclass
@@ -149,7 +149,7 @@ class UnsyncedOs:
         with self._lock:
             if fd not in self._open:
                 return os.write(fd, data)
-            view = memoryview(data)[: max(1, len(data) // HALVES)]
+            view = memoryview(data)[:PART_BYTES]
             self.note()
             offset = os.lseek(fd, 0, os.SEEK_CUR)
             written = os.write(fd, view)
