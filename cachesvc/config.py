@@ -35,10 +35,14 @@ from cachesvc.core.watermarks import Watermarks
 ENV_PREFIX = "CACHESVC_"
 GIB = 1 << 30
 MIB = 1 << 20
+# As of a Put's `ttl`: expiry times in nanoseconds have to fit the catalog's 63 bits.
+MAX_TTL_HOURS = 366 * 24
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
+    )
 
 
 class TlsSettings(Section):
@@ -223,7 +227,7 @@ class KindSettings(Section):
 
     max_entries: int | None = Field(None, ge=1)
     max_bytes: int | None = Field(None, ge=0)
-    ttl_hours: float | None = Field(None, gt=0)
+    ttl_hours: float | None = Field(None, gt=0, le=MAX_TTL_HOURS)
     stale_if_error_s: float | None = Field(None, ge=0)
     absent_ttl_s: float | None = Field(None, ge=0)
     version: str | None = None
@@ -242,13 +246,14 @@ class Settings(BaseSettings):
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
     runtime_dir: Path = Path("/dev/shm/cachesvc")  # noqa: S108 the documented place for shared memory
     state_dir: Path = Path("/var/lib/cachesvc")
     # Name of the workers' group, which gets the socket and the shared files; empty = ours.
     group: str = ""
-    ttl_hours: float = Field(24.0, gt=0)
+    ttl_hours: float = Field(24.0, gt=0, le=MAX_TTL_HOURS)
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     grpc: GrpcSettings = GrpcSettings()
@@ -314,6 +319,9 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
 
+# The standard reader follows nested arrays by recursion.
+_NOT_TOML = (ValueError, RecursionError)
+
 _KIND_VALUES = (
     "max_entries",
     "max_bytes",
@@ -339,7 +347,7 @@ def load(config_file: Path | None = None) -> Settings:
             raise ConfigError(f"{config_file}: no such config file")
         try:
             from_file = TomlConfigSettingsSource(Settings, config_file)()
-        except ValueError as exc:
+        except _NOT_TOML as exc:
             raise ConfigError(f"{config_file}: not valid TOML: {exc}") from exc
     try:
         settings = Settings(**from_file)
@@ -446,7 +454,7 @@ def read_grants(path: Path) -> GrantSettings:
             for error in exc.errors()
         )
         raise ConfigError(f"access.file: {path}: {problems}") from exc
-    except ValueError as exc:
+    except _NOT_TOML as exc:
         raise ConfigError(f"access.file: {path}: not valid TOML: {exc}") from exc
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from string import Formatter
 
 from cachesvc.core.errors import ConfigError, InvalidRequest, PreconditionFailed
 from cachesvc.core.keys import EntryKey, checked_id, is_id
@@ -17,6 +18,7 @@ DEFAULT_TTL_S = 24 * 3600.0
 DEFAULT_ABSENT_TTL_S = 2.0
 # Garments and texts change rarely, and nobody's photo is in them.
 DEFAULT_STALE_IF_ERROR_S = 3600.0
+_PLACEHOLDERS = frozenset({"owner", "id", "part", "version"})
 
 
 class Encoding(Enum):
@@ -107,9 +109,14 @@ class Kind:
     def _check_template(self, field: Field) -> None:
         problem = ConfigError(f"kind {self.name!r}, field {field.name!r}: bad template")
         try:
-            key = field.template.format(owner="o", id="i", part="p", version="v")
-        except (KeyError, IndexError, ValueError) as exc:
+            parts = list(Formatter().parse(field.template))
+        except ValueError as exc:
             raise problem from exc
+        for _, name, layout, conversion in parts:
+            # Names only: a width could ask for gigabytes, an attribute for anything.
+            if name is not None and (name not in _PLACEHOLDERS or layout or conversion):
+                raise problem
+        key = field.template.format(owner="o", id="i", part="p", version="v")
         if not key or key.startswith("/") or ".." in key.split("/"):
             raise problem
 

@@ -61,3 +61,35 @@ def test_a_setting_that_cannot_work_is_code_2(
     refused = run_alone("config", "--config", str(config_file))
     assert refused.exit_code == 2
     assert "CACHESVC_L1__MAX_BYTES" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("ttl_hours = inf", "CACHESVC_TTL_HOURS"),
+        # In nanoseconds it has to fit the catalog's 63 bits.
+        ("ttl_hours = 1e9", "CACHESVC_TTL_HOURS"),
+        ("grpc = { drain_s = inf }", "CACHESVC_GRPC__DRAIN_S"),
+        ("kinds = { text = { ttl_hours = inf } }", "CACHESVC_KINDS__TEXT__TTL_HOURS"),
+    ],
+)
+def test_a_time_without_end_is_code_2(
+    run_alone: Run, tmp_path: Path, line: str, named: str
+) -> None:
+    path = tmp_path / "cachesvc.toml"
+    path.write_text(f'{line}\norigin = {{ bucket = "b" }}\n')
+    refused = run_alone("config", "--config", str(path))
+    assert refused.exit_code == 2
+    assert named in refused.stderr
+
+
+def test_a_file_that_nests_without_end_is_code_2(run_alone: Run, tmp_path: Path) -> None:
+    nested = "[" * 5000 + "]" * 5000
+    path, grants = tmp_path / "cachesvc.toml", tmp_path / "grants.toml"
+    path.write_text(f"kinds = {nested}\n")
+    refused = run_alone("config", "--config", str(path))
+    assert (refused.exit_code, "not valid TOML" in refused.stderr) == (2, True)
+    grants.write_text(f"tokens = {nested}\n")
+    path.write_text(f'origin = {{ bucket = "b" }}\naccess = {{ file = "{grants}" }}\n')
+    refused = run_alone("config", "--config", str(path))
+    assert (refused.exit_code, "not valid TOML" in refused.stderr) == (2, True)
