@@ -45,6 +45,14 @@ simulate: $(VENV)/.tests  ## Play SEEDS schedules of the engine on a virtual loo
 mutants: $(VENV)/.tests  ## Break the product in known ways, and see the tests fail (MUTANTS=some).
 	$(BIN)/python -m tests.mutants $(if $(MUTANTS),"$(MUTANTS)")
 
+$(VENV)/.fuzz: $(VENV)/.tests
+	$(INSTALL) -e '.[fuzz]'
+	@touch $@
+
+.PHONY: fuzz
+fuzz: $(VENV)/.fuzz  ## Try every parser on changed inputs for SECONDS each (FUZZ_ARGS="--parser png").
+	PYTHONPATH=.:client $(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(FUZZ_ARGS)
+
 check: lint proto-check dashboard-check  ## Lint, types, layers, and whether stubs and dashboard are current.
 
 lint: $(VENV)/.lint
@@ -116,5 +124,5 @@ bench-misses: $(VENV)/.tests  ## Time misses, L2 and full or large caches.
 	$(BIN)/python -m bench.misses $(BENCH_ARGS)
 
 clean:  ## Remove what was made.
-	rm -rf .venv .venv-proto .venv-bench .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-proto .venv-bench .bench .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf $(DASHBOARD)/node_modules $(DASHBOARD)/build

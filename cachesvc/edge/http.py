@@ -143,7 +143,7 @@ class HttpServer:
         started = time.monotonic()
         response: web.StreamResponse
         try:
-            check_path(request)
+            check_path(request.raw_path)
             self._access.check_source(request)
             async with asyncio.timeout(self._deadline_s):
                 response = await handler(request)

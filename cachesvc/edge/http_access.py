@@ -79,13 +79,13 @@ class HttpAccess:
         return host
 
 
-def check_path(request: web.Request) -> None:
+def check_path(raw_path: str) -> None:
     """Raise InvalidRequest unless every part of the path, as it was sent, may be an id.
 
     Routing decodes `%2F` and resolves `..` first, which would let one path reach the
     route of another. No path that is served needs either.
     """
-    path = request.raw_path.partition("?")[0]
+    path = raw_path.partition("?")[0]
     if path == "/":
         return
     root, *parts = path.split("/")

@@ -152,8 +152,13 @@ async def _warmup_body(request: web.Request) -> WarmupBody:
     # A form of a foreign page cannot send this type.
     if request.content_type != "application/json":
         raise InvalidRequest("the body must be application/json", reason="UNSUPPORTED_CONTENT_TYPE")
+    return read_warmup(await request.read())
+
+
+def read_warmup(body: bytes) -> WarmupBody:
+    """Return what a warm-up's body asks for. Raises InvalidRequest."""
     try:
-        return WarmupBody.model_validate_json(await request.read())
+        return WarmupBody.model_validate_json(body)
     except ValidationError as exc:
         error = exc.errors()[0]
         where = ".".join(str(part) for part in error["loc"])

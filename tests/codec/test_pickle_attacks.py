@@ -139,8 +139,10 @@ CODE_ATTACKS: dict[str, Callable[[Path], bytes]] = {
     "a raw pickle in the storage's bytes": lambda c: _stream(
         storage=_load(b"\x80\x04" + _eval_call(c) + b".")
     ),
-    "a zip of torch in the storage's bytes": lambda c: _stream(storage=_load(_zip(_eval_call(c)))),
-    "eval in a zip": lambda c: _zip(_eval_call(c)),
+    "a zip of torch in the storage's bytes": lambda c: _stream(
+        storage=_load(zipped(_eval_call(c)))
+    ),
+    "eval in a zip": lambda c: zipped(_eval_call(c)),
     "a parameter of an evaluated tensor": lambda c: (
         _name("torch._utils", "_rebuild_parameter")
         + _tuple(_eval_call(c), b"\x88", NO_HOOKS)
@@ -151,7 +153,7 @@ CODE_ATTACKS: dict[str, Callable[[Path], bytes]] = {
 WORKING_ATTACKS = [name for name in CODE_ATTACKS if name.startswith(("eval by", "exec by", "os."))]
 
 
-def _zip(object_: bytes, *, members: dict[str, bytes] | None = None) -> bytes:
+def zipped(object_: bytes, *, members: dict[str, bytes] | None = None) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a/data.pkl", b"\x80\x02" + object_ + b".")
@@ -183,7 +185,7 @@ def test_the_parts_that_the_attacks_are_made_of_are_a_good_tensor() -> None:
     assert bytes(decoded.data) == ELEMENTS
     assert decoded.shape == (2, 3)
     assert pickle.loads(_stream()).shape == (2, 3)
-    assert decode_pickle(_zip(ZIP_TENSOR)) == decoded
+    assert decode_pickle(zipped(ZIP_TENSOR)) == decoded
     assert decode_pickle(LEGACY_FILE) == decoded
 
 
@@ -488,7 +490,7 @@ def _compressed() -> bytes:
 
 
 def _with_comment() -> bytes:
-    file = io.BytesIO(_zip(ZIP_TENSOR))
+    file = io.BytesIO(zipped(ZIP_TENSOR))
     with zipfile.ZipFile(file, "a") as archive:
         archive.comment = b"more"
     return file.getvalue()
@@ -496,7 +498,7 @@ def _with_comment() -> bytes:
 
 def _directory_entry(field_at: int, value: bytes) -> bytes:
     """Return a zip with one field of its first directory entry overwritten."""
-    data = _zip(ZIP_TENSOR)
+    data = zipped(ZIP_TENSOR)
     at = data.find(b"PK\x01\x02") + field_at
     return data[:at] + value + data[at + len(value) :]
 
@@ -513,35 +515,37 @@ ARCHIVES: dict[str, bytes] = {
     "a record on another disk": _directory_entry(34, b"\x01\x00"),
     "a name that is not UTF-8": _directory_entry(46, b"\xff"),
     "a record without its own header": _patched(
-        _zip(ZIP_TENSOR), b"PK\x03\x04", b"PK\x03\x05", last=True
+        zipped(ZIP_TENSOR), b"PK\x03\x04", b"PK\x03\x05", last=True
     ),
-    "a wrong checksum": _patched(_zip(ZIP_TENSOR), ELEMENTS, ELEMENTS[::-1]),
-    "big-endian": _zip(ZIP_TENSOR, members={**GOOD_MEMBERS, "a/byteorder": b"big"}),
-    "an unknown byte order": _zip(ZIP_TENSOR, members={**GOOD_MEMBERS, "a/byteorder": b""}),
-    "65 records": _zip(ZIP_TENSOR, members={**GOOD_MEMBERS, **{f"a/{i}": b"" for i in range(63)}}),
-    "no storage": _zip(ZIP_TENSOR, members={"a/data/8": ELEMENTS}),
-    "a storage in another folder": _zip(ZIP_TENSOR, members={"b/data/7": ELEMENTS}),
-    "a storage that is too short": _zip(ZIP_TENSOR, members={"a/data/7": ELEMENTS[:-2]}),
-    "a storage that is too long": _zip(ZIP_TENSOR, members={"a/data/7": ELEMENTS + b"more"}),
+    "a wrong checksum": _patched(zipped(ZIP_TENSOR), ELEMENTS, ELEMENTS[::-1]),
+    "big-endian": zipped(ZIP_TENSOR, members={**GOOD_MEMBERS, "a/byteorder": b"big"}),
+    "an unknown byte order": zipped(ZIP_TENSOR, members={**GOOD_MEMBERS, "a/byteorder": b""}),
+    "65 records": zipped(
+        ZIP_TENSOR, members={**GOOD_MEMBERS, **{f"a/{i}": b"" for i in range(63)}}
+    ),
+    "no storage": zipped(ZIP_TENSOR, members={"a/data/8": ELEMENTS}),
+    "a storage in another folder": zipped(ZIP_TENSOR, members={"b/data/7": ELEMENTS}),
+    "a storage that is too short": zipped(ZIP_TENSOR, members={"a/data/7": ELEMENTS[:-2]}),
+    "a storage that is too long": zipped(ZIP_TENSOR, members={"a/data/7": ELEMENTS + b"more"}),
     "two records of one name": _patched(
-        _zip(ZIP_TENSOR, members={**GOOD_MEMBERS, "a/data/8": ELEMENTS}),
+        zipped(ZIP_TENSOR, members={**GOOD_MEMBERS, "a/data/8": ELEMENTS}),
         b"a/data/8",
         b"a/data/7",
         last=True,
     ),
     "a comment": _with_comment(),
-    "bytes behind it": _zip(ZIP_TENSOR) + b"more",
-    "bytes behind the tensor": _zip(ZIP_TENSOR + b".more"),
-    "cut short": _zip(ZIP_TENSOR)[:-1],
+    "bytes behind it": zipped(ZIP_TENSOR) + b"more",
+    "bytes behind the tensor": zipped(ZIP_TENSOR + b".more"),
+    "cut short": zipped(ZIP_TENSOR)[:-1],
     "a start and no more": b"PK\x03\x04",
     "an end and no more": b"PK\x03\x04" + bytes(10) + b"PK\x05\x06" + bytes(18),
     "a directory that lies about its count": _patched(
-        _zip(ZIP_TENSOR), b"\x02\x00\x02\x00", b"\x03\x00\x03\x00", last=True
+        zipped(ZIP_TENSOR), b"\x02\x00\x02\x00", b"\x03\x00\x03\x00", last=True
     ),
-    "a storage instead of a tensor": _zip(_tuple(*STORAGE_ID, _number(6)) + b"Q"),
-    "an id with a view": _zip(_tuple(*STORAGE_ID, _number(6), b"N") + b"Q"),
-    "a text id of protocol 0": _zip(b"P('storage', '7')\n"),
-    "a raw pickle's function": _zip(_load(_payload())),
+    "a storage instead of a tensor": zipped(_tuple(*STORAGE_ID, _number(6)) + b"Q"),
+    "an id with a view": zipped(_tuple(*STORAGE_ID, _number(6), b"N") + b"Q"),
+    "a text id of protocol 0": zipped(b"P('storage', '7')\n"),
+    "a raw pickle's function": zipped(_load(_payload())),
 }
 
 

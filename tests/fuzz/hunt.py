@@ -1,0 +1,55 @@
+"""One fuzzer's process: `python -m tests.fuzz.hunt PARSER [libFuzzer's options and folders]`.
+
+atheris instruments our packages, Pillow's Python and the standard TOML reader while they
+are imported. A crash is any error but the parser's refusals, an input of more than
+MAX_INPUT_S of processor time, or one that takes more than MAX_INPUT_BYTES of memory.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+
+import atheris
+
+# Of this thread: how long a busy machine lets it wait says nothing about an input.
+MAX_INPUT_S = 2.0
+MAX_INPUT_MIB = 512
+# By the clock, for an input that waits instead of working.
+HANGS_AFTER_S = 60
+
+
+class TooSlow(Exception):
+    """One input cost more processor time than any may."""
+
+
+def main(name: str, options: list[str]) -> None:
+    for variable in [key for key in os.environ if key.startswith("CACHESVC_")]:
+        del os.environ[variable]
+    with atheris.instrument_imports(include=["cachesvc", "cachesvc_client", "PIL", "tomllib"]):
+        from tests.fuzz.parsers import PARSERS
+    parser = PARSERS[name]
+
+    def try_one(data: bytes) -> None:
+        started = time.thread_time()
+        parser.attempt(data)
+        spent = time.thread_time() - started
+        if spent > MAX_INPUT_S:
+            raise TooSlow(f"{spent:.1f} s for {len(data)} bytes")
+
+    # The imports are no input's fault.
+    used_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    limits = [
+        f"-max_len={parser.max_bytes}",
+        f"-timeout={HANGS_AFTER_S}",
+        f"-rss_limit_mb={used_mib + MAX_INPUT_MIB}",
+        f"-malloc_limit_mb={MAX_INPUT_MIB}",
+    ]
+    atheris.Setup([sys.argv[0], *limits, *options], try_one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

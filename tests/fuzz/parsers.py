@@ -1,0 +1,7 @@
+"""Which parsers are there? All of those that read what somebody else wrote."""
+
+from __future__ import annotations
+
+from tests.fuzz import asked, placed, stored
+
+PARSERS = {parser.name: parser for parser in (*stored.PARSERS, *asked.PARSERS, *placed.PARSERS)}

@@ -1,0 +1,65 @@
+"""Parsers of files on the host: settings, grants, and both sides' control page."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from cachesvc.config import load, read_grants
+from cachesvc.core.errors import ConfigError
+from cachesvc.tiers.control import PAGE_BYTES, close_predecessor
+from cachesvc_client import _control
+from tests.fuzz.parser import Parser
+
+
+class _Folder:
+    """One folder for the whole run: the file in it is written anew for each input."""
+
+    def __init__(self) -> None:
+        # Shared memory, because nothing here is about disks.
+        self._folder = tempfile.TemporaryDirectory(dir="/dev/shm", prefix="cachesvc-fuzz-")
+        self.path = Path(self._folder.name)
+
+    def write(self, name: str, data: bytes) -> Path:
+        path = self.path / name
+        path.write_bytes(data)
+        path.chmod(0o600)
+        return path
+
+
+_FOLDER = _Folder()
+
+
+def _read_settings(data: bytes) -> None:
+    settings = load(_FOLDER.write("cachesvc.toml", data))
+    assert settings.build_kinds().all
+
+
+def _read_access(data: bytes) -> None:
+    read_grants(_FOLDER.write("access.toml", data))
+
+
+def _read_control_page(data: bytes) -> None:
+    """The first byte says whether the file has a page's size, which all but few inputs have not."""
+    page = data[1:]
+    if data[:1] > b"\x10":
+        page = page[:PAGE_BYTES].ljust(PAGE_BYTES, b"\0")
+    _FOLDER.write(_control.NAME, page)
+    directory_fd = os.open(_FOLDER.path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        found = _control.open_control_page(directory_fd)
+        if found is not None:
+            found.is_serving()
+        close_predecessor(directory_fd)
+        # However it looked before: once it is closed no worker hits by it.
+        assert found is None or not found.is_serving()
+    finally:
+        os.close(directory_fd)
+
+
+PARSERS = (
+    Parser("settings", _read_settings, (ConfigError,)),
+    Parser("access_file", _read_access, (ConfigError,), 2048),
+    Parser("control_page", _read_control_page, (), PAGE_BYTES + 2),
+)

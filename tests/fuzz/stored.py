@@ -1,0 +1,119 @@
+"""Parsers of what lies at the origin or comes with a Put: blobs, pickles, images.
+
+Checksums stand between a fuzzer and what is behind them: `torch_zip_stream` and
+`png_chunks` put right ones around what they are given.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zipfile
+import zlib
+
+from cachesvc.codec.blob import check_blob, parse_layout
+from cachesvc.codec.images import decode_png
+from cachesvc.codec.pickles import decode_pickle
+from cachesvc.core.errors import InvalidRequest, OriginDataCorrupt
+from cachesvc.core.kinds import BUILT_IN
+from cachesvc.core.tensors import DTYPE_SIZE_BYTES
+from cachesvc_client import _blob
+from cachesvc_client._blob import BlobError
+from tests.fuzz.parser import Parser
+
+MAX_OBJECT_BYTES = 16 * 1024
+_PNG_SIGNATURE_BYTES = 8
+# Of the tensor in the archive that `torch_zip_stream` wraps its input in.
+ZIP_ELEMENTS = bytes(range(12))
+
+
+def _read_pickle(data: bytes) -> None:
+    tensor = decode_pickle(data)
+    # The elements are the object's own: no stream makes more of them than it carries.
+    assert tensor.size_bytes == len(tensor.data) <= len(data)
+
+
+def _read_zip_stream(data: bytes) -> None:
+    _read_pickle(archived(data))
+
+
+def archived(stream: bytes) -> bytes:
+    """Return an archive of torch whose stream is this one, with right checksums."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a/data.pkl", stream)
+        archive.writestr("a/data/7", ZIP_ELEMENTS)
+    return file.getvalue()
+
+
+def _read_png(data: bytes) -> None:
+    image = decode_png(data)
+    assert image.dtype == "U8"
+    assert image.size_bytes == len(image.data)
+
+
+def _read_png_chunks(data: bytes) -> None:
+    _read_png(with_right_checksums(data))
+
+
+def with_right_checksums(data: bytes) -> bytes:
+    """Return a PNG whose every whole chunk has the checksum of what is in it."""
+    out, at = bytearray(data), _PNG_SIGNATURE_BYTES
+    while at + 12 <= len(out):
+        end = at + 8 + int.from_bytes(out[at : at + 4], "big")
+        if end + 4 <= len(out):
+            out[end : end + 4] = struct.pack(">I", zlib.crc32(out[at + 4 : end]))
+        at = end + 4
+    return bytes(out)
+
+
+def _read_blob(data: bytes) -> None:
+    fields = parse_layout(data).fields
+    for field in fields.values():
+        assert 0 <= field.offset <= field.offset + field.size_bytes <= len(data)
+        assert field.offset % DTYPE_SIZE_BYTES[field.dtype] == 0
+    # What the daemon stores its clients can read, and at the same places.
+    ours = {name: (f.dtype, f.shape, f.offset, f.size_bytes) for name, f in fields.items()}
+    try:
+        theirs = _blob.read_layout(memoryview(data))
+    except BlobError:
+        # A Put of such a blob is refused by its kind: another format, or an unusual mode.
+        _assert_no_entry(data)
+        return
+    assert ours == {
+        name: (f.dtype, f.shape, f.begin, f.end - f.begin) for name, f in theirs.items()
+    }
+
+
+def _assert_no_entry(data: bytes) -> None:
+    for kind in BUILT_IN:
+        try:
+            check_blob(kind, data)
+        except InvalidRequest:
+            continue
+        raise AssertionError("the daemon stores what its own client cannot read")
+
+
+def _read_client_blob(data: bytes) -> None:
+    fd = os.memfd_create("blob")
+    try:
+        os.write(fd, data)
+        of_file = _blob.read_layout_of_file(fd, len(data))
+    finally:
+        os.close(fd)
+    assert dict(of_file) == dict(_blob.read_layout(memoryview(data)))
+    for field in of_file.values():
+        assert 0 <= field.begin <= field.end <= len(data)
+
+
+PARSERS = (
+    Parser("blob", _read_blob, (InvalidRequest,)),
+    Parser("client_blob", _read_client_blob, (BlobError,)),
+    Parser("pickle", _read_pickle, (OriginDataCorrupt,), MAX_OBJECT_BYTES),
+    Parser("torch_legacy", _read_pickle, (OriginDataCorrupt,), MAX_OBJECT_BYTES),
+    Parser("torch_zip", _read_pickle, (OriginDataCorrupt,), MAX_OBJECT_BYTES),
+    Parser("torch_zip_stream", _read_zip_stream, (OriginDataCorrupt,)),
+    Parser("png", _read_png, (OriginDataCorrupt,), MAX_OBJECT_BYTES),
+    Parser("png_chunks", _read_png_chunks, (OriginDataCorrupt,), MAX_OBJECT_BYTES),
+)

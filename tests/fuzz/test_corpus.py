@@ -1,0 +1,74 @@
+"""Does every parser read or refuse every input that was ever of interest, and run none of it?
+
+Without atheris: the committed seeds, and what it found, as ordinary tests. Promises 5, 7
+and 10.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.parser import CORPUS, Parser
+from tests.fuzz.parsers import PARSERS
+
+ROOT = Path(__file__).parents[2]
+# Far above what any takes; `make fuzz` allows as much.
+MAX_INPUT_KIB = 512 * 1024
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("CACHESVC_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize("parser", PARSERS.values(), ids=lambda parser: parser.name)
+def test_every_input_is_read_or_refused(parser: Parser) -> None:
+    for path in parser.inputs():
+        before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        is_accepted = parser.attempt(path.read_bytes())
+        used_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
+        assert used_kib < MAX_INPUT_KIB, path.name
+        # Or a parser that refuses everything would pass, and a fuzzer begin outside.
+        if path.name.startswith("good"):
+            assert is_accepted, path.name
+        if path.name.startswith("code-"):
+            assert not is_accepted, path.name
+
+
+def test_every_parser_has_inputs_and_every_input_a_parser() -> None:
+    assert {folder.name for folder in CORPUS.iterdir()} == set(PARSERS)
+    assert all(parser.inputs() for parser in PARSERS.values())
+
+
+def _read_all(folder: Path, *options: str) -> dict[str, int]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz.read_all", *options],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["inputs"] > 0
+    did: dict[str, int] = report["did"]
+    return did
+
+
+def test_nothing_in_the_corpus_is_executed(tmp_path: Path) -> None:
+    # Each input by each parser, the client's too: an archive as an image, an image as a blob.
+    assert _read_all(tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_naive_reader_is_seen_to_execute_it(tmp_path: Path) -> None:
+    did = _read_all(tmp_path, "--naive")
+    assert did.keys() >= {"compile", "exec", "os.system", "pickle.find_class"}
+    assert [path.name for path in tmp_path.iterdir()] == ["cachesvc-was-here"]
