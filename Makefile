@@ -98,6 +98,10 @@ dashboard-compare: $(DASHBOARD)/node_modules/.installed
 	@cd $(DASHBOARD) && npm run --silent check \
 	  || { echo 'The dashboard is not what its source says: run make dashboard'; exit 1; }
 
+.PHONY: screenshots
+screenshots: $(VENV)/.tests  ## Photograph the status page under load for the docs (needs Chromium; a few minutes).
+	PYTHONPATH=.:client $(BIN)/python -m tests.screenshots $(SCREENSHOT_ARGS)
+
 BENCH := .venv-bench
 BENCH_PIP := $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 

@@ -33,10 +33,12 @@ from cachesvc.core.succession import Predecessor
 from cachesvc.edge import audit, callers
 from cachesvc.edge.audit import AuditedRemovals
 from cachesvc.edge.calls import Calls
+from cachesvc.edge.history import History
 from cachesvc.edge.http import HttpServer
 from cachesvc.edge.http_access import HttpAccess
 from cachesvc.edge.http_health import HealthRoutes
 from cachesvc.edge.http_operations import OperationRoutes
+from cachesvc.edge.http_page import PageRoute
 from cachesvc.edge.http_status import StatusRoutes
 from cachesvc.edge.http_tls import ReloadedContext
 from cachesvc.edge.local import L1_DIRECTORY, LocalDelivery
@@ -249,6 +251,9 @@ class Daemon:
         def not_ready() -> dict[str, str]:
             return self._problems
 
+        history = History(statistics, self._metrics)
+        sampling = asyncio.create_task(history.run(self._clock), name="history")
+        self._stack.push_async_callback(_end, sampling)
         report = StatusReport(cache, statistics, self._metrics, settings, not_ready)
         tls = None
         if settings.http.tls.is_on:
@@ -260,7 +265,8 @@ class Daemon:
             [
                 *HealthRoutes(self._metrics, statistics, not_ready).routes(),
                 *OperationRoutes(cache, removals).routes(),
-                *StatusRoutes(cache, report).routes(),
+                *StatusRoutes(cache, report, history).routes(),
+                *PageRoute().routes(),
             ],
             tls=tls,
             deadline_s=settings.grpc.default_deadline_s,
@@ -365,6 +371,11 @@ async def serve(settings: Settings) -> None:
         await ended.wait()
         manager.stopping()
         await daemon.stop()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def make_origin(settings: OriginSettings, max_object_bytes: int) -> S3Origin | DirectoryOrigin:

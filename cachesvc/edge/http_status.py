@@ -16,6 +16,7 @@ from cachesvc.core.entry import EntryMeta
 from cachesvc.core.events import Eviction, Invalidation
 from cachesvc.core.scopes import ScopeKind
 from cachesvc.edge import messages
+from cachesvc.edge.history import History
 from cachesvc.edge.http_routes import Route
 from cachesvc.edge.status_report import StatusReport
 from cachesvc.engine.cache import Cache
@@ -25,14 +26,16 @@ from cachesvc_proto.v1 import cache_pb2 as pb
 class StatusRoutes:
     """Reads only."""
 
-    def __init__(self, cache: Cache, report: StatusReport) -> None:
+    def __init__(self, cache: Cache, report: StatusReport, history: History) -> None:
         self._cache = cache
         self._report = report
+        self._history = history
         self._read = messages.RequestReader(cache.state.kinds)
 
     def routes(self) -> list[Route]:
         return [
             Route("GET", "/api/status", Action.OBSERVE, self._status),
+            Route("GET", "/api/history", Action.OBSERVE, self._recent_history),
             Route("GET", "/api/events", Action.OBSERVE, self._events),
             Route("GET", "/api/key/{namespace}/{id}", Action.FIND, self._key),
         ]
@@ -40,6 +43,9 @@ class StatusRoutes:
     async def _status(self, _: web.Request, caller: Principal) -> web.Response:
         gauges = await asyncio.to_thread(self._report.gauges)
         return web.json_response({**self._report.json(gauges), "caller": _caller(caller)})
+
+    async def _recent_history(self, _: web.Request, _caller: Principal) -> web.Response:
+        return web.json_response(self._history.json())
 
     async def _events(self, _: web.Request, caller: Principal) -> web.Response:
         events = self._cache.state.events

@@ -210,6 +210,13 @@ def moment(wall_ns: int) -> str:
     return timestamp(wall_ns).ToJsonString()
 
 
+def request_counts(requests: pb.RequestStats) -> dict[str, int]:
+    """Return the counts by how Gets ended, for JSON, and their `total`."""
+    counts = {field.name: value for field, value in requests.ListFields()}
+    every = {field.name: counts.get(field.name, 0) for field in requests.DESCRIPTOR.fields}
+    return {**every, "total": sum(every.values())}
+
+
 def duration(span_ns: int) -> Duration:
     """Return a span that is not negative."""
     seconds, nanos = divmod(max(0, span_ns), NS_PER_S)

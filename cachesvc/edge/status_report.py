@@ -57,7 +57,7 @@ class StatusReport:
             "ready": not not_ready,
             "problems": not_ready,
             "warnings": [item._asdict() for item in self._advice(stats, not_ready, gauges)],
-            "requests": _requests(stats.requests),
+            "requests": messages.request_counts(stats.requests),
             "latency": {tier: self._latency(tier) for tier in metrics.TIERS},
             "tiers": {
                 "memory": {
@@ -136,12 +136,6 @@ class StatusReport:
                 loop_lag_s=gauges["loop_lag_seconds"][""],
             )
         )
-
-
-def _requests(requests: pb.RequestStats) -> dict[str, int]:
-    counts = {field.name: value for field, value in requests.ListFields()}
-    every = {field.name: counts.get(field.name, 0) for field in requests.DESCRIPTOR.fields}
-    return {**every, "total": sum(every.values())}
 
 
 def _tier(tier: pb.TierStats) -> dict[str, Any]:

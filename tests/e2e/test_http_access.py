@@ -13,7 +13,12 @@ from tests.support.http_calls import ask
 from tests.support.sample_objects import fresh_id
 
 OPEN = (("GET", "/livez"), ("GET", "/readyz"), ("GET", "/health"), ("GET", "/metrics"))
-OBSERVED = (("GET", "/api/status"), ("GET", "/api/events"))
+OBSERVED = (
+    ("GET", "/"),
+    ("GET", "/api/status"),
+    ("GET", "/api/history"),
+    ("GET", "/api/events"),
+)
 FIND = ("GET", "/api/key/garment/c1")
 WARM = ("POST", "/cache/warmup")
 INVALIDATIONS = (

@@ -1,0 +1,59 @@
+// How are elements made? From text only: nothing here takes markup, so no id or
+// message of the daemon can become any. The page's policy refuses it as well.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function byId(id) {
+  return document.getElementById(id);
+}
+
+// Children are elements or text; null and false are left out.
+function make(tag, attributes = {}, ...children) {
+  return filled(document.createElement(tag), attributes, children);
+}
+
+function draw(tag, attributes = {}, ...children) {
+  return filled(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function filled(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
+  }
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== false));
+  return element;
+}
+
+// Writes only what changed: a live region speaks at every write, and a selection is lost by it.
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function swatch(name) {
+  return make("span", { class: `swatch of-${name}`, "aria-hidden": "true" });
+}
+
+// Pairs of a name and a value, or of a name, a value and a tone.
+function facts(pairs) {
+  return make("dl", { class: "facts" }, pairs.map(([name, value, tone]) => [
+    make("dt", {}, name),
+    make("dd", { "data-tone": tone || null }, value),
+  ]));
+}
+
+// `columns`: [title, is it a number]. The first cell of a row names it. Roles are said
+// again, because a phone's layout takes the display that implies them.
+function fillTable(table, caption, columns, rows, whenEmpty) {
+  const head = columns.map(([title, isNumber]) =>
+    make("th", { scope: "col", role: "columnheader", class: isNumber ? "number" : null }, title));
+  const lines = rows.map((cells) => make("tr", { role: "row" }, cells.map((cell, n) => n === 0
+    ? make("th", { scope: "row", role: "rowheader" }, cell)
+    : make("td", { role: "cell", class: columns[n][1] ? "number" : null, "data-label": columns[n][0] }, cell))));
+  const none = make("tr", { role: "row" }, make("td", { role: "cell", class: "nothing", colspan: columns.length }, whenEmpty));
+  table.setAttribute("role", "table");
+  table.replaceChildren(
+    ...(caption ? [make("caption", {}, caption)] : []),
+    make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, head)),
+    make("tbody", { role: "rowgroup" }, lines.length ? lines : none),
+  );
+}
