@@ -53,6 +53,14 @@ $(VENV)/.fuzz: $(VENV)/.tests
 fuzz: $(VENV)/.fuzz  ## Try every parser on changed inputs for SECONDS each (FUZZ_ARGS="--parser png").
 	PYTHONPATH=.:client $(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(FUZZ_ARGS)
 
+$(VENV)/.soak: $(VENV)/.tests
+	$(INSTALL) -e '.[soak]'
+	@touch $@
+
+.PHONY: soak
+soak: $(VENV)/.soak  ## Load the daemon for MINUTES beside a bare gRPC server, and see whether it grows.
+	PYTHONPATH=.:client $(BIN)/python -m tests.soak --minutes $(or $(MINUTES),10) $(SOAK_ARGS)
+
 check: lint proto-check dashboard-check  ## Lint, types, layers, and whether stubs and dashboard are current.
 
 lint: $(VENV)/.lint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 from cachesvc.core.lru import Removal
@@ -15,7 +16,7 @@ from cachesvc_proto.v1 import cache_pb2 as pb
 
 
 class Statistics:
-    """Reads the state of one daemon. Changes nothing."""
+    """Reads the state of one daemon. Changes nothing. Made on the daemon's loop."""
 
     def __init__(
         self, cache: Cache, memory: MemoryTier, disk: DiskTier, metrics: Metrics, version: str
@@ -25,6 +26,7 @@ class Statistics:
         self._disk = disk
         self._metrics = metrics
         self._version = version
+        self._loop = asyncio.get_running_loop()
         self._started = timestamp(cache.state.clock.read().wall_ns)
 
     def response(self) -> pb.StatsResponse:
@@ -72,6 +74,8 @@ class Statistics:
             "The event loop's worst lateness of the last 30 to 60 s.",
             self._cache.upkeep.loop_lag.worst_s,
         )
+        # Scrapes are rendered in a thread, which has no loop of its own.
+        yield _single("tasks", "Tasks of the event loop.", len(asyncio.all_tasks(self._loop)))
 
     def _namespace_gauges(self) -> Iterable[GaugeReading]:
         names = self._cache.state.kinds.namespaces

@@ -206,6 +206,10 @@ class Daemon:
 
     # ---- looking at it from outside
 
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
     def private_bytes(self) -> int:
         """Return the memory that is its alone: not its files in L1, not shared libraries."""
         rollup = Path(f"/proc/{self._running().pid}/smaps_rollup").read_text()

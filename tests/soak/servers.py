@@ -1,0 +1,117 @@
+"""The two processes that are compared: how they are started, asked and looked at."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import psutil
+
+from cachesvc_proto.v1 import cache_pb2 as pb
+from tests.soak import uploads
+from tests.soak.growth import Sample
+from tests.support import s3_processes
+from tests.support.daemons import ROOT, Daemon, running_daemon
+
+_PRIVATE = re.compile(r"^Private_(?:Clean|Dirty):\s+(\d+) kB$", re.MULTILINE)
+_READY_WITHIN_S = 30.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """One of the two. `tasks` asks how many its loop has; `rest` lets go of what calls left."""
+
+    name: str
+    target: str
+    pid: int
+    tasks: Callable[[], int]
+    rest: Callable[[], None]
+
+    def look(self, calls: int) -> Sample:
+        process = psutil.Process(self.pid)
+        rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
+        return Sample(
+            calls=calls,
+            # Its alone: files of L1 and libraries are shared.
+            private_bytes=sum(map(int, _PRIVATE.findall(rollup))) * 1024,
+            descriptors=process.num_fds(),
+            threads=process.num_threads(),
+            tasks=self.tasks(),
+        )
+
+
+@contextmanager
+def running_pair(folder: Path) -> Iterator[tuple[Server, Server, Path]]:
+    """Run the daemon and the echo server, and give them with the file of a blob."""
+    blob_file = folder / "blob"
+    blob_file.write_bytes(uploads.garment_blob())
+    with ExitStack() as stack:
+        daemon = stack.enter_context(running_daemon(folder))
+        uploads.upload(daemon.origin_dir)
+        echo = _start_echo(stack, folder, blob_file)
+        yield _daemon_server(daemon), echo, blob_file
+
+
+def _daemon_server(daemon: Daemon) -> Server:
+    def tasks() -> int:
+        return int(daemon.metrics()["cachesvc_tasks"])
+
+    def rest() -> None:
+        # Two descriptors for each entry of L1 are its own, not a leak.
+        admin = daemon.channel(target=daemon.admin_target)
+        _invalidate_everything(admin)
+        admin.close()
+
+    return Server("cachesvc", daemon.target, daemon.pid, tasks, rest)
+
+
+def _invalidate_everything(channel: grpc.Channel) -> None:
+    call: grpc.UnaryUnaryMultiCallable[pb.InvalidateRequest, bytes] = channel.unary_unary(
+        "/cachesvc.v1.CacheService/Invalidate",
+        request_serializer=pb.InvalidateRequest.SerializeToString,
+        response_deserializer=bytes,
+    )
+    call(pb.InvalidateRequest(everything=True), timeout=_READY_WITHIN_S)
+
+
+def _start_echo(stack: ExitStack, folder: Path, blob_file: Path) -> Server:
+    socket = folder / "echo.sock"
+    command = (sys.executable, "-m", "tests.soak.echo_server", str(socket), str(blob_file))
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'client'}", "PATH": "/usr/bin:/bin"}
+    process = s3_processes.start(command, folder / "echo.log", env=environment)
+    stack.callback(s3_processes.kill, process)
+    channel = grpc.insecure_channel(f"unix:{socket}")
+    try:
+        grpc.channel_ready_future(channel).result(_READY_WITHIN_S)
+    finally:
+        channel.close()
+    return Server("echo", f"unix:{socket}", process.pid, lambda: 0, lambda: None)
+
+
+def look_at_rest(server: Server, calls: int, at_most: Sample | None, within_s: float) -> Sample:
+    """Return what it has when it is left alone: as soon as it is no more than `at_most`."""
+    server.rest()
+    give_up = time.monotonic() + within_s
+    while True:
+        seen = server.look(calls)
+        if at_most is not None and not excess(seen, at_most):
+            return seen
+        if time.monotonic() > give_up:
+            return seen
+        time.sleep(0.2)
+
+
+def excess(end: Sample, start: Sample) -> dict[str, int]:
+    """Return what there is more of than there was, memory left out."""
+    counts = {
+        "descriptors": end.descriptors - start.descriptors,
+        "threads": end.threads - start.threads,
+        "tasks": end.tasks - start.tasks,
+    }
+    return {name: more for name, more in counts.items() if more > 0}
