@@ -17,10 +17,8 @@ from cachesvc.origin.s3 import S3Origin, credentials_source
 
 # S3 refuses a request whose time is further away than this.
 _SKEW_REFUSED_S = 900
-_ALLOW_LIST = (
-    'allow "s3:ListBucket" on "arn:aws:s3:::{bucket}" (with the condition s3:prefix = users/*, '
-    "if you like)"
-)
+# HeadBucket names no prefix, so a plain condition on s3:prefix would refuse it.
+_ALLOW_LIST = 'allow "s3:ListBucket" on "arn:aws:s3:::{bucket}", as deploy/iam/policy.json does'
 _ALLOW_GET = 'allow "s3:GetObject" on "arn:aws:s3:::{bucket}/users/*"'
 _FIXES = {
     reasons.NO_CREDENTIALS: "give this host an instance role, or this user a profile",
