@@ -155,6 +155,21 @@ def test_a_key_is_found_and_invalidated_after_a_confirmation(
         assert opening.complaints == []
 
 
+def test_an_invalidation_that_failed_is_not_called_final(
+    new_daemon: NewDaemon, browser: Browser
+) -> None:
+    daemon = new_daemon()
+    clothing = cached_garment(daemon)
+    with opened(browser, address(daemon)) as opening:
+        page = opening.page
+        loaded(page)
+        search(page, clothing)
+        page.get_by_role("button", name="Invalidate: garment").click()
+        daemon.kill()
+        page.get_by_role("dialog").get_by_role("button", name="Invalidate").click()
+        expect(page.locator("#finder-status")).to_contain_text("Not known to be invalidated")
+
+
 def test_the_keyboard_alone_finds_and_invalidates(daemon: Daemon, browser: Browser) -> None:
     clothing = cached_garment(daemon)
     with opened(browser, address(daemon)) as opening:
@@ -250,6 +265,7 @@ def test_the_page_says_that_the_daemon_is_gone_and_goes_on_with_its_successor(
         expect(page.get_by_role("alert")).to_contain_text(
             re.compile(r"does not answer\. What you see is from \d\d:"), timeout=WITHIN_MS
         )
+        expect(page.get_by_role("heading", name="Not known")).to_be_visible()
         daemon.start()
         expect(page.get_by_role("alert")).to_have_count(0, timeout=WITHIN_MS)
         expect(page.get_by_role("heading", name="Healthy")).to_be_visible()

@@ -79,7 +79,7 @@ class Finder {
         ["Age", span(copy.age_s)],
         ["Expires in", copy.expires_in_s > 0 ? span(copy.expires_in_s) : "expired"],
         ["Accesses", count(copy.accesses)],
-        ["Filled", when(copy.filled_at)],
+        ["Filled", dateAndClock(Date.parse(copy.filled_at))],
         ["Owner", make("span", { class: "id" }, copy.owner_id || "–")],
         ["Kind version", copy.kind_version || "–"],
         ["Generation", make("span", { class: "id" }, copy.generation)],
@@ -150,8 +150,4 @@ async function ask(method, path, timeoutMs = REQUEST_MS) {
   const body = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Error(body.error ? `${body.error.message} (${body.error.reason})` : `HTTP ${answer.status}`);
   return body;
-}
-
-function when(moment) {
-  return new Date(moment).toLocaleString([], { dateStyle: "short", timeStyle: "medium", hour12: false });
 }

@@ -42,6 +42,7 @@ function showStale(reason) {
   banner.hidden = reason === null;
   if (reason === null) return setText(banner, "");
   // Without a running count: an alert is read out at every change.
+  showNoVerdict();
   const since = shown ? ` What you see is from ${clock(Date.parse(shown.now))}.` : "";
   setText(banner, `${reason}${since} Trying again.`);
 }

@@ -19,12 +19,20 @@ function showVerdict(status) {
   const parts = [critical && plural(critical, "critical problem", "critical problems"), others && plural(others, "warning", "warnings")];
   const serving = status.ready ? "Serving" : "Not serving";
   setText(byId("headline"), state === "ok" ? "Healthy" : `${serving}, ${parts.filter(Boolean).join(", ")}`);
-  setText(byId("subline"), state === "ok" ? "Serving, and nothing needs you." : "Some are about counts since the start: they stay until a restart.");
+  setText(byId("subline"), state === "ok" ? "Serving, and nothing needs you." : "What is counted since the start stays until a restart.");
   document.title = state === "ok" ? "cachesvc" : `(${status.warnings.length}) cachesvc`;
   const text = JSON.stringify(status.warnings);
   if (text === shownWarnings) return;
   shownWarnings = text;
   byId("warnings").replaceChildren(...status.warnings.map(warning));
+}
+
+// What was true at the last answer is no verdict.
+function showNoVerdict() {
+  byId("verdict").dataset.state = "unknown";
+  setText(byId("headline"), "Not known");
+  setText(byId("subline"), shownWarnings ? "Below is what was read last." : "");
+  document.title = "(?) cachesvc";
 }
 
 function warning({ severity, text, do: action, runbook }) {

@@ -39,6 +39,8 @@ class Samples {
   }
 
   add(sample) {
+    // The host's clock was set back: what it called later never was.
+    this.kept = this.kept.filter(({ ms }) => ms < sample.ms);
     const last = this.kept.at(-1);
     if (!last || sample.ms - last.ms >= KEEP_EVERY_MS) this.kept.push(sample);
     this.newest = sample;

@@ -1,5 +1,11 @@
 // How full is each tier, how fast is it, and what is under way?
 
+const READ_FAILURES = {
+  unavailable: "Reads without an answer",
+  denied: "Reads refused",
+  corrupt: "Objects not decodable",
+};
+
 function showTiers(status, samples, bounds) {
   const minute = samples.over(MINUTE_MS);
   byId("tiers").replaceChildren(
@@ -52,7 +58,7 @@ function originCard({ origin, fills }, minute, bounds) {
     facts([
       ["Objects read", count(ok)],
       ["Objects not there", count(absent)],
-      ...(failures.length ? failures.map(([name, n]) => [`Reads failed: ${name}`, count(n)]) : [["Reads that failed", "0"]]),
+      ...(failures.length ? failures.map(([name, n]) => [READ_FAILURES[name] ?? name, count(n)]) : [["Reads that failed", "0"]]),
       ["Fills", count(fills.started)],
       ["Fills without an entry", count(fills.failed)],
       ...times("origin", minute, bounds),

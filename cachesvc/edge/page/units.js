@@ -68,8 +68,19 @@ function span(seconds) {
   return parts.join(" ");
 }
 
+// Here, in this browser's zone; the same in every language.
 function clock(ms) {
-  return new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+  const at = new Date(ms);
+  return [at.getHours(), at.getMinutes(), at.getSeconds()].map(twoDigits).join(":");
+}
+
+function dateAndClock(ms) {
+  const at = new Date(ms);
+  return `${at.getFullYear()}-${twoDigits(at.getMonth() + 1)}-${twoDigits(at.getDate())} ${clock(ms)}`;
+}
+
+function twoDigits(number) {
+  return String(number).padStart(2, "0");
 }
 
 function plural(number, one, many) {
