@@ -110,6 +110,17 @@ dashboard-compare: $(DASHBOARD)/node_modules/.installed
 screenshots: $(VENV)/.tests  ## Photograph the status page under load for the docs (needs Chromium; a few minutes).
 	PYTHONPATH=.:client $(BIN)/python -m tests.screenshots $(SCREENSHOT_ARGS)
 
+# The backend's example runs against the real daemon: needs npm, redis-server and openssl.
+NESTJS := examples/nestjs
+
+$(NESTJS)/node_modules/.installed: $(NESTJS)/package.json $(NESTJS)/package-lock.json
+	cd $(NESTJS) && npm ci --ignore-scripts --no-fund --no-audit --loglevel=error
+	@touch $@
+
+.PHONY: test-nestjs
+test-nestjs: $(VENV)/.tests $(NESTJS)/node_modules/.installed  ## Test the NestJS module against real daemons (needs npm, redis-server).
+	cd $(NESTJS) && PYTHON=$(abspath $(BIN))/python npm test --silent
+
 BENCH := .venv-bench
 BENCH_PIP := $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -148,4 +159,4 @@ image-check: $(VENV)/.daemon  ## Lint the Dockerfile and run the image as it is 
 
 clean:  ## Remove what was made.
 	rm -rf .venv .venv-proto .venv-bench .bench .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -rf $(DASHBOARD)/node_modules $(DASHBOARD)/build
+	rm -rf $(DASHBOARD)/node_modules $(DASHBOARD)/build $(NESTJS)/node_modules $(NESTJS)/build

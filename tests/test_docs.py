@@ -26,7 +26,12 @@ from tests.support.sample_objects import fresh_id
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "client/README.md"],
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("examples/*/README.md"),
+        ROOT / "client/README.md",
+    ],
     key=lambda path: path.relative_to(ROOT).as_posix(),
 )
 by_name = pytest.mark.parametrize(

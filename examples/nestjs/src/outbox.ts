@@ -1,0 +1,240 @@
+/**
+ * What makes an invalidation arrive at every host, whoever is down? One job for each host.
+ *
+ * A job is in Redis before `add` answers, and leaves only when its host has acknowledged, or
+ * when the host said that it will never (a dead letter, kept until somebody looks). Each host
+ * has a queue of its own: one that hangs takes nobody else's turn. The time of the change is
+ * fixed when the job is made, so that a delivery days later refuses exactly what was older
+ * then; delivering twice does no harm.
+ */
+
+import { Logger } from '@nestjs/common';
+import { FlowProducer, Job, Queue, QueueEvents, UnrecoverableError, Worker } from 'bullmq';
+
+import { CacheCallError } from './cache-call-error';
+import { DEFAULT_CALL_TIMEOUT_MS, DEFAULT_MAX_BACKOFF_MS, type CacheOptions } from './options';
+
+export interface Change {
+  target: { user_id: string } | { clothing_id: string } | { owner_id: string };
+  /** ISO 8601. */
+  changedAt: string;
+  erase: boolean;
+}
+
+export interface Acknowledgement {
+  host: string;
+  removedCount: number;
+  invalidatedAt: string;
+}
+
+/** Says that the jobs are in Redis, not that they were delivered. */
+export interface Receipt {
+  changedAt: Date;
+  jobs: { host: string; id: string }[];
+}
+
+export interface Backlog {
+  host: string;
+  waiting: number;
+  /** Of the oldest change that is not acknowledged. */
+  oldestChangedAt?: Date;
+  /** Why the last attempt failed, of the oldest one that was tried. */
+  lastError?: string;
+}
+
+export interface DeadLetter {
+  host: string;
+  id: string;
+  change: Change;
+  error: string;
+  failedAt: Date;
+}
+
+type Deliver = (host: string, change: Change) => Promise<Acknowledgement>;
+type ChangeJob = Job<Change, Acknowledgement>;
+const UNFINISHED = ['active', 'waiting', 'delayed', 'prioritized'] as const;
+
+const JOB_OPTIONS = {
+  attempts: Number.MAX_SAFE_INTEGER,
+  backoff: { type: 'custom' },
+  // Acknowledgements can be asked for so long; dead letters stay until they are retried.
+  removeOnComplete: { age: 24 * 3600, count: 10_000 },
+  removeOnFail: false,
+  stackTraceLimit: 1,
+  keepLogs: 0,
+};
+const FIRST_BACKOFF_MS = 200;
+const CONCURRENT_CALLS = 8;
+// Of each state, where the backlog is looked through for the oldest job.
+const LOOKED_THROUGH = 100;
+
+export class Outbox {
+  private readonly log = new Logger('CacheOutbox');
+  private readonly queues = new Map<string, Queue<Change, Acknowledgement>>();
+  private readonly events = new Map<string, QueueEvents>();
+  private readonly workers: Worker<Change, Acknowledgement>[] = [];
+  private readonly producer: FlowProducer;
+
+  constructor(
+    private readonly options: CacheOptions,
+    private readonly deliver: Deliver,
+  ) {
+    // Without an offline queue: while Redis is away `add` fails at once, and its caller knows.
+    const asking = { connection: { ...options.redis, enableOfflineQueue: false } };
+    this.producer = this.watched(new FlowProducer(asking));
+    for (const { name } of options.hosts) {
+      this.queues.set(name, this.watched(new Queue(queueOf(name), asking)));
+      this.events.set(name, this.watched(new QueueEvents(queueOf(name), this.following())));
+      if (options.deliver ?? true) this.workers.push(this.newWorker(name));
+    }
+  }
+
+  /** Warns where a restart of Redis would lose jobs. */
+  async checkRedis(): Promise<void> {
+    const [queue] = this.queues.values();
+    const info = await (await queue!.client).info();
+    if (!info.includes('aof_enabled:1')) {
+      this.log.warn('Redis has appendonly off: its restart loses invalidations');
+    }
+  }
+
+  /** Resolves when every host has its job in Redis: all of them, or none. */
+  async add(change: Change): Promise<Receipt> {
+    const hosts = [...this.queues.keys()];
+    const nodes = await this.producer.addBulk(
+      hosts.map((host) => ({
+        name: 'invalidate',
+        queueName: queueOf(host),
+        data: change,
+        opts: JOB_OPTIONS,
+      })),
+    );
+    const jobs = nodes.map(({ job }, at) => ({ host: hosts[at]!, id: job.id! }));
+    return { changedAt: new Date(change.changedAt), jobs };
+  }
+
+  /** Resolves when every host has acknowledged. Rejects after `timeoutMs`; the jobs stay. */
+  async acknowledged(receipt: Receipt, timeoutMs: number): Promise<Acknowledgement[]> {
+    return Promise.all(
+      receipt.jobs.map(async ({ host, id }) => {
+        const job = await this.queue(host).getJob(id);
+        if (!job) throw new Error(`${host}: job ${id} is not known any more`);
+        return job.waitUntilFinished(this.events.get(host)!, timeoutMs);
+      }),
+    );
+  }
+
+  /** What waits, for each host: an alert belongs on `oldestChangedAt`. */
+  async backlog(): Promise<Backlog[]> {
+    return Promise.all(
+      [...this.queues].map(async ([host, queue]) => {
+        const counts = await queue.getJobCounts(...UNFINISHED);
+        const jobs = present(await queue.getJobs([...UNFINISHED], 0, LOOKED_THROUGH - 1, true));
+        jobs.sort((one, other) => one.timestamp - other.timestamp);
+        const failed = jobs.find((job) => job.failedReason);
+        return {
+          host,
+          waiting: Object.values(counts).reduce((sum, count) => sum + count, 0),
+          ...(jobs[0] && { oldestChangedAt: new Date(jobs[0].data.changedAt) }),
+          ...(failed && { lastError: failed.failedReason }),
+        };
+      }),
+    );
+  }
+
+  /** What a host will never acknowledge as it is. Nothing of it is deleted by itself. */
+  async deadLetters(): Promise<DeadLetter[]> {
+    const lists = [...this.queues].map(async ([host, queue]) =>
+      present(await queue.getFailed()).map((job) => ({
+        host,
+        id: job.id!,
+        change: job.data,
+        error: job.failedReason,
+        failedAt: new Date(job.finishedOn!),
+      })),
+    );
+    return (await Promise.all(lists)).flat();
+  }
+
+  /** Tries a dead letter again. */
+  async redeliver(host: string, id: string): Promise<void> {
+    const job = await this.queue(host).getJob(id);
+    if (!job) throw new Error(`${host}: no job ${id}`);
+    await job.retry('failed');
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.workers.map((worker) => worker.close()));
+    await Promise.all([...this.events.values()].map((events) => events.close()));
+    await Promise.all([...this.queues.values()].map((queue) => queue.close()));
+    await this.producer.close();
+  }
+
+  private queue(host: string): Queue<Change, Acknowledgement> {
+    const queue = this.queues.get(host);
+    if (!queue) throw new Error(`${host} is none of the hosts`);
+    return queue;
+  }
+
+  private newWorker(host: string): Worker<Change, Acknowledgement> {
+    const lockMs = 2 * (this.options.callTimeoutMs ?? DEFAULT_CALL_TIMEOUT_MS);
+    const worker = this.watched(
+      new Worker<Change, Acknowledgement>(queueOf(host), (job) => this.attempt(host, job), {
+        ...this.following(),
+        concurrency: CONCURRENT_CALLS,
+        // A process that died holding a job lets go of it after its lock and two looks.
+        lockDuration: lockMs,
+        stalledInterval: lockMs / 2,
+        // A process may die at the same job any number of times: it is delivered again.
+        maxStalledCount: Number.MAX_SAFE_INTEGER,
+        settings: { backoffStrategy: (attempts, _, error) => this.pause(attempts, error) },
+      }),
+    );
+    worker.on('failed', (job, error) => {
+      // Who it is about stays out of the log.
+      if (job?.finishedOn) this.log.error(`dead letter ${job.id} for ${host}: ${error.message}`);
+      else this.log.warn(`job ${job?.id} for ${host} will be tried again: ${error.message}`);
+    });
+    return worker;
+  }
+
+  private async attempt(host: string, job: ChangeJob): Promise<Acknowledgement> {
+    try {
+      return await this.deliver(host, job.data);
+    } catch (error) {
+      if (error instanceof CacheCallError && error.verdict === 'never') {
+        throw new UnrecoverableError(error.message);
+      }
+      throw error;
+    }
+  }
+
+  private pause(attempts: number, error: Error | undefined): number {
+    const maxMs = this.options.maxBackoffMs ?? DEFAULT_MAX_BACKOFF_MS;
+    if (error instanceof CacheCallError && error.verdict === 'slowly') return maxMs;
+    const backoffMs = Math.min(maxMs, FIRST_BACKOFF_MS * 2 ** Math.min(attempts - 1, 20));
+    // Full jitter on half of it, or all jobs of a host come back together.
+    return backoffMs / 2 + Math.random() * (backoffMs / 2);
+  }
+
+  private following() {
+    return { connection: { ...this.options.redis, maxRetriesPerRequest: null } };
+  }
+
+  /** A connection that breaks is made again by itself; without a listener it ends the process. */
+  private watched<T extends { on(event: 'error', listener: (error: Error) => void): unknown }>(
+    part: T,
+  ): T {
+    part.on('error', (error) => this.log.warn(`redis: ${error.message}`));
+    return part;
+  }
+}
+
+function queueOf(host: string): string {
+  return `cachesvc-invalidate-${host}`;
+}
+
+/** BullMQ lists undefined for a job that ended while it was listed. */
+function present<T>(jobs: (T | undefined)[]): T[] {
+  return jobs.filter((job) => job !== undefined);
+}

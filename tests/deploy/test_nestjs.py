@@ -1,0 +1,51 @@
+"""Does the NestJS module keep promise 1 for the backend? Its own tests, against real daemons.
+
+They are TypeScript (`make test-nestjs`): mTLS, refusals, a host, Redis and the backend itself
+that are down. Here they run with the others, where their tools are installed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.daemons import ROOT
+
+NEEDED = ("node", "npm", "redis-server", "openssl")
+EXAMPLE = ROOT / "examples/nestjs"
+INSTALL = ("npm", "ci", "--ignore-scripts", "--no-fund", "--no-audit", "--loglevel=error")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_nestjs_module_passes_its_own_tests() -> None:
+    missing = [tool for tool in NEEDED if shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    if not (EXAMPLE / "node_modules/.installed").exists():
+        subprocess.run(INSTALL, cwd=EXAMPLE, check=True, timeout=120)
+    ran = subprocess.run(
+        ("npm", "test", "--silent"),
+        cwd=EXAMPLE,
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=360,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    passed = re.search(r" pass (\d+)$", ran.stdout, re.MULTILINE)
+    assert passed is not None, ran.stdout
+    assert int(passed[1]) > 30
+    assert " skipped 0\n" in ran.stdout
+
+
+def test_the_lock_file_names_no_registry_but_the_public_one() -> None:
+    lock = (EXAMPLE / "package-lock.json").read_text()
+    assert set(re.findall(r'"resolved": "https?://([^/]+)/', lock)) <= {"registry.npmjs.org"}
+    assert '"integrity"' in lock
