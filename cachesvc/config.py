@@ -339,7 +339,8 @@ def load(config_file: Path | None = None) -> Settings:
     """Read the file, then the variables over it.
 
     Raises:
-        ConfigError: names every setting that is wrong, and why.
+        ConfigError: names every setting that cannot be read, and why; where all can, every
+            one that does not fit the others.
     """
     from_file: dict[str, Any] = {}
     if config_file is not None:
@@ -353,11 +354,25 @@ def load(config_file: Path | None = None) -> Settings:
         settings = Settings(**from_file)
     except ValidationError as exc:
         raise ConfigError(_all_problems(exc)) from exc
-    settings.build_kinds()
-    settings.l2.watermarks()
-    _check_origin(settings.origin)
-    _check_listeners(settings)
+    _check_together(settings)
     return settings
+
+
+def _check_together(settings: Settings) -> None:
+    """Raise ConfigError with the problems of all parts: nobody should start five times."""
+    problems = []
+    for check in (
+        settings.build_kinds,
+        settings.l2.watermarks,
+        lambda: _check_origin(settings.origin),
+        lambda: _check_listeners(settings),
+    ):
+        try:
+            check()
+        except ConfigError as exc:
+            problems.append(str(exc))
+    if problems:
+        raise ConfigError("; ".join(problems))
 
 
 def _check_listeners(settings: Settings) -> None:

@@ -59,10 +59,19 @@ def not_started(folder: Path, **settings: str) -> Iterator[Daemon]:
 
 
 def test_wrong_settings_are_all_named_at_once_and_exit_with_2(tmp_path: Path) -> None:
-    with not_started(tmp_path, L1__MAX_BYTES="much", GRPC__LISTEN="0.0.0.0:1") as wrong:
+    with not_started(tmp_path, L1__MAX_BYTES="much", GRPC__LISTEN="nowhere") as wrong:
         assert wrong.start_in_vain() == 2
         log = wrong.log_text()
     assert "CACHESVC_L1__MAX_BYTES" in log
+    assert "CACHESVC_GRPC__LISTEN" in log
+    assert "Traceback" not in log
+
+
+def test_settings_that_do_not_fit_together_are_all_named_at_once(tmp_path: Path) -> None:
+    with not_started(tmp_path, ORIGIN__KIND="s3", GRPC__LISTEN="0.0.0.0:1") as wrong:
+        assert wrong.start_in_vain() == 2
+        log = wrong.log_text()
+    assert "CACHESVC_ORIGIN__BUCKET" in log
     assert "CACHESVC_GRPC__LISTEN" in log
     assert "Traceback" not in log
 
