@@ -1,8 +1,8 @@
 """Kills an engine at random moments, again and again: `python -m tests.crash.kill_cycles`.
 
 Each life examines what its predecessor left, then works until it is killed, or until
-its disks have lost their power (`--power ext4`). Prints counts as JSON; a broken promise
-ends it with the seed that shows it again.
+its disks have lost their power (`--power ext4`). Prints counts as JSON, of what it did
+until `--minutes` were over; a broken promise ends it with the seed that shows it again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import random
 import sys
 import tempfile
@@ -42,9 +43,10 @@ class Cycles:
     ledger: Ledger = field(default_factory=Ledger)
     killed: int = 0
 
-    def run(self, count: int) -> None:
+    def run(self, count: int, until_s: float = math.inf) -> None:
+        """Kill `count` times, or until that moment (monotonic)."""
         choose = random.Random(self.seed)
-        for _ in range(count):
+        while self.killed < count and time.monotonic() < until_s:
             self._one(choose)
         self._last()
 
@@ -97,6 +99,7 @@ class Cycles:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cycles", type=int, default=100)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no longer than that")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--power", choices=("ext4", "xfs"))
@@ -114,7 +117,7 @@ def main() -> int:
         started_s = time.monotonic()
         failure = ""
         try:
-            cycles.run(asked.cycles)
+            cycles.run(asked.cycles, started_s + 60 * asked.minutes)
         except LifeFailed as exc:
             last = "".join(event.line().decode() for event in cycles.ledger.last)
             failure = f"seed {asked.seed}, after {cycles.killed} kills: {exc}\n{last}"
