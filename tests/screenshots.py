@@ -36,7 +36,7 @@ PICTURES: dict[str, dict[str, object]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description="Photograph the status page under load.")
     parser.add_argument("--into", type=Path, default=Path("docs/images"))
-    parser.add_argument("--load-s", type=float, default=330, help="how long the load runs before")
+    parser.add_argument("--load-s", type=float, default=90, help="how long the load runs before")
     arguments = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,

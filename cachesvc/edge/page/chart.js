@@ -3,7 +3,7 @@
 
 const HEIGHT = 190;
 // A young daemon's minutes are not drawn as a sliver at the right.
-const WINDOWS_MS = [2, 4, 10].map((minutes) => minutes * 60 * 1000);
+const WINDOWS_MS = [2, 4, 6, 10].map((minutes) => minutes * 60 * 1000);
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 22 };
 
 // options: title, about, write (a value as text), writeTick (if shorter), scale ("linear", "share" or "log"), stacked,

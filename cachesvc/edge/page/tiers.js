@@ -23,7 +23,7 @@ function memoryCard({ tiers: { memory }, namespaces }, minute, bounds) {
     meter("memory", "L1 memory", memory, { held: memory.held_bytes }),
     facts([
       ["Entries", count(memory.entries)],
-      ["Namespaces at their limit", `${full.length} of ${namespaces.length}`],
+      ["Full namespaces", `${full.length} of ${namespaces.length}`],
       ["Held by readers", bytes(memory.held_bytes)],
       ["Evicted", count(memory.evictions)],
       ["Expired", count(memory.expirations)],
