@@ -44,12 +44,22 @@ class Reloaded(Generic[T]):
         self._lock = threading.Lock()
         self._tried = self._signature()
         self._value = make()
+        self._handed_on = self._value
 
     def current(self) -> T:
         """Return the value of the files as they are now, or the last one that worked."""
         with self._lock:
             if self._paths:
                 self._look()
+            return self._value
+
+    def newer(self) -> T | None:
+        """Return the value if it has changed since the start or the last such answer."""
+        with self._lock:
+            self._look()
+            if self._value is self._handed_on:
+                return None
+            self._handed_on = self._value
             return self._value
 
     def _look(self) -> None:

@@ -110,9 +110,11 @@ class GrpcServer:
                 lambda: _certificates(tls_files.read(tls)),
                 on_reload_failure,
             )
+            # For each connection gRPC asks whether there are newer ones. Giving it the same
+            # again would end the process: it frees what handshakes under way still use.
             credentials = grpc.dynamic_ssl_server_credentials(
                 files.current(),
-                files.current,
+                files.newer,  # type: ignore[arg-type]  # None = no change, says gRPC
                 require_client_authentication=tls.client_ca_file is not None,
             )
             return server.add_secure_port(address, credentials)

@@ -166,6 +166,25 @@ def test_healthy_calls_are_answered_among_idle_and_half_open_connections(
     assert healthy.failed == []
 
 
+def test_healthy_calls_are_answered_while_others_break_off_their_tls_hellos(
+    secured: tuple[Daemon, str, Credentials],
+) -> None:
+    """Certificates that were taken anew for each connection were freed under such a hello."""
+    daemon, address, credentials = secured
+    host, _, port = address.rpartition(":")
+
+    def half_a_hello() -> socket.socket:
+        opened = socket.create_connection((host, int(port)), timeout=TIMEOUT_S)
+        opened.sendall(HELLO)
+        return opened
+
+    with Healthy(daemon, address, credentials) as healthy:
+        for _ in range(20):
+            with connections(IDLE, half_a_hello):
+                healthy.wait_for_calls(2)
+    assert healthy.failed == []
+
+
 def test_healthy_calls_are_answered_during_rapid_resets(
     secured: tuple[Daemon, str, Credentials],
 ) -> None:
@@ -223,9 +242,6 @@ def test_bytes_that_are_no_message_are_the_callers_mistake(
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=False, reason="grpcio 1.85.1 ends with SIGSEGV in its event_engine now and then"
-)
 def test_healthy_calls_stay_fast_among_hostile_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
