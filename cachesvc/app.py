@@ -109,7 +109,7 @@ class Daemon:
         disk_files = DiskFiles(settings.l2.root, kinds.namespaces)
         locked_ns = self._clock.read().steady_ns
         closed_boot_id = close_predecessor(runtime_fd)
-        control = replace_control_page(runtime_fd, gid)
+        control = self._make_control_page(runtime_fd, gid)
         stack.callback(control.close)
         catalog = self._open_catalog()
         ended_cleanly = catalog.ended_cleanly
@@ -174,6 +174,13 @@ class Daemon:
         self._stack.callback(os.close, fd)
         files.lock_directory(fd, path)
         return fd
+
+    def _make_control_page(self, runtime_fd: int, gid: int | None) -> ControlPage:
+        try:
+            return replace_control_page(runtime_fd, gid)
+        except OSError as exc:
+            path = self.settings.runtime_dir
+            raise ConfigError(f"{path}: cannot hold a control page: {exc.strerror}") from exc
 
     def _open_catalog(self) -> Catalog:
         path = self.settings.state_dir

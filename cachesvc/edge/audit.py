@@ -96,7 +96,7 @@ def load_key(state_dir: Path) -> bytes:
     path = state_dir / KEY_FILE
     try:
         try:
-            key = path.read_bytes()
+            key = _read(path)
         except FileNotFoundError:
             key = secrets.token_bytes(_KEY_BYTES)
             _write_new(path, key)
@@ -107,10 +107,20 @@ def load_key(state_dir: Path) -> bytes:
     return key
 
 
+def _read(path: Path) -> bytes:
+    # A link is not followed, and a FIFO not waited for.
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.read(fd, _KEY_BYTES + 1)
+    finally:
+        os.close(fd)
+
+
 def _write_new(path: Path, key: bytes) -> None:
     """Write it whole or not at all: a crash in between must not leave half a key."""
     temporary = path.with_suffix(".tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with open(fd, "wb") as file:
         file.write(key)
         file.flush()

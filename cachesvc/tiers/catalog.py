@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -68,6 +69,7 @@ class Catalog:
         self.last_boot_id = b""
         self.ended_cleanly = False
         self.acknowledge_from_ns = 0
+        self._check_names()
         try:
             self._db: sqlite3.Connection | None = self._open_or_start_empty()
         except (OSError, sqlite3.Error) as exc:
@@ -75,6 +77,14 @@ class Catalog:
         self._writes = make_queue(self._run_batch)
 
     # ---- opening and resetting
+
+    def _check_names(self) -> None:
+        """Raise ConfigError for a link or a FIFO, which SQLite would follow, or wait for."""
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            path = Path(f"{self._path}{suffix}")
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISREG(path.lstat().st_mode):
+                    raise ConfigError(f"{path}: is not a regular file; remove it")
 
     def _open_or_start_empty(self) -> sqlite3.Connection:
         # SQLite reports a read that failed as damage (EIO is its CORRUPTFS), and such

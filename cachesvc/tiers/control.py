@@ -7,6 +7,7 @@ endian: magic 8 bytes, format version u32, state u32, boot id 16 bytes, heartbea
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
@@ -94,10 +95,13 @@ def close_predecessor(directory_fd: int) -> bytes | None:
 
 
 def replace_control_page(directory_fd: int, gid: int | None) -> ControlPage:
-    """Put a new page, not serving yet, in the place of the old one."""
+    """Put a new page, not serving yet, in the place of the old one. Raises OSError."""
     temporary = f".{NAME}.new"
     boot_id = os.urandom(16)
-    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    # What a start that died left, or somebody planted: opening a FIFO would wait for a reader.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=directory_fd)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(temporary, flags, 0o640, dir_fd=directory_fd)
     try:
         os.fchmod(fd, 0o640)
