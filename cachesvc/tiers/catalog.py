@@ -69,8 +69,8 @@ class Catalog:
         self.last_boot_id = b""
         self.ended_cleanly = False
         self.acknowledge_from_ns = 0
-        self._check_names()
         try:
+            self._check_names()
             self._db: sqlite3.Connection | None = self._open_or_start_empty()
         except (OSError, sqlite3.Error) as exc:
             raise ConfigError(f"{self._path}: cannot be opened for writing: {exc}") from exc
