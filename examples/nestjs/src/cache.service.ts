@@ -59,8 +59,9 @@ export class CacheService implements OnModuleInit, OnApplicationShutdown {
     this.outbox = new Outbox(options, (host, change) => this.deliver(host, change));
   }
 
-  async onModuleInit(): Promise<void> {
-    await this.outbox.checkRedis();
+  /** Does not wait: a backend serves while Redis is away, and its invalidations are refused. */
+  onModuleInit(): void {
+    void this.outbox.checkRedis().catch(() => undefined); // its connection logs what is wrong
   }
 
   async onApplicationShutdown(): Promise<void> {

@@ -89,7 +89,7 @@ export class Outbox {
     }
   }
 
-  /** Warns where a restart of Redis would lose jobs. */
+  /** Warns where a restart of Redis would lose jobs. Waits for Redis, without end. */
   async checkRedis(): Promise<void> {
     const [queue] = this.queues.values();
     const info = await (await queue!.client).info();
@@ -101,7 +101,7 @@ export class Outbox {
   /** Resolves when every host has its job in Redis: all of them, or none. */
   async add(change: Change): Promise<Receipt> {
     const hosts = [...this.queues.keys()];
-    const nodes = await this.producer.addBulk(
+    const added = this.producer.addBulk(
       hosts.map((host) => ({
         name: 'invalidate',
         queueName: queueOf(host),
@@ -109,6 +109,9 @@ export class Outbox {
         opts: JOB_OPTIONS,
       })),
     );
+    // BullMQ waits without end for a Redis that it never reached. What arrives after all does
+    // no harm.
+    const nodes = await within(this.callTimeoutMs, added, 'Redis did not take the jobs in time');
     const jobs = nodes.map(({ job }, at) => ({ host: hosts[at]!, id: job.id! }));
     return { changedAt: new Date(change.changedAt), jobs };
   }
@@ -177,7 +180,7 @@ export class Outbox {
   }
 
   private newWorker(host: string): Worker<Change, Acknowledgement> {
-    const lockMs = 2 * (this.options.callTimeoutMs ?? DEFAULT_CALL_TIMEOUT_MS);
+    const lockMs = 2 * this.callTimeoutMs;
     const worker = this.watched(
       new Worker<Change, Acknowledgement>(queueOf(host), (job) => this.attempt(host, job), {
         ...this.following(),
@@ -217,6 +220,10 @@ export class Outbox {
     return backoffMs / 2 + Math.random() * (backoffMs / 2);
   }
 
+  private get callTimeoutMs(): number {
+    return this.options.callTimeoutMs ?? DEFAULT_CALL_TIMEOUT_MS;
+  }
+
   private following() {
     return { connection: { ...this.options.redis, maxRetriesPerRequest: null } };
   }
@@ -227,6 +234,19 @@ export class Outbox {
   ): T {
     part.on('error', (error) => this.log.warn(`redis: ${error.message}`));
     return part;
+  }
+}
+
+async function within<T>(ms: number, promise: Promise<T>, otherwise: string): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(otherwise)), ms);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+    promise.catch(() => undefined); // it may still fail when nobody waits for it
   }
 }
 

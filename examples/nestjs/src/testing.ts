@@ -20,7 +20,7 @@ export class FakeCache implements CacheLike {
   /** Makes every call reject, as while Redis is away. */
   failure: Error | undefined;
 
-  async onModuleInit(): Promise<void> {}
+  onModuleInit(): void {}
 
   async onApplicationShutdown(): Promise<void> {}
 

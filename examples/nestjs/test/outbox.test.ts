@@ -130,6 +130,15 @@ test('a kill of Redis loses no job', async () => {
   assert.equal(await gpu2.holds('human_upper_body', user), false);
 });
 
+test('a backend starts while Redis is away, refuses, and delivers when it is back', async () => {
+  await redis.kill();
+  const early = await Backend.start(options());
+  await assert.rejects(early.invalidateHuman(user, new Date()));
+  await redis.start();
+  await early.acknowledged(await early.invalidateHuman(user, new Date()), 20 * SECOND_MS);
+  await early.kill();
+});
+
 test('a kill of the backend loses no job: the next process delivers', async () => {
   await gpu2.putPerson(user, longAgo());
   await gpu2.stop();

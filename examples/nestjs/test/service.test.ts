@@ -12,7 +12,7 @@ import { Module, type INestApplicationContext } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { status as Code } from '@grpc/grpc-js';
 
-import { CacheModule, CacheService, type CacheOptions } from '../src';
+import { CacheModule, CacheService, PhotoChange, type CacheOptions } from '../src';
 import { Authority } from './support/authority';
 import { Daemon } from './support/daemon';
 import { freePort } from './support/processes';
@@ -94,6 +94,30 @@ test('an edited garment is removed by its own id', async () => {
   const onGpu = receipt.jobs.filter(({ host }) => host === 'gpu');
   await cache.acknowledged({ ...receipt, jobs: onGpu }, 10_000);
   assert.equal(await gpu.holds('garment', 'scarf'), false);
+});
+
+test('after a photo was changed only the new one exists', async () => {
+  const wanted = { userId: 'zoe', category: 'upper_body' } as const;
+  await gpu.putPerson('zoe', new Date(Date.now() - 60_000));
+  let changedAt = new Date(0);
+  const photos = new PhotoChange(
+    {
+      recordChange: async () => (changedAt = new Date()),
+      deletePrepared: async () => undefined,
+      // As a worker does: what it reads after the change is at least as new. The invalidation
+      // may come later still, and then the origin has it.
+      prepare: async (change) => {
+        assert.equal(await cache.exists({ ...wanted, originAfter: change.changedAt }), false);
+        await gpu.putPerson(change.userId, change.changedAt, { persist: true });
+        return 'done';
+      },
+      finishChange: async () => undefined,
+      unfinishedChanges: async () => [],
+    },
+    cache,
+  );
+  assert.equal(await photos.change('zoe'), changedAt);
+  assert.equal(await cache.exists({ ...wanted, originAfter: changedAt }), true);
 });
 
 test('a warm-up says for each host what came of it', async () => {

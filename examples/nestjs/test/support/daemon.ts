@@ -94,12 +94,15 @@ export class Daemon {
 
   // ---- what a worker on that host does
 
-  async putPerson(userId: string, asOf: Date): Promise<void> {
-    await this.put({ namespace: 'human_upper_body', id: userId }, userId, asOf, personBlob());
+  /** `persist`: at the origin too. */
+  async putPerson(userId: string, asOf: Date, { persist = false } = {}): Promise<void> {
+    const key = { namespace: 'human_upper_body', id: userId };
+    await this.put({ key, owner_id: userId, as_of: timestampOf(asOf), persist }, personBlob());
   }
 
   async putGarment(clothingId: string, ownerId: string, asOf: Date): Promise<void> {
-    await this.put({ namespace: 'garment', id: clothingId }, ownerId, asOf, garmentBlob());
+    const key = { namespace: 'garment', id: clothingId };
+    await this.put({ key, owner_id: ownerId, as_of: timestampOf(asOf) }, garmentBlob());
   }
 
   /** Whether any tier holds it. */
@@ -108,7 +111,7 @@ export class Daemon {
     return answer.tiers.length > 0;
   }
 
-  private put(key: object, owner: string, asOf: Date, blob: Buffer): Promise<void> {
+  private put(header: object, blob: Buffer): Promise<void> {
     const { path, requestSerialize, responseDeserialize } = method('Put');
     return new Promise((resolved, rejected) => {
       const call = this.worker!.makeClientStreamRequest(
@@ -117,7 +120,7 @@ export class Daemon {
         responseDeserialize,
         (error) => (error ? rejected(error) : resolved()),
       );
-      call.write({ header: { key, owner_id: owner, as_of: timestampOf(asOf) } });
+      call.write({ header });
       call.write({ data: blob });
       call.end();
     });
