@@ -2,7 +2,7 @@
 
 One thread owns all writes (`write_queue.py`); lookups read committed rows on
 their own connections. A catalog that cannot be opened, or proves damaged later, is
-set aside and L2 starts empty: it is a cache. The format is docs/formats.md.
+set aside and L2 starts empty: it is a cache. The format is docs/on-disk-format.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The catalog's schema and statements: plain functions on a connection, inside its transaction.
 
 `catalog.py` owns the connections and threads. Conditions and column lists in the SQL are
-constants of this module; values travel as parameters only. The format is docs/formats.md.
+constants of this module; values travel as parameters only. The format is docs/on-disk-format.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The control page: how workers on this host see that the daemon lives.
 
-One page in the runtime directory, mapped by every worker. Format (docs/formats.md), little
+One page in the runtime directory, mapped by every worker. Format (docs/on-disk-format.md), little
 endian: magic 8 bytes, format version u32, state u32, boot id 16 bytes, heartbeat u64
 (CLOCK_MONOTONIC, ns). A local hit needs state SERVING and a heartbeat younger than 1 s.
 """

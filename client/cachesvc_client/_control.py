@@ -1,6 +1,6 @@
 """The daemon's control page, read: whether local hits are allowed right now.
 
-Format (docs/formats.md), little-endian: magic 8 bytes, format version u32, state u32,
+Format (docs/on-disk-format.md), little-endian: magic 8 bytes, format version u32, state u32,
 boot id 16 bytes, heartbeat u64 (CLOCK_MONOTONIC, ns).
 """
 

@@ -28,7 +28,7 @@ from tests.support.sample_objects import fresh_id
 NewClient = Callable[..., CacheClient]
 # The heartbeat that a worker may still trust is from before the daemon's end.
 TRUSTED_S = 1.0
-# Where the control page says whether its daemon serves: docs/formats.md.
+# Where the control page says whether its daemon serves: docs/on-disk-format.md.
 STATE, STATE_OFFSET, CLOSED = struct.Struct("<I"), 12, 2
 SUCCESSION_S = 1.1
 ABSENT = ("NotCached", "PreconditionFailed")

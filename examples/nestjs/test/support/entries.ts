@@ -1,4 +1,4 @@
-/** The smallest entries that a daemon takes: safetensors blobs, as docs/formats.md has them. */
+/** The smallest entries that a daemon takes: safetensors blobs, as docs/on-disk-format.md has them. */
 
 interface Field {
   dtype: 'U8' | 'F16';
