@@ -58,7 +58,7 @@ def _leaves(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[
 
 def _source(path: tuple[str, ...], in_file: Any) -> str:
     """Return `environment`, `file` or `default`: variables win over the file."""
-    from cachesvc.config import ENV_PREFIX
+    from cachesvc.config_access import ENV_PREFIX
 
     variables = {name.upper() for name in os.environ}
     # A section may also come whole, as JSON in its own variable.

@@ -16,8 +16,8 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 
-from cachesvc import config
 from cachesvc.config import HttpSettings
+from cachesvc.config_access import split_address
 from cachesvc.core.errors import CacheError, ConfigError, InvalidRequest
 from cachesvc.edge.calls import DeadlineExceeded
 from cachesvc.edge.http_access import HttpAccess, check_path
@@ -92,7 +92,7 @@ class HttpServer:
         Raises:
             ConfigError: the address is taken.
         """
-        host, port = config.split_address(address)
+        host, port = split_address(address)
         await self._runner.setup()
         server = self._runner.server
         assert server is not None

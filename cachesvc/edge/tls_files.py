@@ -6,7 +6,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from cachesvc.config import TlsSettings
+from cachesvc.config_access import TlsSettings
 from cachesvc.core.errors import ConfigError
 
 _READABLE_BY_OTHERS = 0o007

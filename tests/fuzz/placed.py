@@ -6,7 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from cachesvc.config import load, read_grants
+from cachesvc.config import load
+from cachesvc.config_access import read_grants
 from cachesvc.core.errors import ConfigError
 from cachesvc.tiers.control import PAGE_BYTES, close_predecessor
 from cachesvc_client import _control

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
-from cachesvc.config import GrantSettings, TlsSettings, read_grants
+from cachesvc.config_access import GrantSettings, TlsSettings, read_grants
 from cachesvc.core.errors import ConfigError
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from cachesvc.cli import output
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 from cachesvc.cli.doctor.places import examine_directory, mount_of, nearest_existing
-from cachesvc.config import ENV_PREFIX, Settings
+from cachesvc.config import Settings
+from cachesvc.config_access import ENV_PREFIX
 from cachesvc.edge.local import L1_DIRECTORY
 from cachesvc.tiers import files
 from cachesvc.tiers.shared_files import SharedFile
