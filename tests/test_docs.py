@@ -38,6 +38,7 @@ by_name = pytest.mark.parametrize(
     "document", DOCUMENTS, ids=[path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 )
 
+_SECTION = re.MULTILINE | re.DOTALL
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _FENCED = re.compile(r"^( *)```(\w+)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
@@ -152,8 +153,9 @@ def reasons_in(folder: str) -> set[str]:
 def test_every_command_is_in_the_readme() -> None:
     names = [command.name for command in app.registered_commands]
     names += [group.name for group in app.registered_groups]
-    rows = re.findall(r"^\| `([a-z0-9-]+)[ `]", read("README.md"), re.MULTILINE)
-    assert sorted(name for name in names if name) == sorted(set(rows) - {"make"})
+    (section,) = re.findall(r"^## Command line\n(.*?)^## ", read("README.md"), _SECTION)
+    rows = re.findall(r"^\| `([a-z0-9-]+)[ `]", section, re.MULTILINE)
+    assert sorted(name for name in names if name) == sorted(set(rows))
 
 
 def test_every_command_with_its_options_and_no_other_is_in_the_reference() -> None:
@@ -189,6 +191,59 @@ def test_every_route_is_in_the_table_with_its_action() -> None:
         r"^\| `([A-Z]+) (/[^`]*)` \| ([a-z]+) \|", read("docs/http.md"), re.MULTILINE
     )
     assert sorted(table) == sorted((m, path, action.lower()) for m, path, action in served)
+
+
+# ---- the README
+
+
+def test_the_korean_readme_has_the_same_sections_commands_and_links() -> None:
+    english, korean = skeleton("README.md"), skeleton("README.ko.md")
+    for part, expected in english.items():
+        assert korean[part] == expected, part
+
+
+def skeleton(document: str) -> dict[str, Any]:
+    """Return what a translation does not change, by what it is."""
+    text = read(document)
+    prose = _FENCED.sub("", text)
+    links = [link for link in _LINK.findall(prose) if not link[0].startswith("README")]
+    return {
+        "sections": re.findall(r"^#+(?= )", prose, re.MULTILINE),
+        "blocks": [(kind, without_comments(kind, body)) for _, kind, body in _FENCED.findall(text)],
+        "links": sorted(links),
+        "code": sorted(_CODE.findall(prose)),
+        "table rows": len(re.findall(r"^\|", prose, re.MULTILINE)),
+        "points": re.findall(r"^(?:-|\d+\.)(?= )", prose, re.MULTILINE),
+        "figures": sorted(
+            re.findall(r"\d+(?:[.,]\d+)*", re.sub(r"`[^`]*`|\]\([^)]*\)", "", prose))
+        ),
+    }
+
+
+def without_comments(kind: str, body: str) -> str:
+    if kind == "sh":
+        return re.sub(r" +#.*", "", body)
+    tree = ast.parse(body)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node):
+            del node.body[0]
+    return ast.unparse(tree)
+
+
+def test_the_readmes_figures_are_those_of_the_performance_page() -> None:
+    """To two digits: the medians of a person and of a try-on, by the row's name."""
+    measured = {}
+    for line in read("docs/performance.md").splitlines():
+        if line.count("|") == 7:
+            _, row, _, person, _, _, tryon, _ = (cell.strip(" `") for cell in line.split("|"))
+            measured[row] = [cell.split(" / ")[0] for cell in (person, tryon)]
+    rows = re.findall(
+        r"^\| `([a-z0-9-]+)` \| [^|]+ \| ([\d.]+) \| ([\d.]+) \|$", read("README.md"), re.MULTILINE
+    )
+    assert rows
+    for row, *stated in rows:
+        rounded = [f"{float(f'{float(value):.2g}'):g}" for value in measured[row]]
+        assert [f"{float(value):g}" for value in stated] == rounded, row
 
 
 # ---- links and code
