@@ -48,7 +48,7 @@ def slope_of(samples: Sequence[Sample]) -> Slope:
 
     Raises ValueError if there are fewer than two samples for each block.
     """
-    half = samples[-1].calls / 2
+    half = (samples[0].calls + samples[-1].calls) / 2
     second = [sample for sample in samples if sample.calls > half]
     size = len(second) // BLOCKS
     if size < 2:

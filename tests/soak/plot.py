@@ -48,7 +48,8 @@ def draw(soaked: Soaked, path: Path) -> None:
 
 def _draw_fit(axis: pyplot.Axes, samples: list[Sample]) -> None:
     """Draw the line that is judged, over the half that it is fitted to."""
-    second = [sample for sample in samples if sample.calls > samples[-1].calls / 2]
+    half = (samples[0].calls + samples[-1].calls) / 2
+    second = [sample for sample in samples if sample.calls > half]
     slope = slope_of(samples).bytes_per_call
     middle_calls = sum(sample.calls for sample in second) / len(second)
     middle_bytes = sum(sample.private_bytes for sample in second) / len(second)

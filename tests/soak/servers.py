@@ -25,15 +25,20 @@ _READY_WITHIN_S = 30.0
 
 @dataclass(frozen=True)
 class Server:
-    """One of the two. `tasks` asks how many its loop has; `rest` lets go of what calls left."""
+    """One of the two. `rest` lets go of what calls left in it.
+
+    `count` is given the workers' calls and returns all calls so far, those that the client
+    makes by itself included, and the tasks of its loop.
+    """
 
     name: str
     target: str
     pid: int
-    tasks: Callable[[], int]
+    count: Callable[[int], tuple[int, int]]
     rest: Callable[[], None]
 
-    def look(self, calls: int) -> Sample:
+    def look(self, workers_calls: int) -> Sample:
+        calls, tasks = self.count(workers_calls)
         process = psutil.Process(self.pid)
         rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
         return Sample(
@@ -42,7 +47,7 @@ class Server:
             private_bytes=sum(map(int, _PRIVATE.findall(rollup))) * 1024,
             descriptors=process.num_fds(),
             threads=process.num_threads(),
-            tasks=self.tasks(),
+            tasks=tasks,
         )
 
 
@@ -59,8 +64,10 @@ def running_pair(folder: Path) -> Iterator[tuple[Server, Server, Path]]:
 
 
 def _daemon_server(daemon: Daemon) -> Server:
-    def tasks() -> int:
-        return int(daemon.metrics()["cachesvc_tasks"])
+    def count(_: int) -> tuple[int, int]:
+        metrics = daemon.metrics()
+        calls = sum(n for name, n in metrics.items() if name.startswith("cachesvc_calls_total{"))
+        return int(calls), int(metrics["cachesvc_tasks"])
 
     def rest() -> None:
         # Two descriptors for each entry of L1 are its own, not a leak.
@@ -68,7 +75,7 @@ def _daemon_server(daemon: Daemon) -> Server:
         _invalidate_everything(admin)
         admin.close()
 
-    return Server("cachesvc", daemon.target, daemon.pid, tasks, rest)
+    return Server("cachesvc", daemon.target, daemon.pid, count, rest)
 
 
 def _invalidate_everything(channel: grpc.Channel) -> None:
@@ -91,7 +98,7 @@ def _start_echo(stack: ExitStack, folder: Path, blob_file: Path) -> Server:
         grpc.channel_ready_future(channel).result(_READY_WITHIN_S)
     finally:
         channel.close()
-    return Server("echo", f"unix:{socket}", process.pid, lambda: 0, lambda: None)
+    return Server("echo", f"unix:{socket}", process.pid, lambda calls: (calls, 0), lambda: None)
 
 
 def look_at_rest(server: Server, calls: int, at_most: Sample | None, within_s: float) -> Sample:
