@@ -28,7 +28,7 @@ from tests.support.daemons import Daemon
 from tests.support.grpc_calls import put_messages
 from tests.support.http_calls import ask, ask_raw
 
-QUICK_IDS = 400
+QUICK_IDS = 250
 LONG_IDS = 5_000
 # Written apart from the product's expression.
 GOOD = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._\-]{0,127}\Z", re.ASCII)
