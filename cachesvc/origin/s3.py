@@ -25,6 +25,7 @@ from typing import Any, Literal
 import aioboto3
 import aiohttp
 from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -40,7 +41,9 @@ from botocore.exceptions import (
     ResponseStreamingError,
 )
 from botocore.parsers import ResponseParserError
+from botocore.utils import parse_timestamp
 
+from cachesvc import __version__
 from cachesvc.core.errors import OriginDenied, OriginError, OriginUnavailable
 from cachesvc.core.origin import OriginObject, OriginStamp
 from cachesvc.core.tensors import Buffer
@@ -298,7 +301,11 @@ def _open_client(settings: S3Settings) -> _OpenClient:
     aiobotocore opens its aiohttp session with the first request.
     """
     try:
-        context = aioboto3.Session().client(
+        session = AioSession()
+        session.get_component("response_parser_factory").set_parser_defaults(
+            timestamp_parser=_parse_time
+        )
+        context = aioboto3.Session(botocore_session=session).client(
             "s3",
             region_name=settings.region,
             endpoint_url=settings.endpoint_url,
@@ -320,9 +327,23 @@ async def _entered(context: Any) -> Any:
     return await context.__aenter__()
 
 
+def _parse_time(value: Any) -> datetime:
+    """Return the moment that an answer names, in any form that botocore knows.
+
+    S3's headers have always the same form, and botocore's parser of all forms takes a tenth
+    of a request's time. STS, which web identities ask in the same session, has another.
+    """
+    if isinstance(value, str) and value.endswith(" GMT"):
+        return parsedate_to_datetime(value)
+    parsed: datetime = parse_timestamp(value)
+    return parsed
+
+
 def _client_config(settings: S3Settings) -> AioConfig:
     over_tls = settings.endpoint_url is None or settings.endpoint_url.startswith("https:")
     return AioConfig(
+        # botocore puts its own together anew, twice for each request, in 0.1 ms.
+        user_agent=f"cachesvc/{__version__}",
         max_pool_connections=settings.max_concurrent_reads
         + MAX_CONCURRENT_WRITES
         + _SPARE_CONNECTIONS,

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 
 import pytest
 
+from cachesvc import __version__
 from cachesvc.core.errors import CacheError, OriginDenied, OriginUnavailable
 from cachesvc.core.origin import OriginObject, OriginStamp
 from cachesvc.origin.s3 import S3Origin, S3Settings
@@ -41,6 +43,15 @@ FAULTS = [
 ]
 # Of the object as it was before: its bytes are others by now.
 _OTHER = OriginStamp("photo.png", "another-etag", 0.0)
+_STS_XML = b"""<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
+<AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>FROMSTS</AccessKeyId>
+<SecretAccessKey>secret</SecretAccessKey><SessionToken>session</SessionToken>
+<Expiration>2199-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleWithWebIdentityResult>
+</AssumeRoleWithWebIdentityResponse>"""
+_STS_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: %d\r\n\r\n%s" % (
+    len(_STS_XML),
+    _STS_XML,
+)
 _HANGS = (Fault.HANGS_BEFORE_HEADERS, Fault.HANGS_IN_BODY, Fault.DRIPS)
 
 
@@ -133,6 +144,40 @@ async def test_not_modified_is_the_stamp_with_the_time_that_s3_says_now(
         conditional = faulty_s3.heads[1:]
         assert len(conditional) == _FAILURES
         assert all(b'If-None-Match: "0123456789abcdef"' in head for head in conditional)
+
+
+async def test_a_request_says_who_asks(faulty_s3: FaultyS3) -> None:
+    async with origin_of(faulty_s3) as origin:
+        await origin.read("photo.png")
+    assert f"User-Agent: cachesvc/{__version__}\r\n".encode() in faulty_s3.heads[0]
+
+
+async def test_credentials_of_a_web_identity_are_asked_for_with_its_token(
+    faulty_s3: FaultyS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # STS names times as ISO 8601, S3's headers as HTTP does: the same session reads both.
+    token = tmp_path / "token"
+    token.write_text("a-web-identity")
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"a-web-identity")
+        writer.write(_STS_ANSWER)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as sts:
+        port = sts.sockets[0].getsockname()[1]
+        use_environment(
+            monkeypatch,
+            {
+                "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/reader",
+                "AWS_WEB_IDENTITY_TOKEN_FILE": str(token),
+                "AWS_ENDPOINT_URL_STS": f"http://127.0.0.1:{port}",
+            },
+        )
+        async with origin_of(faulty_s3) as origin:
+            assert (await origin.read("photo.png")).data == BODY
+    assert b"Credential=FROMSTS/" in faulty_s3.heads[0]
 
 
 async def test_a_changed_object_comes_with_the_one_conditional_request(faulty_s3: FaultyS3) -> None:
