@@ -1,5 +1,8 @@
 """Stores what a flight filled in L2, behind the answer: nobody waits for the disk.
 
+Writing takes processor time from misses that are still being decoded, so it begins when
+those that were under way have been answered, or soon at the latest.
+
 A: publishes, writes its L2 file | B: invalidates | A: queues its row -> dropped, file removed
 A: queues its row | B: invalidates, DELETE queued behind it | both commit in that order
 """
@@ -7,12 +10,20 @@ A: queues its row | B: invalidates, DELETE queued behind it | both commit in tha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 from cachesvc.core.entry import EntryMeta
 from cachesvc.core.errors import NotDurable
 from cachesvc.engine.flights import Flight
 from cachesvc.engine.state import State, log
+
+# How long other misses may hold a commit back: the entries of one try-on land within that,
+# and one whose origin hangs must not keep others out of L2.
+MAX_HELD_BACK_S = 0.1
+# What was told the waiters is not sent yet: a write that begins at once takes a processor
+# from the very answer that caused it.
+SENDING_S = 0.01
 
 
 class Committer:
@@ -28,26 +39,41 @@ class Committer:
             state.metrics.disk_rejections.inc()
             return
         state.pending_commit_bytes += len(data)
-        started = time.monotonic()
         try:
-            written = await state.disk.write(meta, data)
-            if written is None:
-                state.metrics.disk_rejections.inc()
-                return
-            await state.wait_until_clear(flight.key, meta.owner)
-            committed = self._queue_commit(flight, meta, written)
-            if committed is None:
-                await state.disk.abandon(written)
-                return
-            await committed
+            await self._let_answers_go_first()
+            if not flight.fenced:
+                await self._store(flight, meta, data)
         except (OSError, NotDurable) as exc:
             state.metrics.disk_rejections.inc()
             log.warning("l2_commit_failed", namespace=meta.key.namespace, error=str(exc))
-        else:
-            state.metrics.disk_written_bytes.inc(amount=len(data))
-            state.metrics.stage_seconds.observe(time.monotonic() - started, "l2_commit")
         finally:
             state.pending_commit_bytes -= len(data)
+
+    async def _store(self, flight: Flight, meta: EntryMeta, data: bytes) -> None:
+        state, started = self._state, time.monotonic()
+        written = await state.disk.write(meta, data)
+        if written is None:
+            state.metrics.disk_rejections.inc()
+            return
+        await state.wait_until_clear(flight.key, meta.owner)
+        committed = self._queue_commit(flight, meta, written)
+        if committed is None:
+            await state.disk.abandon(written)
+            return
+        await committed
+        state.metrics.disk_written_bytes.inc(amount=len(data))
+        state.metrics.stage_seconds.observe(time.monotonic() - started, "l2_commit")
+
+    async def _let_answers_go_first(self) -> None:
+        """Return when whoever waits now has been answered, or MAX_HELD_BACK_S have passed.
+
+        Calls that come later are not waited for: there may always be some.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MAX_HELD_BACK_S):
+                for other in self._state.flights.awaited():
+                    await other.answered.wait()
+        await asyncio.sleep(SENDING_S)
 
     def _queue_commit(
         self, flight: Flight, meta: EntryMeta, written: object

@@ -43,7 +43,8 @@ class Flight:
     whose bytes it carries, None as long as they may come from L2. `origin_began_ns`
     is the steady time at which its origin reads began. `to_memory` False = L2 only.
     `may_ask_origin` False = only what L2 has. `stored_meanwhile` is what other flights of
-    the key, which ended while this one was under way, had filled.
+    the key, which ended while this one was under way, had filled. `answered` is set once
+    its waiters were told the result, the error or the fence.
     """
 
     key: EntryKey
@@ -58,6 +59,7 @@ class Flight:
     result: Served | None = None
     waiters: set[asyncio.Future[Served]] = field(default_factory=set)
     task: asyncio.Task[None] | None = None
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
     stored_meanwhile: list[EntryMeta] = field(default_factory=list)
 
     def check_fence(self) -> None:
@@ -97,6 +99,7 @@ class Flight:
             if not future.done():
                 settle(future)
         self.waiters.clear()
+        self.answered.set()
 
 
 class FlightTable:
@@ -116,6 +119,10 @@ class FlightTable:
 
     def is_filling(self, key: EntryKey) -> bool:
         return any(flight.key == key for flight in self._flights.values())
+
+    def awaited(self) -> list[Flight]:
+        """Return the flights that somebody waits for now."""
+        return [f for f in (*self._flights.values(), *self._detached) if f.waiters]
 
     def add(self, flight: Flight) -> None:
         identity = (flight.key, flight.owner)

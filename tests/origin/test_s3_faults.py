@@ -149,7 +149,7 @@ async def test_not_modified_is_the_stamp_with_the_time_that_s3_says_now(
 async def test_a_request_says_who_asks(faulty_s3: FaultyS3) -> None:
     async with origin_of(faulty_s3) as origin:
         await origin.read("photo.png")
-    assert f"User-Agent: cachesvc/{__version__}\r\n".encode() in faulty_s3.heads[0]
+    assert f"User-Agent: cachesvc/{__version__} ".encode() in faulty_s3.heads[0]
 
 
 async def test_credentials_of_a_web_identity_are_asked_for_with_its_token(
