@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -212,6 +214,15 @@ def test_a_successor_elsewhere_delays_puts_in_the_same_way(
     second = new_daemon(L2__ROOT=str(first.l2_root), STATE_DIR=str(first.state_dir))
     put_version(new_client(second), text, 2)
     assert time.monotonic() >= killed_s + SUCCESSION_S
+    # A slow start takes that long too: what it waited for is in its catalog.
+    assert 0 < wait_of(second) <= time.time_ns()
+
+
+def wait_of(daemon: Daemon) -> int:
+    """Return until when it acknowledges nothing, in steady ns: the wall clock's, at its start."""
+    uri = f"file:{daemon.state_dir / 'catalog.sqlite'}?mode=ro"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as catalog:
+        return int(catalog.execute("SELECT acknowledge_from_ns FROM last_boot").fetchone()[0])
 
 
 def test_entries_of_one_daemon_are_not_kept_over_the_next_ones_boot_id(
