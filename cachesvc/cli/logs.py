@@ -6,9 +6,11 @@ tracebacks show locals, and ours would be user ids and object keys.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import sys
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
@@ -31,7 +33,7 @@ def configure(log_format: Literal["auto", "json", "console"], level: str) -> Non
     structlog.configure(
         processors=[LimitWarnings(), *shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=_LossyLines(sys.stderr)),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -44,6 +46,26 @@ def configure(log_format: Literal["auto", "json", "console"], level: str) -> Non
     )
     # Warnings only, whatever our own level: botocore's finer ones name every object.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+class _LossyLines(io.TextIOBase):
+    """A stream for lines: one that cannot be written is lost, and nothing else is.
+
+    Its disk may be full and its reader gone, and neither an answer nor the retries of a
+    removal may end by that.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def _rendering(log_format: Literal["json", "console"]) -> list[Any]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from tests.cli.conftest import RunApart
+from tests.support.daemons import ROOT
 
 FAILS = """
 import logging, structlog
@@ -39,3 +42,25 @@ def test_lines_are_json_objects_of_our_level_and_libraries_warnings(run_apart: R
     assert [line["event"] for line in lines] == ["fill_failed", "failed"]
     assert {line["level"] for line in lines} == {"error"}
     assert all(line["timestamp"] for line in lines)
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_the_work_goes_on() -> None:
+    """Promise 5: a full disk behind the log fails no Put, and ends no removal's retries."""
+    code = """
+import structlog
+from cachesvc.cli import logs
+logs.configure("json", "info")
+for _ in range(1_000):
+    structlog.get_logger().error("invalidation_not_durable", why="x" * 100)
+print("went on", flush=True)
+"""
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=full,
+            text=True,
+            timeout=30,
+        )
+    assert ended.stdout == "went on\n"

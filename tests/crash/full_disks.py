@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from cachesvc.cli import logs
 from cachesvc.core.errors import CacheError
 from tests.crash.ledger import Event, Ledger
 from tests.crash.life import Life
@@ -114,6 +115,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True)
     asked = parser.parse_args()
     report: dict[str, object] = {"failure": ""}
+    # As the daemon's: a log whose file may not grow either fails nothing.
+    logs.configure("json", "info")
     with small_disks(asked.folder) as (folder, runtime, disks):
         faults = Faults(disks)
         try:
