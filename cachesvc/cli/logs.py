@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import sys
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
@@ -33,7 +33,7 @@ def configure(log_format: Literal["auto", "json", "console"], level: str) -> Non
     structlog.configure(
         processors=[LimitWarnings(), *shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=_LossyLines(sys.stderr)),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _LossyLines(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
