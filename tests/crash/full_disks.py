@@ -28,6 +28,9 @@ from tests.crash.swatches import KEYS
 from tests.support.engine_mounts import SmallFilesystem, small_filesystem
 
 SIZE_BYTES = 4 << 20
+# SQLite empties its log into the database behind a commit, from 4 MB on: a filesystem that
+# the log alone fills before that stays full.
+STATE_BYTES = 3 * SIZE_BYTES
 STEPS_BETWEEN_FAULTS = 10
 STEPS_BETWEEN_REMOVALS = 5
 # Less than an entry, and than the catalog.
@@ -75,8 +78,12 @@ def small_disks(folder: Path) -> Iterator[tuple[Path, Path, list[SmallFilesystem
     """Give the folder of L2 and the catalog, the one of L1, and the three filesystems."""
     with ExitStack() as stack:
         runtime = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm")))
-        paths = (folder / "home" / "l2", folder / "home" / "state", runtime / "l1")
-        disks = [stack.enter_context(small_filesystem(path, SIZE_BYTES)) for path in paths]
+        sizes = {
+            folder / "home" / "l2": SIZE_BYTES,
+            folder / "home" / "state": STATE_BYTES,
+            runtime / "l1": SIZE_BYTES,
+        }
+        disks = [stack.enter_context(small_filesystem(*place)) for place in sizes.items()]
         yield folder / "home", runtime, disks
 
 
