@@ -7,11 +7,9 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 from typer.main import get_command
@@ -20,9 +18,7 @@ from cachesvc import config
 from cachesvc.cli.main import app
 from cachesvc.config import KindSettings, Settings
 from cachesvc.core.kinds import BUILT_IN
-from tests.support import sample_objects
 from tests.support.daemons import Daemon
-from tests.support.sample_objects import fresh_id
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -273,6 +269,18 @@ def test_every_file_that_is_named_is_there(document: Path) -> None:
 
 
 @by_name
+def test_every_make_target_that_is_named_is_there(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*):", read("Makefile"), re.MULTILINE))
+    text = document.read_text()
+    lines = [line for _, _, body in _FENCED.findall(text) for line in body.splitlines()]
+    for line in [*lines, *_CODE.findall(_FENCED.sub("", text))]:
+        unquoted = re.sub(r"\"[^\"]*\"|'[^']*'", "", line)
+        for command in re.findall(r"(?:^|&& )make ([^#&]*)", unquoted):
+            for word in command.split():
+                assert not re.fullmatch(r"[a-z-]+", word) or word in targets, line
+
+
+@by_name
 def test_every_python_example_is_python(document: Path) -> None:
     for block in blocks(document.relative_to(ROOT).as_posix(), "python"):
         compile(block, document.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -280,41 +288,3 @@ def test_every_python_example_is_python(document: Path) -> None:
 
 def blocks(document: str, language: str) -> list[str]:
     return [body for _, kind, body in _FENCED.findall(read(document)) if kind == language]
-
-
-def test_the_workers_example_in_the_readme_runs(
-    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CACHESVC_GRPC__SOCKET", str(daemon.socket))
-    (example,) = blocks("README.md", "python")
-    names: dict[str, Any] = {}
-    exec(example, names)
-    job = SimpleNamespace(
-        user_id=fresh_id("u"),
-        clothing_id=fresh_id("c"),
-        category="upper_body",
-        owner_id=fresh_id("o"),
-        photo_changed_at=None,
-    )
-    clothes = (
-        sample_objects.garment(job.clothing_id, job.owner_id),
-        sample_objects.text(job.clothing_id, job.owner_id),
-    )
-    sample_objects.put_in_folder(daemon.origin_dir, *clothes)
-
-    def pipe(**inputs: Any) -> Image.Image:
-        picture = inputs["image"]
-        assert isinstance(picture, Image.Image)
-        return picture
-
-    def pipe_during_a_change(**inputs: Any) -> Image.Image:
-        names["cache"].invalidate(user_id=job.user_id)
-        return pipe(**inputs)
-
-    with names["cache"]:
-        assert names["try_on"](job, pipe, device="cpu") == ("human",)
-        sample_objects.put_in_folder(daemon.origin_dir, sample_objects.person(job.user_id))
-        names["cache"].invalidate(user_id=job.user_id)  # as whoever uploads has to
-        picture = names["try_on"](job, pipe, device="cpu")
-        assert isinstance(picture, Image.Image)
-        assert names["try_on"](job, pipe_during_a_change, device="cpu") == ("human",)

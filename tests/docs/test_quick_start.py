@@ -1,0 +1,99 @@
+"""Do the commands of the README do what it says, typed in as they stand?
+
+Only the places differ: the home and the runtime directory are the test's, the HTTP port is
+a free one. `make demo` and `make test` are run elsewhere, and by whoever runs this.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import s3_processes
+from tests.support.daemons import READY_WITHIN_S, ROOT, wait_until
+from tests.support.s3_processes import ReservedPort
+
+WITHIN_S = 30.0
+
+
+class Reader:
+    """Somebody who types the README's commands into a shell."""
+
+    def __init__(self, folder: Path, runtime_dir: Path) -> None:
+        self.port = ReservedPort()
+        self.log = folder / "serve.log"
+        self._folder = folder
+        self._environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("CACHESVC_", "AWS_"))},
+            "HOME": str(folder),
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'client'}",
+            "CACHESVC_RUNTIME_DIR": str(runtime_dir),
+            "CACHESVC_HTTP__LISTEN": f"127.0.0.1:{self.port.number}",
+            "CACHESVC_L1__MAX_BYTES": str(256 << 20),
+        }
+
+    def serve(self, block: str) -> subprocess.Popen[bytes]:
+        """Type a block that ends with the daemon in the foreground."""
+        *before, serve = block.strip().splitlines()
+        typed = "\n".join([*before, f"exec {serve}"])
+        return s3_processes.start(("bash", "-euc", self._here(typed)), self.log, self._environment)
+
+    def type(self, line: str) -> str:
+        """Type one line into another shell, and return what it prints."""
+        done = subprocess.run(
+            ["bash", "-c", self._here(line)],
+            env=self._environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=WITHIN_S,
+            check=False,
+        )
+        assert done.returncode == 0, (line, done.stdout, done.stderr, self.log.read_text())
+        return done.stdout
+
+    def _here(self, text: str) -> str:
+        command = text.replace(".venv/bin/cachesvc", f"{sys.executable} -m cachesvc")
+        return command.replace("localhost:8002", f"localhost:{self.port.number}")
+
+
+def section(title: str) -> list[str]:
+    """Return the shell blocks below a heading of the README."""
+    text = (ROOT / "README.md").read_text()
+    (body,) = re.findall(rf"^## {title}\n(.*?)(?=^## )", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```sh\n(.*?)^```", body, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    with tempfile.TemporaryDirectory(prefix="cachesvc-test-", dir="/dev/shm") as runtime:
+        reader = Reader(tmp_path, Path(runtime))
+        yield reader
+        reader.port.release()
+
+
+def test_the_quick_starts_commands_and_the_operators_work_as_they_stand(reader: Reader) -> None:
+    serve, look = section("Quick start")
+    (operate,) = section("Watch")
+    (token,) = section("Secure")
+    process = reader.serve(serve)
+    try:
+        wait_until(lambda: "serving" in reader.log.read_text(), READY_WITHIN_S)
+        for line in look.splitlines():
+            reader.type(line)
+        answers = [reader.type(line) for line in operate.splitlines()]
+        assert ["success" in answer for answer in answers[:3]] == [True] * 3
+        assert '"caching"' in answers[3]
+        assert '"tiers"' in answers[4]
+        assert 'roles = ["backend"]' in reader.type(token)
+    finally:
+        process.terminate()
+        assert process.wait(READY_WITHIN_S) == 0, reader.log.read_text()
+        s3_processes.kill(process)
