@@ -189,7 +189,7 @@ def test_every_route_is_in_the_table_with_its_action() -> None:
     assert sorted(table) == sorted((m, path, action.lower()) for m, path, action in served)
 
 
-# ---- the README
+# ---- the README, the index
 
 
 def test_the_korean_readme_has_the_same_sections_commands_and_links() -> None:
@@ -224,6 +224,18 @@ def without_comments(kind: str, body: str) -> str:
         if isinstance(node, ast.FunctionDef) and ast.get_docstring(node):
             del node.body[0]
     return ast.unparse(tree)
+
+
+def test_the_index_leads_to_every_page() -> None:
+    linked = {link for link, _ in _LINK.findall(read("docs/README.md"))}
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert pages <= linked
+
+
+def test_the_picture_of_the_structure_has_every_package_and_no_other() -> None:
+    packages = {f"cachesvc/{file.parent.name}" for file in ROOT.glob("cachesvc/*/__init__.py")}
+    drawn = re.findall(r"cachesvc/[a-z]+\b(?!\.py)", read("docs/images/structure.svg"))
+    assert set(drawn) == packages
 
 
 def test_the_readmes_figures_are_those_of_the_performance_page() -> None:
