@@ -81,6 +81,8 @@ class DiskTier:
         self._evicting = asyncio.Lock()
         # Changes that a full disk kept out of the catalog; `step` tries again.
         self._unrecorded_changes: dict[Scope, int] = {}
+        # Files, by their owner, whose commit failed, and then their removal.
+        self._uncommitted: dict[Location, str] = {}
         # Of the filesystem, as last looked at: asking it may block.
         self.free_bytes = files.free_bytes()
 
@@ -168,12 +170,24 @@ class DiskTier:
         try:
             replaced = await queued
         except NotDurable:
-            await self._unlink([Location(written.meta.key, written.meta.generation)])
+            await self._unlink_uncommitted(written.meta)
             raise
         finally:
             self._reserved_bytes -= written.reserved_bytes
         if replaced is not None:
             await self._unlink([replaced])
+
+    async def _unlink_uncommitted(self, meta: EntryMeta) -> None:
+        """Remove the file of a row whose commit failed, for good.
+
+        The row may be in SQLite's log all the same, and come back with it after a crash
+        if no later commit takes its place.
+        """
+        location = Location(meta.key, meta.generation)
+        try:
+            await self._unlink_durably([location])
+        except NotDurable:
+            self._uncommitted[location] = meta.owner
 
     async def abandon(self, written: Written) -> None:
         """Remove a file that lost to a newer change."""
@@ -241,7 +255,10 @@ class DiskTier:
             # A full disk refuses even a DELETE, but not an unlink: a row without
             # its file is a miss, and stays one.
             locations = await self._read(self._catalog.locations, scope)
-            await self._unlink_durably(locations)
+            uncommitted = [at for at, o in self._uncommitted.items() if scope.covers(at.key, o)]
+            await self._unlink_durably([*locations, *uncommitted])
+            for location in uncommitted:
+                self._uncommitted.pop(location, None)
             self._remember_unrecorded(scope, changed_ns)
             return locations
 

@@ -378,6 +378,59 @@ async def test_a_commit_that_the_catalog_refuses_leaves_no_file_and_no_room_take
         await asyncio.to_thread(disk.close)
 
 
+async def test_the_file_of_a_row_that_may_come_back_is_gone_before_an_invalidation_is_answered(
+    tmp_path: Path,
+) -> None:
+    # A: its COMMIT fails with its frames in SQLite's log, its file cannot be unlinked
+    # | B: invalidates, finds no row | restart: the log may bring A's row back, to its file
+    with (
+        small_filesystem(tmp_path / "small-state", 4 << 20) as state,
+        small_filesystem(tmp_path / "small-l2", 4 << 20) as l2,
+    ):
+        disk = Disk(l2.path, state.path, ROOM)
+        written = await disk.tier.write(
+            meta_of(EntryKey("garment", "shirt"), bytes(BLOCK), generation=1), bytes(BLOCK)
+        )
+        assert written is not None
+        state.fill()
+        l2.set_read_only(True)
+        with pytest.raises(NotDurable):
+            await disk.tier.commit(written, 0, START_NS)
+        with pytest.raises(NotDurable):
+            await disk.tier.invalidate(Scope(ScopeKind.EVERYTHING), START_NS)
+        l2.set_read_only(False)
+        await disk.tier.invalidate(key_scope(EntryKey("garment", "coat")), START_NS)
+        assert disk.names() == ["shirt"]
+        await disk.tier.invalidate(Scope(ScopeKind.EVERYTHING), START_NS)
+        assert disk.names() == []
+        await asyncio.to_thread(disk.close)
+
+
+async def test_the_file_of_a_refused_commit_stays_gone_after_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_filesystem(tmp_path / "small", 4 << 20) as small:
+        disk = Disk(tmp_path / "l2", small.path, ROOM)
+        await disk.store("shirt", 1)
+        written = await disk.tier.write(
+            meta_of(EntryKey("garment", "shirt"), bytes(BLOCK), generation=2), bytes(BLOCK)
+        )
+        assert written is not None
+        synced: list[Path] = []
+        fsync = os.fsync
+
+        def watched(fd: int) -> None:
+            synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")))
+            fsync(fd)
+
+        monkeypatch.setattr(os, "fsync", watched)
+        small.fill()
+        with pytest.raises(NotDurable):
+            await disk.tier.commit(written, 0, START_NS)
+        assert synced == [disk.root / "garment" / "shirt"]
+        await asyncio.to_thread(disk.close)
+
+
 # ---- litter
 
 
