@@ -54,8 +54,9 @@ def _wait_together(daemon: Daemon, latency_ms: int, rounds: int) -> Finding:
 
     def make_cold() -> None:
         daemon.wait_until_stored()
-        daemon.stub().Invalidate(pb.InvalidateRequest(everything=True), timeout=_DEADLINE_S)
+        admin.Invalidate(pb.InvalidateRequest(everything=True), timeout=_DEADLINE_S)
 
+    admin = daemon.admin_stub()
     get(CONNECTIONS)  # connect
     before = daemon.stub().Stats(pb.StatsRequest(), timeout=5)
     rows = take(
