@@ -148,6 +148,9 @@ class UnreadableAnswer(CacheServiceError):
     default_code = grpc.StatusCode.INTERNAL
 
 
+# What gRPC now and then calls a break, beside UNAVAILABLE: "Internal error from Core", "Stream
+# removed", and a call that came as a daemon closed its listeners, which cancels it.
+_BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED)
 # Reasons that say it was not the origin; every other one with these codes is the origin's.
 _NOT_THE_ORIGIN: dict[grpc.StatusCode, dict[str, type[CacheServiceError]]] = {
     grpc.StatusCode.FAILED_PRECONDITION: {
@@ -161,6 +164,7 @@ _NOT_THE_ORIGIN: dict[grpc.StatusCode, dict[str, type[CacheServiceError]]] = {
         "DRAINING": CacheUnavailable,
         "NOT_DURABLE": NotDurable,
     },
+    **{code: {"": CacheUnavailable} for code in _BROKEN},
 }
 _BY_CODE: dict[grpc.StatusCode, type[CacheServiceError]] = {
     grpc.StatusCode.NOT_FOUND: NotCached,
@@ -222,10 +226,9 @@ def error_of_rpc(exc: grpc.RpcError, asked_for: str = "") -> CacheServiceError:
 def is_away(error: CacheServiceError) -> bool:
     """Return whether the daemon was not there to answer: no connection, or it is leaving.
 
-    A connection that broke has no reason; everything that a daemon says has one. grpc.aio
-    now and then calls such a break INTERNAL ("Internal error from Core").
+    A connection that broke has no reason; everything that a daemon says has one.
     """
-    if error.code is grpc.StatusCode.INTERNAL:
+    if error.code in _BROKEN:
         return error.reason == "" and not isinstance(error, UnreadableAnswer)
     return error.code is grpc.StatusCode.UNAVAILABLE and error.reason in ("", "DRAINING")
 

@@ -53,10 +53,15 @@ def test_an_answer_is_never_asked_for_again() -> None:
     assert not patience.may_retry(unreadable, 100.0)
 
 
-def test_a_break_that_grpc_calls_internal_is_a_break() -> None:
-    """grpc.aio says so now and then of a server that leaves; a daemon's own has a reason."""
-    broken = CacheServiceError("Internal error from Core", code=grpc.StatusCode.INTERNAL)
+@pytest.mark.parametrize(
+    "code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED]
+)
+def test_a_break_is_a_break_whatever_grpc_calls_it(code: grpc.StatusCode) -> None:
+    """So it does now and then of a server that leaves; a daemon's own word has a reason."""
+    broken = CacheServiceError("Internal error from Core", code=code)
     assert Patience(ends_at=130.0, wait_s=3.0).may_retry(broken, 100.0)
+    told = CacheServiceError("the caller left", code=code, reason="SOMETHING_NEW")
+    assert not Patience(ends_at=130.0, wait_s=3.0).may_retry(told, 100.0)
 
 
 def test_no_wait_means_one_attempt() -> None:
