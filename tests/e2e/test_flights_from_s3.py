@@ -148,7 +148,8 @@ def test_an_invalidation_in_the_middle_of_a_fill_leaves_no_stale_byte(
     else:
         on_s3.store.release()
         assert new.matches(caller.result().entry.tensors), "the waiter moves to a fresh flight"
-        assert daemon.metrics()["cachesvc_fenced_fills_total"] >= 1
+        # It is counted when it ends, which may be after the fresh one has answered.
+        wait_until(lambda: daemon.metrics()["cachesvc_fenced_fills_total"] >= 1, TIMEOUT_S)
     assert new.matches(get_human(stub, user).tensors)
     daemon.wait_until_stored()
     daemon.restart()
