@@ -200,6 +200,31 @@ def test_the_keyboard_alone_finds_and_invalidates(daemon: Daemon, browser: Brows
         expect(page.get_by_label("Id (user or clothing)")).to_be_focused()
 
 
+def test_a_question_asked_again_at_once_is_not_closed_by_the_first(
+    daemon: Daemon, browser: Browser
+) -> None:
+    clothing = cached_garment(daemon)
+    with opened(browser, address(daemon)) as opening:
+        page = opening.page
+        loaded(page)
+        search(page, clothing)
+        again = page.get_by_role("button", name="Invalidate: garment")
+        again.click()
+        # In one turn of the page: the event of the closing comes after it.
+        again.evaluate(
+            """async (button) => {
+                 const dialog = document.getElementById("confirm");
+                 const closed = new Promise((told) => dialog.addEventListener("close", told));
+                 dialog.close();
+                 button.click();
+                 await closed;
+               }"""
+        )
+        expect(page.get_by_role("button", name="Keep")).to_be_focused()
+        page.get_by_role("dialog").get_by_role("button", name="Invalidate").click()
+        expect(page.get_by_text("Invalidated, and final: 1 entry removed.")).to_be_visible()
+
+
 def test_one_person_in_several_categories_goes_by_one_confirmation(
     daemon: Daemon, browser: Browser
 ) -> None:

@@ -129,7 +129,8 @@ function confirmed(names) {
     };
     byId("confirm-yes").onclick = () => end(true);
     byId("confirm-no").onclick = () => end(false);
-    dialog.onclose = () => end(false);
+    // The event of an earlier closing may come when the dialog is open again.
+    dialog.onclose = () => { if (!dialog.open) end(false); };
     dialog.showModal();
     byId("confirm-no").focus();
   });
