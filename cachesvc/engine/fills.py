@@ -32,8 +32,11 @@ from cachesvc.metrics import Metrics
 
 log = structlog.get_logger()
 T = TypeVar("T")
-# Raises StaleFill if nobody wants the fill any more.
+# Raises StaleFill if nobody wants the fill any more, Aborted if the Put was fenced.
 CheckFence = Callable[[], None]
+# No more than the origin takes at once: a write waits here, where the fence is asked
+# when its turn comes, and not there.
+MAX_CONCURRENT_WRITES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Filler:
         self._codec = codec
         self.breaker = OriginBreaker(state.limits.breaker_failures, state.limits.breaker_open_s)
         self._slots = asyncio.Semaphore(state.limits.max_concurrent_fills)
+        self._writes = asyncio.Semaphore(MAX_CONCURRENT_WRITES)
 
     async def fill(self, kind: Kind, key: EntryKey, owner: str, check_fence: CheckFence) -> Filled:
         """Return the whole entry. One deadline bounds all of it, queueing included.
@@ -211,22 +215,31 @@ class Filler:
         return found.stamp, tensor
 
     async def persist(
-        self, kind: Kind, key: EntryKey, owner: str, data: bytes
+        self, kind: Kind, key: EntryKey, owner: str, data: bytes, check_fence: CheckFence
     ) -> tuple[OriginStamp, ...]:
         """Write the original's own members to the origin; return their stamps.
 
+        The fence is asked right before each write, or:
+
+            A: Put of photo 1 waits | B: photo 2 is uploaded, invalidates, answers
+            A: writes photo 1 over photo 2 | the next Get fills photo 1, for good
+
         Raises:
             OriginUnavailable, OriginDenied: some members may have been written.
+            Aborted: `check_fence` did. A write under way then cannot be recalled.
         """
         objects = await self._state.in_worker(self._codec.encode_members, kind, data)
+
+        async def write(field: Field) -> OriginStamp:
+            async with self._writes:
+                check_fence()
+                return await self._origin.write(
+                    kind.object_key(field, key, owner), objects[field.name]
+                )
+
         try:
             async with self._deadline():
-                return tuple(
-                    await all_or_none(
-                        self._origin.write(kind.object_key(field, key, owner), objects[field.name])
-                        for field in kind.fields
-                    )
-                )
+                return tuple(await all_or_none(write(field) for field in kind.fields))
         except TimeoutError as exc:
             raise OriginUnavailable(
                 "the origin did not take the objects in time; retry", reason="PERSIST_DEADLINE"

@@ -1,6 +1,7 @@
 """Stores an entry that a caller brings: durable before it answers, newer than any fill.
 
-stream arrives (an invalidation meanwhile fences it) -> checked -> file written and synced
+stream arrives (an invalidation meanwhile fences it) -> checked -> `persist`: origin written,
+each object unless it is fenced by then -> file written and synced
 one function: fence flights, unlink L1's file, tombstone, queue the row
 await the row -> one function: lift, fence what flew meanwhile, publish to L1 -> answer
 """
@@ -142,7 +143,7 @@ class Putter:
 
         Raises:
             InvalidRequest: the blob is not the kind's.
-            Aborted: PUT_OUTDATED or PUT_FENCED.
+            Aborted: PUT_OUTDATED or PUT_FENCED; then `persist` may have written objects.
             Overloaded: neither tier has room (the older entry is gone).
             OriginUnavailable, OriginDenied: `persist` failed, nothing was stored.
             NotDurable: the catalog cannot be written.
@@ -160,7 +161,9 @@ class Putter:
                 await self._check_as_of(upload)
                 stamps: tuple[OriginStamp, ...] = ()
                 if header.persist:
-                    stamps = await self._filler.persist(header.kind, header.key, header.owner, data)
+                    stamps = await self._filler.persist(
+                        header.kind, header.key, header.owner, data, upload.check_fence
+                    )
                 meta = self._describe(upload, len(data), digest, stamps)
                 return await self._replace(upload, meta, data)
         finally:

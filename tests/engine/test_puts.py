@@ -26,6 +26,7 @@ from cachesvc.core.kinds import Subject
 from cachesvc.core.lru import Removal
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from cachesvc.core.watermarks import Watermarks
+from cachesvc.engine import fills
 from tests.support.engine_entries import blob_of, version_of
 from tests.support.engine_house import EngineHouse
 
@@ -333,6 +334,62 @@ async def test_a_put_that_cannot_be_persisted_stores_nothing(house: EngineHouse)
     inspected = await house.cache.inspect(PERSON)
     assert inspected.memory is None
     assert inspected.disk is None
+
+
+@pytest.mark.parametrize("point", ["put_checked", "l2_looked_up", "put_encoded"])
+async def test_a_put_that_is_fenced_already_writes_nothing_to_the_origin(
+    house: EngineHouse, point: str
+) -> None:
+    read_at_ns = house.clock.read().wall_ns
+    stop = house.gates.stop(point)
+    putting = asyncio.create_task(house.put(PERSON, 1, as_of_ns=read_at_ns, persist=True))
+    await stop.reached()
+    house.upload(PERSON, 2)
+    await house.cache.invalidate(key_scope(PERSON), read_at_ns)
+    stop.release()
+    with pytest.raises(Aborted) as failed:
+        await putting
+    assert failed.value.reason == "PUT_FENCED"
+    assert house.origin.writes == []
+    assert await house.version(PERSON) == 2
+
+
+async def test_a_put_that_was_fenced_behind_another_put_writes_nothing_to_the_origin(
+    house: EngineHouse,
+) -> None:
+    stop = house.gates.stop("l2_written")
+    first = asyncio.create_task(house.put(PERSON, 1))
+    await stop.reached()
+    checked = house.gates.stop("put_checked")
+    second = asyncio.create_task(house.put(PERSON, 1, persist=True))
+    await checked.reached()
+    checked.release()
+    house.upload(PERSON, 2)
+    await house.cache.invalidate(key_scope(PERSON))
+    stop.release()
+    ended = await asyncio.gather(first, second, return_exceptions=True)
+    assert [getattr(end, "reason", end) for end in ended] == ["PUT_FENCED"] * 2
+    assert house.origin.writes == []
+    assert await house.version(PERSON) == 2
+
+
+async def test_members_that_wait_for_their_turn_are_not_written_once_the_put_is_fenced(
+    house: EngineHouse,
+) -> None:
+    text = EntryKey("text", "shirt")
+    *first, last = house.object_keys(text)
+    assert len(first) == fills.MAX_CONCURRENT_WRITES
+    stops = [house.gates.stop(f"origin_write {object_key}") for object_key in first]
+    putting = asyncio.create_task(house.put(text, 1, persist=True))
+    for stop in stops:
+        await stop.reached()
+    await house.cache.invalidate(key_scope(text))
+    for stop in stops:
+        stop.release()
+    with pytest.raises(Aborted) as failed:
+        await putting
+    assert failed.value.reason == "PUT_FENCED"
+    assert last not in house.origin.writes
 
 
 async def test_an_explicit_ttl_is_kept_over_a_restart(house: EngineHouse) -> None:

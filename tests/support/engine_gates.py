@@ -77,7 +77,7 @@ class Gates:
 
 
 class GatedCodec:
-    """The real codec. Point: `decoded`, when all members are."""
+    """The real codec. Points: `decoded`, when all members are; `put_checked`, `put_encoded`."""
 
     def __init__(self, gates: Gates) -> None:
         self._gates = gates
@@ -90,10 +90,14 @@ class GatedCodec:
         return members.build_blob(tensors)
 
     def check_blob(self, kind: Kind, blob: Buffer) -> object:
-        return members.check_blob(kind, blob)
+        found = members.check_blob(kind, blob)
+        self._gates.pass_by_in_thread("put_checked")
+        return found
 
     def encode_members(self, kind: Kind, blob: Buffer) -> dict[str, bytes]:
-        return members.encode_members(kind, blob)
+        encoded = members.encode_members(kind, blob)
+        self._gates.pass_by_in_thread("put_encoded")
+        return encoded
 
 
 class GatedMemory(MemoryTier):

@@ -13,7 +13,8 @@ class ScriptedOrigin:
     """Implements core.origin.Origin over a dict.
 
     A read takes the object as it is, and may then be held at the point
-    `origin {object_key}`: what it returns is as old as the moment it was asked.
+    `origin {object_key}`: what it returns is as old as the moment it was asked. A write
+    may be held at `origin_write {object_key}`, before it replaces anything.
     """
 
     def __init__(self, clock: ManualClock, gates: Gates) -> None:
@@ -23,6 +24,7 @@ class ScriptedOrigin:
         self.objects: dict[str, OriginObject] = {}
         self.errors: dict[str, CacheError] = {}
         self.reads: list[str] = []
+        self.writes: list[str] = []
         self.unchanged = 0
 
     def hold(self, object_key: str, data: bytes, last_modified_s: float | None = None) -> None:
@@ -57,6 +59,8 @@ class ScriptedOrigin:
         return found
 
     async def write(self, object_key: str, data: Buffer) -> OriginStamp:
+        self.writes.append(object_key)
+        await self._gates.pass_by(f"origin_write {object_key}")
         if object_key in self.errors:
             raise self.errors[object_key]
         self.hold(object_key, bytes(data))
