@@ -28,6 +28,9 @@ R = TypeVar("R")
 Admit = Callable[[R, Context], tuple[Principal, Q]]
 # A local Get, a hit inline, L2, the origin.
 LATENCY_BOUNDS_S = (0.002, 0.02, 0.2, 2.0)
+# The caller's deadline comes before ours, and its RST then looks like a cancel: ours starts when
+# the call arrives, and gRPC rounds it up for the wire, by at most 100 ms below a deadline of 100 s.
+LATE_WITHIN_S = 0.15
 
 
 class DeadlineExceeded(CacheError):
@@ -91,7 +94,7 @@ class Calls:
                 code = _code(exc)
                 await abort(context, exc)
             except asyncio.CancelledError:
-                code = _code_of_leaving(context)
+                code = code_of_leaving(context.time_remaining())
                 raise
             except grpc.aio.AbortError:
                 raise
@@ -124,7 +127,7 @@ class Calls:
                 code = _code(exc)
                 await abort(context, exc)
             except asyncio.CancelledError:
-                code = _code_of_leaving(context)
+                code = code_of_leaving(context.time_remaining())
                 raise
             except grpc.aio.AbortError:
                 raise
@@ -169,10 +172,12 @@ class Calls:
             ) from exc
 
 
-def _code_of_leaving(context: Context) -> Code:
-    """Return what the caller of a cancelled call saw: its own deadline, or its own cancel."""
-    remaining_s = context.time_remaining()
-    is_late = remaining_s is not None and remaining_s <= 0
+def code_of_leaving(remaining_s: float | None) -> Code:
+    """Return what the caller of a cancelled call saw: its own deadline, or its own cancel.
+
+    `remaining_s` is until the deadline as the daemon knows it; None = the caller named none.
+    """
+    is_late = remaining_s is not None and remaining_s < LATE_WITHIN_S
     return Code.DEADLINE_EXCEEDED if is_late else Code.CANCELLED
 
 
