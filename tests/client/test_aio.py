@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from cachesvc_client import AsyncCacheClient, CacheUnavailable, DeadlineExceeded
+from cachesvc_client import AsyncCacheClient, CacheUnavailable, DeadlineExceeded, LocalOptions
 from cachesvc_client.testing import InMemoryCacheClient
 from tests.client.support import values
 from tests.client.support.scripted_server import Hold, ScriptedServer
@@ -87,9 +87,11 @@ async def test_leaving_a_warm_up_early_tells_the_daemon(server: ScriptedServer) 
 async def test_a_call_ends_at_its_deadline(server: ScriptedServer) -> None:
     hold = Hold()
     server.script("GetHuman", hold)
-    async with AsyncCacheClient(server.target) as client:
+    # Connected, and nothing to attach to: the deadline is for GetHuman alone.
+    async with AsyncCacheClient(server.target, local=LocalOptions(enabled=False)) as client:
+        await client.stats()
         with pytest.raises(DeadlineExceeded):
-            await client.get_human("u1", timeout_s=0.1)
+            await client.get_human("u1", timeout_s=1)
     hold.release()
 
 
