@@ -13,6 +13,8 @@ from cachesvc.core.origin import OriginStamp
 FORMAT_VERSION = 1
 # What NTP may correct between two runs without making the cache distrust its entries.
 MAX_CLOCK_ERROR_NS = 60 * NS_PER_S
+# What the catalog's column holds: it refuses more, and the whole batch with it.
+MAX_ACCESSES = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,11 @@ class EntryMeta:
             return f"put-{self.generation}"
         parts = "\n".join(f"{stamp.object_key} {stamp.etag}" for stamp in self.stamps)
         return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
+
+
+def more_accesses(known: int, count: int) -> int:
+    """Return `known` accesses and `count` more. Saturates: workers say how many theirs were."""
+    return min(known + count, MAX_ACCESSES)
 
 
 def oldest_ns(stamps: tuple[OriginStamp, ...]) -> int:

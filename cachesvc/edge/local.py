@@ -18,6 +18,8 @@ from cachesvc_proto.v1 import cache_pb2 as pb
 # Of the runtime directory.
 L1_DIRECTORY = "l1"
 MAX_REPORTED_KEYS = 10_000
+# A worker reports once a second. What it says is added to counters of 63 and 64 bits.
+MAX_REPORTED_HITS = (1 << 31) - 1
 
 
 class LocalDelivery:
@@ -52,6 +54,10 @@ class LocalDelivery:
         if len(request.hits) > MAX_REPORTED_KEYS:
             raise InvalidRequest(
                 f"report at most {MAX_REPORTED_KEYS} keys in one call", reason="TOO_MANY_KEYS"
+            )
+        if any(hit.count > MAX_REPORTED_HITS for hit in request.hits):
+            raise InvalidRequest(
+                f"report at most {MAX_REPORTED_HITS} hits of a key", reason="INVALID_COUNT"
             )
         hits = [(self._read.key(hit.key), hit.generation, hit.count) for hit in request.hits]
         counted = sum(self._cache.record_local_hits(*hit) for hit in hits)

@@ -14,6 +14,9 @@ from cachesvc.tiers.disk import DiskTier
 from cachesvc.tiers.memory import MemoryTier
 from cachesvc_proto.v1 import cache_pb2 as pb
 
+# What workers report adds up; a sum that its field refused would take Stats and /health along.
+_MAX_UINT64 = (1 << 64) - 1
+
 
 class Statistics:
     """Reads the state of one daemon. Changes nothing. Made on the daemon's loop."""
@@ -40,7 +43,7 @@ class Statistics:
                 origin_fills=count("requests", tier="origin"),
                 not_found=count("request_failures", outcome="not_found"),
                 failed=count("request_failures", outcome="failed"),
-                local_hits=count("requests", tier="local"),
+                local_hits=min(count("requests", tier="local"), _MAX_UINT64),
             ),
             namespaces=[self._namespace(name) for name in self._cache.state.kinds.namespaces],
             fills=count("fills"),

@@ -103,6 +103,6 @@ class Cache:
                 log.warning("task_cancelled_at_shutdown", task=task.get_name())
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        await self.state.uses.flush(self.state.disk.record_accesses)
+        await self.upkeep.remember_uses()
         if not self.unfinished_removals:
             await self.state.disk.record_clean_end()

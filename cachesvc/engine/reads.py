@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from cachesvc.core import freshness
 from cachesvc.core.clock import Now
+from cachesvc.core.entry import more_accesses
 from cachesvc.core.errors import Aborted, CacheError, NoSuchObject, Overloaded, StaleFill
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kind
@@ -158,7 +159,7 @@ class Reader:
         """Count an answer that came from a flight, whether or not L1 had room for it."""
         uses, steady_ns = self._state.uses, self._state.clock.read().steady_ns
         if not self.count_local_hits(served.meta.key, served.meta.generation, 1):
-            accesses = uses.accesses_of(served.meta, served.accesses) + 1
+            accesses = more_accesses(uses.accesses_of(served.meta, served.accesses), 1)
             uses.note(served.meta, accesses, steady_ns)
 
     # ---- flights

@@ -24,9 +24,16 @@ class Upkeep:
         self._state.memory.step(self._state.clock.read().steady_ns)
 
     async def disk_step(self) -> None:
-        await self._state.uses.flush(self._state.disk.record_accesses)
+        await self.remember_uses()
         now = self._state.clock.read()
         await self._state.disk.step(now.steady_ns, now.wall_ns)
+
+    async def remember_uses(self) -> None:
+        """Hand the uses to the catalog. A defect there costs uses, not eviction or the drain."""
+        try:
+            await self._state.uses.flush(self._state.disk.record_accesses)
+        except Exception:  # noqa: BLE001 what cannot be written now is tried again with the next ones
+            log.exception("uses_not_recorded")
 
     def loops(self) -> list[asyncio.Task[None]]:
         """Start the loops. They end by cancellation."""

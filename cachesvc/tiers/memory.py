@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cachesvc.core.entry import EntryMeta
+from cachesvc.core.entry import EntryMeta, more_accesses
 from cachesvc.core.errors import ConfigError, Overloaded
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.lru import LruIndex, NamespaceLimits, Removal
@@ -54,7 +54,7 @@ class MemoryEntry:
 
     def record_access(self, steady_ns: int, count: int) -> None:
         """Count uses; crossing a step of the adaptive TTL moves the expiry."""
-        self.accesses += count
+        self.accesses = more_accesses(self.accesses, count)
         self.last_access_ns = steady_ns
         self.expires_ns = self.meta.expires_ns(self.accesses)
 

@@ -5,12 +5,6 @@ Promise 5.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
-
 from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.keys import EntryKey
 from cachesvc.edge.history import MAX_SAMPLES, History
@@ -18,15 +12,6 @@ from cachesvc.edge.statistics import Statistics
 from tests.support.engine_house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "user1")
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[EngineHouse]:
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="cachesvc-test-") as runtime:
-        house = EngineHouse(tmp_path, Path(runtime))
-        house.open()
-        yield house
-        await house.end()
 
 
 def history_of(house: EngineHouse) -> History:
