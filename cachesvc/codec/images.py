@@ -26,7 +26,8 @@ from cachesvc.core.tensors import Tensor
 # An 8K frame; real images have 0.8 Mi. As RGBA that is 128 MiB, and three to four
 # times as much while it is decoded. Below Pillow's own bomb warning (85 Mi).
 MAX_IMAGE_PIXELS = 32 * 1024 * 1024
-# Text, colour profiles, EXIF: all chunks that a reader may ignore, as stored.
+# Text, colour profiles, EXIF: all chunks beside header, palette and pixels, as stored.
+# Pillow keeps what it does not know as well.
 MAX_ANCILLARY_BYTES = 4 * 1024 * 1024
 # Each may inflate to Pillow's own limit of 1 MiB.
 MAX_ANCILLARY_CHUNKS = 32
@@ -42,7 +43,11 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK = struct.Struct(">I4s")
 _CRC = struct.Struct(">I")
 _SIZE = struct.Struct(">II")
-_ANIMATION = b"acTL"
+_HEADER, _END = b"IHDR", b"IEND"
+_OF_THE_IMAGE = (_HEADER, b"PLTE", b"IDAT", _END)
+# A frame counts without the announcement too: of one that covers a part of the image
+# Pillow shows that part, on black.
+_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 
 
 def image_shape(mode: str, height: int, width: int) -> tuple[int, ...]:
@@ -104,9 +109,12 @@ def _check_structure(data: memoryview) -> None:
         name, body = _read_chunk(data, at)
         if index == 0:
             _check_size(name, body)
-        if name == b"IEND":
+        elif name == _HEADER:
+            # Pillow would take its size, which nobody has checked.
+            raise image_refused("it has a second header")
+        if name == _END:
             return
-        if name[0] & 0x20:  # a lower-case first letter: not needed to show the image
+        if name not in _OF_THE_IMAGE:
             ancillary_chunks += 1
             ancillary_bytes += len(body)
         if ancillary_chunks > MAX_ANCILLARY_CHUNKS or ancillary_bytes > MAX_ANCILLARY_BYTES:
@@ -125,13 +133,13 @@ def _read_chunk(data: memoryview, at: int) -> tuple[bytes, memoryview]:
         raise image_refused("it is cut short")
     if zlib.crc32(data[at + 4 : end]) != _CRC.unpack_from(data, end)[0]:
         raise image_refused("a chunk has a wrong checksum")
-    if name == _ANIMATION:
+    if name in _ANIMATION:
         raise image_refused("it is animated")
     return name, data[body_at:end]
 
 
 def _check_size(name: bytes, body: memoryview) -> None:
-    if name != b"IHDR" or len(body) < _SIZE.size:
+    if name != _HEADER or len(body) < _SIZE.size:
         raise image_refused("it has no header")
     width, height = _SIZE.unpack_from(body)
     if not 0 < width * height <= MAX_IMAGE_PIXELS:

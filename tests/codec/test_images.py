@@ -200,6 +200,41 @@ def test_a_png_whose_first_chunk_is_no_header_is_refused() -> None:
     assert "no header" in _assert_refused(SIGNATURE + _chunk(b"IEND", b""))
 
 
+def test_a_second_header_is_refused_whatever_size_it_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(images, "MAX_IMAGE_PIXELS", 100)
+    pixels = _chunk(b"IDAT", zlib.compress(bytes(65 * 48)))
+    end = _chunk(b"IEND", b"")
+
+    # Pillow takes the last one before the pixels.
+    for other in (_header(64, 48), _header(1, 1)):
+        assert "header" in _assert_refused(SIGNATURE + _header(1, 1) + other + pixels + end)
+    assert "header" in _assert_refused(_with_chunks(_header(7, 5)))
+    assert "header" in _assert_refused(_png(_image("L"))[:-12] + _header(7, 5) + end)
+
+
+def test_a_frame_of_an_animation_that_is_not_announced_is_refused() -> None:
+    rows = zlib.compress((b"\0" + b"\xaa" * 3) * 2)
+    part = _chunk(b"fcTL", struct.pack(">5I2H2B", 0, 3, 2, 1, 1, 1, 1, 0, 0))
+    pixels = _chunk(b"fdAT", struct.pack(">I", 0) + rows)
+    end = _chunk(b"IEND", b"")
+
+    # Pillow fills in those 3 x 2 pixels, and leaves the rest black.
+    assert "animated" in _assert_refused(
+        SIGNATURE + _header(7, 5) + part + _chunk(b"IDAT", rows) + end
+    )
+    assert "animated" in _assert_refused(SIGNATURE + _header(3, 2) + pixels + end)
+
+
+def test_chunks_that_no_reader_knows_count_beside_the_pixels_whatever_their_name() -> None:
+    unknown = _chunk(b"AbCD", b"x")
+
+    assert decode_png(_with_chunks(unknown)).shape == (5, 7)
+    too_many = unknown * (images.MAX_ANCILLARY_CHUNKS + 1)
+    assert "beside its pixels" in _assert_refused(_with_chunks(too_many))
+
+
 def test_texts_and_a_profile_of_usual_size_are_no_reason_to_refuse() -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("Software", "a preprocessor")

@@ -131,6 +131,10 @@ def _images() -> dict[str, Seeds]:
             _chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(8 << 20)))
         ),
         "bomb of 1000 empty chunks": _behind_the_header(_chunk(b"IDAT", b"") * 1000),
+        "bomb of a second header": _header(1, 1)
+        + _chunk(b"IHDR", struct.pack(">2I5B", 8192, 8192, 8, 6, 0, 0, 0))
+        + _chunk(b"IDAT", rows)
+        + _END,
         "bomb of 33 texts": _behind_the_header(_chunk(b"tEXt", b"k\0v") * 33),
     }
     others = {
@@ -144,6 +148,10 @@ def _images() -> dict[str, Seeds]:
         "a colour of 5": _header(7, 5, colour=5) + _chunk(b"IDAT", rows) + _END,
         "pixels that stop": _header(7, 5) + _chunk(b"IDAT", rows[:6]) + _END,
         "an animation": _png(_image("L"), save_all=True, append_images=[_image("L").rotate(180)]),
+        "a frame that is not announced": _header(7, 5)
+        + _chunk(b"fcTL", struct.pack(">5I2H2B", 0, 3, 2, 1, 1, 1, 1, 0, 0))
+        + _chunk(b"IDAT", rows)
+        + _END,
         "a chunk of 4 GiB": _header(7, 5) + b"\xff\xff\xff\xffIDAT" + rows,
     }
     for suffix in ("JPEG", "GIF", "BMP", "TIFF"):
