@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+import structlog
+
 from cachesvc.core.entry import EntryMeta, Row
 from cachesvc.core.errors import NotDurable
 from cachesvc.core.keys import EntryKey
@@ -25,6 +27,7 @@ from cachesvc.tiers.catalog import Catalog
 from cachesvc.tiers.catalog_rows import Total
 from cachesvc.tiers.disk_files import DiskFiles, Location, stored_bytes
 
+log = structlog.get_logger()
 # Rows that one step of the sweeper deletes, so that no commit becomes long.
 EXPIRE_BATCH = 200
 LITTER_BATCH = 200
@@ -229,11 +232,18 @@ class DiskTier:
             await self._unlink([location])
 
     async def quarantine(self, row: Row) -> None:
-        """Take a damaged entry out and set its file aside."""
+        """Take a damaged entry out and set its file aside, as far as the disk lets it.
+
+        Never fails: whoever found the damage goes on to fill the entry anew.
+        """
         location = Location(row.meta.key, row.meta.generation)
         with contextlib.suppress(NotDurable):  # it is checked again at the next read
             await self._catalog.delete([location])
-        await self._write(self._files.quarantine, location)
+        try:
+            await self._write(self._files.quarantine, location)
+        except OSError as exc:  # read-only, say; without its row the file is litter
+            namespace = row.meta.key.namespace
+            log.warning("quarantine_failed", namespace=namespace, error=exc.strerror)
 
     def invalidate(self, scope: Scope, changed_ns: int) -> asyncio.Task[list[Location]]:
         """Queue the removal of what `scope` covers; its order is fixed when this returns.

@@ -176,7 +176,8 @@ class DiskFiles:
         key = location.key
         target = f"{key.namespace}.{key.id}.{location.generation}"
         source = f"{location.generation}{SUFFIX}"
-        with _directory(self._root_fd, QUARANTINE) as fd:
+        # Made again if somebody deleted it: damage must not stay among the entries.
+        with _made_directory(self._root_fd, QUARANTINE) as fd:
             # By descriptors: a link planted for a directory must not lead elsewhere.
             with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
                 namespace_fd = stack.enter_context(_directory(self._root_fd, key.namespace))
@@ -257,4 +258,8 @@ def _exists(directory_fd: int, name: str) -> bool:
 
 
 def _mtime(directory_fd: int, name: str) -> float:
-    return os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_mtime
+    """Return 0 if it is gone: another thread may trim the same directory."""
+    try:
+        return os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -1,6 +1,6 @@
 """Is an invalidation final, and are Gets served, when disks are full or read-only?
 
-Promises 1 and 5. The filesystems here are real ones.
+Promises 1, 2 and 5. The filesystems here are real ones.
 """
 
 from __future__ import annotations
@@ -67,6 +67,23 @@ async def test_an_invalidation_is_final_although_the_catalog_is_full(
     state_disk.free()
     await house.restart()
     assert await house.version(PERSON) == 2
+
+
+async def test_damage_that_cannot_be_set_aside_is_a_counted_miss_and_refilled(
+    small_house: EngineHouse, l2_disk: SmallFilesystem
+) -> None:
+    """Promise 2. An L2 that has become read-only can neither move the file nor unlink it."""
+    house = small_house
+    await fill(house)
+    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    (file,) = house.files()
+    file.write_bytes(bytes(file.stat().st_size))
+    house.upload(PERSON, 2)
+    l2_disk.set_read_only(True)
+    assert await house.version(PERSON) == 2
+    assert house.metrics.value("damaged_entries") == 1
+    assert house.catalog.lookup(PERSON) is None
+    assert house.files() == [file]
 
 
 async def test_the_change_of_an_invalidation_on_a_full_disk_is_held_against_late_puts(

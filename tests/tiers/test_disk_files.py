@@ -327,6 +327,28 @@ def test_the_quarantine_is_bounded_and_the_oldest_give_way(
     assert left == set(range(4, MAX_QUARANTINED + 4))
 
 
+def test_a_quarantined_name_that_another_thread_has_just_trimmed_is_no_error(
+    disk_files: DiskFiles, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A: lists the quarantine | B: trims its oldest name | A: asks for that name's age
+    listdir = os.listdir
+    disk_files.write(AT, BLOB)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "listdir", lambda fd: [*listdir(fd), "trimmed meanwhile"])
+        disk_files.quarantine(AT)
+    assert not path_of(root).exists()
+    assert len(list((root / ".quarantine").iterdir())) == 1
+
+
+def test_a_quarantine_that_was_deleted_is_made_again(disk_files: DiskFiles, root: Path) -> None:
+    (root / ".quarantine").rmdir()
+    disk_files.write(AT, BLOB)
+    disk_files.quarantine(AT)
+    (kept,) = (root / ".quarantine").iterdir()
+    assert kept.read_bytes() == BLOB
+    assert not path_of(root).exists()
+
+
 def test_the_walk_finds_our_files_and_counts_foreign_names(
     disk_files: DiskFiles, root: Path
 ) -> None:
