@@ -291,7 +291,9 @@ class DiskTier:
                 await self._forget(expired, Removal.EXPIRED)
             for scope, changed_ns in list(self._unrecorded_changes.items()):
                 await self._catalog.record_change(scope, changed_ns)
-                del self._unrecorded_changes[scope]
+                # step: records t1 | invalidate: refused, remembers t2 | step: t2 is still to do
+                if self._unrecorded_changes[scope] == changed_ns:
+                    del self._unrecorded_changes[scope]
             await self._catalog.forget_changes(wall_ns - CHANGES_KEPT_S * 1_000_000_000)
 
     async def evict(self, wanted_bytes: int) -> None:

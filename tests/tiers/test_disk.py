@@ -28,6 +28,7 @@ from cachesvc.tiers.disk_files import DiskFiles, Location
 from cachesvc.tiers.write_queue import Write
 from tests.support.clocks import START_NS
 from tests.support.engine_entries import meta_of
+from tests.support.engine_gates import Stop
 from tests.support.engine_mounts import small_filesystem
 
 BLOCK = 4096
@@ -344,6 +345,44 @@ async def test_an_invalidation_under_an_unwritable_catalog_unlinks_instead(
         again = Disk(tmp_path / "l2", small.path, ROOM)
         assert await again.tier.last_change_ns((scope,)) == START_NS
         await asyncio.to_thread(again.close)
+
+
+class HeldCatalog(Catalog):
+    """The real catalog; a change that has been recorded is held back from whoever recorded it."""
+
+    recorded: Stop
+
+    def record_change(self, scope: Scope, changed_ns: int) -> asyncio.Future[None]:
+        queued = super().record_change(scope, changed_ns)
+
+        async def wait() -> None:
+            await queued
+            await self.recorded.hold()
+
+        return asyncio.create_task(wait())
+
+
+async def test_a_change_that_comes_while_an_older_one_is_recorded_is_not_forgotten(
+    tmp_path: Path,
+) -> None:
+    """Promise 1: a Put whose source is older than the later change would be accepted."""
+    # upkeep: records the change of t1 | invalidate: refused, is remembered with t2 | upkeep: goes on
+    with small_filesystem(tmp_path / "small", 4 << 20) as small:
+        catalog = HeldCatalog(small.path, on_reset=lambda: None)
+        catalog.recorded = Stop()
+        disk = Disk(tmp_path / "l2", small.path, ROOM, catalog=catalog)
+        scope = key_scope(EntryKey("garment", "shirt"))
+        small.fill()
+        await disk.tier.invalidate(scope, START_NS)
+        small.free()
+        upkeep = asyncio.create_task(disk.tier.step(START_NS, START_NS))
+        await catalog.recorded.reached()
+        small.fill()
+        await disk.tier.invalidate(scope, START_NS + 1)
+        catalog.recorded.release()
+        await upkeep
+        assert await disk.tier.last_change_ns((scope,)) == START_NS + 1
+        await asyncio.to_thread(disk.close)
 
 
 async def test_where_neither_can_be_written_it_says_so(tmp_path: Path) -> None:
