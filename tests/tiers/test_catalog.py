@@ -262,19 +262,23 @@ def test_the_totals_always_equal_the_rows(
 # ---- the order and the company of writes
 
 
-def hold_the_writer(catalog: Catalog) -> threading.Event:
-    """Make the writer wait, so that what is queued next shares one commit."""
-    go = threading.Event()
-    catalog._writes.put(lambda db: go.wait(10))  # the queue is where writes wait in life, too
+async def hold_the_writer(catalog: Catalog) -> threading.Event:
+    """Make the writer wait in a batch of its own, so that what is queued next shares one commit."""
+    begun, go = threading.Event(), threading.Event()
+
+    def wait(db: sqlite3.Connection) -> None:
+        begun.set()
+        go.wait(10)
+
+    catalog._writes.put(wait)  # the queue is where writes wait in life, too
+    assert await asyncio.to_thread(begun.wait, 10)
     return go
 
 
 async def test_queued_writes_share_a_commit_and_keep_their_order(catalog: Catalog) -> None:
     statements: list[str] = []
     catalog._db.set_trace_callback(statements.append)
-    go = hold_the_writer(catalog)
-    while catalog.queue_depth:
-        await asyncio.sleep(0)
+    go = await hold_the_writer(catalog)
     writes: list[Any] = [
         catalog.upsert(row_of(generation=1)),
         catalog.invalidate(key_scope(KEY), 5),
@@ -293,7 +297,7 @@ async def test_queued_writes_share_a_commit_and_keep_their_order(catalog: Catalo
 
 
 async def test_a_failing_write_does_not_spoil_its_batch(catalog: Catalog) -> None:
-    go = hold_the_writer(catalog)
+    go = await hold_the_writer(catalog)
     before = catalog.upsert(row_of(generation=1))
     too_large = catalog.upsert(row_of(OTHER, generation=1 << 70))
     after = catalog.upsert(row_of(EntryKey("text", "shirt"), 3))
