@@ -119,7 +119,7 @@ class Catalog:
                 )
             elif version != rows.SCHEMA_VERSION:
                 raise rows.UnknownSchema(f"schema version {version}")
-            self._load_totals(db)
+            self.totals = rows.totals(db)
             self.last_generation = max(
                 self.last_generation,
                 db.execute("SELECT generation FROM last_generation").fetchone()[0],
@@ -131,10 +131,6 @@ class Catalog:
             db.close()
             raise
         return db
-
-    def _load_totals(self, db: sqlite3.Connection) -> None:
-        found = db.execute("SELECT namespace, entries, stored_bytes FROM totals").fetchall()
-        self.totals = {namespace: Total(*rest) for namespace, *rest in found}
 
     def _set_aside(self) -> None:
         """Rename the database and its log durably, so that none of it is ever read again."""
@@ -211,8 +207,10 @@ class Catalog:
             for write in batch:
                 write.error = None
                 write.result = write.run(db)
+            # Before COMMIT: what fails behind it would make done writes failed ones.
+            totals = rows.totals(db)
             db.execute("COMMIT")
-            self._load_totals(db)
+            self.totals = totals
         except BaseException as exc:
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")

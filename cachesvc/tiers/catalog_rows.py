@@ -133,6 +133,11 @@ def condition_of(scope: Scope) -> tuple[str, tuple[str, ...]]:
             return "TRUE", ()
 
 
+def totals(db: sqlite3.Connection) -> dict[str, Total]:
+    found = db.execute("SELECT namespace, entries, stored_bytes FROM totals").fetchall()
+    return {namespace: Total(*rest) for namespace, *rest in found}
+
+
 def _add_to_total(db: sqlite3.Connection, namespace: str, entries: int, size: int) -> None:
     db.execute(
         "INSERT INTO totals VALUES (?, ?, ?) ON CONFLICT (namespace) DO UPDATE SET"
@@ -143,6 +148,7 @@ def _add_to_total(db: sqlite3.Connection, namespace: str, entries: int, size: in
 
 
 def upsert(db: sqlite3.Connection, row: Row) -> Location | None:
+    """Return the file of the row that it replaced: never `row`'s own, if this runs again."""
     meta = row.meta
     replaced = db.execute(
         "DELETE FROM entries WHERE namespace = ? AND id = ?"
@@ -179,7 +185,8 @@ def upsert(db: sqlite3.Connection, row: Row) -> Location | None:
     if meta.as_of_ns:
         # It outlives the row: an older Put is refused also when this one has expired.
         record_change(db, key_scope(meta.key), meta.as_of_ns)
-    return location_of(replaced[0][:3]) if replaced else None
+    older = [location_of(r[:3]) for r in replaced if r[2] != meta.generation]
+    return older[0] if older else None
 
 
 def delete_one(db: sqlite3.Connection, at: Location) -> bool:

@@ -312,6 +312,61 @@ async def test_a_failing_write_does_not_spoil_its_batch(catalog: Catalog) -> Non
     assert sum(total.entries for total in catalog.totals.values()) == 2
 
 
+class Fault:
+    """Has SQLite fail one statement, as it does for an I/O error: the nth that is `text`."""
+
+    def __init__(self, db: sqlite3.Connection, text: str, nth: int = 1) -> None:
+        self._text = text
+        self._left = nth
+        self._is_running = False
+        self.has_failed = False
+        db.set_trace_callback(self._note)
+        db.set_progress_handler(self._interrupts, 1)
+
+    def _note(self, statement: str) -> None:
+        self._left -= statement == self._text
+        self._is_running = statement == self._text and not self._left
+
+    def _interrupts(self) -> bool:
+        fails = self._is_running and not self.has_failed
+        self.has_failed |= fails
+        return fails
+
+
+READS_TOTALS = "SELECT namespace, entries, stored_bytes FROM totals"
+
+
+async def test_a_write_that_is_said_to_have_failed_was_not_committed(catalog: Catalog) -> None:
+    fault = Fault(catalog._db, READS_TOTALS)
+    with pytest.raises(NotDurable):
+        await catalog.upsert(row_of())
+    assert fault.has_failed
+    assert catalog.lookup(KEY) is None
+    assert without_empty(catalog.totals) == {}
+
+
+async def test_a_batch_that_is_run_again_names_no_file_of_its_own_as_replaced(
+    catalog: Catalog,
+) -> None:
+    """Promise 1: whoever stored it would unlink it, and a Put that was answered be a miss."""
+    go = await hold_the_writer(catalog)
+    fault = Fault(catalog._db, READS_TOTALS, nth=2)  # behind the one that is held
+    writes = [catalog.upsert(row_of()), catalog.upsert(row_of(OTHER, 2))]
+    go.set()
+    assert await asyncio.gather(*writes) == [None, None]
+    assert fault.has_failed
+    assert catalog.totals["garment"].entries == 2
+
+
+async def test_a_row_that_is_stored_twice_replaces_no_file(catalog: Catalog) -> None:
+    # COMMIT fails, its frames in SQLite's log | the catalog is opened anew, the log brings
+    # the row back | it is stored again
+    await catalog.upsert(row_of())
+    assert await catalog.upsert(row_of()) is None
+    assert catalog.lookup(KEY) is not None
+    assert catalog.totals["garment"].entries == 1
+
+
 async def test_a_write_whose_waiter_left_is_done_all_the_same(
     tmp_path: Path, resets: Resets
 ) -> None:

@@ -366,7 +366,7 @@ async def test_a_change_that_comes_while_an_older_one_is_recorded_is_not_forgott
     tmp_path: Path,
 ) -> None:
     """Promise 1: a Put whose source is older than the later change would be accepted."""
-    # upkeep: records the change of t1 | invalidate: refused, is remembered with t2 | upkeep: goes on
+    # upkeep: records t1 | invalidate: refused, its t2 is remembered | upkeep: goes on
     with small_filesystem(tmp_path / "small", 4 << 20) as small:
         catalog = HeldCatalog(small.path, on_reset=lambda: None)
         catalog.recorded = Stop()
