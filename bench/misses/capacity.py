@@ -45,7 +45,7 @@ INSERT INTO entries
 SELECT namespace, 'row-' || i, owner, generation - i, size_bytes, stored_bytes, checksum, stamps,
     begun_ns, origin_ns, confirmed_ns, base_ttl_s, explicit_ttl_s, kind_version, as_of_ns,
     accesses, last_access_ns - 1000000000 - i, expires_ns + i
-FROM n, (SELECT * FROM entries WHERE id = 'read-0')
+FROM n, (SELECT * FROM entries WHERE namespace = ? AND id = 'read-0')
 """
 _RECOUNT = """
 UPDATE totals SET (entries, stored_bytes) =
@@ -107,7 +107,7 @@ def _grow(catalog: Path, count: int) -> None:
     db = sqlite3.connect(catalog)
     with db:
         present = db.execute("SELECT COUNT(*) FROM entries").fetchone()[0]
-        db.execute(_COPY, (present, count))
+        db.execute(_COPY, (present, count, NAMESPACE))
         db.execute(_RECOUNT)
     db.close()
 
