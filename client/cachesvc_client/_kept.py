@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -34,6 +35,14 @@ class LocalHits(NamedTuple):
     id: str
     generation: int
     hits: int
+
+
+class Wanted(NamedTuple):
+    """What a Get asks of a kept entry. `needed_ns` is its `origin_after` (wall), 0 = any."""
+
+    key: tuple[str, str]
+    needed_ns: int
+    kind_version: str
 
 
 @dataclass
@@ -84,29 +93,26 @@ class KeptEntries:
         if key not in self._kept:
             return None
         with self._lock:
-            kept = self._kept.get(key)
-            if kept is None or not self._control.is_serving():
-                return None
-            if (
-                os.fstat(kept.fd).st_nlink == 0
-                or time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= kept.expires_ns
-            ):
-                self._drop(key)
-                return None
-            if needed_ns > kept.newest_needed_ns:
-                return None
-            if kind_version and kind_version != kept.info.kind_version:
-                return None
-            try:
-                blob = kept.shared or private_mapping(kept.fd, kept.info.size_bytes)
-            except OSError:
-                return None  # out of descriptors or mappings: an inline answer needs neither
-            if not isinstance(kept.info, EntryInfo):
-                # Where it was found the first time is not where this hit found it.
-                kept.info = replace(info_of(kept.info), tier=Tier.MEMORY)
-            kept.unreported += 1
-            self._kept.move_to_end(key)
-        return Opened(kept.info, kept.layout, blob)
+            opened = self._open(key, needed_ns, kind_version)
+            if opened is not None:
+                self._count(key)
+        return opened
+
+    def hit_all(self, wanted: Iterable[Wanted]) -> tuple[Opened, ...] | None:
+        """Return the entries if all of them may be served now without asking.
+
+        If one may not, none is a hit: the caller asks for all of them, and the daemon counts.
+        """
+        opened = {}
+        with self._lock:
+            for key, needed_ns, kind_version in wanted:
+                entry = self._open(key, needed_ns, kind_version)
+                if entry is None:
+                    return None
+                opened[key] = entry
+            for key in opened:
+                self._count(key)
+        return tuple(opened.values())
 
     def keep(self, key: tuple[str, str], kept: Kept) -> None:
         """Take over an open file, in place of what is kept of its key."""
@@ -171,6 +177,34 @@ class KeptEntries:
         self._left = []
         for entry in kept.values():
             os.close(entry.fd)
+
+    def _open(self, key: tuple[str, str], needed_ns: int, kind_version: str) -> Opened | None:
+        """Map the entry if it may be served now. It is not a hit yet."""
+        kept = self._kept.get(key)
+        if kept is None or not self._control.is_serving():
+            return None
+        if (
+            os.fstat(kept.fd).st_nlink == 0
+            or time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= kept.expires_ns
+        ):
+            self._drop(key)
+            return None
+        if needed_ns > kept.newest_needed_ns:
+            return None
+        if kind_version and kind_version != kept.info.kind_version:
+            return None
+        try:
+            blob = kept.shared or private_mapping(kept.fd, kept.info.size_bytes)
+        except OSError:
+            return None  # out of descriptors or mappings: an inline answer needs neither
+        if not isinstance(kept.info, EntryInfo):
+            # Where it was found the first time is not where this hit found it.
+            kept.info = replace(info_of(kept.info), tier=Tier.MEMORY)
+        return Opened(kept.info, kept.layout, blob)
+
+    def _count(self, key: tuple[str, str]) -> None:
+        self._kept[key].unreported += 1
+        self._kept.move_to_end(key)
 
     def _drop(self, key: tuple[str, str]) -> None:
         kept = self._kept.pop(key)

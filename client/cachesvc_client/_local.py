@@ -25,6 +25,7 @@ from cachesvc_client._kept import (
     Kept,
     KeptEntries,
     LocalHits,
+    Wanted,
     private_mapping,
 )
 from cachesvc_client._opened import Opened, opened_file, opened_inline
@@ -113,18 +114,14 @@ class LocalDelivery:
         kept = self._kept
         if kept is None:
             return None
+        known = versions or {}
+        person = (HUMAN_NAMESPACES.get(key.category, ""), key.user_id)
         wanted = (
-            ("human", (HUMAN_NAMESPACES.get(key.category, ""), key.user_id), human_needed_ns),
-            ("garment", ("garment", key.clothing_id), 0),
-            ("text", ("text", key.clothing_id), 0),
+            Wanted(person, human_needed_ns, known.get("human", "")),
+            Wanted(("garment", key.clothing_id), 0, known.get("garment", "")),
+            Wanted(("text", key.clothing_id), 0, known.get("text", "")),
         )
-        hits = []
-        for part, entry_key, needed in wanted:
-            hit = kept.hit(entry_key, needed, versions.get(part, "") if versions else "")
-            if hit is None:
-                return None
-            hits.append(hit)
-        return tuple(hits)
+        return kept.hit_all(wanted)
 
     def is_current(self, key: tuple[str, str], generation: int) -> bool | None:
         """Return whether those bytes are still served; None = ask the daemon."""

@@ -10,20 +10,20 @@ from tests.local import steps
 from tests.local.conftest import NewWorker
 from tests.local.versioned import put_version
 from tests.support.daemons import wait_until
-from tests.support.sample_objects import fresh_id
+from tests.support.sample_objects import fresh_id, garment, person, put_in_folder, text
 
 NewClient = Callable[..., CacheClient]
 REPORTED_WITHIN_S = 10.0
 DOUBLED_FROM_ACCESSES = 10
 
 
-def in_memory(client: CacheClient, clothing_id: str) -> InspectedTier | None:
-    found = client.inspect("text", clothing_id).tiers
+def in_memory(client: CacheClient, id: str, namespace: str = "text") -> InspectedTier | None:
+    found = client.inspect(namespace, id).tiers
     return next((tier for tier in found if tier.tier is Tier.MEMORY), None)
 
 
-def accesses(client: CacheClient, clothing_id: str) -> int:
-    found = in_memory(client, clothing_id)
+def accesses(client: CacheClient, id: str, namespace: str = "text") -> int:
+    found = in_memory(client, id, namespace)
     return 0 if found is None else found.accesses
 
 
@@ -90,3 +90,21 @@ def test_hits_of_an_entry_that_was_invalidated_meanwhile_are_counted_as_requests
     reader.close()
     assert client.stats().requests.local_hits == 3
     assert accesses(client, text) == 0
+
+
+def test_the_parts_of_a_try_on_are_counted_once_whether_a_call_is_needed_or_not(
+    new_daemon: NewDaemon, new_client: NewClient
+) -> None:
+    daemon = new_daemon()
+    client, reader = new_client(daemon), new_client(daemon)
+    user, coat, dress = (fresh_id(word) for word in ("user", "coat", "dress"))
+    garments = [make(id, user) for make in (garment, text) for id in (coat, dress)]
+    put_in_folder(daemon.origin_dir, person(user), *garments)
+    reader.get_tryon(user, coat)
+    reader.get_tryon(user, dress)  # the person is at hand, but the call is for all three
+    reader.get_tryon(user, dress)  # no call
+    reader.close()
+    assert client.stats().requests.local_hits == 3
+    assert accesses(client, user, "human_upper_body") == 3
+    assert accesses(client, dress, "garment") == accesses(client, dress) == 2
+    assert accesses(client, coat, "garment") == accesses(client, coat) == 1
