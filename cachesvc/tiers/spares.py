@@ -47,12 +47,21 @@ class _Prepared:
     size_bytes: int
     made: Future[Spare | None]
 
+    @property
+    def has_failed(self) -> bool:
+        """Return whether it could not be made: tmpfs is full, or descriptors used up."""
+        return self.made.done() and self.made.result() is None
+
 
 class Spares:
     """Unnamed files of L1, at most `max_bytes` of them, and what is being given back.
 
     `ready_bytes` are held by files, ready or being made; `leaving_bytes` are of files that
-    the thread has yet to close.
+    the thread has yet to close. Reading them changes nothing, whoever does it:
+
+        M: reads `ready_bytes`, makes a list without what failed, X is in it
+        | L: takes X, publishes alice's bytes in it | M: stores its list
+        | L: takes X again for bob's, whose entry then reads alice's
     """
 
     def __init__(self, directory_fd: int, max_bytes: int, *, mode: int, gid: int | None) -> None:
@@ -68,13 +77,11 @@ class Spares:
 
     @property
     def ready_bytes(self) -> int:
-        self._forget_failed()
-        return sum(prepared.size_bytes for prepared in self._prepared)
+        return sum(one.size_bytes for one in tuple(self._prepared) if not one.has_failed)
 
     @property
     def leaving_bytes(self) -> int:
-        self._leaving = [(size, done) for size, done in self._leaving if not done.done()]
-        return sum(size for size, _ in self._leaving)
+        return sum(size for size, done in tuple(self._leaving) if not done.done())
 
     def leaving(self) -> tuple[Future[None], ...]:
         """Return what ends when all that was given back so far is free."""
@@ -115,6 +122,7 @@ class Spares:
         """
         if not LEAST_BYTES <= size_bytes <= min(self._max_bytes, free_bytes):
             return
+        self._forget_failed()
         while self._prepared and (
             len(self._prepared) >= MAX_SPARES
             or self.ready_bytes + size_bytes > min(self._max_bytes, free_bytes)
@@ -126,12 +134,11 @@ class Spares:
     def drop_oldest(self) -> None:
         """Give one back. Its bytes are leaving from now on."""
         oldest = self._prepared.pop(0)
-        done = self._later(_close_made, oldest.made)
-        self._leaving.append((oldest.size_bytes, done))
+        self._give_back(oldest.size_bytes, _close_made, oldest.made)
 
     def drop(self, spare: Spare) -> None:
         """Close one that was taken and not used."""
-        self._leaving.append((spare.size_bytes, self._later(os.close, spare.fd)))
+        self._give_back(spare.size_bytes, os.close, spare.fd)
 
     def close_later(self, blob: Closable, size_bytes: int) -> None:
         """Close a file that nobody has any more; freeing its pages is what takes time.
@@ -141,7 +148,7 @@ class Spares:
         if size_bytes < LEAST_BYTES:
             blob.close()
             return
-        self._leaving.append((size_bytes, self._later(_close_last, [blob])))
+        self._give_back(size_bytes, _close_last, [blob])
 
     def finish(self) -> None:
         """Return once every file is ready and every page given back. Blocks."""
@@ -155,6 +162,12 @@ class Spares:
         self._hurry.set()
         self._thread.shutdown()
 
+    def _give_back(self, size_bytes: int, close: Callable[..., None], *args: object) -> None:
+        # The one thread ends them in this order.
+        while self._leaving and self._leaving[0][1].done():
+            self._leaving.pop(0)
+        self._leaving.append((size_bytes, self._later(close, *args)))
+
     def _later(self, call: Callable[..., T], *args: object) -> Future[T]:
         not_before_s = time.monotonic() + _LATER_S
 
@@ -165,12 +178,7 @@ class Spares:
         return self._thread.submit(run)
 
     def _forget_failed(self) -> None:
-        """Forget files that could not be made: tmpfs is full, or descriptors used up."""
-        self._prepared = [
-            prepared
-            for prepared in self._prepared
-            if not prepared.made.done() or prepared.made.result() is not None
-        ]
+        self._prepared = [one for one in self._prepared if not one.has_failed]
 
 
 # ---- in threads

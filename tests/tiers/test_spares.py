@@ -7,6 +7,7 @@ way) and 9 (no litter after kill -9). The files here are in a real tmpfs.
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import signal
@@ -14,9 +15,13 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -25,7 +30,7 @@ from hypothesis import strategies as st
 from cachesvc.core.errors import CorruptEntry
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.lru import NamespaceLimits, Removal
-from cachesvc.tiers import files
+from cachesvc.tiers import files, spares
 from cachesvc.tiers.memory import MemoryEntry, MemoryTier
 from cachesvc.tiers.spares import LEAST_BYTES, MAX_SPARES, can_name_unnamed
 from tests.support.clocks import START_NS
@@ -36,6 +41,7 @@ KEY = EntryKey("garment", "shirt")
 OTHER = EntryKey("garment", "coat")
 MIB = 1 << 20
 PAGE = 4096
+TraceFunction = Callable[[FrameType, str, Any], Any]
 
 
 class Tier:
@@ -164,6 +170,70 @@ def test_a_reader_of_what_was_a_spare_file_is_seen(tier: Tier) -> None:
         reader.communicate(b"\n")
     tier.memory.step(START_NS)
     assert tier.memory.held_bytes == 0
+
+
+# ---- read from another thread
+
+
+def _read_interrupted(
+    read: Callable[[], int], interrupt: Callable[[], object], at_event: int
+) -> bool:
+    """Run `read` in a thread, and `interrupt` here when it has come to its nth line in spares.py.
+
+    Not inside what it calls, which may hold a lock. Returns whether it came so far.
+    """
+    reached, resumed = threading.Event(), threading.Event()
+    events = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> TraceFunction:
+        nonlocal events
+        if frame.f_code.co_filename == spares.__file__:
+            events += 1
+            if events == at_event:
+                reached.set()
+                resumed.wait()
+        return trace
+
+    def run() -> None:
+        sys.settrace(trace)
+        try:
+            read()
+        finally:
+            sys.settrace(None)
+            ended.set_result(events >= at_event)
+            reached.set()
+
+    ended: Future[bool] = Future()
+    thread = threading.Thread(target=run)
+    thread.start()
+    reached.wait()
+    interrupt()
+    resumed.set()
+    thread.join()
+    return ended.result()
+
+
+@pytest.mark.parametrize("what", ["ready_bytes", "leaving_bytes"])
+def test_a_spare_file_taken_while_its_bytes_are_read_elsewhere_is_taken_once(
+    directory: Path, what: str
+) -> None:
+    """The reader is interrupted by a miss at each of its lines in turn."""
+    for at_event in range(1, 1000):
+        tier = Tier(directory)
+        tier.store_with_spare(MIB)
+        read = functools.partial(getattr, tier.memory.spares, what)
+        miss = functools.partial(tier.store, KEY, b"A" * MIB)
+        was_interrupted = _read_interrupted(read, miss, at_event)
+        assert tier.ready_bytes == MIB, "the one that the miss left"
+        mine = tier.memory.lookup(KEY, START_NS)
+        others = tier.store(EntryKey("garment", "others"), b"B" * MIB)
+        assert mine is not None
+        assert others is not None
+        assert (bytes(mine.view()[:2]), bytes(others.view()[:2])) == (b"AA", b"BB")
+        tier.memory.close()
+        if not was_interrupted:
+            break
+    assert at_event > 5
 
 
 # ---- limits
