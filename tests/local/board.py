@@ -11,9 +11,12 @@ import mmap
 import struct
 from pathlib import Path
 
+from tests.support.daemons import wait_until
+
 _WORD = struct.Struct("<q")
 _MAX_KEYS = 256
 _MAX_READERS = 64
+_STARTED_WITHIN_S = 30.0
 
 
 class Board:
@@ -45,8 +48,16 @@ class Board:
     @property
     def gets(self) -> int:
         """Return how many Gets all readers have had."""
-        words = _WORD.iter_unpack(self._words[_WORD.size * (1 + _MAX_KEYS) :])
-        return sum(gets for (gets,) in words)
+        return sum(self._counts())
+
+    def wait_for_readers(self, count: int) -> None:
+        """Return once so many have had a Get: on a busy machine their imports take seconds."""
+        wait_until(lambda: sum(gets > 0 for gets in self._counts()) >= count, _STARTED_WITHIN_S)
+
+    def wait_for_gets(self, more: int) -> None:
+        """Return once all readers together have had so many more."""
+        enough = self.gets + more
+        wait_until(lambda: self.gets >= enough, _STARTED_WITHIN_S)
 
     @property
     def is_over(self) -> bool:
@@ -54,3 +65,7 @@ class Board:
 
     def end(self) -> None:
         _WORD.pack_into(self._words, 0, 1)
+
+    def _counts(self) -> list[int]:
+        words = _WORD.iter_unpack(self._words[_WORD.size * (1 + _MAX_KEYS) :])
+        return [gets for (gets,) in words]

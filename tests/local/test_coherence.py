@@ -23,6 +23,8 @@ from tests.support.sample_objects import fresh_id
 KEYS = 3
 OWNER = "owner"
 SMALL_BYTES = 5 * 4096
+# Of KEYS, by chance: each is among them.
+GETS_WITHOUT_A_LOOK = 100
 NewClient = Callable[..., CacheClient]
 
 
@@ -77,6 +79,7 @@ class Run:
             worker.begin(
                 steps.spin, str(self.board_path), self.ids, reader=reader, owner_id=owner_id
             )
+        self.board.wait_for_readers(len(workers))
 
     def end(self, workers: list[Worker]) -> Spun:
         """End the readers and return what they saw together."""
@@ -132,6 +135,7 @@ def test_the_same_check_finds_a_reader_that_does_not_look_at_the_link_count(
         for _ in range(10):
             run.invalidate(key)
             run.put(key)
+    run.board.wait_for_gets(GETS_WITHOUT_A_LOOK)
     seen = run.end(workers)
     assert seen.stale
 

@@ -100,6 +100,7 @@ def test_readers_live_through_every_change_and_see_nothing_old(
     readers = [new_worker(daemon.target) for _ in range(READERS)]
     for number, reader in enumerate(readers):
         reader.begin(steps.read_on, str(tmp_path / "board"), storm.ids, reader=number)
+    board.wait_for_readers(READERS)
     storm.rage(rounds, restart_every, readers)
     board.end()
     # A reader that a signal killed (SIGBUS) has no result.
