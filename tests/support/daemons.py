@@ -18,7 +18,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import grpc
@@ -227,11 +227,17 @@ class Daemon:
 
     def l1_bytes(self) -> int:
         """Return what its files in L1 take."""
-        return sum(path.stat().st_size for path in (self.runtime_dir / "l1").iterdir())
+        return sum(status.st_size for status in _statuses((self.runtime_dir / "l1").iterdir()))
 
     def l2_files(self) -> list[Path]:
         """Return the files of L2's entries, as `find` would."""
-        return sorted(path for path in self.l2_root.glob("*/*/*") if path.is_file())
+        # Not by a glob: that raises where a directory goes while it looks, os.walk does not.
+        files = (Path(folder, name) for folder, _, names in os.walk(self.l2_root) for name in names)
+        return sorted(path for path in files if path.parents[2] == self.l2_root)
+
+    def l2_allocated_bytes(self) -> int:
+        """Return what the files of L2's entries take of the disk, as `du` would."""
+        return sum(status.st_blocks * 512 for status in _statuses(self.l2_files()))
 
     def log_text(self) -> str:
         """Return all it logged, over restarts."""
@@ -266,6 +272,13 @@ class Daemon:
 
     def _describe(self) -> str:
         return s3_processes.log_tail(self.log)
+
+
+def _statuses(paths: Iterable[Path]) -> Iterator[os.stat_result]:
+    """Yield the status of each that is still there: the daemon removes its files meanwhile."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            yield path.stat()
 
 
 def stub_on(channel: grpc.Channel) -> cache_pb2_grpc.CacheServiceStub:
