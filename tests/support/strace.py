@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-_INSTALL_LOCK = Path("/tmp/cachesvc-tests-strace-install.lock")
+from tests.support.debian import why_missing
+
 # What waits for events only, and not for a file.
 _NOISE = {"epoll_wait", "epoll_pwait", "epoll_ctl", "poll", "ppoll", "select", "pselect6"}
 _CALL = re.compile(r"^(?:(\d+) +)?([a-z_0-9]+)\(")
@@ -30,27 +29,10 @@ class Call(NamedTuple):
 
 def why_not_available() -> str | None:
     """Return why strace cannot be used here, or None. Installs it if root may."""
-    if shutil.which("strace") is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        _install()
-    if shutil.which("strace") is None:
-        return "strace is not installed (strace)"
+    if reason := why_missing(("strace",), ("strace",)):
+        return reason
     tried = subprocess.run(["strace", "-qq", "-e", "trace=none", "true"], check=False)
     return "strace is not allowed to trace here" if tried.returncode else None
-
-
-def _install() -> None:
-    with _INSTALL_LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        install = ["apt-get", "install", "-y", "--no-install-recommends", "strace"]
-        for command in (install, ["apt-get", "update"], install):
-            if shutil.which("strace"):
-                return
-            subprocess.run(
-                command,
-                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-                capture_output=True,
-                check=False,
-            )
 
 
 @contextlib.contextmanager
