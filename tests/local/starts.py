@@ -79,6 +79,7 @@ def main(way: str, target: str, text: str) -> int:
     os.set_inheritable(child_goes_on, True)
 
     def child() -> None:
+        os.close(let_child)  # or the end of who would write to it is never seen
         _serve(client, text, _say, child_goes_on)
 
     if way != "fork before the first call":

@@ -78,6 +78,7 @@ def test_sigterm_ends_a_worker_with_its_child_waiting_and_lets_go_of_what_it_hel
         with started(daemon, "fork after the first call", text) as process:
             assert read_versions(process, 2) == [1, 1]
             process.send_signal(signal.SIGTERM)
-            assert process.wait(ENDS_WITHIN_S) == -signal.SIGTERM
+            process.communicate(timeout=ENDS_WITHIN_S)  # to the end of who holds its output
+            assert process.returncode == -signal.SIGTERM
         client.invalidate(clothing_id=text)
         wait_until(lambda: client.stats().held_bytes == 0, ENDS_WITHIN_S)
