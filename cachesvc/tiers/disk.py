@@ -84,6 +84,8 @@ class DiskTier:
         self._evicting = asyncio.Lock()
         # Changes that a full disk kept out of the catalog; `step` tries again.
         self._unrecorded_changes: dict[Scope, int] = {}
+        # Files whose row is still to come: the sweep would take them for litter.
+        self._awaiting_row: set[Location] = set()
         # Files, by their owner, whose commit failed, and then their removal.
         self._uncommitted: dict[Location, str] = {}
         # Of the filesystem, as last looked at: asking it may block.
@@ -150,11 +152,13 @@ class DiskTier:
         size = stored_bytes(meta.size_bytes)
         if not await self._reserve(size):
             return None
+        location = Location(meta.key, meta.generation)
+        self._awaiting_row.add(location)
         try:
-            location = Location(meta.key, meta.generation)
             await self._write(self._files.write, location, data)
         except BaseException:  # cancelled too: the room is given back, the file is litter
             self._reserved_bytes -= size
+            self._awaiting_row.discard(location)
             raise
         return Written(meta, size)
 
@@ -177,6 +181,7 @@ class DiskTier:
             raise
         finally:
             self._reserved_bytes -= written.reserved_bytes
+            self._awaiting_row.discard(Location(written.meta.key, written.meta.generation))
         if replaced is not None:
             await self._unlink([replaced])
 
@@ -195,7 +200,9 @@ class DiskTier:
     async def abandon(self, written: Written) -> None:
         """Remove a file that lost to a newer change."""
         self._reserved_bytes -= written.reserved_bytes
-        await self._unlink([Location(written.meta.key, written.meta.generation)])
+        location = Location(written.meta.key, written.meta.generation)
+        self._awaiting_row.discard(location)
+        await self._unlink([location])
 
     async def _reserve(self, size: int) -> bool:
         """Own `size` bytes of the disk, evicting on demand."""
@@ -339,13 +346,19 @@ class DiskTier:
     async def sweep_litter(self, namespace: str, before_generation: int) -> LitterReport:
         """Remove files of `namespace` that have no row, left by a crash.
 
-        Only generations below `before_generation` (the daemon's start) are looked at: newer
-        ones may be waiting for their row. Names that are not ours are counted, never deleted.
+        Only generations below `before_generation` (the sweep's start) are looked at, and none
+        whose row is still to come. Names that are not ours are counted, never deleted.
+
+        A Put's file is listed | which files await a row | its row commits | who has a row
+
+        Asked before the listing, it would miss a file that is renamed during it; asked after
+        the lookup, one whose row was committed in between.
         """
         report = LitterReport()
         walk = self._files.walk(namespace)
         while batch := await self._read(lambda: list(itertools.islice(walk, LITTER_BATCH))):
-            old = [at for at in batch if at is not None and at.generation < before_generation]
+            ours = [at for at in batch if at is not None and at not in self._awaiting_row]
+            old = [at for at in ours if at.generation < before_generation]
             ids = list({at.key.id for at in old})
             current = await self._read(self._catalog.generations, namespace, ids)
             litter = [at for at in old if current.get(at.key.id) != at.generation]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from cachesvc.core.scopes import Scope, ScopeKind, key_scope
 from cachesvc.core.tensors import Buffer
 from cachesvc.core.watermarks import Watermarks
 from cachesvc.tiers.catalog import EVICT_BATCH, Catalog
-from cachesvc.tiers.disk import DiskTier
+from cachesvc.tiers.disk import DiskTier, Written
 from cachesvc.tiers.disk_files import DiskFiles, Location
 from cachesvc.tiers.write_queue import Write
 from tests.support.clocks import START_NS
@@ -474,12 +474,14 @@ async def test_the_file_of_a_refused_commit_stays_gone_after_a_power_cut(
 
 
 async def test_the_sweep_removes_files_without_a_row_and_nothing_else(new_disk: NewDisk) -> None:
-    disk = new_disk(ROOM)
-    await disk.store("kept", 10)
+    dead = new_disk(ROOM)
+    await dead.store("kept", 10)
     meta = meta_of(EntryKey("garment", "litter"), bytes(BLOCK), generation=11)
-    await disk.tier.write(meta, bytes(BLOCK))  # a crash comes before its row
+    await dead.tier.write(meta, bytes(BLOCK))  # a crash comes before its row
     older = meta_of(EntryKey("garment", "kept"), bytes(BLOCK), generation=9)
-    await disk.tier.write(older, bytes(BLOCK))
+    await dead.tier.write(older, bytes(BLOCK))
+    await asyncio.to_thread(dead.close)
+    disk = new_disk(ROOM)
     coming = meta_of(EntryKey("garment", "coming"), bytes(BLOCK), generation=100)
     await disk.tier.write(coming, bytes(BLOCK))
     foreign = disk.root / "garment" / "kept" / "garm_img.png"
@@ -489,6 +491,90 @@ async def test_the_sweep_removes_files_without_a_row_and_nothing_else(new_disk: 
     assert report.foreign_names == 1
     assert disk.names() == ["coming", "kept"]
     assert foreign.exists()
+
+
+class HeldWalk(DiskFiles):
+    """The real files; a listing is held before it looks."""
+
+    listing: Stop
+
+    def walk(self, namespace: str) -> Iterator[Location | None]:
+        self.listing.hold_thread()
+        yield from super().walk(namespace)
+
+
+class HeldLookup(Catalog):
+    """The real catalog; what was found is held back from the sweep that asked."""
+
+    looked_up: Stop
+
+    def generations(self, namespace: str, ids: list[str]) -> dict[str, int]:
+        found = super().generations(namespace, ids)
+        self.looked_up.hold_thread()
+        return found
+
+
+async def written_to(disk: Disk) -> Written:
+    """Return once the file is in its place; its row is still to come."""
+    meta = meta_of(EntryKey("garment", "shirt"), bytes(BLOCK), generation=1)
+    written = await disk.tier.write(meta, bytes(BLOCK))
+    assert written is not None
+    return written
+
+
+async def test_the_sweep_leaves_a_file_whose_row_is_still_to_come(new_disk: NewDisk) -> None:
+    # A Put's file is renamed | the catalog is lost, all is swept | the Put's row commits
+    disk = new_disk(ROOM)
+    written = await written_to(disk)
+    report = await disk.tier.sweep_litter("garment", before_generation=50)
+    await disk.tier.commit(written, 0, START_NS)
+    assert disk.names() == ["shirt"]
+    assert report.removed_files == 0
+
+
+async def test_the_sweep_leaves_a_file_that_is_renamed_while_it_lists(tmp_path: Path) -> None:
+    files = HeldWalk(tmp_path / "l2", ("garment", "text"))
+    files.listing = Stop()
+    disk = Disk(tmp_path / "l2", tmp_path / "state", ROOM, files=files)
+    sweep = asyncio.create_task(disk.tier.sweep_litter("garment", before_generation=50))
+    await files.listing.reached()
+    written = await written_to(disk)
+    files.listing.release()
+    await sweep
+    await disk.tier.commit(written, 0, START_NS)
+    assert disk.names() == ["shirt"]
+    await asyncio.to_thread(disk.close)
+
+
+async def test_the_sweep_leaves_a_file_whose_row_commits_while_it_looks_for_rows(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "state").mkdir()
+    catalog = HeldLookup(tmp_path / "state", on_reset=lambda: None)
+    catalog.looked_up = Stop()
+    disk = Disk(tmp_path / "l2", tmp_path / "state", ROOM, catalog=catalog)
+    written = await written_to(disk)
+    sweep = asyncio.create_task(disk.tier.sweep_litter("garment", before_generation=50))
+    await catalog.looked_up.reached()
+    await disk.tier.commit(written, 0, START_NS)
+    catalog.looked_up.release()
+    await sweep
+    assert disk.names() == ["shirt"]
+    await asyncio.to_thread(disk.close)
+
+
+async def test_the_file_of_an_abandoned_write_is_litter_again(
+    new_disk: NewDisk,
+) -> None:
+    disk = new_disk(ROOM)
+    written = await written_to(disk)
+    await disk.tier.abandon(written)
+    left = disk.root / "garment" / "shirt" / "1.safetensors"  # by an unlink that failed
+    left.parent.mkdir()
+    left.touch()
+    report = await disk.tier.sweep_litter("garment", before_generation=50)
+    assert report.removed_files == 1
+    assert disk.names() == []
 
 
 async def test_a_lost_catalog_makes_all_files_litter_and_l2_starts_empty(
