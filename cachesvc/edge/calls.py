@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -74,69 +74,73 @@ class Calls:
         self, rpc: str, handle: Callable[[Q, Principal], Awaitable[A]], admit: Admit[R, Q]
     ) -> Callable[[R, Context], Awaitable[A]]:
         """Wrap a handler with one answer."""
+
+        async def serve(received: R, context: Context) -> A:
+            caller, request = admit(received, context)
+            self._check_not_draining()
+            # A context manager costs 10 us on the path of a worker's first Get.
+            if context.time_remaining() is not None:
+                return await handle(request, caller)
+            async with self._default_deadline(context):
+                return await handle(request, caller)
+
+        return self._counted(rpc, serve)
+
+    def streaming(
+        self,
+        rpc: str,
+        handle: Callable[[Q, Principal], AsyncGenerator[A, None]],
+        admit: Admit[R, Q],
+    ) -> Callable[[R, Context], Awaitable[None]]:
+        """Wrap a handler with many answers.
+
+        They are written here and not yielded to gRPC: a caller that leaves, or a deadline that
+        passes, while a slow reader holds up a message comes up in the write. Of that a
+        generator which waits at its `yield` would see nothing but its own end.
+        """
+
+        async def serve(received: R, context: Context) -> None:
+            caller, request = admit(received, context)
+            self._check_not_draining()
+            async with (
+                self._default_deadline(context),
+                aclosing(handle(request, caller)) as answers,
+            ):
+                # By themselves: gRPC takes those that went with a write that was cut short for
+                # unsent, sends them again with the status, and fails.
+                await _sent(context.send_initial_metadata(()))
+                async for answer in answers:
+                    await _sent(context.write(answer))
+
+        return self._counted(rpc, serve)
+
+    def _counted(
+        self, rpc: str, serve: Callable[[R, Context], Awaitable[A]]
+    ) -> Callable[[R, Context], Awaitable[A]]:
+        """Wrap what answers a call: however that ends, it is counted once and has a status."""
         tally = self.tally.by_rpc[rpc]
 
         async def call(received: R, context: Context) -> A:
             started = self._begin()
-            code = Code.INTERNAL
+            code, error = Code.INTERNAL, _DEFECT
             try:
-                caller, request = admit(received, context)
-                self._check_not_draining()
-                # A context manager costs 10 us on the path of a worker's first Get.
-                if context.time_remaining() is not None:
-                    answer = await handle(request, caller)
-                else:
-                    async with self._default_deadline(context):
-                        answer = await handle(request, caller)
+                answer = await serve(received, context)
                 code = Code.OK
                 return answer
             except CacheError as exc:
-                code = _code(exc)
-                await abort(context, exc)
+                # Without its traceback, or it and this frame would keep each other.
+                code, error = _code(exc), exc.with_traceback(None)
             except asyncio.CancelledError:
                 code = code_of_leaving(context.time_remaining())
-                raise
-            except grpc.aio.AbortError:
                 raise
             except Exception:
                 # Whatever it is, its text may hold ids and paths: for the log only.
                 log.exception("call_failed")
-                await abort(context, _DEFECT)
             finally:
                 self._end(rpc, tally, code, started)
-
-        return call
-
-    def streaming(
-        self, rpc: str, handle: Callable[[Q, Principal], AsyncIterator[A]], admit: Admit[R, Q]
-    ) -> Callable[[R, Context], AsyncIterator[A]]:
-        """Wrap a handler with many answers."""
-        tally = self.tally.by_rpc[rpc]
-
-        async def call(received: R, context: Context) -> AsyncIterator[A]:
-            started = self._begin()
-            code = Code.INTERNAL
-            try:
-                caller, request = admit(received, context)
-                self._check_not_draining()
-                async with self._default_deadline(context):
-                    async for answer in handle(request, caller):
-                        yield answer
-                code = Code.OK
-            except CacheError as exc:
-                code = _code(exc)
-                await abort(context, exc)
-            except asyncio.CancelledError:
-                code = code_of_leaving(context.time_remaining())
-                raise
-            except grpc.aio.AbortError:
-                raise
-            except Exception:
-                # Whatever it is, its text may hold ids and paths: for the log only.
-                log.exception("call_failed")
-                await abort(context, _DEFECT)
-            finally:
-                self._end(rpc, tally, code, started)
+            # Counted before it is said: a status waits behind the messages that its caller has
+            # not read yet, for ever if it never does, and a drain must not.
+            return await abort(context, error)
 
         return call
 
@@ -170,6 +174,15 @@ class Calls:
             raise DeadlineExceeded(
                 f"no answer within {self._default_deadline_s:g} s; name a deadline to wait longer"
             ) from exc
+
+
+async def _sent(sending: Awaitable[None]) -> None:
+    """Await a write. Raises CancelledError where nobody is there any more to write to."""
+    try:
+        await sending
+    except grpc.aio.BaseError as exc:
+        # Before gRPC cancels the call of a caller that left, it lets the write fail.
+        raise asyncio.CancelledError from exc
 
 
 def code_of_leaving(remaining_s: float | None) -> Code:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from cachesvc.core.access import Principal
 from cachesvc.core.errors import Aborted, CacheError, InvalidRequest
@@ -102,7 +102,9 @@ class CacheService:
         blob = None if rest.HasField("file") else served.blob
         return InlineEntry(field_number, info, rest, blob)
 
-    async def get(self, request: pb.GetRequest, _: Principal) -> AsyncIterator[pb.GetResponse]:
+    async def get(
+        self, request: pb.GetRequest, _: Principal
+    ) -> AsyncGenerator[pb.GetResponse, None]:
         served = await self._cache.get(self._read.any(request))
         yield pb.GetResponse(info=self._info(served))
         view = served.blob.view()
@@ -137,7 +139,9 @@ class CacheService:
             removed_count=done.removed_count, invalidated_at=messages.timestamp(done.at.wall_ns)
         )
 
-    async def warm(self, request: pb.WarmRequest, _: Principal) -> AsyncIterator[pb.WarmResponse]:
+    async def warm(
+        self, request: pb.WarmRequest, _: Principal
+    ) -> AsyncGenerator[pb.WarmResponse, None]:
         async for progress in self._cache.warm(self._read.warm(request)):
             yield _warm_response(progress)
 
