@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cachesvc.core.clock import Now
@@ -42,14 +42,22 @@ class _Removal:
     durable: asyncio.Task[Any]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Owed:
+    """The latest change of a scope that a retry has to record; its tombstone covers the scope."""
+
+    changed_ns: int
+    tombstone: int
+
+
 class Remover:
     """Runs invalidations, each in a task of its own: a caller that leaves stops nothing."""
 
     def __init__(self, state: State, puts: PutTable) -> None:
         self._state = state
         self._puts = puts
-        # The latest change of each scope that is being retried.
-        self._retrying: dict[Scope, int] = {}
+        # One retry covers a scope. It is there until that is durable, or the daemon ends.
+        self._retrying: dict[Scope, _Owed] = {}
 
     @property
     def unfinished(self) -> int:
@@ -126,29 +134,44 @@ class Remover:
             ) from exc
 
     def _retry(self, removal: _Removal) -> None:
-        """Keep the tombstone and try until it is durable. One retry covers a scope."""
-        if removal.scope in self._retrying:
-            changed_ns = max(removal.changed_ns, self._retrying[removal.scope])
-            self._retrying[removal.scope] = changed_ns
-            # The other one's tombstone stays at least as long as this one would.
-            self._state.lift(removal.tombstone, removal.scope)
+        """Keep a tombstone and try until it is durable."""
+        scope, owed = removal.scope, self._retrying.get(removal.scope)
+        new = _Owed(removal.changed_ns, removal.tombstone)
+        if owed is None:
+            log.error("invalidation_not_durable", scope=scope.kind.value)
+            self._retrying[scope] = new
+            self._state.spawn(self._retry_until_durable(scope), name="invalidate-retry")
             return
-        log.error("invalidation_not_durable", scope=removal.scope.kind.value)
-        self._retrying[removal.scope] = removal.changed_ns
-        self._state.spawn(self._retry_until_durable(removal), name="invalidate-retry")
+        # One tombstone is enough: that of the later change, which Puts are held against.
+        later, earlier = (new, owed) if new.changed_ns >= owed.changed_ns else (owed, new)
+        # Another object in any case: an attempt under way does not count for this removal.
+        self._retrying[scope] = replace(later)
+        self._state.lift(earlier.tombstone, scope)
 
-    async def _retry_until_durable(self, removal: _Removal) -> None:
-        try:
-            while True:
-                await asyncio.sleep(RETRY_S)
-                try:
-                    changed_ns = self._retrying[removal.scope]
-                    locations = await self._state.disk.invalidate(removal.scope, changed_ns)
-                except Exception as exc:  # noqa: BLE001 whatever it is, the tombstone needs an end
-                    log.error("invalidation_retry_failed", error=str(exc))
-                    continue
-                self._state.lift(removal.tombstone, removal.scope)
-                await self._state.disk.unlink(locations)
+    async def _retry_until_durable(self, scope: Scope) -> None:
+        while True:
+            await asyncio.sleep(RETRY_S)
+            owed = self._retrying[scope]
+            try:
+                locations = await self._state.disk.invalidate(scope, owed.changed_ns)
+            except Exception as exc:  # noqa: BLE001 whatever it is, the tombstone needs an end
+                log.error("invalidation_retry_failed", error=str(exc))
+                continue
+            is_over = self._end_retry(scope, owed)
+            await self._state.disk.unlink(locations)
+            if is_over:
                 return
-        finally:
-            del self._retrying[removal.scope]
+
+    def _end_retry(self, scope: Scope, done: _Owed) -> bool:
+        """Lift the tombstone, unless another removal has come to count on this retry.
+
+        A: queues its DELETE | Put: its row commits | B: invalidates, fails, counts on A
+        A: durable, but not for that row, nor for B's change -> tries again
+
+        One function: B comes before it, and A goes on, or after it, and has its own retry.
+        """
+        if self._retrying[scope] is not done:
+            return False
+        del self._retrying[scope]
+        self._state.lift(done.tombstone, scope)
+        return True

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.errors import Aborted, CacheError, NotDurable
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.lru import Removal
@@ -135,6 +136,110 @@ async def test_without_a_catalog_and_without_a_disk_it_is_not_durable_until_a_re
     assert len(house.engine.tombstones) == 0
     await house.restart()
     assert await house.version(PERSON) == 2
+
+
+class Disks:
+    """The catalog's and L2's, which fail and recover together."""
+
+    def __init__(self, state_disk: SmallFilesystem, l2_disk: SmallFilesystem) -> None:
+        self._state_disk = state_disk
+        self._l2_disk = l2_disk
+
+    def fail(self) -> None:
+        self._state_disk.fill()
+        self._l2_disk.set_read_only(True)
+
+    def recover(self) -> None:
+        self._l2_disk.set_read_only(False)
+        self._state_disk.free()
+
+
+@pytest.fixture
+def disks(state_disk: SmallFilesystem, l2_disk: SmallFilesystem) -> Disks:
+    return Disks(state_disk, l2_disk)
+
+
+async def fail_to_invalidate(house: EngineHouse, changed_at_ns: int | None = None) -> None:
+    with pytest.raises(NotDurable):
+        await house.cache.invalidate(key_scope(PERSON), changed_at_ns)
+
+
+async def test_an_invalidation_that_fails_while_a_retry_unlinks_is_retried_itself(
+    small_house: EngineHouse, disks: Disks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removals, "RETRY_S", 0.01)
+    house = small_house
+    await fill(house)
+    disks.fail()
+    await fail_to_invalidate(house)
+    unlinks = house.gates.stop("l2_unlink")
+    disks.recover()
+    await unlinks.reached()
+    await house.put(PERSON, 2)
+    disks.fail()
+    await fail_to_invalidate(house)
+    house.upload(PERSON, 3)
+    assert house.cache.unfinished_removals == 1
+    assert await house.version(PERSON) == 3
+    disks.recover()
+    unlinks.release()
+    await house.settle()
+    assert house.cache.unfinished_removals == 0
+    assert len(house.engine.tombstones) == 0
+    await house.restart()
+    assert await house.version(PERSON) == 3
+
+
+@pytest.mark.parametrize("later_s", [0, 60], ids=["of_the_same_change", "of_a_later_change"])
+async def test_an_invalidation_that_fails_while_a_retry_succeeds_is_retried_again(
+    small_house: EngineHouse, disks: Disks, monkeypatch: pytest.MonkeyPatch, later_s: int
+) -> None:
+    """What was put behind the retry's DELETE is covered by the second one alone."""
+    monkeypatch.setattr(removals, "RETRY_S", 0.01)
+    house = small_house
+    await fill(house)
+    disks.fail()
+    changed_ns = house.clock.read().wall_ns
+    await fail_to_invalidate(house, changed_ns)
+    is_durable = house.gates.stop("l2_removed")
+    disks.recover()
+    await is_durable.reached()
+    await house.put(PERSON, 2)
+    disks.fail()
+    house.clock.advance(later_s)
+    await fail_to_invalidate(house, changed_ns + later_s * NS_PER_S)
+    disks.recover()
+    is_durable.release()
+    await house.settle()
+    assert house.cache.unfinished_removals == 0
+    assert len(house.engine.tombstones) == 0
+    house.upload(PERSON, 3)
+    assert await house.version(PERSON) == 3
+    await house.settle()
+    await house.restart()
+    last_ns = await house.disk.last_change_ns((key_scope(PERSON),))
+    assert last_ns == changed_ns + later_s * NS_PER_S
+
+
+async def test_a_put_older_than_the_later_of_two_changes_that_are_being_retried_is_outdated(
+    small_house: EngineHouse, disks: Disks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removals, "RETRY_S", 3600.0)
+    house = small_house
+    await fill(house)
+    disks.fail()
+    first_ns = house.clock.read().wall_ns
+    house.clock.advance(60)
+    second_ns = house.clock.read().wall_ns
+    # In any order: the backend repeats the older one until it answers.
+    for changed_ns in (first_ns, second_ns, first_ns):
+        await fail_to_invalidate(house, changed_ns)
+    assert house.cache.unfinished_removals == 1
+    assert len(house.engine.tombstones) == 1
+    disks.recover()
+    with pytest.raises(Aborted) as failed:
+        await house.put(PERSON, 2, as_of_ns=second_ns - NS_PER_S)
+    assert failed.value.reason == "PUT_OUTDATED"
 
 
 async def test_gets_are_served_while_the_catalog_is_full(

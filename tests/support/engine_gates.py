@@ -14,6 +14,7 @@ from cachesvc.codec import members
 from cachesvc.core.entry import EntryMeta, Row
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Field, Kind
+from cachesvc.core.scopes import Scope
 from cachesvc.core.tensors import Buffer, Tensor
 from cachesvc.tiers.disk import DiskTier, Written
 from cachesvc.tiers.disk_files import Location
@@ -111,7 +112,11 @@ class GatedMemory(MemoryTier):
 
 
 class GatedDisk(DiskTier):
-    """The real L2. Points: `l2_looked_up`, `l2_read`, `l2_write`, `l2_written`, `l2_unlink`."""
+    """The real L2.
+
+    Points: `l2_looked_up`, `l2_read`, `l2_write`, `l2_written`, `l2_unlink`; `l2_removed`,
+    when an invalidation is durable and nobody knows it yet.
+    """
 
     gates: Gates
 
@@ -129,6 +134,13 @@ class GatedDisk(DiskTier):
         written = await super().write(meta, data)
         await self.gates.pass_by("l2_written")
         return written
+
+    async def _finish_invalidation(
+        self, scope: Scope, changed_ns: int, queued: asyncio.Future[list[Location]]
+    ) -> list[Location]:
+        locations = await super()._finish_invalidation(scope, changed_ns, queued)
+        await self.gates.pass_by("l2_removed")
+        return locations
 
     async def unlink(self, locations: list[Location]) -> None:
         await self.gates.pass_by("l2_unlink")
