@@ -104,5 +104,6 @@ class Cache:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self.upkeep.remember_uses()
-        if not self.unfinished_removals:
+        # A removal that was cancelled has left its tombstone: its change may be in no catalog.
+        if not self.state.tombstones:
             await self.state.disk.record_clean_end()

@@ -242,6 +242,34 @@ async def test_a_put_older_than_the_later_of_two_changes_that_are_being_retried_
     assert failed.value.reason == "PUT_OUTDATED"
 
 
+async def test_a_drain_that_ends_a_retry_does_not_say_that_every_change_is_known(
+    small_house: EngineHouse, disks: Disks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removals, "RETRY_S", 3600.0)
+    house = small_house
+    await fill(house)
+    disks.fail()
+    await fail_to_invalidate(house)
+    disks.recover()
+    await house.cache.drain(deadline_s=0.0)
+    await house.restart()
+    assert not house.catalog.ended_cleanly
+
+
+async def test_a_drain_that_ends_an_invalidation_does_not_say_that_every_change_is_known(
+    house: EngineHouse,
+) -> None:
+    """It may have failed later: nobody is left to see that."""
+    await fill(house)
+    is_durable = house.gates.stop("l2_removed")
+    removing = asyncio.create_task(house.cache.invalidate(key_scope(PERSON)))
+    await is_durable.reached()
+    await house.cache.drain(deadline_s=0.0)
+    await asyncio.gather(removing, return_exceptions=True)
+    await house.restart()
+    assert not house.catalog.ended_cleanly
+
+
 async def test_gets_are_served_while_the_catalog_is_full(
     small_house: EngineHouse, state_disk: SmallFilesystem
 ) -> None:
