@@ -7,6 +7,7 @@ last reader lets go, and the kernel counts the readers.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import mmap
@@ -46,8 +47,13 @@ class SharedFile:
         return memoryview(self._map)
 
     def unlink(self) -> None:
-        """End its validity: the link count that readers look at becomes 0."""
-        os.unlink(self.name, dir_fd=self._directory_fd)
+        """End its validity: the link count that readers look at becomes 0.
+
+        It is 0 already where somebody deleted the file under the daemon (logind's RemoveIPC):
+        then too the entry has to leave, or an invalidation would end here, before L2.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.name, dir_fd=self._directory_fd)
 
     def has_readers(self) -> bool:
         """Return whether another process has it open or mapped. Call after `unlink` only.

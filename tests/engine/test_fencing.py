@@ -247,6 +247,22 @@ async def test_a_row_that_was_read_while_its_removal_was_under_way_is_not_promot
     assert (await house.cache.inspect(GARMENT)).memory is None
 
 
+@pytest.mark.parametrize("scope", SCOPES)
+async def test_an_invalidation_is_final_where_l1s_files_were_deleted_under_the_daemon(
+    house: EngineHouse, scope: str
+) -> None:
+    """As systemd-logind does at the end of a user's last session, unless it is told not to."""
+    house.upload(PERSON, 1)
+    await house.get(PERSON)
+    await house.settle()
+    for path in (house.runtime / "l1").iterdir():
+        path.unlink()
+    house.upload(PERSON, 2)
+    done = await house.cache.invalidate(SCOPES[scope](house))
+    assert done.removed_count == 1
+    await assert_only_version_2_is_left(house)
+
+
 async def test_an_owners_invalidation_reaches_what_others_cached_from_that_prefix(
     house: EngineHouse,
 ) -> None:

@@ -147,7 +147,7 @@ def _invalidate(tier: Tier) -> None:
     assert tier.memory.remove_covered(key_scope(KEY)) == [KEY]
 
 
-@pytest.mark.parametrize(
+EVERY_WAY_TO_LEAVE = pytest.mark.parametrize(
     ("leave", "cause"),
     [
         (_replace, Removal.REPLACED),
@@ -158,6 +158,9 @@ def _invalidate(tier: Tier) -> None:
     ],
     ids=["replace", "evict", "expire by lookup", "expire by step", "invalidate"],
 )
+
+
+@EVERY_WAY_TO_LEAVE
 def test_an_entry_that_leaves_is_unlinked_in_the_same_call(
     tier: Tier, leave: Callable[[Tier], None], cause: Removal
 ) -> None:
@@ -173,6 +176,39 @@ def test_an_entry_that_leaves_is_unlinked_in_the_same_call(
     assert bytes(view) == b"old bytes"
     assert os.pread(fd, 100, 0) == b"old bytes"
     os.close(fd)
+
+
+@EVERY_WAY_TO_LEAVE
+def test_an_entry_whose_file_was_deleted_under_the_daemon_leaves_all_the_same(
+    tier: Tier, leave: Callable[[Tier], None], cause: Removal
+) -> None:
+    tier.store(data=b"old bytes", ttl_s=60)
+    for name in tier.names():
+        (tier.path / name).unlink()
+    leave(tier)
+    assert ("shirt", cause) in tier.removed
+    assert tier.names() == sorted(entry.blob.name for entry in tier.memory.index)
+    assert tier.memory.free_bytes == 64 * KIB - tier.memory.index.used_bytes
+
+
+def test_a_room_whose_file_was_deleted_under_the_daemon_is_given_back(tier: Tier) -> None:
+    room = tier.memory.reserve(KEY, KIB)
+    tier.memory.write(room, (bytes(KIB),))
+    (tier.path / room.name).unlink()
+    tier.memory.discard(room)
+    assert tier.memory.free_bytes == 64 * KIB
+
+
+def test_without_its_directory_l1_serves_from_the_heap_and_ends(directory: Path) -> None:
+    tier = Tier(directory)
+    tier.store(OTHER)
+    for name in tier.names():
+        (directory / name).unlink()
+    directory.rmdir()
+    assert tier.store(KEY) is None, "the heap was to have it"
+    assert tier.memory.remove_covered(Scope(ScopeKind.EVERYTHING)) == [OTHER]
+    assert tier.memory.free_bytes == 64 * KIB
+    tier.memory.close()
 
 
 def test_an_entry_that_left_can_still_be_viewed_and_never_shows_another_file(tier: Tier) -> None:
