@@ -40,13 +40,16 @@ UPKEEP_EVERY_S = 0.5
 # A client that is not attached looks again this often, along with a Get.
 ATTACH_EVERY_S = 5.0
 REPORT_TIMEOUT_S = 1.0
+# The upkeep does nothing that takes longer than a report.
+UPKEEP_ENDS_WITHIN_S = 2 * REPORT_TIMEOUT_S
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEVER_MET_NS = 1 << 63
 
-# Sends hits to the daemon. Called from the upkeep's thread, and at exit; may fail silently.
-Report = Callable[[list[LocalHits]], None]
+# Takes the hits and sends them to the daemon. Called from the upkeep's thread, when a client is
+# closed, and at exit; may fail silently.
+Report = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,8 @@ class LocalDelivery:
         files can be used from now on.
         """
         with self._lock:
+            if self._ended.is_set():
+                return False
             self._next_attach_s = now_s + ATTACH_EVERY_S
             try:
                 fd = os.open(directory, _DIRECTORY)
@@ -269,13 +274,26 @@ class LocalDelivery:
 
     def flush(self) -> None:
         """Report the hits so far."""
-        hits = self.take_hits()
-        if hits and self.is_attached:
-            self._report(hits)
+        if self.is_attached:
+            self._report()
 
     def take_hits(self) -> list[LocalHits]:
         """Return the hits that were not reported yet."""
-        return self._kept.take_hits() if self._kept is not None else []
+        kept = self._kept
+        return kept.take_hits() if kept is not None else []
+
+    def end_upkeep(self) -> None:
+        """Report the last hits, before the way to the daemon is closed. May take seconds.
+
+        U is the upkeep, C closes. Without the wait for U:
+
+            U: takes the hits | C: finds none, closes the way | U: reports, on a closed way
+        """
+        self._ended.set()
+        upkeep = self._upkeep
+        if upkeep is not None and upkeep is not threading.current_thread():
+            upkeep.join(UPKEEP_ENDS_WITHIN_S)
+        self.flush()
 
     def close(self) -> None:
         """Let go of everything. What callers hold stays valid."""
@@ -373,7 +391,7 @@ def _after_fork_in_child() -> None:
 
 def _at_exit() -> None:
     for local in list(_all):
-        local.flush()
+        local.end_upkeep()
         local.close()
 
 

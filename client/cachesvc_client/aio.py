@@ -20,7 +20,6 @@ import grpc
 from cachesvc_client import _options, answers, requests
 from cachesvc_client._aio_link import AioLink, GrpcAioLink
 from cachesvc_client._credentials import TlsFiles, shown
-from cachesvc_client._kept import LocalHits
 from cachesvc_client._local import REPORT_TIMEOUT_S, LocalDelivery, LocalOptions, needed_ns
 from cachesvc_client._opened import Opened, opened_inline
 from cachesvc_client._target import admin_socket, resolve, runtime_directory
@@ -76,6 +75,7 @@ class AsyncCacheClient:
         self._wait_s = wait_s
         directory, only_there = runtime_directory(address, os.environ)
         self._reporting_loop: asyncio.AbstractEventLoop | None = None
+        self._reports: set[asyncio.Task[Any]] = set()
         self._local = LocalDelivery(
             directory, local, self._report_from_thread, only_there=only_there
         )
@@ -93,9 +93,12 @@ class AsyncCacheClient:
 
     async def close(self) -> None:
         """As `CacheClient.close`."""
-        hits = self._local.take_hits()
-        if hits:
-            await self._report(hits)
+        await self._report()
+        # The upkeep began these. One that begins later finds no hits.
+        loop = asyncio.get_running_loop()
+        begun = [task for task in tuple(self._reports) if task.get_loop() is loop]
+        if begun:
+            await asyncio.wait(begun)
         self._local.close()
         await self._link.close()
         if self._admin is not None:
@@ -390,21 +393,34 @@ class AsyncCacheClient:
         else:
             self._local.attach_where(attachment, now_s)
 
-    def _report_from_thread(self, hits: list[LocalHits]) -> None:
-        """Hand hits to the loop that was last used, if it still runs."""
+    def _report_from_thread(self) -> None:
+        """Have the loop that was last used report, if it still runs; else the hits wait."""
         loop = self._reporting_loop
         if loop is None or not loop.is_running():
             return
-        reporting = self._report(hits)
+        reporting = self._report_from_loop()
         try:
             asyncio.run_coroutine_threadsafe(reporting, loop)
         except RuntimeError:  # it was closed in this moment
             reporting.close()
 
-    async def _report(self, hits: list[LocalHits]) -> None:
+    async def _report_from_loop(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._reports.add(task)
+        try:
+            await self._report()
+        finally:
+            self._reports.discard(task)
+
+    async def _report(self) -> None:
+        # In the loop, and not in the upkeep's thread, or a `close` in between found none and
+        # closed the way: the report would then come too late.
+        hits = self._local.take_hits()
         # A lost report costs some recency, which is not worth an error or a wait.
-        with contextlib.suppress(CacheServiceError, RuntimeError):
-            await self._link.ask(requests.report_hits(hits), REPORT_TIMEOUT_S)
+        with contextlib.suppress(CacheServiceError, RuntimeError, ValueError):
+            if hits:
+                await self._link.ask(requests.report_hits(hits), REPORT_TIMEOUT_S)
 
     def _entry(self, opened: Opened) -> AsyncEntry:
         return AsyncEntry(opened, self._is_current)

@@ -22,7 +22,6 @@ import grpc
 
 from cachesvc_client import _options, answers, requests
 from cachesvc_client._credentials import TlsFiles, shown
-from cachesvc_client._kept import LocalHits
 from cachesvc_client._link import GrpcLink, Link
 from cachesvc_client._local import REPORT_TIMEOUT_S, LocalDelivery, LocalOptions, needed_ns
 from cachesvc_client._opened import Opened, opened_inline
@@ -99,7 +98,7 @@ class CacheClient:
 
     def close(self) -> None:
         """Close the connection; entries stay valid. Repeating it is harmless."""
-        self._local.flush()
+        self._local.end_upkeep()
         self._local.close()
         self._link.close()
         if self._admin is not None:
@@ -438,10 +437,13 @@ class CacheClient:
         else:
             self._local.attach_where(attachment, now_s)
 
-    def _report(self, hits: list[LocalHits]) -> None:
-        # A lost report costs some recency, which is not worth an error or a wait.
-        with contextlib.suppress(CacheServiceError, RuntimeError):
-            self._link.ask(requests.report_hits(hits), REPORT_TIMEOUT_S)
+    def _report(self) -> None:
+        hits = self._local.take_hits()
+        # A lost report costs some recency, which is not worth an error or a wait. gRPC's word for
+        # a channel that was closed is ValueError.
+        with contextlib.suppress(CacheServiceError, RuntimeError, ValueError):
+            if hits:
+                self._link.ask(requests.report_hits(hits), REPORT_TIMEOUT_S)
 
     def _entry(self, opened: Opened) -> Entry:
         return Entry(opened, self._is_current)

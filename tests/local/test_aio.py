@@ -12,6 +12,7 @@ import pytest
 from cachesvc_client import AsyncCacheClient, CacheClient, CacheUnavailable, NotCached
 from cachesvc_client.entry import AsyncEntry
 from tests.conftest import NewDaemon
+from tests.local.interposed import AioHeldReports
 from tests.local.test_daemon_ends import TRUSTED_S
 from tests.local.versioned import put_version, version_of
 from tests.support import sample_objects
@@ -105,6 +106,38 @@ async def test_closing_reports_the_hits(new_daemon: NewDaemon, new_client: NewCl
             await cache.get_text(text)
     stats = await asyncio.to_thread(client.stats)
     assert stats.requests.local_hits == 5
+
+
+async def test_closing_waits_for_the_report_that_is_being_sent(
+    new_daemon: NewDaemon, new_client: NewClient
+) -> None:
+    daemon, text = await asyncio.to_thread(new_daemon), fresh_id("text")
+    client = new_client(daemon)
+    await asyncio.to_thread(put_version, client, text, 1)
+    async with AsyncCacheClient(daemon.target) as cache:
+        held = AioHeldReports(cache._link)
+        cache._link = held
+        for _ in range(4):
+            await cache.get_text(text)
+        await held.begun.wait()
+    stats = await asyncio.to_thread(client.stats)
+    assert stats.requests.local_hits == 3
+
+
+async def test_hits_wait_for_a_loop_that_runs(new_daemon: NewDaemon, new_client: NewClient) -> None:
+    daemon, text = await asyncio.to_thread(new_daemon), fresh_id("text")
+    client, cache = new_client(daemon), AsyncCacheClient(daemon.target)
+    await asyncio.to_thread(put_version, client, text, 1)
+
+    async def get_three_times() -> None:
+        for _ in range(3):
+            await cache.get_text(text)
+
+    await asyncio.to_thread(asyncio.run, get_three_times())
+    cache._local.step()  # as the upkeep does, while no loop of this client runs
+    await cache.close()
+    stats = await asyncio.to_thread(client.stats)
+    assert stats.requests.local_hits == 2
 
 
 async def test_local_hits_end_with_the_daemon(new_daemon: NewDaemon, new_client: NewClient) -> None:

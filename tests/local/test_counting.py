@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+
+import pytest
 
 from cachesvc_client import CacheClient, InspectedTier, Tier
 from tests.conftest import NewDaemon
 from tests.local import steps
 from tests.local.conftest import NewWorker
+from tests.local.interposed import HeldReports
 from tests.local.versioned import put_version
 from tests.support.daemons import wait_until
 from tests.support.sample_objects import fresh_id, garment, person, put_in_folder, text
@@ -75,6 +79,29 @@ def test_every_local_hit_is_counted_once_over_workers_and_their_end(
     assert requests.memory_hits == len(workers)
     assert daemon.metrics()['cachesvc_requests_total{tier="local"}'] == times * len(workers)
     assert accesses(client, text) == (1 + times) * len(workers)
+
+
+def test_closing_waits_for_the_report_that_the_upkeep_is_sending(
+    new_daemon: NewDaemon, new_client: NewClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = new_daemon()
+    client, reader, text = new_client(daemon), new_client(daemon), fresh_id("text")
+    put_version(client, text, 1)
+    held = HeldReports(reader._link)
+    reader._link = held
+    join = threading.Thread.join
+
+    def join_after_release(thread: threading.Thread, timeout: float | None = None) -> None:
+        held.released.set()
+        join(thread, timeout)
+
+    for _ in range(4):
+        reader.get_text(text)
+    assert held.begun.wait(REPORTED_WITHIN_S)
+    monkeypatch.setattr(threading.Thread, "join", join_after_release)
+    reader.close()
+    monkeypatch.undo()
+    assert client.stats().requests.local_hits == 3
 
 
 def test_hits_of_an_entry_that_was_invalidated_meanwhile_are_counted_as_requests_only(
