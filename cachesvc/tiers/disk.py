@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import structlog
 
+from cachesvc.core.clock import NS_PER_S, Now, ProvenTime
 from cachesvc.core.entry import EntryMeta, Row
 from cachesvc.core.errors import NotDurable
 from cachesvc.core.keys import EntryKey
@@ -32,7 +33,7 @@ log = structlog.get_logger()
 EXPIRE_BATCH = 200
 LITTER_BATCH = 200
 # Changes older than this are forgotten; a Put whose source is older is refused unseen.
-CHANGES_KEPT_S = 30 * 24 * 3600
+CHANGES_KEPT_NS = 30 * 24 * 3600 * NS_PER_S
 T = TypeVar("T")
 
 # Called for each entry that leaves to make room or by its age.
@@ -84,6 +85,8 @@ class DiskTier:
         self._evicting = asyncio.Lock()
         # Changes that a full disk kept out of the catalog; `step` tries again.
         self._unrecorded_changes: dict[Scope, int] = {}
+        # The last generation is the time at which the last entry was stored.
+        self._proven_time = ProvenTime(catalog.last_generation)
         # Files whose row is still to come: the sweep would take them for litter.
         self._awaiting_row: set[Location] = set()
         # Files, by their owner, whose commit failed, and then their removal.
@@ -301,7 +304,8 @@ class DiskTier:
                 # step: records t1 | invalidate: refused, remembers t2 | step: t2 is still to do
                 if self._unrecorded_changes[scope] == changed_ns:
                     del self._unrecorded_changes[scope]
-            await self._catalog.forget_changes(wall_ns - CHANGES_KEPT_S * 1_000_000_000)
+            proven_ns = self._proven_time.at(Now(wall_ns, steady_ns))
+            await self._catalog.forget_changes(proven_ns - CHANGES_KEPT_NS)
 
     async def evict(self, wanted_bytes: int) -> None:
         """Free what the marks ask for, and room for `wanted_bytes` more."""

@@ -124,6 +124,45 @@ async def test_an_as_of_from_before_the_recorded_change_is_refused_after_the_clo
     assert failed.value.reason == "PUT_OUTDATED"
 
 
+@STEPS
+@pytest.mark.parametrize("restarts", [False, True], ids=["running", "booted meanwhile"])
+async def test_upkeep_forgets_no_change_while_the_clock_is_wrong(
+    house: EngineHouse, restarts: bool, step_s: float
+) -> None:
+    await filled(house)
+    read_at_ns = house.clock.read().wall_ns
+    house.clock.advance(60)
+    await house.cache.invalidate(key_scope(PERSON))
+    house.clock.step_wall(step_s)
+    if restarts:
+        await house.restart()
+    await house.cache.upkeep.disk_step()
+    house.clock.advance(5)
+    await house.cache.upkeep.disk_step()
+    house.clock.step_wall(-step_s)
+    with pytest.raises(Aborted) as failed:
+        await house.put(PERSON, 1, as_of_ns=read_at_ns)
+    assert failed.value.reason == "PUT_OUTDATED"
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_a_change_is_forgotten_when_its_30_days_have_passed(
+    house: EngineHouse, restarts: bool
+) -> None:
+    await filled(house)
+    await house.cache.invalidate(key_scope(PERSON))
+    if restarts:
+        await house.restart()
+    await house.cache.upkeep.disk_step()
+    changed_ns = house.clock.read().wall_ns
+    house.clock.advance(30 * 24 * 3600)
+    await house.cache.upkeep.disk_step()
+    assert house.catalog.last_change_ns([key_scope(PERSON)]) == changed_ns
+    house.clock.advance(1)
+    await house.cache.upkeep.disk_step()
+    assert house.catalog.last_change_ns([key_scope(PERSON)]) == 0
+
+
 async def test_an_as_of_from_the_future_counts_as_the_arrival_of_its_put(
     house: EngineHouse,
 ) -> None:
