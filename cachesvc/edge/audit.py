@@ -7,18 +7,20 @@ every line of this installation, and nobody without the key can try ids against 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import secrets
-from datetime import UTC, datetime
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from cachesvc.core.access import Action, Principal, action_of
-from cachesvc.core.clock import NS_PER_S
-from cachesvc.core.errors import CacheError, ConfigError
+from cachesvc.core.errors import CacheError, ConfigError, Draining
 from cachesvc.core.scopes import Scope, ScopeKind
+from cachesvc.edge import messages
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.removals import Invalidated
 
@@ -55,24 +57,20 @@ class AuditedRemovals:
             NotDurable: as the engine's.
         """
         action = action_of(scope.kind)
+        caller.check(action)
         line = _log.bind(
             logger="audit",
             who=caller.name,
             scope=scope.kind.value,
             what=self._shown(scope),
-            changed_at=_iso(changed_at_ns),
+            changed_at=None if changed_at_ns is None else messages.moment(changed_at_ns),
             erase=erase,
         )
-        try:
-            caller.check(action)
-            done = await self._cache.invalidate(scope, changed_at_ns, erase=erase)
-        except CacheError as exc:
-            line.warning(_EVENTS[action], outcome=exc.reason, removed=0)
-            raise
-        line.info(
-            _EVENTS[action], outcome="ok", removed=done.removed_count, at=_iso(done.at.wall_ns)
+        removing = self._cache.invalidate(scope, changed_at_ns, erase=erase)
+        # In a task of its own: a caller that leaves stops no removal, and hides none.
+        return await self._cache.state.outliving_its_caller(
+            _with_line(removing, line, _EVENTS[action]), name="audited-removal"
         )
-        return done
 
     def _shown(self, scope: Scope) -> str:
         if self._key is None or scope.kind in _PLAIN:
@@ -85,6 +83,28 @@ class AuditedRemovals:
     def _hashed(self, value: str) -> str:
         assert self._key is not None
         return hashlib.blake2b(value.encode(), key=self._key, digest_size=_HASH_BYTES).hexdigest()
+
+
+async def _with_line(
+    removing: Coroutine[Any, Any, Invalidated], line: Any, event: str
+) -> Invalidated:
+    """Await a removal and say how it ended, however that was."""
+    try:
+        done = await removing
+    except BaseException as exc:
+        line.warning(event, outcome=_outcome(exc), removed=0)
+        raise
+    at = messages.moment(done.at.wall_ns)
+    line.info(event, outcome="ok", removed=done.removed_count, at=at)
+    return done
+
+
+def _outcome(failure: BaseException) -> str:
+    if isinstance(failure, CacheError):
+        return failure.reason
+    # Its callers do not reach it: only the end of a drain cancels it.
+    is_cancelled = isinstance(failure, asyncio.CancelledError)
+    return Draining.default_reason if is_cancelled else CacheError.default_reason
 
 
 def load_key(state_dir: Path) -> bytes:
@@ -126,9 +146,3 @@ def _write_new(path: Path, key: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
-
-
-def _iso(wall_ns: int | None) -> str | None:
-    if wall_ns is None:
-        return None
-    return datetime.fromtimestamp(wall_ns / NS_PER_S, UTC).isoformat()
