@@ -195,11 +195,12 @@ class S3Origin:
             if not deadline.expired():
                 deadline.reschedule(now)
         await self._idle.wait()
-        if self._opening is None:
+        # Taken before the wait: one that fails meanwhile forgets itself.
+        opening, self._opening = self._opening, None
+        if opening is None:
             return
         # Awaited, not cancelled: its thread cannot be stopped anyway.
-        await asyncio.wait({self._opening}, timeout=self._settings.deadline_s)
-        opening, self._opening = self._opening, None
+        await asyncio.wait({opening}, timeout=self._settings.deadline_s)
         if opening.done() and opening.exception() is None:
             await opening.result().context.__aexit__(None, None, None)
 

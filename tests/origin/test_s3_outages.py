@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,27 @@ async def test_a_caller_that_leaves_while_the_client_opens_fails_nobody_else(
 
     assert first.cancelled()
     await origin.close()
+
+
+async def test_an_origin_whose_client_fails_to_open_while_it_is_closed_closes_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answer = tmp_path / "answer"
+    os.mkfifo(answer)
+    profile = tmp_path / "config"
+    profile.write_text(f"[default]\ncredential_process = cat {answer}\n")
+    use_environment(monkeypatch, {"AWS_CONFIG_FILE": str(profile)})
+    origin = S3Origin(S3Settings(bucket="b", region="r"))
+    starting = asyncio.create_task(origin.start())
+    # Opened when the credentials are being asked for: the client is not there yet.
+    with await asyncio.to_thread(answer.open, "w") as credentials:
+        closing = asyncio.create_task(origin.close())
+        with pytest.raises(OriginUnavailable) as caught:
+            await starting
+        assert caught.value.reason == "ORIGIN_CLOSED"
+        credentials.write('{"Version": 2}')
+
+    await closing
 
 
 @pytest.mark.parametrize(
