@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cachesvc.core.errors import OriginUnavailable
 from cachesvc.origin.directory import DirectoryOrigin
 from cachesvc.origin.s3 import S3Origin, S3Settings
 from tests.support.s3_servers import S3Server
@@ -28,6 +30,14 @@ def s3_origin(server: S3Server, bucket: str, **limits: Any) -> S3Origin:
             **limits,
         )
     )
+
+
+async def open_client(origin: S3Origin) -> None:
+    """Have the client open whatever the deadline of a call: it goes on opening meanwhile."""
+    for _ in range(10):
+        with contextlib.suppress(OriginUnavailable):
+            await origin.start()
+            break
 
 
 def use_environment(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:

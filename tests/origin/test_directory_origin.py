@@ -256,7 +256,14 @@ async def test_added_latency_counts_against_the_deadline(root: Path) -> None:
         with pytest.raises(OriginUnavailable) as caught:
             await call
         assert caught.value.reason == "ORIGIN_TIMEOUT"
+    await origin.close()
+
+
+async def test_added_latency_holds_no_check_back(root: Path) -> None:
+    origin = DirectoryOrigin(root, added_latency_s=3600)
+
     await origin.check()
+
     await origin.close()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
@@ -15,7 +14,7 @@ from cachesvc import __version__
 from cachesvc.core.errors import CacheError, OriginDenied, OriginUnavailable
 from cachesvc.core.origin import OriginObject, OriginStamp
 from cachesvc.origin.s3 import S3Origin, S3Settings
-from tests.origin.conftest import use_environment
+from tests.origin.conftest import open_client, use_environment
 from tests.support.s3_faults import BODY, PUT_DATE, Fault, FaultyS3, running_faulty_s3
 
 _MAX_READS = 2
@@ -75,11 +74,8 @@ async def origin_of(server: FaultyS3, deadline_s: float = _AMPLE_S) -> AsyncIter
             max_concurrent_reads=_MAX_READS,
         )
     )
-    # What is tried here is S3, not how fast this machine opens a client: that goes on meanwhile.
-    for _ in range(10):
-        with contextlib.suppress(OriginUnavailable):
-            await origin.start()
-            break
+    # What is tried here is S3, not how fast this machine opens a client.
+    await open_client(origin)
     try:
         yield origin
     finally:

@@ -10,7 +10,7 @@ import pytest
 
 from cachesvc.core.errors import NoSuchObject, OriginDenied, OriginUnavailable
 from cachesvc.origin.s3 import S3Origin, S3Settings
-from tests.origin.conftest import s3_origin, use_environment
+from tests.origin.conftest import open_client, s3_origin, use_environment
 from tests.support.s3_servers import S3Server
 
 pytestmark = pytest.mark.s3
@@ -22,6 +22,7 @@ _ENDS_WITHIN_S = _DEADLINE_S + 5
 
 async def test_a_server_that_is_down_is_unavailable_and_is_found_again(store: S3Server) -> None:
     origin = s3_origin(store, store.new_bucket(), deadline_s=_DEADLINE_S)
+    await open_client(origin)
     await origin.write("photo.png", b"photo")
 
     await asyncio.to_thread(store.stop_serving)
