@@ -83,8 +83,7 @@ def cache_methods(service: CacheService, calls: Calls, who: Who) -> dict[str, Ha
         "Get": streaming("Get", service.get, pb.GetRequest, Action.READ),
         # Its messages are parsed as the handler asks for them: by then it is known who calls.
         "Put": grpc.stream_unary_rpc_method_handler(
-            calls.unary("Put", service.put, _admitting_stream(who, Action.PUT)),
-            request_deserializer=pb.PutRequest.FromString,
+            calls.unary("Put", service.put, _admitting_stream(who, pb.PutRequest, Action.PUT)),
             response_serializer=_serialize,
         ),
         "Invalidate": unary(
@@ -105,13 +104,11 @@ def health_methods(servicer: health.aio.HealthServicer, who: Who) -> dict[str, H
     return {
         "Check": grpc.unary_unary_rpc_method_handler(
             _probed(servicer.Check, who),
-            request_deserializer=health_pb2.HealthCheckRequest.FromString,
             response_serializer=_serialize,
         ),
         # It writes its answers by itself, hence no generator.
         "Watch": grpc.unary_stream_rpc_method_handler(
             _probed(servicer.Watch, who),
-            request_deserializer=health_pb2.HealthCheckRequest.FromString,
             response_serializer=_serialize,
         ),
     }
@@ -123,16 +120,20 @@ def reflection_methods(who: Who) -> dict[str, Handler]:
         (SERVICE_NAME, HEALTH_NAME, reflection.SERVICE_NAME)
     )
 
-    async def info(requests: Any, context: Context) -> AsyncIterator[Any]:
-        await _check_probe(who, context)
-        async for answer in servicer.ServerReflectionInfo(requests, context):
-            yield answer
+    parse = reflection_pb2.ServerReflectionRequest.FromString
+
+    async def info(received: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            who(context).check(Action.PROBE)
+            requests = _each_parsed(parse, received)
+            async for answer in servicer.ServerReflectionInfo(requests, context):
+                yield answer
+        except CacheError as exc:
+            await abort(context, exc)
 
     return {
         "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
-            info,
-            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-            response_serializer=_serialize,
+            info, response_serializer=_serialize
         )
     }
 
@@ -149,23 +150,39 @@ def _admitting(
             raise Overloaded(
                 f"a request of this method has at most {most} bytes", reason="REQUEST_TOO_LARGE"
             )
-        try:
-            request = parse(received)
-        except DecodeError as exc:
-            raise InvalidRequest("not a message of this method", reason="INVALID_MESSAGE") from exc
+        request = _parsed(parse, received)
         principal.check(action_of_request(request))
         return principal, request
 
     return admit
 
 
-def _admitting_stream(who: Who, action: Action) -> Admit[Any, Any]:
-    def admit(requests: Any, context: Context) -> tuple[Principal, Any]:
+def _admitting_stream(who: Who, request: Any, action: Action) -> Admit[Any, Any]:
+    def admit(received: Any, context: Context) -> tuple[Principal, Any]:
         principal = who(context)
         principal.check(action)
-        return principal, requests
+        return principal, _each_parsed(request.FromString, received)
 
     return admit
+
+
+async def _each_parsed(
+    parse: Callable[[bytes], Any], received: AsyncIterator[bytes]
+) -> AsyncIterator[Any]:
+    async for message in received:
+        yield _parsed(parse, message)
+
+
+def _parsed(parse: Callable[[bytes], Any], received: bytes) -> Any:
+    """Return a message. Here and not in gRPC, which takes one that is none for our defect.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    try:
+        return parse(received)
+    except DecodeError as exc:
+        raise InvalidRequest("not a message of this method", reason="INVALID_MESSAGE") from exc
 
 
 def _action_of_get(request: Any) -> Action:
@@ -181,20 +198,17 @@ def _action_of_invalidate(request: pb.InvalidateRequest) -> Action:
 
 
 def _probed(handle: Callable[[Any, Context], Any], who: Who) -> Any:
-    """Return a method that is not ours, for whoever is known."""
+    """Return a health check that is not ours, for whoever is known."""
 
-    async def call(request: Any, context: Context) -> Any:
-        await _check_probe(who, context)
+    async def call(received: bytes, context: Context) -> Any:
+        try:
+            who(context).check(Action.PROBE)
+            request = _parsed(health_pb2.HealthCheckRequest.FromString, received)
+        except CacheError as exc:
+            await abort(context, exc)
         return await handle(request, context)
 
     return call
-
-
-async def _check_probe(who: Who, context: Context) -> None:
-    try:
-        who(context).check(Action.PROBE)
-    except CacheError as exc:
-        await abort(context, exc)
 
 
 def _serialize(message: Message) -> bytes:

@@ -30,6 +30,7 @@ TIMEOUT_S = 20
 WORKER = bearer("token-of-worker")
 IDLE = 60
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"  # a TLS hello's first bytes
+NO_MESSAGE = b"\x0a\xff"  # a field of 127 bytes, of which there is none
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04\x00" + bytes(4)
 _HEADERS, _RST_STREAM, _END_HEADERS = 1, 3, 4
 
@@ -232,13 +233,44 @@ def test_what_is_too_long_for_its_method_is_refused_unparsed(
             assert refusal.status == (Code.RESOURCE_EXHAUSTED, reason), method
 
 
+PUT_HEADER = pb.PutRequest(
+    header=pb.PutHeader(key=pb.EntryKey(namespace="text", id="shirt"), owner_id="user1")
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "messages"),
+    [
+        (f"{SERVICE}/Inspect", [NO_MESSAGE]),
+        (f"{SERVICE}/Get", [NO_MESSAGE]),
+        (f"{SERVICE}/Put", [NO_MESSAGE]),
+        (f"{SERVICE}/Put", [PUT_HEADER.SerializeToString(), NO_MESSAGE]),
+        ("grpc.health.v1.Health/Check", [NO_MESSAGE]),
+        ("grpc.health.v1.Health/Watch", [NO_MESSAGE]),
+        ("grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", [NO_MESSAGE]),
+    ],
+)
 def test_bytes_that_are_no_message_are_the_callers_mistake(
-    secured: tuple[Daemon, str, Credentials],
+    secured: tuple[Daemon, str, Credentials], method: str, messages: list[bytes]
+) -> None:
+    """And no defect of ours: neither a status that raises an alert, nor a traceback."""
+    daemon, address, credentials = secured
+    with credentials.channel(address) as channel, refused() as refusal:
+        call = channel.stream_stream(f"/{method}")
+        list(call(iter(messages), timeout=TIMEOUT_S, metadata=WORKER))
+    assert refusal.status == (Code.INVALID_ARGUMENT, "INVALID_MESSAGE")
+    assert "Traceback" not in daemon.log_text()
+
+
+@pytest.mark.parametrize("method", ["Check", "Watch"])
+def test_a_stranger_who_probes_without_a_message_is_refused_unparsed(
+    secured: tuple[Daemon, str, Credentials], method: str
 ) -> None:
     _, address, credentials = secured
     with credentials.channel(address) as channel, refused() as refusal:
-        list(raw(channel, "Inspect")(b"\x0a\xff", timeout=TIMEOUT_S, metadata=WORKER))
-    assert refusal.status == (Code.INVALID_ARGUMENT, "INVALID_MESSAGE")
+        call = channel.stream_stream(f"/grpc.health.v1.Health/{method}")
+        list(call(iter([NO_MESSAGE]), timeout=TIMEOUT_S))
+    assert refusal.status == (Code.UNAUTHENTICATED, "CREDENTIAL_REQUIRED")
 
 
 @pytest.mark.slow
