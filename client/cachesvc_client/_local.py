@@ -8,6 +8,7 @@ The protocol: docs/local-delivery.md.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import re
@@ -347,17 +348,28 @@ def _take(
     info: EntryInfo | cache_pb2.EntryInfo,
     file: SharedFile,
     asked_ns: int,
-) -> Opened:
-    """Map the file, and keep it for the next Get. Takes over `fd`."""
-    try:
-        # Refused, too, if the file is shorter; the header has to account for every byte.
-        entry = opened_file(info, fd, private_mapping(fd, info.size_bytes))
-    except ValueError as exc:
-        os.close(fd)
-        raise UnreadableAnswer("the shared file is shorter than the answer says") from exc
-    except BaseException:  # the descriptor has no other owner yet
-        os.close(fd)
-        raise
+) -> Opened | None:
+    """Map the file, and keep it for the next Get; None if it was unlinked. Takes over `fd`.
+
+    A is this, D the daemon. D unlinks before it punches, so a name seen last says that what
+    was read before had not been erased:
+
+        A: opens | D: erases: unlinks, punches | A: reads zeros, for a header or for the fields
+    """
+    with contextlib.ExitStack() as unless_kept:
+        unless_kept.callback(os.close, fd)
+        try:
+            # Refused, too, if the file is shorter; the header has to account for every byte.
+            entry = opened_file(info, fd, private_mapping(fd, info.size_bytes))
+        except ValueError as exc:
+            raise UnreadableAnswer("the shared file is shorter than the answer says") from exc
+        except UnreadableAnswer:
+            if os.fstat(fd).st_nlink:
+                raise
+            return None
+        if not os.fstat(fd).st_nlink:
+            return None
+        unless_kept.pop_all()
     kept.keep(
         (info.key.namespace, info.key.id),
         Kept(

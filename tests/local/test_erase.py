@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from cachesvc_client import CacheClient
+from cachesvc_client import CacheClient, _local
 from tests.conftest import NewDaemon
 from tests.local import steps
 from tests.local.conftest import NewWorker
-from tests.local.versioned import put_version
+from tests.local.processes import deleted_files
+from tests.local.versioned import put_version, version_of
 from tests.local.workers import Worker
 from tests.support.daemons import Daemon
 from tests.support.sample_objects import fresh_id
@@ -71,6 +74,38 @@ def test_replaced_entries_that_are_still_mapped_are_erased_too(
     worker.do(steps.get, "new", text)
     client.invalidate(clothing_id=text, erase=True)
     assert worker.do(steps.version, "old") == worker.do(steps.version, "new") == 0
+
+
+@pytest.mark.parametrize("step", ["private_mapping", "opened_file"])
+def test_an_entry_that_is_erased_while_it_is_opened_is_asked_for_again(
+    daemon: Daemon,
+    client: CacheClient,
+    new_client: NewClient,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    # reader: opens | another: Invalidate with erase, then a Put | reader: maps, reads the header;
+    # or it has read the header, and the fields' bytes are zeros.
+    text, reader, l1 = fresh_id("text"), new_client(daemon), daemon.runtime_dir / "l1"
+    put_version(client, text, 7)
+    already = deleted_files(os.getpid(), l1)
+    original, erasures = getattr(_local, step), iter([text])
+
+    def erase() -> None:
+        for erased in erasures:  # once
+            client.invalidate(clothing_id=erased, erase=True)
+            put_version(client, erased, 8)
+
+    def erase_around(*arguments: Any) -> Any:
+        if step == "private_mapping":
+            erase()
+        result = original(*arguments)
+        erase()
+        return result
+
+    monkeypatch.setattr(_local, step, erase_around)
+    assert version_of(reader.get_text(text)) == 8
+    assert set(deleted_files(os.getpid(), l1)) <= set(already)
 
 
 def test_other_entries_are_not_erased(client: CacheClient, worker: Worker) -> None:
