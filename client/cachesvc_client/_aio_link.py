@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
-from weakref import WeakKeyDictionary
 
 import grpc
 import grpc.aio
@@ -56,9 +55,7 @@ class GrpcAioLink:
         # Of every call: the caller's token.
         self._metadata = metadata
         self._wait_s = wait_s
-        self._channels: WeakKeyDictionary[asyncio.AbstractEventLoop, grpc.aio.Channel] = (
-            WeakKeyDictionary()
-        )
+        self._channels: dict[asyncio.AbstractEventLoop, grpc.aio.Channel] = {}
         self._closed = False
 
     async def ask(self, call: Call[A], timeout_s: float) -> A:
@@ -109,6 +106,7 @@ class GrpcAioLink:
 
     async def close(self) -> None:
         self._closed = True
+        self._forget_closed_loops()
         channel = self._channels.pop(asyncio.get_running_loop(), None)
         if channel is not None:
             await channel.close()
@@ -155,9 +153,19 @@ class GrpcAioLink:
         loop = asyncio.get_running_loop()
         channel = self._channels.get(loop)
         if channel is None:
+            self._forget_closed_loops()
             channel = self._connected()
             self._channels[loop] = channel
         return channel
+
+    def _forget_closed_loops(self) -> None:
+        """Let go of connections that nobody can use or close any more.
+
+        A channel refers to its loop, so weak keys would never go.
+        """
+        for loop in tuple(self._channels):
+            if loop.is_closed():
+                self._channels.pop(loop, None)
 
     def _connected(self) -> grpc.aio.Channel:
         if self._credentials is None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from pathlib import Path
 
 import grpc
 import pytest
 
-from cachesvc_client import AsyncCacheClient, CacheUnavailable, DeadlineExceeded, LocalOptions
+from cachesvc_client import (
+    AsyncCacheClient,
+    CacheUnavailable,
+    DeadlineExceeded,
+    LocalOptions,
+    requests,
+)
+from cachesvc_client._aio_link import GrpcAioLink
 from cachesvc_client.testing import InMemoryCacheClient
 from tests.client.support import values
 from tests.client.support.scripted_server import Hold, ScriptedServer
@@ -107,6 +116,23 @@ def test_each_event_loop_gets_a_connection_of_its_own(server: ScriptedServer) ->
     asyncio.run(client.close())
     with pytest.raises(RuntimeError, match="closed"):
         asyncio.run(use())
+
+
+def test_connections_of_closed_loops_are_let_go(server: ScriptedServer) -> None:
+    link = GrpcAioLink(server.target, 0, None)
+    channels = []
+
+    async def use() -> None:
+        await link.ask(requests.stats(), 20)
+        channels.extend(weakref.ref(channel) for channel in link._channels.values())
+
+    for _ in range(3):
+        asyncio.run(use())
+    gc.collect()
+    assert [channel() is not None for channel in channels] == [False, False, True]
+    asyncio.run(link.close())
+    gc.collect()
+    assert not any(channel() for channel in channels)
 
 
 async def test_a_cancelled_prefetch_ends(server: ScriptedServer) -> None:
