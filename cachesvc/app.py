@@ -52,7 +52,8 @@ from cachesvc.engine.cache import Cache
 from cachesvc.engine.state import Limits, State
 from cachesvc.metrics import GaugeReading, Metrics
 from cachesvc.origin.directory import DirectoryOrigin
-from cachesvc.origin.s3 import S3Origin, S3Settings
+from cachesvc.origin.s3 import S3Origin
+from cachesvc.origin.s3_client import S3Settings
 from cachesvc.tiers import files
 from cachesvc.tiers.catalog import Catalog
 from cachesvc.tiers.control import (

@@ -13,7 +13,8 @@ import pytest
 from cachesvc import __version__
 from cachesvc.core.errors import CacheError, OriginDenied, OriginUnavailable
 from cachesvc.core.origin import OriginObject, OriginStamp
-from cachesvc.origin.s3 import S3Origin, S3Settings
+from cachesvc.origin.s3 import S3Origin
+from cachesvc.origin.s3_client import S3Settings
 from tests.origin.conftest import open_client, use_environment
 from tests.support.s3_faults import BODY, PUT_DATE, Fault, FaultyS3, running_faulty_s3
 

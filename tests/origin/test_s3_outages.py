@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cachesvc.core.errors import NoSuchObject, OriginDenied, OriginUnavailable
-from cachesvc.origin.s3 import S3Origin, S3Settings
+from cachesvc.origin.s3 import S3Origin
+from cachesvc.origin.s3_client import S3Settings
 from tests.origin.conftest import open_client, s3_origin, use_environment
 from tests.support.s3_servers import S3Server
 

@@ -13,7 +13,8 @@ from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 from cachesvc.core.errors import NoSuchObject, OriginDenied, OriginError
 from cachesvc.origin import reasons
 from cachesvc.origin.directory import DirectoryOrigin
-from cachesvc.origin.s3 import S3Origin, credentials_source
+from cachesvc.origin.s3 import S3Origin
+from cachesvc.origin.s3_client import credentials_source
 
 # S3 refuses a request whose time is further away than this.
 _SKEW_REFUSED_S = 900

@@ -1,0 +1,157 @@
+"""How is a client of S3 opened, and with which limits of its own?
+
+The only module that imports aioboto3. Opening blocks, so it is done in a thread; the
+deadline around every call is `s3.py`'s, and the library's own end below it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+import aioboto3
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore.utils import parse_timestamp
+
+from cachesvc import __version__
+from cachesvc.core.errors import OriginDenied, OriginUnavailable
+from cachesvc.origin import reasons
+from cachesvc.origin.s3_failures import s3_errors_of
+
+# Three people's 11 members side by side; each connection holds one object in memory.
+DEFAULT_MAX_CONCURRENT_READS = 32
+# Writes are rare (Put with persist) and must not wait behind a burst of reads.
+MAX_CONCURRENT_WRITES = 4
+# Room in the pool beyond both limits, so that check() never waits for a slot.
+_SPARE_CONNECTIONS = 4
+# botocore's attempts until the headers, up to 1 s apart, all inside our deadline.
+_HEADER_ATTEMPTS = 2
+_MAX_CONNECT_TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    """Which bucket, where, and how long and how much at most.
+
+    `region` and `endpoint_url` None mean AWS's own configuration. Credentials come the
+    AWS way (environment, profile, web identity, instance role), never from here.
+    `deadline_s` bounds one call, its wait for a free connection included.
+    """
+
+    bucket: str
+    region: str | None = None
+    endpoint_url: str | None = None
+    addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    deadline_s: float = reasons.DEFAULT_DEADLINE_S
+    max_concurrent_reads: int = DEFAULT_MAX_CONCURRENT_READS
+    max_object_bytes: int = reasons.DEFAULT_MAX_OBJECT_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class OpenClient:
+    """The client, and the context that closes it."""
+
+    context: Any
+    client: Any
+
+
+async def open_client(settings: S3Settings) -> OpenClient:
+    """Return a client of this loop. Raises OriginDenied, OriginUnavailable.
+
+    If cancelled, its thread goes on, and nobody has what it opens.
+    """
+    # Loading the service's model blocks for 110-150 ms, and reading the
+    # credentials may ask the network: neither belongs on the loop that serves hits.
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="origin-s3-open")
+    try:
+        with s3_errors_of(None):
+            return await asyncio.get_running_loop().run_in_executor(thread, _open_client, settings)
+    finally:
+        thread.shutdown(wait=False)
+
+
+def _open_client(settings: S3Settings) -> OpenClient:
+    """Build the client on a loop of this thread. It binds no connection to that loop:
+
+    aiobotocore opens its aiohttp session with the first request.
+    """
+    try:
+        session = AioSession()
+        session.get_component("response_parser_factory").set_parser_defaults(
+            timestamp_parser=_parse_time
+        )
+        context = aioboto3.Session(botocore_session=session).client(
+            "s3",
+            region_name=settings.region,
+            endpoint_url=settings.endpoint_url,
+            config=_client_config(settings),
+        )
+        return OpenClient(context, asyncio.run(_entered(context)))
+    except ValueError as exc:
+        raise OriginDenied(
+            "the origin's endpoint or region is not valid", reason=reasons.MISCONFIGURED
+        ) from exc
+    except OSError as exc:
+        raise OriginUnavailable(
+            "the AWS configuration or credentials could not be read",
+            reason=reasons.CREDENTIALS_UNAVAILABLE,
+        ) from exc
+
+
+async def _entered(context: Any) -> Any:
+    return await context.__aenter__()
+
+
+def _parse_time(value: Any) -> datetime:
+    """Return the moment that an answer names, in any form that botocore knows.
+
+    S3's headers have always the same form, and botocore's parser of all forms takes a tenth
+    of a request's time. STS, which web identities ask in the same session, has another.
+    """
+    if isinstance(value, str) and value.endswith(" GMT"):
+        return parsedate_to_datetime(value)
+    parsed: datetime = parse_timestamp(value)
+    return parsed
+
+
+def _client_config(settings: S3Settings) -> AioConfig:
+    over_tls = settings.endpoint_url is None or settings.endpoint_url.startswith("https:")
+    return AioConfig(
+        # botocore puts its own together anew, twice for each request, in 0.1 ms.
+        user_agent=f"cachesvc/{__version__}",
+        max_pool_connections=settings.max_concurrent_reads
+        + MAX_CONCURRENT_WRITES
+        + _SPARE_CONNECTIONS,
+        connect_timeout=min(_MAX_CONNECT_TIMEOUT_S, settings.deadline_s / 3),
+        # Half, so that a connection gone silent still leaves room for a second attempt.
+        read_timeout=settings.deadline_s / 2,
+        retries={"mode": "standard", "total_max_attempts": _HEADER_ATTEMPTS},
+        # A 304 with a checksum header raises TypeError in the default, "when_supported".
+        response_checksum_validation="when_required",
+        # Ceph over TLS refuses the trailing checksums of the default.
+        request_checksum_calculation="when_required",
+        s3={
+            "addressing_style": settings.addressing_style,
+            # TLS protects the body already; hashing it again would block the loop.
+            "payload_signing_enabled": not over_tls,
+        },
+    )
+
+
+async def credentials_source(deadline_s: float) -> str | None:
+    """Return which link of AWS's chain gives credentials, by botocore's name; None if none does.
+
+    Such as `env`, `shared-credentials-file`, `iam-role`. Raises OriginError.
+    """
+    try:
+        async with asyncio.timeout(deadline_s):
+            with s3_errors_of(None):
+                found = await aioboto3.Session().get_credentials()
+    except TimeoutError as exc:
+        raise reasons.timed_out(deadline_s) from exc
+    return None if found is None else str(found.method)

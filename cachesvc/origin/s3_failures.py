@@ -1,0 +1,115 @@
+"""Which of our errors is what the S3 library raises?
+
+botocore raises for what it was told or asked, aiohttp for what breaks behind the headers.
+What S3's own codes mean: `s3_codes.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+
+import aiohttp
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    IncompleteReadError,
+    NoCredentialsError,
+    NoRegionError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
+from botocore.parsers import ResponseParserError
+
+from cachesvc.core.errors import OriginDenied, OriginError, OriginUnavailable
+from cachesvc.core.origin import OriginStamp
+from cachesvc.origin import reasons
+from cachesvc.origin.s3_answers import stamp_unmodified
+from cachesvc.origin.s3_codes import error_for_answer, error_for_bucket
+
+
+class NotModified(Exception):
+    """S3 still has what `stamp` says, with that Last-Modified. Stays in the origin."""
+
+    def __init__(self, stamp: OriginStamp) -> None:
+        super().__init__(stamp.object_key)
+        self.stamp = stamp
+
+
+@contextmanager
+def s3_errors_of(object_key: str | None, unless: OriginStamp | None = None) -> Iterator[None]:
+    """Turn what the library raises into our errors; `object_key` None means the bucket.
+
+    Raises NotModified for the answer of that name, which only a request with `unless` gets.
+
+    TimeoutError passes: it is the caller's deadline.
+    """
+    try:
+        yield
+    except ClientError as exc:
+        code = str(exc.response.get("Error", {}).get("Code", ""))
+        status = int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if unless is not None and status == HTTPStatus.NOT_MODIFIED:
+            raise NotModified(stamp_unmodified(unless, exc.response)) from exc
+        if object_key is None:
+            raise error_for_bucket(code, status) from exc
+        raise error_for_answer(code, status, object_key) from exc
+    # ValueError: a Last-Modified that is no date.
+    except (BotoCoreError, ResponseParserError, aiohttp.ClientError, ValueError) as exc:
+        raise _error_for_failure(exc) from exc
+
+
+# The first that matches wins. What comes after the headers is a bad answer: botocore
+# does not retry it, and part of it is aiohttp's own.
+_FAILURES: tuple[tuple[tuple[type[Exception], ...], type[OriginError], str, str], ...] = (
+    (
+        (NoCredentialsError, PartialCredentialsError),
+        OriginDenied,
+        reasons.NO_CREDENTIALS,
+        "no AWS credentials were found",
+    ),
+    (
+        (CredentialRetrievalError,),
+        OriginUnavailable,
+        reasons.CREDENTIALS_UNAVAILABLE,
+        "the AWS credentials could not be fetched",
+    ),
+    (
+        (ParamValidationError, NoRegionError, ProfileNotFound),
+        OriginDenied,
+        reasons.MISCONFIGURED,
+        "the bucket, region, profile or key is not valid",
+    ),
+    (
+        (
+            IncompleteReadError,
+            ResponseStreamingError,
+            ResponseParserError,
+            aiohttp.ClientPayloadError,
+            ValueError,
+        ),
+        OriginUnavailable,
+        reasons.BAD_ANSWER,
+        "the origin's answer was damaged on the way",
+    ),
+    (
+        # TimeoutError: aiohttp's own, between two pieces of a body.
+        (ReadTimeoutError, ConnectTimeoutError, TimeoutError),
+        OriginUnavailable,
+        reasons.TIMEOUT,
+        "the origin did not answer in time",
+    ),
+)
+
+
+def _error_for_failure(exc: Exception) -> OriginError:
+    for kinds, error, reason, message in _FAILURES:
+        if isinstance(exc, kinds):
+            return error(message, reason=reason)
+    return OriginUnavailable("the origin could not be reached", reason=reasons.UNREACHABLE)
