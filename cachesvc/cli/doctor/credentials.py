@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import ssl
-import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 from cachesvc.config_access import GrantSettings, TlsSettings, read_grants
 from cachesvc.core.errors import ConfigError
+from cachesvc.edge import tls_files
 
 
 def check_tls(patient: Patient) -> Iterator[Finding]:
-    """Load what each TCP listener would, and look who may read its key."""
+    """Load what each TCP listener would, as it would."""
     settings = patient.settings
     for check, tls in (("grpc.tls", settings.grpc.tls), ("http.tls", settings.http.tls)):
-        if tls.cert_file is None or tls.key_file is None:
-            yield ok(check, "off")
-        else:
-            yield _pair(check, tls, tls.cert_file, tls.key_file)
+        yield _pair(check, tls) if tls.is_on else ok(check, "off")
 
 
 def check_grants(patient: Patient) -> Iterator[Finding]:
@@ -48,18 +43,13 @@ def check_grants(patient: Patient) -> Iterator[Finding]:
         yield ok(check, f"{certificates} certificates and {len(tokens)} tokens are known")
 
 
-def _pair(check: str, tls: TlsSettings, certificate: Path, key: Path) -> Finding:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+def _pair(check: str, tls: TlsSettings) -> Finding:
     try:
-        context.load_cert_chain(certificate, key)
-        if tls.client_ca_file is not None:
-            context.load_verify_locations(tls.client_ca_file)
-    except (OSError, ssl.SSLError) as exc:  # an SSLError is an OSError, said for the reader
+        tls_files.server_context(tls)
+    except ConfigError as exc:
         return error(
             check,
-            f"{certificate} and {key} cannot be used together: {exc.strerror or exc}",
-            "let the daemon's user read both, and take the key that belongs to the certificate",
+            str(exc),
+            "mend the files: the daemon does not start with them, and one that runs keeps the old",
         )
-    if stat.S_IMODE(key.stat().st_mode) & stat.S_IRWXO:
-        return warning(check, f"every user of this host may read {key}", f"chmod o= {key}")
-    return ok(check, f"{certificate} and its key can be used")
+    return ok(check, f"{tls.cert_file} and its key can be used")

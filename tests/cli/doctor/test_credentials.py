@@ -6,6 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from cachesvc.cli.doctor import credentials
 from cachesvc.cli.doctor.findings import Finding, Level, Patient
@@ -40,13 +46,26 @@ def test_another_certificates_key_or_none_is_an_error(
     assert grpc_tls(settings, pair[0], tmp_path / "none.key").level is Level.ERROR
 
 
-def test_a_key_that_every_user_may_read_is_a_warning(
+def test_a_key_that_every_user_may_read_is_an_error_as_the_daemon_does_not_start_with_it(
     settings: dict[str, Any], pair: tuple[Path, Path]
 ) -> None:
     pair[1].chmod(0o644)
     found = grpc_tls(settings, *pair)
-    assert found.level is Level.WARNING
-    assert found.fix == f"chmod o= {pair[1]}"
+    assert found.level is Level.ERROR
+    assert f"{pair[1]}: others than its owner and group may use this key" in found.message
+
+
+def test_an_encrypted_key_is_an_error_and_nobody_is_asked_for_its_password(
+    settings: dict[str, Any], pair: tuple[Path, Path]
+) -> None:
+    certificate, path = pair
+    key = load_pem_private_key(path.read_bytes(), password=None)
+    path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"a password"))
+    )
+    found = grpc_tls(settings, certificate, path)
+    assert found.level is Level.ERROR
+    assert "the key is encrypted" in found.message
 
 
 def test_a_token_that_is_over_is_named_and_a_broken_file_an_error(
