@@ -73,9 +73,12 @@ def _files(entries: dict[str, Entry], folder: Path) -> Iterator[tuple[Path, Any]
 
 def _write_private(path: Path, data: Any, *, force: bool) -> None:
     """Write a file that only its owner may read: it may be a person's photo."""
-    how = os.O_TRUNC | os.O_NOFOLLOW if force else os.O_EXCL
+    how = os.O_NOFOLLOW if force else os.O_EXCL
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o600)
     with os.fdopen(fd, "wb") as file:
+        # The mode above is for a new file only. One of somebody else's refuses this, untouched.
+        os.fchmod(fd, 0o600)
+        file.truncate(0)
         file.write(data)
 
 

@@ -46,6 +46,23 @@ def test_written_files_are_their_owners_alone(run: Run, daemon: Daemon, folder: 
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
 
+def test_a_file_that_all_could_read_is_its_owners_alone_once_it_is_overwritten(
+    run: Run, daemon: Daemon, folder: Path
+) -> None:
+    user = fresh_id("u")
+    put_in_folder(daemon.origin_dir, sample_objects.person(user))
+    folder.mkdir()
+    mine = folder / "human_img.png"
+    mine.write_bytes(bytes(1 << 20))
+    mine.chmod(0o644)
+
+    assert run("get", "human", user, "--output", str(folder), "--force").exit_code == 0
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    with Image.open(mine) as image:
+        image.load()
+    assert mine.stat().st_size < 1 << 20
+
+
 def test_get_overwrites_nothing_unless_told_to(run: Run, daemon: Daemon, folder: Path) -> None:
     user = fresh_id("u")
     put_in_folder(daemon.origin_dir, sample_objects.person(user))
