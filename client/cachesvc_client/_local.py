@@ -90,7 +90,7 @@ class LocalDelivery:
         self._inline_because = (
             "no Get was made yet" if self._options.enabled else "shared files are switched off"
         )
-        self._logged_reason = ""
+        self._logged: set[str] = set()
         self._upkeep: threading.Thread | None = None
         self._ended = threading.Event()
 
@@ -139,20 +139,28 @@ class LocalDelivery:
     def attach_without_asking(self, now_s: float) -> bool:
         """Attach to the directory that is known already; False if the daemon must be asked."""
         known = self._directory
-        return known is not None and (self.attach(known, None, now_s) or self._only_there)
+        if known is None:
+            return False
+        if self.attach(known, None, now_s):
+            return True
+        if self._only_there:
+            self._log_why()
+        return self._only_there
 
-    def attach_where(self, attachment: Attachment | None, now_s: float) -> bool:
-        """Attach where the daemon said; None = it is too old to say."""
+    def attach_where(self, attachment: Attachment | None, now_s: float) -> None:
+        """Attach where the daemon said, the last try; None = it is too old to say."""
         if attachment is None:
             self._next_attach_s = now_s + ATTACH_EVERY_S
-            return self._stay_inline("this daemon has no shared files")
-        return self.attach(attachment.runtime_dir, attachment.boot_id, now_s)
+            self._inline_because = "this daemon has no shared files"
+            self._log_why()
+        elif not self.attach(attachment.runtime_dir, attachment.boot_id, now_s):
+            self._log_why()
 
     def attach(self, directory: str, boot_id: bytes | None, now_s: float) -> bool:
         """Attach to the daemon whose control page lies in `directory`.
 
         `boot_id` is what the daemon said; None = answers will tell. Returns whether shared
-        files can be used from now on.
+        files can be used from now on; if not, `transport` says why.
         """
         with self._lock:
             if self._ended.is_set():
@@ -185,10 +193,14 @@ class LocalDelivery:
 
     def _stay_inline(self, why: str) -> bool:
         self._inline_because = why
-        if why != self._logged_reason:
-            self._logged_reason = why
-            log.warning("answers are sent inline, not as shared files: %s", why)
         return False
+
+    def _log_why(self) -> None:
+        """Say, once for each reason, why answers are inline. For when nothing else is tried."""
+        why = self._inline_because
+        if why not in self._logged and not self._ended.is_set():
+            self._logged.add(why)
+            log.warning("answers are sent inline, not as shared files: %s", why)
 
     # ---- what an answer brings
 
@@ -239,6 +251,7 @@ class LocalDelivery:
         self._detach()
         self._next_attach_s = time.monotonic() + ATTACH_EVERY_S
         self._stay_inline(why)
+        self._log_why()
 
     def accept_all(self, parts: tuple[Received, ...], asked_ns: int) -> tuple[Opened, ...] | None:
         """As `accept`, for several; None if any cannot be had."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,54 @@ def test_a_caller_that_sees_no_runtime_directory_is_answered_inline_and_says_so_
     assert caplog.messages == [
         f"answers are sent inline, not as shared files: {elsewhere}: No such file or directory"
     ]
+
+
+@pytest.fixture
+def own_daemon(new_daemon: NewDaemon) -> Iterator[tuple[Daemon, str, str]]:
+    """A daemon, a link to its socket from another directory, and a text that it has."""
+    daemon, text = new_daemon(), fresh_id("text")
+    with CacheClient(daemon.target) as client:
+        put_version(client, text, 1)
+    # Not tmp_path: a socket's path may have at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="cc-") as folder:
+        link = Path(folder, "cachesvc.sock")
+        link.symlink_to(daemon.socket)
+        yield daemon, f"unix:{link}", text
+
+
+def test_nothing_is_said_of_the_sockets_directory_if_the_daemon_names_another(
+    own_daemon: tuple[Daemon, str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, target, text = own_daemon
+    with CacheClient(target) as client:
+        assert version_of(client.get_text(text)) == 1
+        assert client.transport == "shared_file"
+    assert caplog.messages == []
+
+
+def test_each_reason_for_inline_answers_is_logged_once_and_only_after_the_last_try(
+    own_daemon: tuple[Daemon, str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    daemon, target, text = own_daemon
+    named, moved = daemon.runtime_dir, daemon.runtime_dir.with_name(f"{daemon.runtime_dir.name}-m")
+    link = Path(target.removeprefix("unix:"))
+    monkeypatch.setattr(LocalDelivery, "wants_attach", _always)
+    named.rename(moved)
+    try:
+        link.unlink()
+        link.symlink_to(moved / daemon.socket.name)
+        with CacheClient(target) as client:
+            for _ in range(2):
+                client.get_text(text)
+                named.touch()
+                client.get_text(text)
+                named.unlink()
+    finally:
+        moved.rename(named)
+    start = f"answers are sent inline, not as shared files: {named}"
+    assert caplog.messages == [f"{start}: No such file or directory", f"{start}: Not a directory"]
 
 
 def test_a_caller_without_a_page_looks_again_only_after_a_while(
