@@ -127,6 +127,9 @@ class _Routes:
         try:
             await self._follow(body, garments, tally)
         except DeadlineExceeded:
+            # The first message says how much there is to do. Without it nothing may have begun.
+            if not tally["total"]:
+                raise
             message = "Warm-up goes on in the background"
             return JSONResponse({"status": "running", "message": message, **tally}, 202)
         message = f"Warmed {tally['done'] - len(tally['failed'])} of {tally['total']} entries"
