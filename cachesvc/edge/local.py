@@ -5,7 +5,10 @@ The protocol and why it is coherent: docs/local-delivery.md.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+import structlog
 
 from cachesvc import __version__
 from cachesvc.core.clock import Now
@@ -15,9 +18,13 @@ from cachesvc.engine.cache import Cache
 from cachesvc.engine.flights import Served
 from cachesvc_proto.v1 import cache_pb2 as pb
 
+log = structlog.get_logger()
 # Of the runtime directory.
 L1_DIRECTORY = "l1"
 MAX_REPORTED_KEYS = 10_000
+# A caller may say any version, and any number of them.
+MAX_LOGGED_VERSIONS = 16
+_VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,31}")
 # A worker reports once a second. What it says is added to counters of 63 and 64 bits.
 MAX_REPORTED_HITS = (1 << 31) - 1
 
@@ -31,11 +38,20 @@ class LocalDelivery:
         self._boot_id = boot_id
         self._grace = messages.duration(cache.state.limits.origin_after_grace_ns)
         self._read = messages.RequestReader(cache.state.kinds)
+        self._versions: set[str] = set()
 
-    def attach(self) -> pb.AttachResponse:
+    def attach(self, request: pb.AttachRequest) -> pb.AttachResponse:
+        self._log_once(request.client_version)
         return pb.AttachResponse(
             runtime_dir=str(self._runtime_dir), boot_id=self._boot_id, version=__version__
         )
+
+    def _log_once(self, version: str) -> None:
+        if version in self._versions or len(self._versions) == MAX_LOGGED_VERSIONS:
+            return
+        if _VERSION.fullmatch(version):
+            self._versions.add(version)
+            log.info("client_attached", client_version=version)
 
     def describe(self, served: Served, entry: pb.Entry, now: Now) -> None:
         """Name the file of `served` in `entry`, if it has one."""

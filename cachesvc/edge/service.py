@@ -173,8 +173,8 @@ class CacheService:
 
     # ---- local delivery
 
-    async def attach(self, _request: pb.AttachRequest, _: Principal) -> pb.AttachResponse:
-        return self._local.attach()
+    async def attach(self, request: pb.AttachRequest, _: Principal) -> pb.AttachResponse:
+        return self._local.attach(request)
 
     async def report_hits(
         self, request: pb.ReportHitsRequest, _: Principal

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from cachesvc_client._credentials import TlsFiles
 from cachesvc_client._local import LocalOptions
+from cachesvc_client._version import __version__ as __version__
 from cachesvc_client.aio import AsyncCacheClient
 from cachesvc_client.answers import (
     EntryInfo,
@@ -43,8 +44,6 @@ from cachesvc_client.errors import (
     Unsupported,
 )
 from cachesvc_client.requests import TryOnKey
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CacheClient",

@@ -17,6 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cachesvc_client import answers
 from cachesvc_client._blob import BlobError, cut, encode
 from cachesvc_client._values import fields_of, is_image
+from cachesvc_client._version import __version__
 from cachesvc_client._wire import varint
 from cachesvc_client.errors import InvalidRequest
 from cachesvc_proto.v1 import cache_pb2
@@ -277,7 +278,8 @@ def warm_tryons(tryons: Iterable[TryOnKey | tuple[str, ...]]) -> list[Call[answe
 
 
 def attach() -> Call[answers.Attachment]:
-    return Call("Attach", cache_pb2.AttachRequest().SerializeToString(), answers.read_attachment)
+    request = cache_pb2.AttachRequest(client_version=__version__)
+    return Call("Attach", request.SerializeToString(), answers.read_attachment)
 
 
 def report_hits(hits: Iterable[tuple[str, str, int, int]]) -> Call[int]:

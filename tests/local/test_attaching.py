@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cachesvc_client import CacheClient
+from cachesvc_client import CacheClient, __version__
 from cachesvc_client._local import LocalDelivery
+from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.conftest import NewDaemon
 from tests.local import steps
 from tests.local.conftest import NewWorker
@@ -157,6 +158,22 @@ def test_a_worker_that_may_not_read_the_files_is_answered_inline(
     assert worker.do(steps.get, "it", text) == 1
     assert not worker.do(steps.is_mapped, "it")
     assert worker.do(steps.transport) == "inline: shared files cannot be used: Not a directory"
+
+
+def test_the_log_names_each_clients_version_once_and_not_whatever_is_said(
+    own_daemon: tuple[Daemon, str, str],
+) -> None:
+    """Promise 5: of what callers say, only so much is remembered and logged."""
+    daemon, target, text = own_daemon
+    for _ in range(2):
+        with CacheClient(target) as client:
+            client.get_text(text)
+    stub = daemon.stub()
+    for version in ("", "1 2", "user-7", "9" * 33, *(f"9.{n}" for n in range(40))):
+        stub.Attach(pb.AttachRequest(client_version=version))
+    lines = (json.loads(line) for line in daemon.log_text().splitlines())
+    logged = [line["client_version"] for line in lines if line["event"] == "client_attached"]
+    assert logged == [__version__, *(f"9.{n}" for n in range(15))]
 
 
 def _always(self: LocalDelivery, now_s: float) -> bool:
