@@ -34,7 +34,7 @@ MAX_HEADER_BYTES = 64 * 1024
 DATA_ALIGNMENT_BYTES = 64
 TENSOR_ALIGNMENT_BYTES = 16
 # Far above what any limit admits; keeps sizes within 63 bits for every reader.
-MAX_TENSOR_BYTES = 2**40
+MAX_SHAPE_BYTES = 2**40
 MAX_NAMES_ECHOED = 8
 
 _HEADER_LENGTH = struct.Struct("<Q")
@@ -209,7 +209,7 @@ def _checked_field(
         raise _invalid(f"{clipped(name)} has an unknown dtype")
     item_bytes = DTYPE_SIZE_BYTES[dtype]
     # The other dimensions of an empty tensor count too: readers multiply them.
-    if math.prod(max(size, 1) for size in shape) * item_bytes > MAX_TENSOR_BYTES:
+    if math.prod(max(size, 1) for size in shape) * item_bytes > MAX_SHAPE_BYTES:
         raise _invalid(f"{clipped(name)} has too large a shape")
     size_bytes = math.prod(shape) * item_bytes
     if len(offsets) != 2 or offsets[1] - offsets[0] != size_bytes:

@@ -11,7 +11,7 @@ import math
 import struct
 
 from cachesvc.codec.torch_legacy import MAGIC_NUMBER, PROTOCOL_VERSION
-from cachesvc.codec.torch_views import MAX_TENSOR_BYTES, STORAGE_NAMES
+from cachesvc.codec.torch_views import MAX_PICKLED_TENSOR_BYTES, STORAGE_NAMES
 from cachesvc.core.errors import InvalidRequest
 from cachesvc.core.tensors import Tensor
 
@@ -28,9 +28,9 @@ def encode_pickle(tensor: Tensor) -> bytes:
     Raises:
         InvalidRequest: reason TENSOR_TOO_LARGE, if `decode_pickle` would refuse it.
     """
-    if tensor.size_bytes > MAX_TENSOR_BYTES:
+    if tensor.size_bytes > MAX_PICKLED_TENSOR_BYTES:
         raise InvalidRequest(
-            f"a tensor is larger than {MAX_TENSOR_BYTES} bytes", reason="TENSOR_TOO_LARGE"
+            f"a tensor is larger than {MAX_PICKLED_TENSOR_BYTES} bytes", reason="TENSOR_TOO_LARGE"
         )
     payload_head = _payload_head(tensor)
     head = b"".join(

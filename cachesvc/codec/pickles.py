@@ -14,7 +14,7 @@ from cachesvc.codec.opcodes import Dialect, Function, Value, run
 from cachesvc.codec.refusal import pickle_refused
 from cachesvc.codec.torch_legacy import MAGIC_NUMBER, read_storage, read_tensor_file
 from cachesvc.codec.torch_views import (
-    MAX_TENSOR_BYTES,
+    MAX_PICKLED_TENSOR_BYTES,
     TENSOR_FUNCTIONS,
     Storage,
     View,
@@ -24,7 +24,7 @@ from cachesvc.codec.torch_zip import SIGNATURE, read_zip
 from cachesvc.core.tensors import Tensor
 
 # Protocols 1 and 2 write a byte above 0x7F as two; the rest is the stream's own.
-MAX_OBJECT_BYTES = 2 * MAX_TENSOR_BYTES + 64 * 1024
+MAX_OBJECT_BYTES = 2 * MAX_PICKLED_TENSOR_BYTES + 64 * 1024
 
 
 def decode_pickle(data: bytes) -> Tensor:

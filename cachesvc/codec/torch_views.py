@@ -20,7 +20,7 @@ from cachesvc.codec.refusal import pickle_refused
 from cachesvc.core.tensors import DTYPE_SIZE_BYTES, Tensor
 
 # The largest real one has 4.7 MB; a float32 video latent has about 100 MB.
-MAX_TENSOR_BYTES = 256 * 1024 * 1024
+MAX_PICKLED_TENSOR_BYTES = 256 * 1024 * 1024
 # Real ones have 4. Every reader, numpy included, takes more.
 MAX_DIMENSIONS = 16
 
@@ -93,8 +93,8 @@ def parse_storage_id(parts: tuple[Value, ...]) -> Storage:
     if not (isinstance(key, str) and _STORAGE_KEY.fullmatch(key) and isinstance(location, str)):
         raise pickle_refused("a storage's key or location is not one")
     checked = _checked_number(count, "a storage's count")
-    if checked * DTYPE_SIZE_BYTES[storage_class.dtype] > MAX_TENSOR_BYTES:
-        raise pickle_refused(f"a storage is larger than {MAX_TENSOR_BYTES} bytes")
+    if checked * DTYPE_SIZE_BYTES[storage_class.dtype] > MAX_PICKLED_TENSOR_BYTES:
+        raise pickle_refused(f"a storage is larger than {MAX_PICKLED_TENSOR_BYTES} bytes")
     return Storage(storage_class.dtype, checked, key)
 
 
@@ -149,9 +149,9 @@ def _check_inside(view: View) -> None:
         raise pickle_refused("a tensor has not one stride per dimension")
     # An empty tensor's other dimensions count too: (0, 2**40) would overflow readers.
     if math.prod(max(size, 1) for size in shape) * DTYPE_SIZE_BYTES[storage.dtype] > (
-        MAX_TENSOR_BYTES
+        MAX_PICKLED_TENSOR_BYTES
     ):
-        raise pickle_refused(f"a tensor is larger than {MAX_TENSOR_BYTES} bytes")
+        raise pickle_refused(f"a tensor is larger than {MAX_PICKLED_TENSOR_BYTES} bytes")
     count = math.prod(shape)
     if count > storage.count:
         raise pickle_refused("a tensor is larger than its storage")
