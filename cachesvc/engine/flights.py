@@ -85,6 +85,13 @@ class Flight:
         self.result = result
         self._release(lambda future: future.set_result(result))
 
+    def land_unpublished(
+        self, meta: EntryMeta, blob: Blob, tier: str, accesses: int = 0, *, is_stale: bool = False
+    ) -> None:
+        """Answer those who wait, and let nobody else have it."""
+        self.check_fence()
+        self.land(Served(meta, blob, tier, meta.confirmed_ns, accesses, is_stale))
+
     def fail(self, error: CacheError) -> None:
         """Hand the error to everyone who waits."""
         self._release(lambda future: future.set_exception(error))

@@ -9,33 +9,28 @@ Schedules that the fence decides:
 from __future__ import annotations
 
 import asyncio
-import errno
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.entry import EntryMeta, Row, oldest_ns
 from cachesvc.core.errors import (
     CacheError,
-    CorruptEntry,
     Draining,
     NoSuchObject,
-    NotDurable,
     OriginUnavailable,
     PreconditionFailed,
     StaleFill,
 )
-from cachesvc.core.freshness import is_new_enough
 from cachesvc.core.origin import OriginStamp
 from cachesvc.engine.absences import Absence
 from cachesvc.engine.commits import Committer
+from cachesvc.engine.expired import ExpiredRows
 from cachesvc.engine.fills import Filled, Filler
 from cachesvc.engine.flights import Flight, Served
-from cachesvc.engine.ports import Blob, Room
+from cachesvc.engine.ports import Room
+from cachesvc.engine.row_reads import RowReader
 from cachesvc.engine.state import State, log
-
-# V2's clean-up deletes by age; the others are something else in a directory's place.
-_FILE_IS_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +52,8 @@ class FlightRunner:
         self._state = state
         self._filler = filler
         self._committer = Committer(state)
+        self._rows = RowReader(state)
+        self._expired = ExpiredRows(state, self._rows)
 
     def start(self, flight: Flight) -> None:
         state = self._state
@@ -91,7 +88,7 @@ class FlightRunner:
             # The Put will fence this flight, and the next one finds what was put.
             await self._state.wait_until_clear(flight.key, flight.owner)
             flight.check_fence()
-        row = await self._lookup_row(flight)
+        row = await self._rows.lookup(flight)
         if row is not None and self._may_promote(flight, row) and await self._promote(flight, row):
             return
         # The row says whose it is, where the caller did not.
@@ -107,7 +104,7 @@ class FlightRunner:
         try:
             await self._fly_from_origin(flight, owner, row)
         except OriginUnavailable:
-            if row is None or not await self._serve_stale(flight):
+            if row is None or not await self._expired.serve_stale(flight):
                 raise
         except NoSuchObject as exc:
             self._remember_absence(flight, exc)
@@ -115,7 +112,7 @@ class FlightRunner:
 
     async def _fly_from_origin(self, flight: Flight, owner: str, row: Row | None) -> None:
         begun_ns = self._state.clock.read().wall_ns
-        if row is not None and self._can_revalidate(flight, owner, row):
+        if row is not None and self._expired.can_revalidate(flight, owner, row):
             found = await self._filler.refill_if_changed(
                 flight.kind, flight.key, owner, row.meta.stamps, flight.check_fence
             )
@@ -131,15 +128,29 @@ class FlightRunner:
         meta = self._describe(flight, owner, filled, begun_ns)
         await self._land_filled(flight, meta, filled, row)
 
+    async def _renew(self, flight: Flight, row: Row, stamps: tuple[OriginStamp, ...]) -> bool:
+        """Serve L2's bytes, which are what the origin holds now; False if they are lost."""
+        renewed = self._expired.renewed(flight, row, stamps)
+        if not self._state.is_new_enough(renewed.meta, flight.needed_ns):
+            # Too old for whoever began it, but a call that named no time may have joined.
+            blob = await self._rows.read_to_heap(row)
+            if blob is not None:
+                flight.land_unpublished(renewed.meta, blob, "origin", row.accesses)
+            return blob is not None
+        if not await self._promote(flight, renewed):
+            return False
+        await self._state.disk.confirm(renewed)
+        return True
+
     async def _fill(self, flight: Flight, owner: str) -> Filled:
         return await self._filler.fill(flight.kind, flight.key, owner, flight.check_fence)
 
     async def _land_filled(
         self, flight: Flight, meta: EntryMeta, filled: Filled, row: Row | None
     ) -> None:
-        if not self._is_new_enough(meta, flight):
+        if not self._state.is_new_enough(meta, flight.needed_ns):
             # Half an upload, or an old one: good for nobody who comes later.
-            self._land_unpublished(flight, meta, OnHeap(filled.data), "origin")
+            flight.land_unpublished(meta, OnHeap(filled.data), "origin")
             return
         await self._remove_older(flight, meta, row)
         await self._publish_bytes(flight, meta, filled.data)
@@ -169,82 +180,7 @@ class FlightRunner:
         absence = Absence(now.wall_ns - since_ns, until_ns, said.object_keys)
         self._state.absences.add(flight.key, flight.owner, absence)
 
-    # ---- what an expired row is still good for
-
-    def _can_revalidate(self, flight: Flight, owner: str, row: Row) -> bool:
-        """Return whether conditional requests can tell that `row` is what the origin holds."""
-        meta, kind = row.meta, flight.kind
-        expected = [kind.object_key(field, flight.key, owner) for field in kind.fields]
-        return (
-            # The fence knows the flight by this owner, and would miss a removal by the row's.
-            meta.owner == owner
-            and [stamp.object_key for stamp in meta.stamps] == expected
-            and meta.kind_version == kind.version
-            and not meta.as_of_ns
-            and not self._state.tombstones.covers(flight.key, meta.owner)
-        )
-
-    async def _renew(self, flight: Flight, row: Row, stamps: tuple[OriginStamp, ...]) -> bool:
-        """Serve L2's bytes, which are what the origin holds now; False if they are lost."""
-        meta = replace(
-            row.meta,
-            stamps=stamps,
-            origin_ns=oldest_ns(stamps),
-            confirmed_ns=self._state.clock.read().steady_ns,
-            base_ttl_s=flight.kind.ttl_s,
-        )
-        if not self._is_new_enough(meta, flight):
-            # Too old for whoever began it, but a call that named no time may have joined.
-            blob = await self._read_to_heap(row)
-            if blob is not None:
-                self._land_unpublished(flight, meta, blob, "origin", row.accesses)
-            return blob is not None
-        renewed = Row(meta, row.accesses, row.last_access_ns)
-        if not await self._promote(flight, renewed):
-            return False
-        await self._state.disk.confirm(renewed)
-        return True
-
-    async def _serve_stale(self, flight: Flight) -> bool:
-        """Serve an expired entry because the origin is away; False if its kind forbids that.
-
-        It is handed to those who wait and kept nowhere: the next Get asks the origin again.
-        An invalidated entry has no row, so it cannot come back this way:
-
-            A: reads bob's row for alice | B: invalidates bob's, answers | A: origin fails -> no row
-        """
-        flight.check_fence()
-        # The bytes come from L2 again: from here on a removal by any owner fences it.
-        flight.source_owner = None
-        row = await self._lookup_row(flight)
-        if row is None:
-            return False
-        state, meta = self._state, row.meta
-        stale_ns = int(flight.kind.stale_if_error_s * NS_PER_S)
-        if (
-            meta.kind_version != flight.kind.version
-            or not meta.is_servable(state.clock.read().steady_ns, row.accesses, late_ns=stale_ns)
-            or not self._is_new_enough(meta, flight)
-            or state.tombstones.covers(flight.key, meta.owner)
-        ):
-            return False
-        blob = await self._read_to_heap(row)
-        if blob is None:
-            return False
-        self._land_unpublished(flight, meta, blob, "disk", row.accesses, is_stale=True)
-        state.metrics.stale_served.inc()
-        return True
-
     # ---- L2
-
-    async def _lookup_row(self, flight: Flight) -> Row | None:
-        if flight.source_owner is not None:
-            return None
-        try:
-            return await self._state.disk.lookup(flight.key)
-        except NotDurable as exc:
-            log.warning("catalog_unreadable", error=str(exc))
-            return None
 
     def _may_promote(self, flight: Flight, row: Row) -> bool:
         flight.check_fence()
@@ -253,7 +189,7 @@ class FlightRunner:
             not state.tombstones.covers(flight.key, meta.owner)
             and meta.is_servable(state.clock.read().steady_ns, row.accesses)
             and meta.kind_version == flight.kind.version
-            and self._is_new_enough(meta, flight)
+            and self._state.is_new_enough(meta, flight.needed_ns)
         )
 
     async def _promote(self, flight: Flight, row: Row) -> bool:
@@ -261,45 +197,13 @@ class FlightRunner:
         room = self._room(flight, row.meta.size_bytes)
         try:
             started = time.monotonic()
-            if not await self._read_row(row, room):
+            if not await self._rows.read_into(row, room):
                 return False
             self._state.metrics.stage_seconds.observe(time.monotonic() - started, "l1_write")
             self._publish(flight, row.meta, room, "disk", row.accesses)
         finally:
             self._state.memory.discard(room)
         return True
-
-    async def _read_row(self, row: Row, room: Room) -> bool:
-        """Read the file of `row` into `room`; False if it cannot be.
-
-        The row is gone then too if its file is gone or damaged; want of descriptors and
-        I/O errors pass, and what a Put stored may be nowhere else.
-        """
-        state, namespace = self._state, row.meta.key.namespace
-        try:
-            await state.disk.read_into(row, lambda chunks: state.memory.write(room, chunks))
-        except CorruptEntry as exc:
-            state.metrics.damaged.inc()
-            log.warning("entry_damaged", namespace=namespace, error=exc.message)
-            await state.disk.quarantine(row)
-            return False
-        except OSError as exc:
-            if exc.errno in _FILE_IS_GONE:
-                log.info("entry_lost", namespace=namespace, error=exc.strerror)
-                await state.disk.remove(row)
-            else:
-                log.warning("entry_unreadable", namespace=namespace, error=exc.strerror)
-            return False
-        return True
-
-    async def _read_to_heap(self, row: Row) -> Blob | None:
-        """Return L2's bytes for those who wait now; None if they are lost."""
-        memory = self._state.memory
-        room: Room = memory.heap_room(row.meta.size_bytes)
-        try:
-            return room.blob if await self._read_row(row, room) else None
-        finally:
-            memory.discard(room)
 
     # ---- the origin
 
@@ -324,10 +228,6 @@ class FlightRunner:
             explicit_ttl_s=None,
             kind_version=flight.kind.version,
         )
-
-    def _is_new_enough(self, meta: EntryMeta, flight: Flight) -> bool:
-        grace_ns = self._state.limits.origin_after_grace_ns
-        return is_new_enough(meta.origin_ns, flight.needed_ns, grace_ns)
 
     # ---- landing
 
@@ -363,17 +263,3 @@ class FlightRunner:
             steady_ns = state.clock.read().steady_ns
             state.memory.publish(room, meta, accesses=accesses, steady_ns=steady_ns)
         flight.land(Served(meta, room.blob, tier, meta.expires_ns(accesses), accesses))
-
-    def _land_unpublished(
-        self,
-        flight: Flight,
-        meta: EntryMeta,
-        blob: Blob,
-        tier: str,
-        accesses: int = 0,
-        *,
-        is_stale: bool = False,
-    ) -> None:
-        """Answer those who wait, and let nobody else have it."""
-        flight.check_fence()
-        flight.land(Served(meta, blob, tier, meta.confirmed_ns, accesses, is_stale))

@@ -98,7 +98,7 @@ class Reader:
                 if needed_ns and not self._asked_since(flight, arrival):
                     continue  # the origin was asked before this call, and its upload, came
                 raise
-            if self._is_new_enough(served, needed_ns):
+            if self._state.is_new_enough(served.meta, needed_ns):
                 # Uses prolong an entry's life, which is over if it is stale.
                 if not served.is_stale:
                     self._count_use(served)
@@ -125,7 +125,7 @@ class Reader:
         cached = state.memory.lookup(request.key, steady_ns)
         if cached is not None:
             served = Served(cached.meta, cached.blob, "memory", cached.expires_ns)
-            if self._is_new_enough(served, needed_ns):
+            if self._state.is_new_enough(served.meta, needed_ns):
                 self._count_hits(cached, steady_ns, 1)
                 return served
         flight = state.flights.find(request.key, request.owner)
@@ -172,7 +172,7 @@ class Reader:
         result = flight.result
         if result is None:
             return True
-        return steady_ns < result.expires_ns and self._is_new_enough(result, needed_ns)
+        return steady_ns < result.expires_ns and self._state.is_new_enough(result.meta, needed_ns)
 
     def _start(self, request: ReadRequest, needed_ns: int) -> Flight:
         state = self._state
@@ -194,7 +194,3 @@ class Reader:
         )
         self._runner.start(flight)
         return flight
-
-    def _is_new_enough(self, served: Served, needed_ns: int) -> bool:
-        grace_ns = self._state.limits.origin_after_grace_ns
-        return freshness.is_new_enough(served.meta.origin_ns, needed_ns, grace_ns)

@@ -11,8 +11,9 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from cachesvc.core.clock import NS_PER_S, Now
-from cachesvc.core.entry import GenerationSource
+from cachesvc.core.entry import EntryMeta, GenerationSource
 from cachesvc.core.events import RecentEvents
+from cachesvc.core.freshness import is_new_enough
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kinds
 from cachesvc.core.scopes import Scope, Tombstones
@@ -99,6 +100,10 @@ class State:
     async def in_worker(self, call: Any, *args: Any) -> Any:
         """Run a blocking call in the workers' pool."""
         return await asyncio.get_running_loop().run_in_executor(self.workers, call, *args)
+
+    def is_new_enough(self, meta: EntryMeta, needed_ns: int) -> bool:
+        """Return whether an entry meets an `origin_after`, less the grace."""
+        return is_new_enough(meta.origin_ns, needed_ns, self.limits.origin_after_grace_ns)
 
     async def wait_for_succession(self) -> None:
         """Return once nothing that a predecessor served can be served any more."""

@@ -1,0 +1,66 @@
+"""Reads L2 for a flight: the row, then its file. What is damaged or gone is a miss.
+
+Nothing is published here: whoever has the bytes asks the fence once more.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from cachesvc.core.entry import Row
+from cachesvc.core.errors import CorruptEntry, NotDurable
+from cachesvc.engine.flights import Flight
+from cachesvc.engine.ports import Blob, Room
+from cachesvc.engine.state import State, log
+
+# V2's clean-up deletes by age; the others are something else in a directory's place.
+_FILE_IS_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+class RowReader:
+    """Looks rows up and reads their files."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def lookup(self, flight: Flight) -> Row | None:
+        """Return the key's row; None also while L2 may not be asked, or cannot be."""
+        if flight.source_owner is not None:
+            return None
+        try:
+            return await self._state.disk.lookup(flight.key)
+        except NotDurable as exc:
+            log.warning("catalog_unreadable", error=str(exc))
+            return None
+
+    async def read_into(self, row: Row, room: Room) -> bool:
+        """Read the file of `row` into `room`; False if it cannot be.
+
+        The row is gone then too if its file is gone or damaged; want of descriptors and
+        I/O errors pass, and what a Put stored may be nowhere else.
+        """
+        state, namespace = self._state, row.meta.key.namespace
+        try:
+            await state.disk.read_into(row, lambda chunks: state.memory.write(room, chunks))
+        except CorruptEntry as exc:
+            state.metrics.damaged.inc()
+            log.warning("entry_damaged", namespace=namespace, error=exc.message)
+            await state.disk.quarantine(row)
+            return False
+        except OSError as exc:
+            if exc.errno in _FILE_IS_GONE:
+                log.info("entry_lost", namespace=namespace, error=exc.strerror)
+                await state.disk.remove(row)
+            else:
+                log.warning("entry_unreadable", namespace=namespace, error=exc.strerror)
+            return False
+        return True
+
+    async def read_to_heap(self, row: Row) -> Blob | None:
+        """Return L2's bytes for those who wait now; None if they are lost."""
+        memory = self._state.memory
+        room: Room = memory.heap_room(row.meta.size_bytes)
+        try:
+            return room.blob if await self.read_into(row, room) else None
+        finally:
+            memory.discard(room)
