@@ -42,8 +42,9 @@ class Watermarks:
         # both pass the check and overshoot the disk together.
         committed_bytes = used_bytes + reserved_bytes
         over_bytes = committed_bytes - self.low_bytes if committed_bytes > self.high_bytes else 0
-        # Somebody else filled the disk: the cache makes itself smaller.
-        short_bytes = max(0, self.floor_bytes - free_bytes)
+        # Somebody else filled the disk: the cache makes itself smaller. Counted as `admits`
+        # does, or what is evicted for an entry would not be enough for it.
+        short_bytes = max(0, self.floor_bytes - (free_bytes - reserved_bytes))
         return min(used_bytes, max(over_bytes, short_bytes))
 
     def admits(

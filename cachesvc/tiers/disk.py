@@ -82,6 +82,8 @@ class DiskTier:
         self._readers = ThreadPoolExecutor(read_threads, thread_name_prefix="l2-read")
         self._writers = ThreadPoolExecutor(write_threads, thread_name_prefix="l2-write")
         self._reserved_bytes = 0
+        # Of files that have no row any more and are yet to be unlinked: still on the disk.
+        self._leaving_bytes = 0
         self._evicting = asyncio.Lock()
         # Changes that a full disk kept out of the catalog; `step` tries again.
         self._unrecorded_changes: dict[Scope, int] = {}
@@ -186,7 +188,8 @@ class DiskTier:
             self._reserved_bytes -= written.reserved_bytes
             self._awaiting_row.discard(Location(written.meta.key, written.meta.generation))
         if replaced is not None:
-            await self._unlink([replaced])
+            # Its own size is not known any more; it is about this one's.
+            await self._unlink_counted([replaced], written.reserved_bytes)
 
     async def _unlink_uncommitted(self, meta: EntryMeta) -> None:
         """Remove the file of a row whose commit failed, for good.
@@ -205,13 +208,13 @@ class DiskTier:
         self._reserved_bytes -= written.reserved_bytes
         location = Location(written.meta.key, written.meta.generation)
         self._awaiting_row.discard(location)
-        await self._unlink([location])
+        await self._unlink_counted([location], written.reserved_bytes)
 
     async def _reserve(self, size: int) -> bool:
         """Own `size` bytes of the disk, evicting on demand."""
         for evict in (True, False):
             free_bytes = await self._look_at_free_bytes()
-            used = self.used_bytes
+            used = self.used_bytes + self._leaving_bytes
             # From here to the addition nothing else runs, or two could take the same room.
             if self._watermarks.admits(size, used, self._reserved_bytes, free_bytes):
                 self._reserved_bytes += size
@@ -239,7 +242,7 @@ class DiskTier:
         except NotDurable:
             await self._unlink_durably([location])
         else:
-            await self._unlink([location])
+            await self._unlink_counted([location], stored_bytes(row.meta.size_bytes))
 
     async def quarantine(self, row: Row) -> None:
         """Take a damaged entry out and set its file aside, as far as the disk lets it.
@@ -297,8 +300,8 @@ class DiskTier:
         with contextlib.suppress(NotDurable):
             await self.evict(0)
             useless_ns = steady_ns - self._keep_expired_ns
-            while expired := await self._catalog.expire(useless_ns, EXPIRE_BATCH):
-                await self._forget(expired, Removal.EXPIRED)
+            while await self._expire(useless_ns):
+                pass
             for scope, changed_ns in list(self._unrecorded_changes.items()):
                 await self._catalog.record_change(scope, changed_ns)
                 # step: records t1 | invalidate: refused, remembers t2 | step: t2 is still to do
@@ -307,30 +310,37 @@ class DiskTier:
             proven_ns = self._proven_time.at(Now(wall_ns, steady_ns))
             await self._catalog.forget_changes(proven_ns - CHANGES_KEPT_NS)
 
+    async def _expire(self, useless_ns: int) -> list[Row]:
+        """Drop the next that expired, if any. Who needs room meanwhile waits for theirs."""
+        async with self._evicting:
+            expired = await self._catalog.expire(useless_ns, EXPIRE_BATCH)
+            await self._forget(expired, Removal.EXPIRED)
+        return expired
+
     async def evict(self, wanted_bytes: int) -> None:
         """Free what the marks ask for, and room for `wanted_bytes` more."""
         async with self._evicting:
             free_bytes = await self._look_at_free_bytes()
             to_free = self._watermarks.bytes_to_free(
-                self.used_bytes, self._reserved_bytes + wanted_bytes, free_bytes - wanted_bytes
+                self.used_bytes,
+                self._reserved_bytes + wanted_bytes,
+                # What is leaving is as good as gone: nothing more has to go in its place.
+                free_bytes + self._leaving_bytes,
             )
             while to_free > 0:
                 victims = await self._catalog.evict(to_free)
                 if not victims:
                     break
-                freed_bytes = sum(stored_bytes(row.meta.size_bytes) for row in victims)
-                # Without a row, but on the disk until they are unlinked.
-                self._reserved_bytes += freed_bytes
-                try:
-                    await self._forget(victims, Removal.DISK_SPACE)
-                finally:
-                    self._reserved_bytes -= freed_bytes
-                to_free -= freed_bytes
+                to_free -= await self._forget(victims, Removal.DISK_SPACE)
 
-    async def _forget(self, rows: list[Row], cause: Removal) -> None:
-        await self._unlink([Location(row.meta.key, row.meta.generation) for row in rows])
+    async def _forget(self, rows: list[Row], cause: Removal) -> int:
+        """Unlink the files of rows that are gone, and return their bytes."""
+        size_bytes = sum(stored_bytes(row.meta.size_bytes) for row in rows)
+        locations = [Location(row.meta.key, row.meta.generation) for row in rows]
+        await self._unlink_counted(locations, size_bytes)
         for row in rows:
             self._on_removal(row, cause)
+        return size_bytes
 
     async def confirm(self, row: Row) -> None:
         """Renew a generation in the catalog. If the disk is full it is asked for again later."""
@@ -401,6 +411,14 @@ class DiskTier:
 
         if locations:
             await self._write(unlink)
+
+    async def _unlink_counted(self, locations: list[Location], size_bytes: int) -> None:
+        """Unlink files without rows; until then nobody else may be admitted to their bytes."""
+        self._leaving_bytes += size_bytes
+        try:
+            await self._unlink(locations)
+        finally:
+            self._leaving_bytes -= size_bytes
 
     async def _unlink_durably(self, locations: list[Location]) -> None:
         def unlink() -> None:

@@ -29,6 +29,20 @@ def test_a_disk_that_others_filled_makes_the_cache_smaller() -> None:
     assert MARKS.bytes_to_free(5, 0, 0) == 5
 
 
+@given(size=BYTES, used=BYTES, reserved=BYTES, free=BYTES)
+def test_what_is_freed_for_an_entry_admits_it_unless_all_is_gone(
+    size: int, used: int, reserved: int, free: int
+) -> None:
+    freed = MARKS.bytes_to_free(used, reserved + size, free)
+    left = used - freed
+    assert left == 0 or MARKS.admits(size, left, reserved, free + freed)
+
+
+def test_room_that_fills_under_way_have_reserved_is_not_free_at_the_floor() -> None:
+    # 5 above the floor, 10 of which others are about to write.
+    assert MARKS.bytes_to_free(50, 10 + 10, 15) == 15
+
+
 @given(used=BYTES, reserved=BYTES, free=BYTES)
 def test_what_is_freed_is_enough_and_never_more_than_there_is(
     used: int, reserved: int, free: int

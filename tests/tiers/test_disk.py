@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,87 @@ async def test_the_disk_is_never_above_its_limit_while_entries_leave_for_new_one
     assert len(disk.removed) >= 50
     assert len(files.seen_bytes) >= 110
     assert max(files.seen_bytes) <= ROOM.capacity_bytes
+    await asyncio.to_thread(disk.close)
+
+
+class HeldFiles(DiskFiles):
+    """The real files. An unlink waits until the test lets it go on."""
+
+    def __init__(self, root: Path, namespaces: tuple[str, ...]) -> None:
+        super().__init__(root, namespaces)
+        self.is_held, self.goes_on = threading.Event(), threading.Event()
+        self.was_looked_at = threading.Event()
+
+    def remove(self, location: Location, *, durable: bool = False) -> None:
+        self.is_held.set()
+        self.goes_on.wait()
+        super().remove(location, durable=durable)
+
+    def free_bytes(self) -> int:
+        if self.is_held.is_set():
+            self.was_looked_at.set()
+        return super().free_bytes()
+
+
+async def _expire(disk: Disk) -> None:
+    row = await disk.row("old")
+    assert row is not None
+    await disk.tier.step(row.meta.expires_ns(0), START_NS)
+
+
+async def _replace(disk: Disk) -> None:
+    assert await disk.store("old", 2)
+
+
+async def _remove(disk: Disk) -> None:
+    row = await disk.row("old")
+    assert row is not None
+    await disk.tier.remove(row)
+
+
+async def _abandon(disk: Disk) -> None:
+    meta = meta_of(EntryKey("garment", "older"), bytes(BLOCK), generation=2)
+    written = await disk.tier.write(meta, bytes(BLOCK))
+    assert written is not None
+    await disk.tier.abandon(written)
+
+
+@pytest.mark.parametrize(
+    ("leave", "capacity_bytes"),
+    [(_expire, BLOCK), (_remove, BLOCK), (_replace, 2 * BLOCK), (_abandon, 2 * BLOCK)],
+    ids=["expired", "removed", "replaced", "abandoned"],
+)
+async def test_a_file_without_a_row_takes_its_room_until_it_is_unlinked(
+    tmp_path: Path, leave: Callable[[Disk], Awaitable[None]], capacity_bytes: int
+) -> None:
+    # A: the row is gone, the file is not yet | B: would be admitted to the room of that file
+    files = HeldFiles(tmp_path / "l2", ("garment", "text"))
+    marks = Watermarks(1, capacity_bytes, capacity_bytes)  # so low that nothing is evicted for B
+    disk = Disk(tmp_path / "l2", tmp_path / "state", marks, files=files)
+    assert await disk.store("old", 1)
+    leaving = asyncio.ensure_future(leave(disk))
+    await asyncio.to_thread(files.is_held.wait)
+    admitted = await disk.store("new", 3)
+    files.goes_on.set()
+    await leaving
+    assert not admitted
+    assert await disk.store("new", 4)
+    await asyncio.to_thread(disk.close)
+
+
+async def test_who_needs_room_waits_for_what_expired_to_be_unlinked(tmp_path: Path) -> None:
+    files = HeldFiles(tmp_path / "l2", ("garment", "text"))
+    marks = Watermarks(BLOCK, BLOCK, BLOCK)
+    disk = Disk(tmp_path / "l2", tmp_path / "state", marks, files=files)
+    assert await disk.store("old", 1)
+    expiring = asyncio.ensure_future(_expire(disk))
+    await asyncio.to_thread(files.is_held.wait)
+    storing = asyncio.create_task(disk.store("new", 2))
+    await asyncio.to_thread(files.was_looked_at.wait)
+    files.goes_on.set()
+    await expiring
+    assert await storing
+    assert disk.removed == [("old", Removal.EXPIRED)]
     await asyncio.to_thread(disk.close)
 
 
