@@ -104,9 +104,7 @@ def replace_control_page(directory_fd: int, gid: int | None) -> ControlPage:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(temporary, flags, 0o640, dir_fd=directory_fd)
     try:
-        os.fchmod(fd, 0o640)
-        if gid is not None:
-            os.fchown(fd, -1, gid)
+        files.set_access(fd, 0o640, gid)
         header = HEADER.pack(MAGIC, FORMAT_VERSION, ControlState.CLOSED, boot_id)
         files.write_all(fd, header.ljust(PAGE_BYTES, b"\0"))
         page = mmap.mmap(fd, PAGE_BYTES)

@@ -25,7 +25,8 @@ def open_directory(path: Path, *, mode: int, gid: int | None = None) -> int:
     Parents are made with mode 0755. An existing directory keeps its mode.
 
     Raises:
-        ConfigError: it is a symlink, no directory, not ours, or cannot be made.
+        ConfigError: it is a symlink, no directory, not ours, or cannot be made, or not be
+            given to `gid`.
     """
     try:
         _make_parents(path)
@@ -41,10 +42,25 @@ def open_directory(path: Path, *, mode: int, gid: int | None = None) -> int:
             "change its owner or choose another directory"
         )
     if created:
-        os.fchmod(fd, mode)  # mkdir's mode went through the umask
-        if gid is not None:
-            os.fchown(fd, -1, gid)
+        try:
+            set_access(fd, mode, gid)
+        except OSError as exc:
+            os.close(fd)
+            # Left there, it would be taken for one that was given to the group.
+            with contextlib.suppress(OSError):
+                path.rmdir()
+            raise ConfigError(
+                f"{path}: cannot be given to group {gid}: {exc.strerror}; "
+                "make the daemon's user a member of it, or set another CACHESVC_GROUP"
+            ) from exc
     return fd
+
+
+def set_access(fd: int, mode: int, gid: int | None) -> None:
+    """Say who may use the file or directory, whatever the umask. Raises OSError."""
+    os.fchmod(fd, mode)
+    if gid is not None:
+        os.fchown(fd, -1, gid)
 
 
 def _make_parents(path: Path) -> None:

@@ -253,7 +253,7 @@ class MemoryTier:
         except OSError:
             return None
         try:
-            spares.set_access(fd, FILE_MODE, self._gid)
+            files.set_access(fd, FILE_MODE, self._gid)
             os.posix_fallocate(fd, 0, room.size_bytes)
         except OSError:
             self._drop(fd, room.name)

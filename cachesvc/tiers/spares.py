@@ -19,6 +19,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from cachesvc.tiers import files
+
 # One for each entry of a try-on, and one more: each miss leaves one like it behind.
 MAX_SPARES = 4
 # Below it the pages cost less than handing the work to a thread.
@@ -217,20 +219,13 @@ def can_name_unnamed(directory_fd: int) -> bool:
     return True
 
 
-def set_access(fd: int, mode: int, gid: int | None) -> None:
-    """Say who may read the file, whatever the umask."""
-    os.fchmod(fd, mode)
-    if gid is not None:
-        os.fchown(fd, -1, gid)
-
-
 def _make(directory_fd: int, size_bytes: int, mode: int, gid: int | None) -> Spare | None:
     try:
         fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode, dir_fd=directory_fd)
     except OSError:
         return None
     try:
-        set_access(fd, mode, gid)
+        files.set_access(fd, mode, gid)
         os.posix_fallocate(fd, 0, size_bytes)
     except OSError:
         os.close(fd)
