@@ -26,8 +26,6 @@ STATE_OFFSET = 12
 HEARTBEAT = struct.Struct("<Q")
 HEARTBEAT_OFFSET = HEADER.size
 HEARTBEAT_EVERY_S = 0.1
-# How long a worker may go on after the last heartbeat; the format fixes it.
-HEARTBEAT_LIMIT_S = 1.0
 
 
 class ControlState(IntEnum):
