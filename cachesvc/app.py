@@ -12,7 +12,7 @@ import grp
 import os
 import resource
 import signal
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -50,7 +50,7 @@ from cachesvc.edge.statistics import Statistics
 from cachesvc.edge.status_report import StatusReport
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.state import Limits, State
-from cachesvc.metrics import GaugeReading, Metrics
+from cachesvc.metrics import Metrics
 from cachesvc.origin.directory import DirectoryOrigin
 from cachesvc.origin.s3 import S3Origin
 from cachesvc.origin.s3_client import S3Settings
@@ -151,8 +151,6 @@ class Daemon:
         self._state = state
         cache = Cache(state, origin, members)
         statistics = Statistics(cache, memory, disk, self._metrics, __version__)
-        self._metrics.read_gauges_from(statistics.gauges)
-        self._metrics.read_gauges_from(self._read_readiness)
         cache.start(rewarm=settings.l1.rewarm)
         stack.push_async_callback(cache.drain, settings.grpc.drain_s)
         self._start_litter_sweep(disk, state)
@@ -239,10 +237,6 @@ class Daemon:
             allow_heap=self.settings.l1.allow_heap,
             spare_bytes=self.settings.l1.spare_bytes,
         )
-
-    def _read_readiness(self) -> Iterable[GaugeReading]:
-        is_ready: dict[str, float] = {"": float(not self._problems)}
-        yield ("ready", "1 while /readyz says so.", "", is_ready)
 
     def _note_eviction(self, tier: str, meta: EntryMeta, cause: Removal) -> None:
         now = self._clock.read()

@@ -7,7 +7,7 @@ key, user or path is ever a label. The catalogue is docs/metrics.md.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from prometheus_client import (
@@ -134,17 +134,16 @@ class Metrics:
         build = Gauge("cachesvc_build_info", "Always 1.", ["version"], registry=self.registry)
         build.labels(version=version).set(1)
 
-    def read_gauges_from(self, read: Callable[[], Iterable[GaugeReading]]) -> None:
-        """Ask `read` for the state's gauges at each scrape."""
-        self.registry.register(_StateCollector(read))
-
     def read_calls_from(self, tally: CallTally) -> None:
         """Show the calls of a server at each scrape."""
         self.registry.register(_CallCollector(tally))
 
-    def render(self) -> bytes:
-        """Return the exposition text."""
-        return generate_latest(self.registry)
+    def render(self, gauges: Iterable[GaugeReading]) -> bytes:
+        """Return the exposition text of what is counted, and of the state's gauges.
+
+        For threads: the gauges were read on the loop, whose state they are.
+        """
+        return generate_latest(self.registry) + generate_latest(_Readings(gauges))
 
     def value(self, name: str, **labels: str) -> int:
         """Return a counter's value; `name` as exposed, without `cachesvc_` and `_total`."""
@@ -237,17 +236,14 @@ class _Maker:
         return Gauge(f"cachesvc_{name}", text, registry=self._registry)
 
 
-class _StateCollector(Collector):
-    """Reads gauges at scrape time, so that nothing has to keep them up to date."""
+class _Readings(Collector):
+    """Gauges that were read for one scrape, so that nothing has to keep them up to date."""
 
-    def __init__(self, read: Callable[[], Iterable[GaugeReading]]) -> None:
-        self._read = read
-
-    def describe(self) -> Iterable[GaugeMetricFamily]:
-        return ()
+    def __init__(self, gauges: Iterable[GaugeReading]) -> None:
+        self._gauges = gauges
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        for name, text, label, readings in self._read():
+        for name, text, label, readings in self._gauges:
             family = GaugeMetricFamily(f"cachesvc_{name}", text, labels=[label] if label else [])
             for value, reading in readings.items():
                 family.add_metric([value] if label else [], reading)

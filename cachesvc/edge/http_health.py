@@ -54,8 +54,11 @@ class HealthRoutes:
         return web.json_response(body, status=503 if problems else 200)
 
     async def _scrape(self, _: web.Request, _caller: Principal) -> web.Response:
+        is_ready: dict[str, float] = {"": float(not self._not_ready())}
+        ready = ("ready", "1 while /readyz says so.", "", is_ready)
+        gauges = [*await self._statistics.gauges(), ready]
         # Rendering takes milliseconds: not on the loop that answers hits.
-        text = await asyncio.to_thread(self._metrics.render)
+        text = await asyncio.to_thread(self._metrics.render, gauges)
         return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def _health(self, _: web.Request, _caller: Principal) -> web.Response:

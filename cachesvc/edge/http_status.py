@@ -5,7 +5,6 @@ Sizes are bytes, spans seconds, moments RFC 3339. docs/http.md has every key.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from aiohttp import web
@@ -41,7 +40,7 @@ class StatusRoutes:
         ]
 
     async def _status(self, _: web.Request, caller: Principal) -> web.Response:
-        gauges = await asyncio.to_thread(self._report.gauges)
+        gauges = await self._report.gauges()
         return web.json_response({**self._report.json(gauges), "caller": _caller(caller)})
 
     async def _recent_history(self, _: web.Request, _caller: Principal) -> web.Response:

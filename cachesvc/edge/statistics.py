@@ -1,4 +1,8 @@
-"""The counters and gauges as they are shown: for Stats, and for a scrape."""
+"""The counters and gauges as they are shown: for Stats, and for a scrape.
+
+What they show belongs to the event loop and is read on it, all in one function: read from
+a thread, it would change under the reader's eyes.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ _MAX_UINT64 = (1 << 64) - 1
 
 
 class Statistics:
-    """Reads the state of one daemon. Changes nothing. Made on the daemon's loop."""
+    """Reads the state of one daemon. Changes nothing. Belongs to the event loop."""
 
     def __init__(
         self, cache: Cache, memory: MemoryTier, disk: DiskTier, metrics: Metrics, version: str
@@ -29,7 +33,6 @@ class Statistics:
         self._disk = disk
         self._metrics = metrics
         self._version = version
-        self._loop = asyncio.get_running_loop()
         self._started = timestamp(cache.state.clock.read().wall_ns)
 
     def response(self) -> pb.StatsResponse:
@@ -60,10 +63,15 @@ class Statistics:
             held_bytes=self._memory.held_bytes,
         )
 
-    def gauges(self) -> Iterable[GaugeReading]:
-        """Yield the gauges for a scrape; see docs/metrics.md."""
+    async def gauges(self) -> list[GaugeReading]:
+        """Return the gauges for a scrape; see docs/metrics.md."""
+        # Asking a file system may block.
+        free_bytes = await asyncio.to_thread(self._memory.filesystem_free_bytes)
+        return list(self._gauges(free_bytes))
+
+    def _gauges(self, memory_free_bytes: int) -> Iterable[GaugeReading]:
         yield from self._namespace_gauges()
-        yield from self._tier_gauges()
+        yield from self._tier_gauges(memory_free_bytes)
         yield from self._queue_gauges()
         state = self._cache.state
         yield _single(
@@ -77,8 +85,7 @@ class Statistics:
             "The event loop's worst lateness of the last 30 to 60 s.",
             self._cache.upkeep.loop_lag.worst_s,
         )
-        # Scrapes are rendered in a thread, which has no loop of its own.
-        yield _single("tasks", "Tasks of the event loop.", len(asyncio.all_tasks(self._loop)))
+        yield _single("tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
 
     def _namespace_gauges(self) -> Iterable[GaugeReading]:
         names = self._cache.state.kinds.namespaces
@@ -98,7 +105,7 @@ class Statistics:
         for name, text, values in readings:
             yield (name, text, "namespace", values)
 
-    def _tier_gauges(self) -> Iterable[GaugeReading]:
+    def _tier_gauges(self, memory_free_bytes: int) -> Iterable[GaugeReading]:
         memory, disk = self._memory, self._disk
         yield (
             "tier_max_bytes",
@@ -110,7 +117,7 @@ class Statistics:
             "filesystem_free_bytes",
             "Free bytes of the tier's filesystem, whoever uses it.",
             "tier",
-            {"memory": memory.filesystem_free_bytes, "disk": disk.free_bytes},
+            {"memory": memory_free_bytes, "disk": disk.free_bytes},
         )
         yield _single(
             "disk_high_watermark_bytes",

@@ -41,9 +41,9 @@ class StatusReport:
         self._not_ready = not_ready
         self._started_ns = cache.state.clock.read().steady_ns
 
-    def gauges(self) -> Gauges:
-        """Read the gauges of a scrape. Asks file systems for their free space: not on the loop."""
-        return {name: values for name, _, _, values in self._statistics.gauges()}
+    async def gauges(self) -> Gauges:
+        """Return the gauges of a scrape."""
+        return {name: values for name, _, _, values in await self._statistics.gauges()}
 
     def json(self, gauges: Gauges) -> dict[str, Any]:
         """Return the report; `gauges` were read just before."""

@@ -187,9 +187,8 @@ class MemoryTier:
         taken_bytes = self.index.used_bytes + self._reserved_bytes + self.held_bytes
         return max(0, self.index.max_bytes - taken_bytes)
 
-    @property
     def filesystem_free_bytes(self) -> int:
-        """What tmpfs has left for all who use it."""
+        """Return what tmpfs has left for all who use it. For threads: it may block."""
         return files.free_bytes(self._directory_fd)
 
     def has_room(self, key: EntryKey, size_bytes: int) -> bool:

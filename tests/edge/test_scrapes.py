@@ -1,0 +1,69 @@
+"""Is what a scrape shows read by the one thread that changes it?
+
+Promise 2: a thread that read L1's spare files once gave one to two keys.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+
+import cachesvc
+from cachesvc.core.access import Principal
+from cachesvc.core.keys import EntryKey
+from cachesvc.edge.http_health import HealthRoutes
+from cachesvc.edge.statistics import Statistics
+from tests.support.engine_house import EngineHouse
+
+PERSON = EntryKey("human_upper_body", "user1")
+PRODUCT = Path(cachesvc.__file__).parent
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[EngineHouse]:
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="cachesvc-test-") as runtime:
+        house = EngineHouse(tmp_path, Path(runtime))
+        house.open()
+        yield house
+        await house.end()
+
+
+@contextmanager
+def seen_in_new_threads() -> Iterator[set[str]]:
+    """Collect the product's modules whose functions run in threads that start meanwhile."""
+    seen: set[str] = set()
+
+    def trace(frame: FrameType, event: str, argument: object) -> None:
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(PRODUCT):
+            seen.add(str(path.relative_to(PRODUCT)))
+
+    before = threading.gettrace()
+    threading.settrace(trace)
+    try:
+        yield seen
+    finally:
+        threading.settrace(before)
+
+
+async def test_a_scrape_leaves_to_threads_only_the_file_system_and_the_text(
+    house: EngineHouse,
+) -> None:
+    house.upload(PERSON, 1)
+    await house.get(PERSON)
+    await house.settle()
+    statistics = Statistics(house.cache, house.memory, house.disk, house.metrics, "test")
+    health = HealthRoutes(house.metrics, statistics, dict)
+    (scrape,) = (route.handle for route in health.routes() if route.path == "/metrics")
+    with seen_in_new_threads() as seen:
+        answer = await scrape(make_mocked_request("GET", "/metrics"), Principal("", frozenset()))
+    assert b'cachesvc_memory_entries{namespace="human_upper_body"} 1.0' in answer.body
+    assert b"cachesvc_ready 1.0" in answer.body
+    assert seen == {"metrics.py", "tiers/files.py", "tiers/memory.py"}
