@@ -120,13 +120,8 @@ class Catalog:
             elif version != rows.SCHEMA_VERSION:
                 raise rows.UnknownSchema(f"schema version {version}")
             self.totals = rows.totals(db)
-            self.last_generation = max(
-                self.last_generation,
-                db.execute("SELECT generation FROM last_generation").fetchone()[0],
-            )
-            boot = db.execute("SELECT * FROM last_boot").fetchone()
-            self.last_boot_id, self.ended_cleanly = boot[0], bool(boot[1])
-            self.acknowledge_from_ns = boot[2]
+            self.last_generation = max(self.last_generation, rows.last_generation(db))
+            self.last_boot_id, self.ended_cleanly, self.acknowledge_from_ns = rows.last_boot(db)
         except BaseException:  # whatever it was, nobody else can close it
             db.close()
             raise
@@ -327,8 +322,7 @@ class Catalog:
     def hottest(self, limit: int) -> list[Row]:
         """Return the rows that were used last, the latest first. Blocks."""
         sql = f"SELECT {rows.COLUMNS} FROM entries ORDER BY last_access_ns DESC LIMIT ?"  # noqa: S608
-        found = self._read(lambda db: db.execute(sql, (limit,)).fetchall())
-        return [rows.row_of(row) for row in found]
+        return self._read(lambda db: [rows.row_of(row) for row in db.execute(sql, (limit,))])
 
     def record_accesses(self, used: list[Row]) -> asyncio.Future[None]:
         """Remember how these generations were used, and their new expiry."""

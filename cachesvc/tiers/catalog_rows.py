@@ -135,7 +135,25 @@ def condition_of(scope: Scope) -> tuple[str, tuple[str, ...]]:
 
 def totals(db: sqlite3.Connection) -> dict[str, Total]:
     found = db.execute("SELECT namespace, entries, stored_bytes FROM totals").fetchall()
+    if not all(isinstance(value, int) for _, *rest in found for value in rest):
+        raise UnreadableRow("totals cannot be understood")
     return {namespace: Total(*rest) for namespace, *rest in found}
+
+
+def last_generation(db: sqlite3.Connection) -> int:
+    match db.execute("SELECT generation FROM last_generation").fetchone():
+        case (int() as generation,):
+            return generation
+    raise UnreadableRow("last_generation cannot be understood")
+
+
+def last_boot(db: sqlite3.Connection) -> tuple[bytes, bool, int]:
+    """Return its boot id, whether it ended cleanly, and from when it might acknowledge."""
+    sql = "SELECT boot_id, ended_cleanly, acknowledge_from_ns FROM last_boot"
+    match db.execute(sql).fetchone():
+        case (bytes() as boot_id, int() as ended_cleanly, int() as from_ns):
+            return boot_id, bool(ended_cleanly), from_ns
+    raise UnreadableRow("last_boot cannot be understood")
 
 
 def _add_to_total(db: sqlite3.Connection, namespace: str, entries: int, size: int) -> None:

@@ -410,6 +410,31 @@ async def test_a_damaged_catalog_is_set_aside_at_the_start_and_l2_starts_empty(
     again.close()
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM last_boot",
+        "UPDATE last_boot SET acknowledge_from_ns = 'soon'",
+        "DELETE FROM last_generation",
+        "UPDATE last_generation SET generation = 'seven'",
+        "UPDATE totals SET stored_bytes = 'many'",
+    ],
+)
+async def test_what_is_read_at_the_start_and_cannot_be_understood_is_damage(
+    tmp_path: Path, resets: Resets, statement: str
+) -> None:
+    catalog = Catalog(tmp_path, on_reset=resets)
+    await catalog.upsert(row_of())
+    catalog.close()
+    with sqlite3.connect(tmp_path / "catalog.sqlite") as db:
+        assert db.execute(statement).rowcount == 1
+    db.close()
+    again = Catalog(tmp_path, on_reset=resets)
+    assert resets.count == 1
+    assert again.lookup(KEY) is None
+    again.close()
+
+
 async def test_a_catalog_that_proves_damaged_while_it_runs_is_set_aside(
     catalog: Catalog, tmp_path: Path, resets: Resets
 ) -> None:
@@ -482,6 +507,8 @@ async def test_a_row_that_cannot_be_understood_is_damage_and_not_a_defect(
     except NotDurable:
         found = None
     assert found is None
+    with pytest.raises(NotDurable):  # which is all that rewarming, for one, is ready for
+        catalog.hottest(10)
     # Eviction and expiry read rows too, and must get past this one.
     await catalog.evict(1)
     await catalog.expire(1 << 62, 10)
