@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from cachesvc.core.entry import Row
 from cachesvc.core.errors import ConfigError, NotDurable
@@ -258,7 +259,7 @@ class Catalog:
         try:
             if db is None or self._local.epoch != epoch:
                 db = sqlite3.connect(
-                    f"file:{self._path}?mode=ro",
+                    f"file:{quote(str(self._path))}?mode=ro",
                     uri=True,
                     timeout=BUSY_TIMEOUT_S,
                     check_same_thread=False,

@@ -86,6 +86,17 @@ async def test_a_row_comes_back_as_it_was_stored(catalog: Catalog) -> None:
     assert catalog.lookup(OTHER) is None
 
 
+@pytest.mark.parametrize("name", ["c#1", "what?", "%41", "mode=ro&x", "a b"])
+async def test_a_catalog_is_read_whatever_its_directory_is_called(
+    tmp_path: Path, resets: Resets, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    catalog = Catalog(tmp_path / name, on_reset=resets)
+    await catalog.upsert(row_of())
+    assert catalog.lookup(KEY) == row_of()
+    catalog.close()
+
+
 async def test_a_key_has_one_row_and_the_replaced_ones_file_is_named(catalog: Catalog) -> None:
     assert await catalog.upsert(row_of(generation=1)) is None
     assert await catalog.upsert(row_of(generation=2)) == Location(KEY, 1)
