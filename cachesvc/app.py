@@ -114,8 +114,10 @@ class Daemon:
         stack.callback(control.close)
         catalog = self._open_catalog()
         ended_cleanly = catalog.ended_cleanly
+        # Somebody may have cleaned the root; its catalog knows of the daemon all the same.
+        was_used = disk_files.was_used or bool(catalog.last_boot_id)
         acknowledge_from_ns = succession.acknowledge_from_ns(
-            Predecessor(disk_files.was_used, catalog.last_boot_id, catalog.acknowledge_from_ns),
+            Predecessor(was_used, catalog.last_boot_id, catalog.acknowledge_from_ns),
             closed_boot_id,
             locked_ns,
         )
@@ -146,7 +148,7 @@ class Daemon:
             events=self._events,
         )
         state.acknowledge_from_ns = acknowledge_from_ns
-        if disk_files.was_used and not ended_cleanly:
+        if was_used and not ended_cleanly:
             state.changes_known_from_ns = self._clock.read().wall_ns
         self._state = state
         cache = Cache(state, origin, members)

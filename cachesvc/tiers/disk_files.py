@@ -53,7 +53,7 @@ class DiskFiles:
         self._root_fd = files.open_directory(root, mode=0o750)
         files.lock_directory(self._root_fd, root)
         # A root that was used before had another daemon, which may have died just now.
-        self.was_used = _exists(self._root_fd, TEMPORARY)
+        self.was_used = any(_exists(self._root_fd, name) for name in (TEMPORARY, QUARANTINE))
         for name in (TEMPORARY, QUARANTINE, *namespaces):
             os.close(files.open_directory(root / name, mode=0o750))
         self._remove_temporaries()
@@ -84,39 +84,41 @@ class DiskFiles:
 
         On an error nothing is left.
         """
-        temporary = f"{TEMPORARY}/{location.generation}"
+        name = str(location.generation)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(temporary, flags, 0o640, dir_fd=self._root_fd)
-        try:
+        # Made again if somebody cleaned it away: no write could ever succeed without it.
+        with _made_directory(self._root_fd, TEMPORARY) as temporary_fd:
+            fd = os.open(name, flags, 0o640, dir_fd=temporary_fd)
             try:
-                files.write_all(fd, data)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            self._rename_into_place(temporary, location)
-        except BaseException:  # an interrupt too leaves nothing half-written
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=self._root_fd)
-            raise
+                try:
+                    files.write_all(fd, data)
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+                self._rename_into_place(temporary_fd, name, location)
+            except BaseException:  # an interrupt too leaves nothing half-written
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=temporary_fd)
+                raise
 
-    def _rename_into_place(self, temporary: str, location: Location) -> None:
+    def _rename_into_place(self, temporary_fd: int, temporary: str, location: Location) -> None:
         while True:
             try:
-                self._try_to_rename(temporary, location)
+                self._try_to_rename(temporary_fd, temporary, location)
             except FileNotFoundError:
-                if not _exists(self._root_fd, temporary):
+                if not _exists(temporary_fd, temporary):
                     raise
                 # Its directory was removed with another generation: again.
             else:
                 return
 
-    def _try_to_rename(self, temporary: str, location: Location) -> None:
+    def _try_to_rename(self, temporary_fd: int, temporary: str, location: Location) -> None:
         key, name = location.key, f"{location.generation}{SUFFIX}"
         with (
             _made_directory(self._root_fd, key.namespace) as namespace_fd,
             _made_directory(namespace_fd, key.id) as id_fd,
         ):
-            os.rename(temporary, name, src_dir_fd=self._root_fd, dst_dir_fd=id_fd)
+            os.rename(temporary, name, src_dir_fd=temporary_fd, dst_dir_fd=id_fd)
             os.fsync(id_fd)
 
     def read_chunks(

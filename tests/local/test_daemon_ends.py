@@ -10,11 +10,19 @@ import sqlite3
 import struct
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from cachesvc_client import CacheClient, CacheServiceError, NotCached, PreconditionFailed, requests
+from cachesvc_client import (
+    Aborted,
+    CacheClient,
+    CacheServiceError,
+    NotCached,
+    PreconditionFailed,
+    requests,
+)
 from cachesvc_client.answers import Received
 from tests.conftest import NewDaemon
 from tests.local import steps
@@ -216,6 +224,22 @@ def test_a_successor_elsewhere_delays_puts_in_the_same_way(
     assert time.monotonic() >= killed_s + SUCCESSION_S
     # A slow start takes that long too: what it waited for is in its catalog.
     assert 0 < wait_of(second) <= time.time_ns()
+
+
+def test_a_root_that_was_cleaned_meanwhile_does_not_hide_its_last_daemon(
+    new_daemon: NewDaemon, new_client: NewClient
+) -> None:
+    first, text = new_daemon(), fresh_id("text")
+    new_client(first).invalidate(clothing_id=text)
+    read_at = datetime.now(UTC)
+    first.kill()
+    for path in first.l2_root.iterdir():
+        path.rmdir()
+    second = new_daemon(L2__ROOT=str(first.l2_root), STATE_DIR=str(first.state_dir))
+    assert wait_of(second) > 0
+    # The dead one may have acknowledged changes that its catalog did not hold.
+    with pytest.raises(Aborted):
+        put_version(new_client(second), text, 1, as_of=read_at)
 
 
 def wait_of(daemon: Daemon) -> int:

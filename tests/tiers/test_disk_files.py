@@ -66,6 +66,28 @@ def test_what_was_written_is_read_back(disk_files: DiskFiles, root: Path) -> Non
     assert names_below(root) == {"garment/shirt", "garment/shirt/42.safetensors"}
 
 
+def test_a_directory_for_temporary_files_that_was_deleted_is_made_again(
+    disk_files: DiskFiles, root: Path
+) -> None:
+    (root / ".tmp").rmdir()
+    disk_files.write(AT, BLOB)
+    assert read(disk_files) == BLOB
+    assert list((root / ".tmp").iterdir()) == []
+
+
+def test_a_link_in_the_place_of_the_temporary_files_is_not_followed(
+    disk_files: DiskFiles, root: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (root / ".tmp").rmdir()
+    (root / ".tmp").symlink_to(outside)
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        disk_files.write(AT, BLOB)
+    assert list(outside.iterdir()) == []
+    assert names_below(root) == set()
+
+
 def test_nobody_else_may_read_or_write_what_is_stored(disk_files: DiskFiles, root: Path) -> None:
     before = os.umask(0)
     try:
@@ -256,6 +278,19 @@ def test_a_planted_link_in_the_root_stops_the_start(root: Path, tmp_path: Path, 
     (root / name).symlink_to(tmp_path / "outside")
     with pytest.raises(ConfigError):
         DiskFiles(root, NAMESPACES)
+
+
+@pytest.mark.parametrize("deleted", [".tmp", ".quarantine"])
+def test_a_root_is_known_to_have_been_used_although_one_of_our_directories_was_deleted(
+    root: Path, deleted: str
+) -> None:
+    first = DiskFiles(root, NAMESPACES)
+    assert not first.was_used
+    first.close()
+    (root / deleted).rmdir()
+    second = DiskFiles(root, NAMESPACES)
+    assert second.was_used
+    second.close()
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
