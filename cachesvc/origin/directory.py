@@ -258,7 +258,12 @@ def _opened(name: str, flags: int, folder: int) -> int:
 
 def _opened_file(name: str, folder: int) -> FileIO:
     """Open a regular file. A folder, FIFO or socket is FileNotFoundError: no object."""
-    descriptor = _opened(name, _READ, folder)
+    try:
+        descriptor = _opened(name, _READ, folder)
+    except OSError as exc:
+        if exc.errno == errno.ENXIO:  # a socket, which cannot even be opened
+            raise FileNotFoundError(errno.ENOENT, "not a regular file") from exc
+        raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise FileNotFoundError(errno.ENOENT, "not a regular file")

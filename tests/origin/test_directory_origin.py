@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -131,10 +132,11 @@ async def test_a_link_as_the_root_itself_is_the_operators_choice(root: Path) -> 
     await origin.close()
 
 
-async def test_a_fifo_in_the_folder_is_no_object_and_hangs_nobody(
-    origin: DirectoryOrigin, root: Path
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFSOCK], ids=["fifo", "socket"])
+async def test_a_fifo_or_socket_in_the_folder_is_no_object_and_hangs_nobody(
+    origin: DirectoryOrigin, root: Path, kind: int
 ) -> None:
-    os.mkfifo(root / "photo.png")
+    os.mknod(root / "photo.png", kind | 0o600)
 
     with pytest.raises(NoSuchObject):
         await origin.read("photo.png")
