@@ -1,4 +1,4 @@
-"""Remembers how entries were used, until the catalog has it."""
+"""Remembers how entries were used, until the catalog has been told."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ class UseLog:
         return max(known, used.accesses)
 
     async def flush(self, write: Callable[[list[Row]], Awaitable[None]]) -> None:
-        """Hand everything so far to the catalog, and keep it until that has it."""
+        """Hand everything so far to `write`, and count with it until that returns.
+
+        L2 drops what a full disk refuses: kept, it would grow with every key that is used
+        meanwhile. An entry of L1 hands over its whole count again with its next use.
+        """
         rows = list(self._used.values())
         await write(rows)
         for row in rows:
