@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,11 +94,7 @@ def row_of(found: tuple[Any, ...]) -> Row:
 
 def _parsed_row(found: tuple[Any, ...]) -> Row:
     namespace, entry_id, owner, generation, size_bytes, checksum, stamps, *rest = found
-    *times_and_ttl, accesses, last_access_ns = rest
-    begun_ns, origin_ns, confirmed_ns, base_ttl_s, explicit_ttl_s, *version_and_as_of = (
-        times_and_ttl
-    )
-    kind_version, as_of_ns = version_and_as_of
+    begun_ns, origin_ns, confirmed_ns, base_ttl_s, explicit_ttl_s, version, as_of_ns, *use = rest
     meta = EntryMeta(
         key=EntryKey(namespace, entry_id),
         owner=owner,
@@ -110,10 +107,10 @@ def _parsed_row(found: tuple[Any, ...]) -> Row:
         confirmed_ns=confirmed_ns,
         base_ttl_s=base_ttl_s,
         explicit_ttl_s=explicit_ttl_s,
-        kind_version=kind_version,
+        kind_version=version,
         as_of_ns=as_of_ns,
     )
-    return Row(meta, accesses, last_access_ns)
+    return Row(meta, *use)
 
 
 def condition_of(scope: Scope) -> tuple[str, tuple[str, ...]]:
@@ -225,8 +222,13 @@ def invalidate(db: sqlite3.Connection, scope: Scope, changed_ns: int) -> list[Lo
         " RETURNING namespace, id, generation, stored_bytes",
         values,
     ).fetchall()
+    entries, sizes = Counter[str](), Counter[str]()
     for namespace, _, _, size in deleted:
-        _add_to_total(db, namespace, -1, -size)
+        entries[namespace] += 1
+        sizes[namespace] += size
+    # Once for each namespace: `everything` may be a million rows, and writes wait behind it.
+    for namespace, count in entries.items():
+        _add_to_total(db, namespace, -count, -sizes[namespace])
     record_change(db, scope, changed_ns)
     return [location_of(row[:3]) for row in deleted]
 
