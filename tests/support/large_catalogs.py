@@ -1,0 +1,37 @@
+"""How does a test get a catalog of very many rows, and what may a start on it cost?"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+
+def multiply_row(catalog: Path, like: str, count: int) -> None:
+    """Copy the row of the id `like` under `count` others, and keep the totals right.
+
+    The daemon has to be away.
+    """
+    with contextlib.closing(sqlite3.connect(catalog)) as db, db:
+        columns = [row[1] for row in db.execute("PRAGMA table_info(entries)")]
+        values = ["id || '-' || n" if name == "id" else name for name in columns]
+        db.execute(
+            "WITH RECURSIVE numbers (n) AS"
+            f" (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count})"
+            f" INSERT INTO entries ({', '.join(columns)})"
+            f" SELECT {', '.join(values)} FROM entries, numbers WHERE id = ?",
+            (like,),
+        )
+        db.execute(
+            "UPDATE totals SET (entries, stored_bytes) = (SELECT count(*), sum(stored_bytes)"
+            " FROM entries WHERE entries.namespace = totals.namespace)"
+        )
+
+
+def most_cpu_s(empty_cpu_s: float) -> float:
+    """Return how much processor time a start on it may take, by that of an empty one.
+
+    Most of both are imports, which take what the machine lets them take; by the clock a busy
+    machine would say nothing about the daemon.
+    """
+    return 1.5 * empty_cpu_s + 0.3
