@@ -17,10 +17,10 @@ from tests.crash.programs import report_of
 
 @pytest.mark.parametrize("seed", [1])
 def test_what_was_answered_survives_kills_at_random_moments(tmp_path: Path, seed: int) -> None:
-    report = report_of("kill_cycles", "--cycles", 60, "--seed", seed, "--folder", tmp_path,
-                       within_s=55)  # fmt: skip
-    assert report["killed"] == 60
-    assert report["answered"]["examined"] > 30
+    report = report_of("kill_cycles", "--cycles", 60, "--minutes", 0.6, "--seed", seed,
+                       "--folder", tmp_path, within_s=55)  # fmt: skip
+    assert report["killed"] > 20
+    assert report["answered"]["examined"] > report["killed"] / 2
     assert report["answered"]["put"] > 0
     assert report["answered"]["change"] > 0
 

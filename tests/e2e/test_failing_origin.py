@@ -32,7 +32,8 @@ OWNER = "bob"
 BODY = pickle.dumps(torch.arange(64).reshape(1, 64).half())
 TEXT_MEMBERS = 5
 DEADLINE_S = 2.0
-SLACK_S = 0.5
+SLACK_S = 2.0
+HIT_WITHIN_S = 5.0
 FAILURES = 3
 OPEN_S = 0.05
 WITHIN_S = 20.0
@@ -162,6 +163,7 @@ def test_every_call_ends_in_time_with_its_status_while_hits_go_on(
     cached = fresh_id("c")
     blob = setup.text_of(cached).tensors
     setup.store.fault = fault
+    asked = setup.store.requests
 
     def failing_call() -> tuple[Code, str]:
         # A call that takes longer has another status: DEADLINE_EXCEEDED.
@@ -171,14 +173,18 @@ def test_every_call_ends_in_time_with_its_status_while_hits_go_on(
 
     with ThreadPoolExecutor(FAILURES) as pool:
         calls = [pool.submit(failing_call) for _ in range(FAILURES)]
-        hits = 0
+        hits = hits_amid = 0
         while hits < 20 or not all(call.done() for call in calls):
-            hit = setup.text_of(cached, timeout_s=1.0)
+            began_amid = setup.store.requests > asked
+            hit = setup.text_of(cached, timeout_s=HIT_WITHIN_S)
             assert (hit.info.tier, hit.tensors) == (pb.TIER_MEMORY, blob)
             hits += 1
+            hits_amid += began_amid and not any(call.done() for call in calls)
         statuses = [call.result() for call in calls]
     assert {status for status, _ in statuses} == {code}
     assert {reason for _, reason in statuses} <= reasons
+    # What fails at once may have failed before the first hit came.
+    assert hits_amid or reasons is not _TIMED_OUT
 
     setup.store.fault = Fault.NONE
     assert refill(setup).info.tier == pb.TIER_ORIGIN

@@ -90,7 +90,7 @@ def test_an_invalidation_covers_its_scope_and_nothing_else(new_daemon: NewDaemon
         assert admin.Invalidate(request).removed_count == expected
         assert admin.Invalidate(request).removed_count == 0
     # The files go behind the answers; their rows went before.
-    wait_until(lambda: daemon.l2_files() == [], within_s=10)
+    wait_until(lambda: daemon.l2_files() == [], within_s=20)
 
 
 def test_a_put_survives_a_kill_at_once_and_replaces_older_bytes_for_good(

@@ -139,7 +139,7 @@ def test_local_hits_end_while_the_daemon_is_stopped_and_come_back(
 ) -> None:
     daemon, text = new_daemon(), fresh_id("text")
     put_version(new_client(daemon), text, 1)
-    worker = new_worker(daemon.target, timeout_s=0.5, wait_s=0)
+    worker = new_worker(daemon.target, timeout_s=2, wait_s=0)
     start_hitting(worker, text, tmp_path)
     pid = pid_of(daemon)
     os.kill(pid, signal.SIGSTOP)
