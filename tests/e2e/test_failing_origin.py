@@ -20,7 +20,7 @@ import torch
 
 from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.conftest import NewDaemon
-from tests.support import sample_objects
+from tests.support import aws_environment, sample_objects
 from tests.support.daemons import Daemon, running_daemon, wait_until
 from tests.support.grpc_calls import TIMEOUT_S, get_human, put, refused
 from tests.support.s3_faults import Fault, FaultyS3, running_faulty_s3
@@ -105,15 +105,6 @@ def settings_of(store: FaultyS3, **more: str) -> dict[str, str]:
     }
 
 
-CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": "any",
-    "AWS_SECRET_ACCESS_KEY": "any",
-    "AWS_CONFIG_FILE": "/dev/null",
-    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
-
-
 @pytest.fixture(scope="module")
 def faulty_s3() -> Iterator[FaultyS3]:
     background = BackgroundStore()
@@ -127,7 +118,7 @@ def shared_daemon(
 ) -> Iterator[Daemon]:
     folder: Path = tmp_path_factory.mktemp("daemon")
     settings = settings_of(faulty_s3, ORIGIN__BREAKER_OPEN_S=str(OPEN_S))
-    with running_daemon(folder, settings, CREDENTIALS) as daemon:
+    with running_daemon(folder, settings, aws_environment.with_key()) as daemon:
         yield daemon
 
 
@@ -196,7 +187,7 @@ def test_an_open_circuit_refuses_misses_at_once_and_serves_hits(
     settings = settings_of(
         faulty_s3, ORIGIN__BREAKER_FAILURES=str(FAILURES), ORIGIN__BREAKER_OPEN_S="600"
     )
-    setup = Setup(faulty_s3, new_daemon(environment=CREDENTIALS, **settings))
+    setup = Setup(faulty_s3, new_daemon(environment=aws_environment.with_key(), **settings))
     cached = fresh_id("c")
     setup.text_of(cached)
     faulty_s3.fault = Fault.SAYS_500
@@ -218,7 +209,7 @@ def test_an_expired_text_is_served_marked_as_stale_while_s3_is_away(
     faulty_s3: FaultyS3, new_daemon: NewDaemon
 ) -> None:
     settings = settings_of(faulty_s3, KINDS__TEXT__TTL_HOURS=str(0.2 / 3600))
-    setup = Setup(faulty_s3, new_daemon(environment=CREDENTIALS, **settings))
+    setup = Setup(faulty_s3, new_daemon(environment=aws_environment.with_key(), **settings))
     stub = setup.daemon.stub()
     text = fresh_id("c")
     filled = setup.text_of(text)

@@ -27,6 +27,7 @@ from tests.local.board import Board
 from tests.local.changing_store import ChangingStore, running_changing_store, words_of_version
 from tests.local.conftest import NewWorker
 from tests.local.steps import Spun
+from tests.support import aws_environment
 from tests.support.daemons import Daemon
 
 USERS = 20
@@ -44,13 +45,6 @@ SETTINGS = {
     "ORIGIN__REGION": "eu-central-1",
     "KINDS__TEXT__FIELDS": json.dumps(FIELDS),
     "LIMITS__MAX_CONCURRENT_FILLS": "32",
-}
-CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": "any",
-    "AWS_SECRET_ACCESS_KEY": "any",
-    "AWS_CONFIG_FILE": "/dev/null",
-    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-    "AWS_EC2_METADATA_DISABLED": "true",
 }
 
 
@@ -176,7 +170,8 @@ class Run:
 def run(new_daemon: NewDaemon, tmp_path: Path) -> Iterator[Run]:
     with running_changing_store(LATENCY_S) as store:
         settings = {**SETTINGS, "ORIGIN__ENDPOINT_URL": store.endpoint_url}
-        running = Run(new_daemon(environment=CREDENTIALS, **settings), store, tmp_path / "board")
+        daemon = new_daemon(environment=aws_environment.with_key(), **settings)
+        running = Run(daemon, store, tmp_path / "board")
         yield running
         running.close()
 

@@ -19,7 +19,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from tests.support import ceph_gateway
+from tests.support import aws_environment, ceph_gateway
 from tests.support.ceph_gateway import CephGateway
 from tests.support.s3_moto import MotoServer
 
@@ -70,13 +70,7 @@ class S3Server:
 
     def credentials(self) -> dict[str, str]:
         """Return the environment that makes AWS's credential chain find this server's key."""
-        return {
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        return aws_environment.with_key(self.access_key, self.secret_key)
 
     def _make(self, bucket: str) -> None:
         self.client().create_bucket(Bucket=bucket)
