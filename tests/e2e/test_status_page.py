@@ -27,6 +27,13 @@ MAX_PAGE_BYTES = 150_000
 PHONE = {"width": 360, "height": 740}
 # A poll comes every 2 s; a busy machine may need several.
 WITHIN_MS = 20_000
+ONE_MORE_KIND = {
+    "KINDS__DEPTH__MAX_ENTRIES": "20",
+    "KINDS__DEPTH__SUBJECT": "user",
+    "KINDS__DEPTH__NAMESPACES": '[{"name": "depth_front", "part": "front"}]',
+    "KINDS__DEPTH__FIELDS": '[{"name": "depth_img", "encoding": "png", '
+    '"template": "users/{owner}/depth/{part}_img.png"}]',
+}
 _CONTRASTS = """
 () => {
   const parse = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
@@ -294,6 +301,23 @@ def test_the_page_says_that_the_daemon_is_gone_and_goes_on_with_its_successor(
         daemon.start()
         expect(page.get_by_role("alert")).to_have_count(0, timeout=WITHIN_MS)
         expect(page.get_by_role("heading", name="Healthy")).to_be_visible()
+
+
+def test_the_namespaces_of_a_successor_take_the_place_of_those_before(
+    new_daemon: NewDaemon, browser: Browser
+) -> None:
+    daemon = new_daemon()
+    with opened(browser, address(daemon)) as opening:
+        page = opening.page
+        loaded(page)
+        choice = page.locator("#namespace")
+        before = choice.locator("option").all_text_contents()
+        choice.select_option("garment")
+        daemon.kill()
+        daemon.settings |= ONE_MORE_KIND
+        daemon.start()
+        expect(choice.locator("option")).to_have_text([*before, "depth_front"], timeout=WITHIN_MS)
+        expect(choice).to_have_value("garment")
 
 
 def test_a_warning_says_what_to_do_and_where_more_is(

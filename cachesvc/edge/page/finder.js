@@ -21,12 +21,21 @@ class Finder {
     const names = status.namespaces.map(({ name }) => name);
     if (names.join() !== this.namespaces.join()) {
       this.namespaces = names;
-      byId("namespace").append(...names.map((name) => make("option", { value: name }, name)));
+      this.offer(names);
     }
     this.may = new Set(status.caller.may);
     const isRefused = !this.may.has("find");
     for (const id of ["namespace", "key-id", "find-button"]) byId(id).disabled = isRefused;
     if (isRefused) this.say(`Your role (${status.caller.roles.join(", ")}) may not look up keys.`, "");
+  }
+
+  // A successor may have other kinds. What was chosen stays chosen if it still is there.
+  offer(names) {
+    const choice = byId("namespace");
+    const chosen = choice.value;
+    const options = names.map((name) => make("option", { value: name }, name));
+    choice.replaceChildren(choice.firstElementChild, ...options);
+    choice.value = names.includes(chosen) ? chosen : "";
   }
 
   say(text, tone) {
