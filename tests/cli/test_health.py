@@ -13,6 +13,8 @@ from tests.cli.conftest import Run, RunApart
 from tests.support.daemons import Daemon
 
 SERVICE = "cachesvc.v1.CacheService"
+# The default, connecting included, is a probe's and not a busy machine's.
+PATIENT = ("--timeout", "20")
 Status = health_pb2.HealthCheckResponse.ServingStatus
 
 
@@ -31,14 +33,17 @@ def draining(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyp
 
 @pytest.mark.parametrize("options", [(), ("--ready",)])
 def test_a_serving_daemon_is_code_0(run: Run, options: tuple[str, ...]) -> None:
-    asked = run("health", *options)
+    asked = run("health", *options, *PATIENT)
     assert (asked.exit_code, asked.stdout) == (0, "serving\n")
-    assert json.loads(run("health", *options, "--json").stdout) == {"alive": True, "ready": True}
+    assert json.loads(run("health", *options, "--json", *PATIENT).stdout) == {
+        "alive": True,
+        "ready": True,
+    }
 
 
 def test_a_draining_daemon_lives_but_is_not_ready(run_alone: Run, draining: str) -> None:
-    assert run_alone("health", "--target", draining).exit_code == 0
-    asked = run_alone("health", "--ready", "--json", "--target", draining)
+    assert run_alone("health", "--target", draining, *PATIENT).exit_code == 0
+    asked = run_alone("health", "--ready", "--json", "--target", draining, *PATIENT)
     assert asked.exit_code == 1
     assert json.loads(asked.stdout) == {"alive": True, "ready": False}
     assert "does not serve" in asked.stderr
@@ -50,7 +55,8 @@ def test_a_service_that_is_not_registered_yet_is_not_ready(run_alone: Run) -> No
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        assert run_alone("health", "--ready", "--target", f"127.0.0.1:{port}").exit_code == 1
+        target = f"127.0.0.1:{port}"
+        assert run_alone("health", "--ready", "--target", target, *PATIENT).exit_code == 1
     finally:
         server.stop(None).wait()
 
@@ -68,6 +74,7 @@ def test_a_probe_loads_nothing_that_is_slow_to_load(run_apart: RunApart, daemon:
         "import atexit, sys\natexit.register(lambda: print("
         f"'loaded:', [m for m in {slow!r} if m in sys.modules]))"
     )
-    asked = run_apart("health", "--ready", "--target", str(daemon.socket), before=report)
+    target = str(daemon.socket)
+    asked = run_apart("health", "--ready", "--target", target, *PATIENT, before=report)
     assert asked.returncode == 0
     assert "loaded: []" in asked.stdout
