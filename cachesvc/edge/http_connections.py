@@ -1,6 +1,8 @@
 """Bounds the connections: at the limit, the oldest one that asks for nothing makes way.
 
 So callers who connect and say nothing, or send their headers slowly, keep nobody out.
+A TLS handshake is not counted: asyncio shows a connection when that has ended, and what
+cannot be closed from here must not take the room of what asks. HANDSHAKE_S ends it.
 """
 
 from __future__ import annotations
