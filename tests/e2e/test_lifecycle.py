@@ -45,7 +45,7 @@ def test_a_second_daemon_on_the_same_runtime_directory_exits_with_2(
         assert second.start_in_vain() == 2
         assert str(daemon.runtime_dir) in second.log_text()
         assert "Traceback" not in second.log_text()
-    assert daemon.stub().Stats(pb.StatsRequest(), timeout=5).version
+    assert daemon.stub().Stats(pb.StatsRequest(), timeout=TIMEOUT_S).version
 
 
 @contextlib.contextmanager
@@ -81,7 +81,7 @@ def test_a_socket_that_a_killed_daemon_left_is_no_obstacle(new_daemon: NewDaemon
     daemon.kill()
     assert daemon.socket.is_socket()
     daemon.start()
-    assert daemon.stub().Stats(pb.StatsRequest(), timeout=5).version
+    assert daemon.stub().Stats(pb.StatsRequest(), timeout=TIMEOUT_S).version
 
 
 def test_a_kill_leaves_no_litter_after_the_next_start(new_daemon: NewDaemon) -> None:
@@ -140,7 +140,7 @@ def test_a_call_without_a_deadline_gets_the_default_one(new_daemon: NewDaemon) -
 @pytest.mark.parametrize("name", ["", SERVICE])
 def test_the_standard_health_service_says_serving(daemon: Daemon, name: str) -> None:
     stub = health_pb2_grpc.HealthStub(daemon.channel())
-    answer = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+    answer = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=TIMEOUT_S)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -150,7 +150,7 @@ def test_reflection_lists_the_service_and_describes_it(daemon: Daemon) -> None:
         reflection_pb2.ServerReflectionRequest(list_services=""),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE),
     ]
-    listed, described = stub.ServerReflectionInfo(iter(requests), timeout=5)
+    listed, described = stub.ServerReflectionInfo(iter(requests), timeout=TIMEOUT_S)
     names = {service.name for service in listed.list_services_response.service}
     assert {SERVICE, "grpc.health.v1.Health"} <= names
     assert described.file_descriptor_response.file_descriptor_proto

@@ -35,6 +35,7 @@ ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "cachesvc", "serve")
 READY_WITHIN_S = 20.0
 ENDS_WITHIN_S = 20.0
+ANSWERS_WITHIN_S = 20.0
 _POLL_S = 0.005
 _LARGE_ANSWERS = (("grpc.max_receive_message_length", -1),)
 # A test's daemon comes back at once; the default backoff starts at a second. `min_` is
@@ -180,7 +181,7 @@ class Daemon:
         scheme = "http" if self.tls is None else "https"
         url = f"{scheme}://127.0.0.1:{self._port.number}{path}"
         try:
-            with urllib.request.urlopen(url, timeout=5, context=self.tls) as answer:
+            with urllib.request.urlopen(url, timeout=ANSWERS_WITHIN_S, context=self.tls) as answer:
                 return int(answer.status), str(answer.read().decode())
         except urllib.error.HTTPError as exc:
             with exc:
@@ -199,7 +200,7 @@ class Daemon:
         """Return once everything that was filled is in L2 too."""
         stub = self.stub()
         wait_until(
-            lambda: stub.Stats(pb.StatsRequest(), timeout=5).flights == 0,
+            lambda: stub.Stats(pb.StatsRequest(), timeout=ANSWERS_WITHIN_S).flights == 0,
             READY_WITHIN_S,
             self._describe,
         )

@@ -16,7 +16,7 @@ from cachesvc_client.fastapi import cache_router
 
 def main(kind: str, target: str, port: str) -> None:
     new = CacheClient if kind == "sync" else AsyncCacheClient
-    client = new(target, wait_s=0.5)
+    client = new(target, wait_s=2)
     app = FastAPI()
     app.include_router(cache_router(client))
     uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="warning")

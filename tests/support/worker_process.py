@@ -37,12 +37,12 @@ def main(kind: str, target: str, port: str, folder: str) -> None:
 
         # A busy machine takes longer than a second between a test's change and its photo.
         server.CLOCK_MARGIN = timedelta(seconds=30)
-        app = server.create_app(AsyncCacheClient(target, wait_s=0.5), diffuse, photos)
+        app = server.create_app(AsyncCacheClient(target, wait_s=2), diffuse, photos)
     else:
         import v2_server
 
-        app = v2_server.create_app(TwoLevelCacheV2(target=target, wait_s=0.5), diffuse, photos)
-        app.include_router(cache_router(CacheClient(target, wait_s=0.5)))
+        app = v2_server.create_app(TwoLevelCacheV2(target=target, wait_s=2), diffuse, photos)
+        app.include_router(cache_router(CacheClient(target, wait_s=2)))
     uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="warning")
 
 
