@@ -29,7 +29,7 @@ from PIL import Image
 from cachesvc_client import CacheClient
 from tests.conftest import NewDaemon
 from tests.support import s3_processes, sample_objects
-from tests.support.daemons import ROOT, Daemon
+from tests.support.daemons import ROOT, Daemon, running_daemon
 from tests.support.http_calls import Answer, ask_port
 from tests.support.s3_processes import ReservedPort
 from tests.support.sample_objects import Sample, fresh_id, image
@@ -102,11 +102,22 @@ def running_worker(kind: str, daemon: Daemon, folder: Path) -> Iterator[WorkerPr
         reserved.release()
 
 
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon of this file's own.
+
+    Another file's test: invalidates everything on the session's | the worker: reads a photo,
+    as of its clock less the margin, which is before that | its Put is outdated, rightly.
+    """
+    with running_daemon(tmp_path_factory.mktemp("daemon")) as running:
+        yield running
+
+
 @pytest.fixture(scope="module", params=["new", "v2"])
 def worker(
     request: pytest.FixtureRequest, daemon: Daemon, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WorkerProcess]:
-    """Each of the two, over the session's daemon."""
+    """Each of the two, over this file's daemon."""
     with running_worker(request.param, daemon, tmp_path_factory.mktemp("worker")) as running:
         yield running
 
