@@ -12,7 +12,6 @@ import grp
 import os
 import resource
 import signal
-from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -83,9 +82,7 @@ class Daemon:
         self._events = RecentEvents()
         self._problems = {"daemon": "starting"}
         self._stack = contextlib.AsyncExitStack()
-        self._sweep: Callable[[], Coroutine[None, None, None]] | None = None
-        self._sweeps: set[asyncio.Task[None]] = set()
-        self._state: State | None = None
+        self._cache: Cache | None = None
         file = settings.access.file
         self._reloaded_grants = Reloaded(
             "access.file",
@@ -150,13 +147,10 @@ class Daemon:
         state.acknowledge_from_ns = acknowledge_from_ns
         if was_used and not ended_cleanly:
             state.changes_known_from_ns = self._clock.read().wall_ns
-        self._state = state
-        cache = Cache(state, origin, members)
+        self._cache = cache = Cache(state, origin, members)
         statistics = Statistics(cache, memory, disk, self._metrics, __version__)
         cache.start(rewarm=settings.l1.rewarm)
         stack.push_async_callback(cache.drain, settings.grpc.drain_s)
-        self._start_litter_sweep(disk, state)
-        stack.push_async_callback(self._end_litter_sweeps)
         local = LocalDelivery(cache, settings.runtime_dir, control.boot_id)
         removals = AuditedRemovals(cache, self._audit_key())
         service = CacheService(cache, statistics, local, removals)
@@ -309,44 +303,9 @@ class Daemon:
             http_port=self.http_port,
         )
 
-    def _start_litter_sweep(self, disk: DiskTier, state: State) -> None:
-        """Remove what a crash left, behind the first answers."""
-
-        async def sweep() -> None:
-            before = state.generations.next(self._clock.read().wall_ns)
-            foreign = 0
-            for namespace in state.kinds.namespaces:
-                try:
-                    report = await disk.sweep_litter(namespace, before)
-                except (OSError, NotDurable) as exc:
-                    log.warning("litter_sweep_failed", namespace=namespace, error=str(exc))
-                    continue
-                foreign += report.foreign_names
-                self._metrics.foreign_names.set(foreign)
-                if report.removed_files:
-                    log.info("litter_removed", namespace=namespace, files=report.removed_files)
-
-        self._sweep = sweep
-        self._sweep_litter_again()
-
     def _after_catalog_loss(self) -> None:
-        """Every file of L2 is litter now, and every recorded change forgotten."""
-        if self._state is not None:
-            self._state.changes_known_from_ns = self._clock.read().wall_ns
-        self._sweep_litter_again()
-
-    def _sweep_litter_again(self) -> None:
-        if self._sweep is None:  # the start comes to it by itself
-            return
-        task = asyncio.create_task(self._sweep(), name="litter-sweep")
-        self._sweeps.add(task)
-        task.add_done_callback(self._sweeps.discard)
-
-    async def _end_litter_sweeps(self) -> None:
-        self._sweep = None
-        for task in self._sweeps:
-            task.cancel()
-        await asyncio.gather(*self._sweeps, return_exceptions=True)
+        if self._cache is not None:
+            self._cache.catalog_lost()
 
     async def stop(self) -> None:
         """Drain: not ready, refuse new calls, let the rest finish, flush, close."""

@@ -16,6 +16,7 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.origin import Origin
 from cachesvc.engine.fills import Filler
 from cachesvc.engine.flying import FlightRunner
+from cachesvc.engine.litter import LitterSweeper
 from cachesvc.engine.ports import Cached, Codec
 from cachesvc.engine.puts import PutTable, Putter
 from cachesvc.engine.reads import Reader
@@ -49,8 +50,11 @@ class Cache:
         self._rewarmer = Rewarmer(state, self._reader)
         self._filler = filler
         self._puts = puts
+        self._sweeper = LitterSweeper(state)
         self.upkeep = Upkeep(state)
+        # What goes on without being asked for, until `drain`.
         self._loops: list[asyncio.Task[Any]] = []
+        self._is_running = False
         self.get = self._reader.get
         self.record_local_hits = self._reader.count_local_hits
         self.receive_put = self._putter.receive
@@ -82,9 +86,20 @@ class Cache:
 
     def start(self, *, rewarm: bool) -> None:
         """Begin the upkeep, and bring back to L1 what was used last if asked to."""
+        self._is_running = True
         self._loops = [*self.upkeep.loops()]
         if rewarm:
             self._loops.append(asyncio.create_task(self._rewarmer.run(), name="rewarming"))
+        self._begin_sweep()
+
+    def catalog_lost(self) -> None:
+        """Go on with an empty catalog: L2's files are litter, recorded changes are forgotten."""
+        self.state.changes_known_from_ns = self.state.clock.read().wall_ns
+        if self._is_running:  # the start comes to it by itself
+            self._begin_sweep()
+
+    def _begin_sweep(self) -> None:
+        self._loops.append(asyncio.create_task(self._sweeper.run(), name="litter-sweep"))
 
     @property
     def is_origin_left_alone(self) -> bool:
@@ -93,6 +108,7 @@ class Cache:
 
     async def drain(self, deadline_s: float) -> None:
         """Let flights, commits and removals finish; cancel what outlasts the deadline."""
+        self._is_running = False
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)

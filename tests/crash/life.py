@@ -21,6 +21,7 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.lru import Removal
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from cachesvc.core.watermarks import Watermarks
+from cachesvc.engine.litter import LitterSweeper
 from cachesvc.engine.puts import PutHeader
 from tests.crash.ledger import Event, Ledger
 from tests.crash.swatches import KEYS, KINDS, OWNER, SWATCH, blob_of, member_of, version_of
@@ -137,10 +138,7 @@ class Life:
 
     async def sweep(self) -> None:
         """Remove what has no row, as a daemon does behind its first answers."""
-        house = self.house
-        before = house.engine.generations.next(house.clock.read().wall_ns)
-        for namespace in KINDS.namespaces:
-            await house.disk.sweep_litter(namespace, before)
+        await LitterSweeper(self.house.engine).run()
 
     # ---- work
 

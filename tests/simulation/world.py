@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cachesvc.core.entry import GenerationSource
-from cachesvc.core.errors import NotDurable
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.lru import NamespaceLimits
 from cachesvc.core.watermarks import Watermarks
 from cachesvc.engine.cache import Cache
+from cachesvc.engine.litter import LitterSweeper
 from cachesvc.engine.state import Limits, State
 from cachesvc.metrics import Metrics
 from cachesvc.tiers.catalog import Catalog
@@ -123,12 +123,7 @@ class Life:
         self.workers.shutdown()
 
     async def sweep_litter(self) -> None:
-        before = self.state.generations.next(self.clock.read().wall_ns)
-        for namespace in KINDS.namespaces:
-            try:
-                await self.disk.sweep_litter(namespace, before)
-            except NotDurable:
-                return
+        await LitterSweeper(self.state).run()
 
     async def settle(self) -> None:
         """Return once nothing goes on behind the answers."""
