@@ -61,7 +61,7 @@ def test_serve_answers_and_ends_with_code_0(
     finally:
         s3_processes.kill(process)
     events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
-    assert events == ["serving", "filled", "draining", "stopped"]
+    assert events == ["serving", "client_attached", "filled", "draining", "stopped"]
     assert user not in log.read_text()
 
 
