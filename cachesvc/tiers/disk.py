@@ -107,6 +107,11 @@ class DiskTier:
         return sum(total.stored_bytes for total in self._catalog.totals.values())
 
     @property
+    def occupied_bytes(self) -> int:
+        """What lies under the root: files with a row, and those that have yet to be unlinked."""
+        return self.used_bytes + self._leaving_bytes
+
+    @property
     def max_bytes(self) -> int:
         return self._watermarks.capacity_bytes
 
@@ -214,7 +219,7 @@ class DiskTier:
         """Own `size` bytes of the disk, evicting on demand."""
         for evict in (True, False):
             free_bytes = await self._look_at_free_bytes()
-            used = self.used_bytes + self._leaving_bytes
+            used = self.occupied_bytes
             # From here to the addition nothing else runs, or two could take the same room.
             if self._watermarks.admits(size, used, self._reserved_bytes, free_bytes):
                 self._reserved_bytes += size
@@ -328,10 +333,23 @@ class DiskTier:
                 free_bytes + self._leaving_bytes,
             )
             while to_free > 0:
-                victims = await self._catalog.evict(to_free)
+                victims = await self._victims(to_free)
                 if not victims:
                     break
                 to_free -= await self._forget(victims, Removal.DISK_SPACE)
+
+    async def _victims(self, to_free: int) -> list[Row]:
+        """Take rows out of the catalog, the least recently used first.
+
+        Its totals fall with its commit, in another thread. Whoever looks before the rows have
+        come back would be admitted to the room of files that are all still there.
+        """
+        self._leaving_bytes += to_free
+        try:
+            return await self._catalog.evict(to_free)
+        finally:
+            # In the same turn of the loop `_forget` counts what it was in fact.
+            self._leaving_bytes -= to_free
 
     async def _forget(self, rows: list[Row], cause: Removal) -> int:
         """Unlink the files of rows that are gone, and return their bytes."""

@@ -191,14 +191,19 @@ class WatchedFiles(DiskFiles):
         super().remove(location, durable=durable)
 
     def _look(self) -> None:
-        by_inode: dict[int, int] = {}  # another thread's rename must not make one file two
-        # Unlike Path.rglob it goes on where a directory has just been removed.
-        for folder, _, names in os.walk(self._root):
-            for name in names:
-                with contextlib.suppress(FileNotFoundError):
-                    status = os.stat(os.path.join(folder, name))
-                    by_inode[status.st_ino] = status.st_blocks * 512
-        self.seen_bytes.append(sum(by_inode.values()))
+        self.seen_bytes.append(bytes_of_files(self._root))
+
+
+def bytes_of_files(root: Path) -> int:
+    """Return what lies under `root`, whatever other threads do there meanwhile."""
+    by_inode: dict[int, int] = {}  # another thread's rename must not make one file two
+    # Unlike Path.rglob it goes on where a directory has just been removed.
+    for folder, _, names in os.walk(root):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(os.path.join(folder, name))
+                by_inode[status.st_ino] = status.st_blocks * 512
+    return sum(by_inode.values())
 
 
 async def test_the_disk_is_never_above_its_limit_while_entries_leave_for_new_ones(
@@ -214,6 +219,24 @@ async def test_the_disk_is_never_above_its_limit_while_entries_leave_for_new_one
     assert len(files.seen_bytes) >= 110
     assert max(files.seen_bytes) <= ROOM.capacity_bytes
     await asyncio.to_thread(disk.close)
+
+
+async def test_what_is_evicted_counts_from_the_commit_until_it_is_unlinked(
+    new_disk: NewDisk,
+) -> None:
+    """Promise 5. The catalog's thread commits while the loop looks at the disk."""
+    disk = new_disk(Watermarks(10 * BLOCK, 100 * BLOCK, 100 * BLOCK))
+    for number in range(1, 61):
+        assert await disk.store(f"g{number}", number)
+    evicting = asyncio.create_task(disk.tier.evict(50 * BLOCK))
+    looks = 0
+    while not evicting.done():
+        await asyncio.sleep(0)
+        present_bytes = bytes_of_files(disk.root)
+        assert disk.tier.occupied_bytes >= present_bytes
+        looks += 1
+    assert looks > 1
+    assert disk.tier.occupied_bytes == disk.tier.used_bytes == 0
 
 
 class HeldFiles(DiskFiles):
