@@ -29,7 +29,7 @@ class Part:
 
 
 PARTS = {
-    "cold": Part(cold.measure, 10, 3),
+    "cold": Part(cold.measure, 30, 3),
     "disk": Part(disk_hits.measure, 60, 10),
     "waiters": Part(waiters.measure, 5, 2),
     "capacity": Part(capacity.measure, 100, 20),

@@ -102,7 +102,7 @@ def _finding(what: str, rows: list[Row], allowed_ms: float) -> Finding:
     return Finding(
         f"{what} beside {CALLERS} callers that miss, while S3 does what it should not",
         rows,
-        {f"p99, {row.title}": f"{_p99_ms(row):.3g} ms" for row in rows},
+        {f"p50 / p99, {row.title}": f"{row.median_ms:.3g} / {_p99_ms(row):.3g} ms" for row in rows},
         [Check(f"worst p99 ({worst.title}) / {allowed_ms:.3g} ms", _p99_ms(worst) / allowed_ms, 1)],
     )
 

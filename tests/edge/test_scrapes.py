@@ -5,14 +5,12 @@ Promise 2: a thread that read L1's spare files once gave one to two keys.
 
 from __future__ import annotations
 
-import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import pytest
 from aiohttp.test_utils import make_mocked_request
 
 import cachesvc
@@ -24,15 +22,6 @@ from tests.support.engine_house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "user1")
 PRODUCT = Path(cachesvc.__file__).parent
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[EngineHouse]:
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="cachesvc-test-") as runtime:
-        house = EngineHouse(tmp_path, Path(runtime))
-        house.open()
-        yield house
-        await house.end()
 
 
 @contextmanager
