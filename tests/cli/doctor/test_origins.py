@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from cachesvc.cli.doctor import origins
 from cachesvc.cli.doctor.findings import Finding, Level, Patient
 from cachesvc.config import Settings
 from tests.cli.doctor.conftest import Examine
+from tests.support.aws_environment import with_key
 from tests.support.s3_faults import Fault, running_faulty_s3
 from tests.support.s3_servers import S3Server
 
@@ -153,23 +156,34 @@ def test_what_a_clock_that_is_apart_means(
     assert origins.skew_finding(ahead_s, Patient(Settings(**settings))).level is level
 
 
-async def test_without_listbucket_an_absent_object_is_a_failure_and_doctor_says_so(
-    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What AWS does: 403 for the bucket, and for a key that is not there."""
-    for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}.items():
+@asynccontextmanager
+async def s3_with(
+    fault: Fault, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Settings]:
+    """Give the settings of an S3 that has the fault."""
+    for name, value in with_key().items():
         monkeypatch.setenv(name, value)
     async with running_faulty_s3() as server:
-        server.fault = Fault.SAYS_403
-        settings["origin"] = {
+        server.fault = fault
+        origin = {
             "kind": "s3",
             "bucket": "bucket",
             "region": "us-east-1",
             "endpoint_url": server.endpoint_url,
         }
-        (found,) = await asyncio.to_thread(
-            lambda: list(origins.check_access(Patient(Settings(**settings))))
-        )
+        yield Settings(**{**settings, "origin": origin})
+
+
+async def access_findings(patient: Patient) -> list[Finding]:
+    return await asyncio.to_thread(lambda: list(origins.check_access(patient)))
+
+
+async def test_without_listbucket_an_absent_object_is_a_failure_and_doctor_says_so(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What AWS does: 403 for the bucket, and for a key that is not there."""
+    async with s3_with(Fault.SAYS_403, settings, monkeypatch) as faulty:
+        (found,) = await access_findings(Patient(faulty))
     assert found.level is Level.ERROR
     assert "NOT_FOUND" in found.message
     assert "s3:ListBucket" in found.fix
@@ -178,16 +192,6 @@ async def test_without_listbucket_an_absent_object_is_a_failure_and_doctor_says_
 async def test_a_store_that_hangs_ends_the_check_within_its_time(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}.items():
-        monkeypatch.setenv(name, value)
-    async with running_faulty_s3() as server:
-        server.fault = Fault.HANGS_BEFORE_HEADERS
-        settings["origin"] = {
-            "kind": "s3",
-            "bucket": "bucket",
-            "region": "us-east-1",
-            "endpoint_url": server.endpoint_url,
-        }
-        patient = Patient(Settings(**settings), deadline_s=0.5)
-        (found,) = await asyncio.to_thread(lambda: list(origins.check_access(patient)))
+    async with s3_with(Fault.HANGS_BEFORE_HEADERS, settings, monkeypatch) as faulty:
+        (found,) = await access_findings(Patient(faulty, deadline_s=0.5))
     assert "ORIGIN_TIMEOUT" in found.message
