@@ -28,6 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cachesvc_proto.v1 import cache_pb2 as pb
 from cachesvc_proto.v1 import cache_pb2_grpc
 from tests.support import s3_processes
+from tests.support.entry_files import entry_files
 from tests.support.s3_processes import ReservedPort
 from tests.support.s3_servers import S3Server
 
@@ -231,10 +232,8 @@ class Daemon:
         return sum(status.st_size for status in _statuses((self.runtime_dir / "l1").iterdir()))
 
     def l2_files(self) -> list[Path]:
-        """Return the files of L2's entries, as `find` would."""
-        # Not by a glob: that raises where a directory goes while it looks, os.walk does not.
-        files = (Path(folder, name) for folder, _, names in os.walk(self.l2_root) for name in names)
-        return sorted(path for path in files if path.parents[2] == self.l2_root)
+        """Return the files of L2's entries."""
+        return entry_files(self.l2_root)
 
     def l2_allocated_bytes(self) -> int:
         """Return what the files of L2's entries take of the disk, as `du` would."""

@@ -28,6 +28,7 @@ from tests.support.clocks import ManualClock
 from tests.support.engine_entries import blob_of, member_of, version_of
 from tests.support.engine_gates import GatedCodec, GatedDisk, GatedMemory, Gates
 from tests.support.engine_origin import ScriptedOrigin
+from tests.support.entry_files import entry_files
 
 MIB = 1 << 20
 LIMITS = Limits(
@@ -176,4 +177,4 @@ class EngineHouse:
 
     def files(self) -> list[Path]:
         """Return L2's entry files."""
-        return sorted(p for p in self.root.rglob("*.safetensors") if ".quarantine" not in p.parts)
+        return [path for path in entry_files(self.root) if path.suffix == ".safetensors"]

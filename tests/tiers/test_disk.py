@@ -31,6 +31,7 @@ from tests.support.clocks import START_NS
 from tests.support.engine_entries import meta_of
 from tests.support.engine_gates import Stop
 from tests.support.engine_mounts import small_filesystem
+from tests.support.entry_files import entry_files
 
 BLOCK = 4096
 ROOM = Watermarks(low_bytes=8 * BLOCK, high_bytes=9 * BLOCK, capacity_bytes=10 * BLOCK)
@@ -73,7 +74,8 @@ class Disk:
         return await self.tier.lookup(EntryKey("garment", name))
 
     def names(self) -> list[str]:
-        return sorted(p.parent.name for p in self.root.rglob("*.safetensors"))
+        ours = (path for path in entry_files(self.root) if path.suffix == ".safetensors")
+        return sorted(path.parent.name for path in ours)
 
 
 NewDisk = Callable[[Watermarks], Disk]
