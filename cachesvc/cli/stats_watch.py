@@ -101,7 +101,7 @@ def _looks(client: CacheClient, interval_s: float, count: int | None) -> Iterato
     last: Look | None = None
     while count is None or count > 0:
         if last is not None:
-            time.sleep(interval_s)
+            time.sleep(interval_s)  # what the person who watches asked for; nothing else runs
         last = next_look(client.stats(), time.monotonic(), last)
         yield last
         count = None if count is None else count - 1

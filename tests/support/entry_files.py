@@ -9,7 +9,14 @@ from pathlib import Path
 def entry_files(root: Path) -> list[Path]:
     """Return what lies where entries lie below L2's root, as `find` would.
 
-    Not by a glob: that raises where a directory goes while it looks, os.walk does not.
+    Not by a glob: that raises where a directory goes while it looks. Raises OSError for
+    directories that cannot be read.
     """
-    files = (Path(folder, name) for folder, _, names in os.walk(root) for name in names)
+    walk = os.walk(root, onerror=_raise_unless_gone)
+    files = (Path(folder, name) for folder, _, names in walk for name in names)
     return sorted(path for path in files if path.parents[2] == root)
+
+
+def _raise_unless_gone(failure: OSError) -> None:
+    if not isinstance(failure, FileNotFoundError):
+        raise failure
