@@ -14,7 +14,9 @@ from cachesvc.core.errors import OriginUnavailable
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import key_scope
 from cachesvc.engine import commits
+from cachesvc.engine.flights import Served
 from tests.support.engine_entries import blob_of
+from tests.support.engine_gates import Stop
 from tests.support.engine_house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
@@ -30,6 +32,16 @@ def never_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def reading(house: EngineHouse, key: EntryKey) -> str:
     return f"origin {house.object_keys(key)[0]}"
+
+
+async def person_at_the_origin(house: EngineHouse) -> tuple[Stop, asyncio.Task[Served]]:
+    """Begin a miss that hangs at the origin. The garment is there to be asked for meanwhile."""
+    house.upload(PERSON, 1)
+    house.upload(GARMENT, 1)
+    at_origin = house.gates.stop(reading(house, PERSON))
+    person = asyncio.create_task(house.get(PERSON))
+    await at_origin.reached()
+    return at_origin, person
 
 
 async def until_pending(house: EngineHouse) -> None:
@@ -64,12 +76,8 @@ async def test_a_commit_begins_only_when_the_misses_under_way_are_answered(
 
 
 async def test_a_miss_that_hangs_holds_a_commit_back_for_a_while_only(house: EngineHouse) -> None:
-    house.upload(PERSON, 1)
-    house.upload(GARMENT, 1)
-    at_origin = house.gates.stop(reading(house, PERSON))
+    _, person = await person_at_the_origin(house)
     stored = house.gates.stop("l2_written")
-    person = asyncio.create_task(house.get(PERSON))
-    await at_origin.reached()
     await house.get(GARMENT)
     await stored.reached()
     assert not person.done()
@@ -79,12 +87,8 @@ async def test_a_miss_that_hangs_holds_a_commit_back_for_a_while_only(house: Eng
 async def test_a_miss_whose_callers_have_left_holds_no_commit_back(
     house: EngineHouse, never_too_late: None
 ) -> None:
-    house.upload(PERSON, 1)
-    house.upload(GARMENT, 1)
-    at_origin = house.gates.stop(reading(house, PERSON))
+    _, person = await person_at_the_origin(house)
     stored = house.gates.stop("l2_written")
-    person = asyncio.create_task(house.get(PERSON))
-    await at_origin.reached()
     person.cancel()
     await asyncio.gather(person, return_exceptions=True)
     await house.get(GARMENT)
@@ -96,12 +100,8 @@ async def test_a_miss_whose_callers_have_left_holds_no_commit_back(
 async def test_a_miss_without_a_result_frees_the_commits_it_held_back(
     house: EngineHouse, never_too_late: None, end: str
 ) -> None:
-    house.upload(GARMENT, 1)
-    house.upload(PERSON, 1)
-    at_origin = house.gates.stop(reading(house, PERSON))
+    at_origin, person = await person_at_the_origin(house)
     stored = house.gates.stop("l2_written")
-    person = asyncio.create_task(house.get(PERSON))
-    await at_origin.reached()
     await house.get(GARMENT)
     await until_pending(house)
     if end == "fails":
@@ -119,11 +119,7 @@ async def test_an_entry_invalidated_while_it_is_held_back_is_never_written(
     house: EngineHouse, never_too_late: None
 ) -> None:
     # A: lands, waits for B's answer | C: invalidates A, answers | B: answered | A: ends
-    house.upload(PERSON, 1)
-    house.upload(GARMENT, 1)
-    at_origin = house.gates.stop(reading(house, PERSON))
-    person = asyncio.create_task(house.get(PERSON))
-    await at_origin.reached()
+    at_origin, person = await person_at_the_origin(house)
     await house.get(GARMENT)
     await until_pending(house)
     await house.cache.invalidate(key_scope(GARMENT))
