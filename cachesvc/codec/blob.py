@@ -63,6 +63,11 @@ class BlobLayout:
 
 def build_blob(tensors: Mapping[str, Tensor]) -> bytes:
     """Return the blob of one entry: the same bytes for the same tensors, copied once."""
+    return b"".join(blob_parts(tensors))
+
+
+def blob_parts(tensors: Mapping[str, Tensor]) -> list[Buffer]:
+    """Return the parts of that blob, not copied: its header, then each tensor's own data."""
     ordered = sorted(tensors.items(), key=_place)
     metadata = {FORMAT_KEY: BLOB_FORMAT}
     header: dict[str, object] = {_METADATA: metadata}
@@ -82,9 +87,7 @@ def build_blob(tensors: Mapping[str, Tensor]) -> bytes:
     text += b" " * (-(_HEADER_LENGTH.size + len(text)) % DATA_ALIGNMENT_BYTES)
     if len(text) > MAX_HEADER_BYTES:
         raise _invalid(f"its header would be longer than {MAX_HEADER_BYTES} bytes")
-    parts: list[Buffer] = [_HEADER_LENGTH.pack(len(text)), text]
-    parts.extend(tensor.data for _, tensor in ordered)
-    return b"".join(parts)
+    return [_HEADER_LENGTH.pack(len(text)) + text, *(tensor.data for _, tensor in ordered)]
 
 
 def parse_layout(blob: Buffer) -> BlobLayout:

@@ -1,19 +1,19 @@
 """How does an entry's member at the origin become a tensor, and a tensor a member?
 
-This module is what the engine is handed: `decode_member`, `build_blob`,
+This module is what the engine is handed: `decode_member`, `blob_parts`,
 `check_blob` and `encode_members`.
 """
 
 from __future__ import annotations
 
-from cachesvc.codec.blob import build_blob, check_blob
+from cachesvc.codec.blob import blob_parts, check_blob
 from cachesvc.codec.images import decode_png, encode_png
 from cachesvc.codec.pickle_writer import encode_pickle
 from cachesvc.codec.pickles import decode_pickle
 from cachesvc.core.kinds import Encoding, Field, Kind
 from cachesvc.core.tensors import Buffer, Tensor
 
-__all__ = ["build_blob", "check_blob", "decode_member", "encode_members"]
+__all__ = ["blob_parts", "check_blob", "decode_member", "encode_members"]
 
 _DECODERS = {Encoding.PNG: decode_png, Encoding.PICKLE: decode_pickle}
 _ENCODERS = {Encoding.PNG: encode_png, Encoding.PICKLE: encode_pickle}

@@ -25,9 +25,12 @@ class Checksum:
         return _signed(self._digest.intdigest())
 
 
-def checksum(data: Buffer) -> int:
-    """Return the checksum of a whole blob (0.4 ms for 10 MB)."""
-    return _signed(xxhash.xxh3_64_intdigest(data))
+def checksum(*parts: Buffer) -> int:
+    """Return the checksum of a whole blob, given in one part or more (0.4 ms for 10 MB)."""
+    digest = Checksum()
+    for part in parts:
+        digest.update(part)
+    return digest.value()
 
 
 def _signed(value: int) -> int:

@@ -15,6 +15,7 @@ import time
 
 from cachesvc.core.entry import EntryMeta
 from cachesvc.core.errors import NotDurable
+from cachesvc.core.tensors import Buffer
 from cachesvc.engine.flights import Flight
 from cachesvc.engine.state import State, log
 
@@ -32,26 +33,26 @@ class Committer:
     def __init__(self, state: State) -> None:
         self._state = state
 
-    async def commit(self, flight: Flight, meta: EntryMeta, data: bytes) -> None:
+    async def commit(self, flight: Flight, meta: EntryMeta, parts: tuple[Buffer, ...]) -> None:
         """Store the entry. If L2 does not admit it, or fails, it stays in L1 only."""
         state = self._state
-        if state.pending_commit_bytes + len(data) > state.limits.max_pending_bytes:
+        if state.pending_commit_bytes + meta.size_bytes > state.limits.max_pending_bytes:
             state.metrics.disk_rejections.inc()
             return
-        state.pending_commit_bytes += len(data)
+        state.pending_commit_bytes += meta.size_bytes
         try:
             await self._let_answers_go_first()
             if not flight.fenced:
-                await self._store(flight, meta, data)
+                await self._store(flight, meta, parts)
         except (OSError, NotDurable) as exc:
             state.metrics.disk_rejections.inc()
             log.warning("l2_commit_failed", namespace=meta.key.namespace, error=str(exc))
         finally:
-            state.pending_commit_bytes -= len(data)
+            state.pending_commit_bytes -= meta.size_bytes
 
-    async def _store(self, flight: Flight, meta: EntryMeta, data: bytes) -> None:
+    async def _store(self, flight: Flight, meta: EntryMeta, parts: tuple[Buffer, ...]) -> None:
         state, started = self._state, time.monotonic()
-        written = await state.disk.write(meta, data)
+        written = await state.disk.write(meta, *parts)
         if written is None:
             state.metrics.disk_rejections.inc()
             return
@@ -61,7 +62,7 @@ class Committer:
             await state.disk.abandon(written)
             return
         await committed
-        state.metrics.disk_written_bytes.inc(amount=len(data))
+        state.metrics.disk_written_bytes.inc(amount=meta.size_bytes)
         state.metrics.stage_seconds.observe(time.monotonic() - started, "l2_commit")
 
     async def _let_answers_go_first(self) -> None:

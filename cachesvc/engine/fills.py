@@ -24,7 +24,7 @@ from cachesvc.core.errors import (
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Field, Kind
 from cachesvc.core.origin import Origin, OriginObject, OriginStamp
-from cachesvc.core.tensors import Tensor
+from cachesvc.core.tensors import Buffer, Tensor
 from cachesvc.engine.breaker import OriginBreaker
 from cachesvc.engine.ports import Codec
 from cachesvc.engine.state import State
@@ -41,10 +41,14 @@ MAX_CONCURRENT_WRITES = 4
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """An entry as the origin has it. `stamps` are in the order of the kind's fields."""
+    """An entry as the origin has it. `stamps` are in the order of the kind's fields.
+
+    `parts` are its blob, not put together: whoever stores it writes them one after the other.
+    """
 
     stamps: tuple[OriginStamp, ...]
-    data: bytes
+    parts: tuple[Buffer, ...]
+    size_bytes: int
     checksum: int
 
 
@@ -73,7 +77,7 @@ class Filler:
         log.info(
             "filled",
             namespace=key.namespace,
-            size_bytes=len(filled.data),
+            size_bytes=filled.size_bytes,
             took_ms=_ms_since(started),
         )
         return filled
@@ -171,12 +175,14 @@ class Filler:
                 f"{self._state.limits.max_entry_bytes:,}",
                 reason="ENTRY_TOO_LARGE",
             )
-        data, digest = await self._state.in_worker(self._build, tensors)
-        return Filled(tuple(stamp for stamp, _ in members), data, digest)
+        stamps = tuple(stamp for stamp, _ in members)
+        filled: Filled = await self._state.in_worker(self._assemble, stamps, tensors)
+        return filled
 
-    def _build(self, tensors: dict[str, Tensor]) -> tuple[bytes, int]:
-        data = self._codec.build_blob(tensors)
-        return data, checksum(data)
+    def _assemble(self, stamps: tuple[OriginStamp, ...], tensors: dict[str, Tensor]) -> Filled:
+        parts = tuple(self._codec.blob_parts(tensors))
+        size_bytes = sum(memoryview(part).nbytes for part in parts)
+        return Filled(stamps, parts, size_bytes, checksum(*parts))
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

@@ -23,6 +23,7 @@ from cachesvc.core.errors import (
     StaleFill,
 )
 from cachesvc.core.origin import OriginStamp
+from cachesvc.core.tensors import Buffer
 from cachesvc.engine.absences import Absence
 from cachesvc.engine.commits import Committer
 from cachesvc.engine.expired import ExpiredRows
@@ -150,11 +151,12 @@ class FlightRunner:
     ) -> None:
         if not self._state.is_new_enough(meta, flight.needed_ns):
             # Half an upload, or an old one: good for nobody who comes later.
-            flight.land_unpublished(meta, OnHeap(filled.data), "origin")
+            data = await self._state.in_worker(b"".join, filled.parts)
+            flight.land_unpublished(meta, OnHeap(data), "origin")
             return
         await self._remove_older(flight, meta, row)
-        await self._publish_bytes(flight, meta, filled.data)
-        await self._committer.commit(flight, meta, filled.data)
+        await self._publish_bytes(flight, meta, filled.parts)
+        await self._committer.commit(flight, meta, filled.parts)
 
     async def _remove_older(self, flight: Flight, meta: EntryMeta, row: Row | None) -> None:
         """Delete rows of other bytes, or a crash before our commit would bring them back.
@@ -218,7 +220,7 @@ class FlightRunner:
             key=flight.key,
             owner=owner,
             generation=self._state.generations.next(now.wall_ns),
-            size_bytes=len(filled.data),
+            size_bytes=filled.size_bytes,
             checksum=filled.checksum,
             stamps=filled.stamps,
             begun_ns=begun_ns,
@@ -231,12 +233,14 @@ class FlightRunner:
 
     # ---- landing
 
-    async def _publish_bytes(self, flight: Flight, meta: EntryMeta, data: bytes) -> None:
+    async def _publish_bytes(
+        self, flight: Flight, meta: EntryMeta, parts: tuple[Buffer, ...]
+    ) -> None:
         state = self._state
         room = self._room(flight, meta.size_bytes)
         try:
             started = time.monotonic()
-            await state.in_worker(state.memory.write, room, (data,))
+            await state.in_worker(state.memory.write, room, parts)
             state.metrics.stage_seconds.observe(time.monotonic() - started, "l1_write")
             self._publish(flight, meta, room, "origin", accesses=0)
         finally:

@@ -154,8 +154,8 @@ class DiskTier:
 
     # ---- storing
 
-    async def write(self, meta: EntryMeta, data: Buffer) -> Written | None:
-        """Store the file durably, or return None where L2 does not admit it.
+    async def write(self, meta: EntryMeta, *parts: Buffer) -> Written | None:
+        """Store `parts` as one file, durably, or return None where L2 does not admit it.
 
         Raises OSError; nothing is left then.
         """
@@ -165,7 +165,7 @@ class DiskTier:
         location = Location(meta.key, meta.generation)
         self._awaiting_row.add(location)
         try:
-            await self._write(self._files.write, location, data)
+            await self._write(self._files.write, location, *parts)
         except BaseException:  # cancelled too: the room is given back, the file is litter
             self._reserved_bytes -= size
             self._awaiting_row.discard(location)

@@ -79,7 +79,7 @@ class DiskFiles:
     def free_bytes(self) -> int:
         return files.free_bytes(self._root_fd)
 
-    def write(self, location: Location, data: Buffer) -> None:
+    def write(self, location: Location, *parts: Buffer) -> None:
         """Store the file durably: content, name and directories survive a power cut.
 
         On an error nothing is left.
@@ -91,7 +91,8 @@ class DiskFiles:
             fd = os.open(name, flags, 0o640, dir_fd=temporary_fd)
             try:
                 try:
-                    files.write_all(fd, data)
+                    for part in parts:
+                        files.write_all(fd, part)
                     os.fsync(fd)
                 finally:
                     os.close(fd)

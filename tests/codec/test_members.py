@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from cachesvc.codec import members
+from cachesvc.codec.blob import build_blob
 from cachesvc.core.errors import InvalidRequest, OriginDataCorrupt
 from cachesvc.core.kinds import GARMENT, HUMAN, TEXT, Encoding, Field, Kind
 
@@ -34,7 +35,7 @@ def _objects(kind: Kind) -> dict[str, bytes]:
 
 
 def _blob(kind: Kind, objects: dict[str, bytes]) -> bytes:
-    return members.build_blob(
+    return build_blob(
         {field.name: members.decode_member(field, objects[field.name]) for field in kind.fields}
     )
 

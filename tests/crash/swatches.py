@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import safetensors.numpy
 
-from cachesvc.codec import members
+from cachesvc.codec.blob import build_blob
 from cachesvc.codec.pickle_writer import encode_pickle
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Encoding, Field, Kind, Kinds, Namespace, Subject
@@ -46,7 +46,7 @@ def member_of(version: int) -> bytes:
 
 def blob_of(version: int) -> bytes:
     """Return the whole entry, as a Put brings it."""
-    return members.build_blob({name: tensor_of(version) for name in SWATCH.field_names})
+    return build_blob({name: tensor_of(version) for name in SWATCH.field_names})
 
 
 def version_of(blob: memoryview) -> int:

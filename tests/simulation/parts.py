@@ -10,7 +10,7 @@ import asyncio
 import errno
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cachesvc.core.clock import Now
@@ -75,8 +75,8 @@ class PlainCodec:
     def decode_member(self, field: Field, data: bytes) -> Tensor:
         return Tensor("U8", (len(data),), data)
 
-    def build_blob(self, tensors: Mapping[str, Tensor]) -> bytes:
-        return b"|".join(bytes(tensor.data) for tensor in tensors.values())
+    def blob_parts(self, tensors: Mapping[str, Tensor]) -> Sequence[Buffer]:
+        return [b"|".join(bytes(tensor.data) for tensor in tensors.values())]
 
     def check_blob(self, kind: Kind, blob: Buffer) -> object:
         if len(bytes(blob).split(b"|")) != len(kind.fields):
@@ -108,10 +108,10 @@ class FillableFiles(DiskFiles):
 
     is_full = False
 
-    def write(self, location: Location, data: Buffer) -> None:
+    def write(self, location: Location, *parts: Buffer) -> None:
         if self.is_full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        super().write(location, data)
+        super().write(location, *parts)
 
 
 class TellingOrigin:

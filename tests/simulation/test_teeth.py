@@ -14,6 +14,7 @@ import pytest
 
 from cachesvc.core.entry import EntryMeta
 from cachesvc.core.scopes import Tombstones
+from cachesvc.core.tensors import Buffer
 from cachesvc.engine.commits import Committer
 from cachesvc.engine.flights import Flight, FlightTable, Served
 from cachesvc.engine.flying import FlightRunner
@@ -40,11 +41,13 @@ def no_fence_check_at_publication(patch: pytest.MonkeyPatch) -> None:
 
 
 def fence_checked_before_the_last_await(patch: pytest.MonkeyPatch) -> None:
-    async def early(self: FlightRunner, flight: Flight, meta: EntryMeta, data: bytes) -> None:
+    async def early(
+        self: FlightRunner, flight: Flight, meta: EntryMeta, parts: tuple[Buffer, ...]
+    ) -> None:
         state = self._state
         room = self._room(flight, meta.size_bytes)
         flight.check_fence()
-        await state.in_worker(state.memory.write, room, (data,))
+        await state.in_worker(state.memory.write, room, parts)
         steady_ns = state.clock.read().steady_ns
         state.memory.publish(room, meta, accesses=0, steady_ns=steady_ns)
         assert room.blob is not None

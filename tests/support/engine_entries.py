@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import safetensors.numpy
 
-from cachesvc.codec import members
+from cachesvc.codec.blob import build_blob
 from cachesvc.codec.images import encode_png
 from cachesvc.codec.pickle_writer import encode_pickle
 from cachesvc.core.checksum import checksum
@@ -34,7 +34,7 @@ def member_of(field: Field, version: int) -> bytes:
 
 def blob_of(kind: Kind, version: int) -> bytes:
     """Return the whole entry, as a Put brings it."""
-    return members.build_blob({field.name: tensor_of(field, version) for field in kind.fields})
+    return build_blob({field.name: tensor_of(field, version) for field in kind.fields})
 
 
 def version_of(blob: memoryview | bytes) -> int:

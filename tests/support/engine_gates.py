@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from cachesvc.codec import members
 from cachesvc.core.entry import EntryMeta, Row
@@ -86,9 +86,9 @@ class GatedCodec:
     def decode_member(self, field: Field, data: bytes) -> Tensor:
         return members.decode_member(field, data)
 
-    def build_blob(self, tensors: Mapping[str, Tensor]) -> bytes:
+    def blob_parts(self, tensors: Mapping[str, Tensor]) -> Sequence[Buffer]:
         self._gates.pass_by_in_thread("decoded")
-        return members.build_blob(tensors)
+        return members.blob_parts(tensors)
 
     def check_blob(self, kind: Kind, blob: Buffer) -> object:
         found = members.check_blob(kind, blob)
@@ -129,9 +129,9 @@ class GatedDisk(DiskTier):
         await super().read_into(row, write)
         await self.gates.pass_by("l2_read")
 
-    async def write(self, meta: EntryMeta, data: Buffer) -> Written | None:
+    async def write(self, meta: EntryMeta, *parts: Buffer) -> Written | None:
         await self.gates.pass_by("l2_write")
-        written = await super().write(meta, data)
+        written = await super().write(meta, *parts)
         await self.gates.pass_by("l2_written")
         return written
 

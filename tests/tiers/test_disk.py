@@ -184,8 +184,8 @@ class WatchedFiles(DiskFiles):
         self._root = root
         self.seen_bytes: list[int] = []
 
-    def write(self, location: Location, data: Buffer) -> None:
-        super().write(location, data)
+    def write(self, location: Location, *parts: Buffer) -> None:
+        super().write(location, *parts)
         self._look()
 
     def remove(self, location: Location, *, durable: bool = False) -> None:
