@@ -20,7 +20,8 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cachesvc.codec.images import MAX_IMAGE_PIXELS, MODE_CHANNELS, image_shape
+from cachesvc.codec.images import MODE_CHANNELS, image_shape
+from cachesvc.codec.png_chunks import MAX_IMAGE_PIXELS
 from cachesvc.codec.refusal import clipped
 from cachesvc.codec.torch_views import MAX_DIMENSIONS
 from cachesvc.core.errors import InvalidRequest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -12,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from cachesvc.codec import images
+from cachesvc.codec import png_chunks
 from cachesvc.codec.images import decode_png, encode_png
+from cachesvc.codec.png_chunks import checked_chunks
+from cachesvc.codec.png_pixels import with_stored_pixels
 from cachesvc.core.errors import OriginDataCorrupt
 from cachesvc.core.tensors import Tensor
 
@@ -151,7 +154,7 @@ def test_an_image_without_pixels_is_refused() -> None:
 
 
 def test_an_image_at_exactly_the_limit_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_IMAGE_PIXELS", 35)
+    monkeypatch.setattr(png_chunks, "MAX_IMAGE_PIXELS", 35)
 
     assert decode_png(_png(_image("L"))).shape == (5, 7)
     _assert_refused(_png(_image("L", width=9, height=4)))
@@ -164,6 +167,99 @@ def test_pixel_data_that_stops_in_the_middle_is_refused() -> None:
     _assert_refused(short)
 
 
+def _by_pillow_alone(data: bytes) -> bytes | None:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.tobytes()
+    except (OSError, SyntaxError):
+        return None
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("level", [0, 1, 9])
+def test_pixels_inflated_beforehand_are_those_that_pillow_inflates(mode: str, level: int) -> None:
+    noise = np.random.default_rng(7).integers(0, 256, (211, 307, 4), np.uint8)
+    data = _png(Image.fromarray(noise).convert(mode), compress_level=level)
+
+    stored = with_stored_pixels(checked_chunks(data))
+
+    assert stored is not None
+    assert _by_pillow_alone(stored) == _by_pillow_alone(data)
+    checked_chunks(stored)
+
+
+@pytest.mark.parametrize("height", [1, 2, 3])
+@pytest.mark.parametrize("width", [0xFFFD, 0xFFFE, 0xFFFF])
+def test_rows_that_just_fill_stored_blocks_are_whole(width: int, height: int) -> None:
+    image = _image("L", width, height)
+
+    assert bytes(decode_png(_png(image)).data) == image.tobytes()
+
+
+def _grey(*idats: bytes, interlaced: int = 0) -> bytes:
+    """Return a PNG of 2 x 1 grey pixels with this pixel data."""
+    header = _chunk(b"IHDR", struct.pack(">2I5B", 2, 1, 8, 0, 0, 0, interlaced))
+    pixels = b"".join(_chunk(b"IDAT", idat) for idat in idats)
+    return SIGNATURE + header + pixels + _chunk(b"IEND", b"")
+
+
+ROW = zlib.compress(b"\0\x10\x20")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _grey(zlib.compress(b"\0\x10\0\x20"), interlaced=1),
+        _grey(ROW + b"behind the end"),
+        _grey(ROW, zlib.compress(b"\0\x30\x40")),
+        _grey(zlib.compress(b"\0\x10\x20\0\x30\x40")),
+        _grey(zlib.compress(bytes(1 << 26))),
+        _grey(ROW[:-1]),
+        _grey(ROW[:-4] + b"\0\0\0\0"),
+        _grey(zlib.compress(b"\0\x10")),
+        _grey(b"\xff" + ROW[1:]),
+        _grey(b""),
+        _grey(),
+    ],
+    ids=[
+        "interlaced",
+        "bytes behind the end",
+        "two streams",
+        "too many rows",
+        "a bomb",
+        "checksum cut short",
+        "wrong checksum",
+        "too few pixels",
+        "no zlib stream",
+        "an empty chunk",
+        "no pixels",
+    ],
+)
+def test_unusual_pixel_data_is_left_to_pillow_as_it_came(data: bytes) -> None:
+    decoded = _decoded_or_refused(data)
+
+    assert with_stored_pixels(checked_chunks(data)) is None
+    assert (None if decoded is None else decoded.data) == _by_pillow_alone(data)
+
+
+def test_pixels_in_many_chunks_are_inflated_as_one_stream() -> None:
+    parts = [ROW[at : at + 1] for at in range(len(ROW))]
+
+    assert decode_png(_grey(b"", *parts, b"")).data == b"\x10\x20"
+
+
+def test_a_bomb_is_not_inflated_beyond_the_image() -> None:
+    bomb = _grey(zlib.compress(bytes(1 << 26)))
+    tracemalloc.start()
+    try:
+        _decoded_or_refused(bomb)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak_bytes < 1 << 22
+
+
 def test_a_text_that_inflates_to_megabytes_is_refused() -> None:
     bomb = _chunk(b"zTXt", b"k\x00\x00" + zlib.compress(bytes(64 * 1024 * 1024)))
 
@@ -171,7 +267,7 @@ def test_a_text_that_inflates_to_megabytes_is_refused() -> None:
 
 
 def test_too_many_texts_are_refused() -> None:
-    limit = images.MAX_ANCILLARY_CHUNKS
+    limit = png_chunks.MAX_ANCILLARY_CHUNKS
     text = _chunk(b"tEXt", b"k\x00v")
 
     assert decode_png(_with_chunks(text * limit)).shape == (5, 7)
@@ -179,7 +275,7 @@ def test_too_many_texts_are_refused() -> None:
 
 
 def test_too_long_a_text_is_refused() -> None:
-    text = _chunk(b"tEXt", b"k\x00" + b"v" * images.MAX_ANCILLARY_BYTES)
+    text = _chunk(b"tEXt", b"k\x00" + b"v" * png_chunks.MAX_ANCILLARY_BYTES)
 
     assert "beside its pixels" in _assert_refused(_with_chunks(text))
 
@@ -187,7 +283,7 @@ def test_too_long_a_text_is_refused() -> None:
 def test_too_many_chunks_are_refused() -> None:
     empty = _chunk(b"IDAT", b"")
 
-    assert "chunks" in _assert_refused(_with_chunks(empty * images.MAX_CHUNKS))
+    assert "chunks" in _assert_refused(_with_chunks(empty * png_chunks.MAX_CHUNKS))
 
 
 def test_an_animation_is_refused() -> None:
@@ -203,7 +299,7 @@ def test_a_png_whose_first_chunk_is_no_header_is_refused() -> None:
 def test_a_second_header_is_refused_whatever_size_it_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(images, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(png_chunks, "MAX_IMAGE_PIXELS", 100)
     pixels = _chunk(b"IDAT", zlib.compress(bytes(65 * 48)))
     end = _chunk(b"IEND", b"")
 
@@ -231,7 +327,7 @@ def test_chunks_that_no_reader_knows_count_beside_the_pixels_whatever_their_name
     unknown = _chunk(b"AbCD", b"x")
 
     assert decode_png(_with_chunks(unknown)).shape == (5, 7)
-    too_many = unknown * (images.MAX_ANCILLARY_CHUNKS + 1)
+    too_many = unknown * (png_chunks.MAX_ANCILLARY_CHUNKS + 1)
     assert "beside its pixels" in _assert_refused(_with_chunks(too_many))
 
 
