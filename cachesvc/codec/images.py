@@ -1,7 +1,7 @@
 """Which pixels are in a PNG object, and how are pixels written back as one?
 
-Pillow decodes, after the file's own structure was checked (png_chunks.py) and its pixels
-were inflated by a faster library (png_pixels.py).
+The file's own structure is checked first (png_chunks.py). What is plain is decoded by faster
+libraries (png_pixels.py), and the rest by Pillow.
 
 Modes L, LA, RGB and RGBA are kept as they are; 1 becomes L, P becomes RGB, or
 RGBA where it has transparency. Modes of more than 8 bits per channel are refused,
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from cachesvc.codec.png_chunks import checked_chunks
-from cachesvc.codec.png_pixels import with_stored_pixels
+from cachesvc.codec.png_pixels import inflate
 from cachesvc.codec.refusal import clipped, image_refused
 from cachesvc.core.errors import OriginDataCorrupt
 from cachesvc.core.tensors import Tensor
@@ -42,11 +42,19 @@ def decode_png(data: bytes) -> Tensor:
         OriginDataCorrupt: reason IMAGE_REFUSED, if `data` is no PNG, damaged, cut
             short, animated, too large or of a mode that is not kept.
     """
-    source = with_stored_pixels(checked_chunks(data)) or data
+    inflated = inflate(checked_chunks(data))
+    plain = None if inflated is None else inflated.plain()
+    if plain is not None:
+        shape = image_shape(plain.mode, plain.height, plain.width)
+        return Tensor("U8", shape, plain.pixels, plain.mode)
+    return _decode_by_pillow(data if inflated is None else inflated.stored())
+
+
+def _decode_by_pillow(data: bytes) -> Tensor:
     try:
-        with Image.open(io.BytesIO(source), formats=("PNG",)) as image:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             # At once: after each block it would wait for the interpreter, behind the loop.
-            image.decodermaxblock = len(source)
+            image.decodermaxblock = len(data)
             image.load()
             kept = _in_a_kept_mode(image)
             pixels = kept.tobytes()

@@ -107,7 +107,10 @@ def gather(view: View) -> Tensor:
     count = math.prod(view.shape)
     if _is_contiguous(view):
         start = view.offset * item_bytes if count else 0
-        return Tensor(storage.dtype, view.shape, storage.data[start : start + count * item_bytes])
+        part = storage.data[start : start + count * item_bytes]
+        # Of a small part of a batch, a view would keep the whole batch until L2 has the entry.
+        is_most = len(part) * 2 >= len(storage.data)
+        return Tensor(storage.dtype, view.shape, part if is_most else bytes(part))
     # Moved as plain words of the same width: numpy knows no bfloat16, and no value changes.
     words = np.frombuffer(storage.data, np.dtype(f"<u{item_bytes}"))[view.offset :]
     # The stride of a dimension of 1 is never used, and may be any number.

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from cachesvc.codec import png_chunks
+from cachesvc.codec import png_chunks, png_pixels
 from cachesvc.codec.images import decode_png, encode_png
 from cachesvc.codec.png_chunks import checked_chunks
-from cachesvc.codec.png_pixels import with_stored_pixels
+from cachesvc.codec.png_pixels import inflate
 from cachesvc.core.errors import OriginDataCorrupt
 from cachesvc.core.tensors import Tensor
 
@@ -181,11 +181,53 @@ def test_pixels_inflated_beforehand_are_those_that_pillow_inflates(mode: str, le
     noise = np.random.default_rng(7).integers(0, 256, (211, 307, 4), np.uint8)
     data = _png(Image.fromarray(noise).convert(mode), compress_level=level)
 
-    stored = with_stored_pixels(checked_chunks(data))
+    inflated = inflate(checked_chunks(data))
 
-    assert stored is not None
-    assert _by_pillow_alone(stored) == _by_pillow_alone(data)
-    checked_chunks(stored)
+    assert inflated is not None
+    checked_chunks(inflated.stored())
+    assert _by_pillow_alone(inflated.stored()) == _by_pillow_alone(data)
+    plain = inflated.plain()
+    assert (plain is not None) == (mode in ("L", "RGB", "RGBA"))
+    if plain is not None:
+        assert bytes(plain.pixels) == _by_pillow_alone(data)
+
+
+def test_a_large_image_does_not_hold_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = _image("RGB")
+    monkeypatch.setattr(png_pixels, "MAX_PLAIN_PIXELS", 5 * 7 - 1)
+
+    inflated = inflate(checked_chunks(_png(image)))
+
+    assert inflated is not None
+    assert inflated.plain() is None
+    assert decode_png(_png(image)).data == image.tobytes()
+
+
+def test_a_panic_in_the_fast_decoder_leaves_the_image_to_pillow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class PanicException(BaseException):
+        pass
+
+    def panic(*_: object) -> None:
+        raise PanicException
+
+    monkeypatch.setattr(png_pixels, "decode_image_png_u8", panic)
+
+    assert decode_png(_png(_image("RGB"))).data == _image("RGB").tobytes()
+
+
+@pytest.mark.parametrize("filter_number", range(6))
+def test_a_row_of_every_filter_is_what_pillow_makes_of_it(filter_number: int) -> None:
+    noise = np.random.default_rng(7).bytes(3 * 9)
+    row = bytes((filter_number,)) + noise
+    header = _header(9, 3, colour=2)
+    pixels = _chunk(b"IDAT", zlib.compress(row * 3))
+    data = SIGNATURE + header + pixels + _chunk(b"IEND", b"")
+
+    decoded = _decoded_or_refused(data)
+
+    assert (None if decoded is None else bytes(decoded.data)) == _by_pillow_alone(data)
 
 
 @pytest.mark.parametrize("height", [1, 2, 3])
@@ -238,7 +280,7 @@ ROW = zlib.compress(b"\0\x10\x20")
 def test_unusual_pixel_data_is_left_to_pillow_as_it_came(data: bytes) -> None:
     decoded = _decoded_or_refused(data)
 
-    assert with_stored_pixels(checked_chunks(data)) is None
+    assert inflate(checked_chunks(data)) is None
     assert (None if decoded is None else decoded.data) == _by_pillow_alone(data)
 
 
@@ -352,9 +394,12 @@ def test_changed_chunks_with_right_checksums_are_decoded_or_refused(
     for at, value in changes:
         data[8 + at % (len(data) - 8)] = value
 
-    decoded = _decoded_or_refused(_with_right_checksums(bytes(data)))
+    changed = _with_right_checksums(bytes(data))
+    decoded = _decoded_or_refused(changed)
 
     assert decoded is None or decoded.size_bytes == len(decoded.data)
+    if decoded is not None and decoded.mode in ("L", "RGB", "RGBA") and mode == decoded.mode:
+        assert bytes(decoded.data) == _by_pillow_alone(changed)
 
 
 def _decoded_or_refused(data: bytes) -> Tensor | None:

@@ -134,6 +134,15 @@ def test_a_tensor_in_the_size_of_a_real_pose_decodes_without_a_copy() -> None:
     assert decoded.data.obj is data
 
 
+def test_a_small_part_of_a_pickled_batch_does_not_keep_the_batch_in_memory() -> None:
+    batch = torch.arange(64 * 77, dtype=torch.int32).reshape(64, 77)
+
+    decoded = decode_pickle(pickle.dumps(batch[3]))  # torch pickles the whole storage
+
+    assert bytes(decoded.data) == batch[3].numpy().tobytes()
+    assert len(memoryview(decoded.data).obj) == decoded.size_bytes
+
+
 def test_a_zip_without_a_byteorder_record_is_little_endian() -> None:
     # torch before 2.1 wrote none; the record is found under a name of the same length.
     data = _saved(_tensor("F32"), as_zip=True).replace(b"/byteorder", b"/Byteorder")
