@@ -34,7 +34,7 @@ PARTS = {
     "waiters": Part(waiters.measure, 5, 2),
     "capacity": Part(capacity.measure, 100, 20),
     "eviction": Part(eviction.measure, 1, 1),
-    "faults": Part(faults.measure, 2000, 200),
+    "faults": Part(faults.measure, 5, 1),
 }
 
 
