@@ -10,6 +10,7 @@ and Pillow the rest. What is unusual is left to Pillow as it came: it says what 
 from __future__ import annotations
 
 import itertools
+import operator
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from cachesvc.core.tensors import Buffer
 MAX_PLAIN_PIXELS = 2 * 1024 * 1024
 
 _HEADER = struct.Struct(">2I5B")
+_NAME = operator.attrgetter("name")
 # By the header's colour type.
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PLAIN_MODES = {0: "L", 2: "RGB", 6: "RGBA"}
@@ -88,16 +90,12 @@ def inflate(chunks: Sequence[Chunk]) -> Inflated | None:
     That is: interlaced ones, those in chunks with others between them, and a stream that is
     damaged or not of the image's size.
     """
-    runs = [list(run) for name, run in itertools.groupby(chunks, _name) if name == PIXELS]
+    runs = [list(run) for name, run in itertools.groupby(chunks, _NAME) if name == PIXELS]
     rows_bytes = _rows_bytes(chunks[0])
     if len(runs) != 1 or not rows_bytes:
         return None
     rows = _inflated(b"".join(chunk.body for chunk in runs[0]), rows_bytes)
     return None if rows is None else Inflated(chunks, rows)
-
-
-def _name(chunk: Chunk) -> bytes:
-    return chunk.name
 
 
 def _rows_bytes(header: Chunk) -> int:
