@@ -18,6 +18,8 @@ from cachesvc_proto.v1 import cache_pb2 as pb
 # What is not ready, by part; empty = ready.
 NotReady = Callable[[], dict[str, str]]
 _GIB = 1 << 30
+# V2's own text: scripts compare it.
+_CACHING = "2-Level (L1: Memory LRU, L2: SSD)"
 # V2's names of what L1 counts by namespace.
 _V2_COUNTS = {
     "l1_human_upper_count": "human_upper_body",
@@ -68,7 +70,7 @@ class HealthRoutes:
             "status": "unhealthy" if problems else "healthy",
             # The models are the inference server's: this process loads none.
             "models_loaded": False,
-            "caching": True,
+            "caching": _CACHING,
             "cache_stats": v2_cache_stats(stats),
             "version": stats.version,
             "problems": problems,
@@ -98,5 +100,5 @@ def v2_cache_stats(stats: pb.StatsResponse) -> dict[str, Any]:
     }
 
 
-def _percentage(part: int, whole: int) -> str:
-    return f"{100 * part / whole if whole else 0:.2f}%"
+def _percentage(part: int, whole: int) -> float:
+    return round(100 * part / whole, 2) if whole else 0.0

@@ -19,7 +19,7 @@ _COUNTS = {
 
 
 def v2_cache_stats(stats: StatsResponse) -> dict[str, Any]:
-    """Return V2's `cache_stats`. Rates are shares of all Gets, as text: `"83.17%"`."""
+    """Return V2's `cache_stats`. Rates are shares of all Gets, in percent: `68.18`."""
     requests = stats.requests
     # What a worker has mapped is in L1.
     l1_hits = requests.memory_hits + requests.local_hits
@@ -41,5 +41,5 @@ def v2_cache_stats(stats: StatsResponse) -> dict[str, Any]:
     }
 
 
-def _percentage(part: int, whole: int) -> str:
-    return f"{100 * part / whole if whole else 0:.2f}%"
+def _percentage(part: int, whole: int) -> float:
+    return round(100 * part / whole, 2) if whole else 0.0

@@ -8,13 +8,14 @@ failure is raised and never looks like a miss.
 
 from __future__ import annotations
 
-import warnings
+from collections import Counter
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cachesvc_client import _values
 from cachesvc_client._options import DEFAULT_WAIT_S
+from cachesvc_client._v2_arguments import warn_about
 from cachesvc_client._v2_stats import v2_cache_stats
 from cachesvc_client.aio import AsyncCacheClient
 from cachesvc_client.answers import EntryInfo
@@ -31,46 +32,53 @@ if TYPE_CHECKING:
 # device file, so nothing of it can be deleted, or made, by whoever does that.
 NOWHERE = Path("/dev/null/cachesvc")
 
-_SETTINGS = {
-    "l1_human_limit": "CACHESVC_KINDS__HUMAN__MAX_ENTRIES",
-    "l1_garment_limit": "CACHESVC_KINDS__GARMENT__MAX_ENTRIES, CACHESVC_KINDS__TEXT__MAX_ENTRIES",
-    "ssd_root": "CACHESVC_L2__ROOT",
-    "ssd_limit_gb": "CACHESVC_L2__MAX_BYTES",
-    "ttl_hours": "CACHESVC_TTL_HOURS",
-}
-
 
 class TwoLevelCacheV2:
     """V2's surface over the daemon at `target` (default: as `CacheClient`).
 
-    The five V2 arguments are accepted by name or position and change nothing; one
-    warning names the daemon's settings that replace those given. `device` is where
-    the tensors of the gets are. Nothing is connected before the first call.
+    V2's five arguments are accepted in both of V2's spellings, by name or by position, and
+    change nothing; one warning names the daemon's settings that replace those given. By
+    position, the order is `ssd_root`, users, garments, hours, disk if the first one is a path,
+    and users, garments, `ssd_root`, disk, hours otherwise. `device` is where the tensors of the
+    gets are. Nothing is connected before the first call.
+
+    Raises:
+        TypeError: two values for one argument, under one name or two.
     """
 
     def __init__(
         self,
-        l1_human_limit: int | None = None,
-        l1_garment_limit: int | None = None,
+        *v2_arguments: Any,
         ssd_root: object = None,
-        ssd_limit_gb: float | None = None,
+        l1_max_users: int | None = None,
+        l1_human_limit: int | None = None,
+        l1_max_garments: int | None = None,
+        l1_garment_limit: int | None = None,
         ttl_hours: float | None = None,
-        *,
+        max_disk_usage_gb: float | None = None,
+        ssd_limit_gb: float | None = None,
         device: DeviceLike = "cpu",
         target: str | None = None,
         wait_s: float = DEFAULT_WAIT_S,
     ) -> None:
-        _warn_about(
-            l1_human_limit=l1_human_limit,
-            l1_garment_limit=l1_garment_limit,
-            ssd_root=ssd_root,
-            ssd_limit_gb=ssd_limit_gb,
-            ttl_hours=ttl_hours,
+        warn_about(
+            v2_arguments,
+            {
+                "ssd_root": ssd_root,
+                "l1_max_users": l1_max_users,
+                "l1_human_limit": l1_human_limit,
+                "l1_max_garments": l1_max_garments,
+                "l1_garment_limit": l1_garment_limit,
+                "ttl_hours": ttl_hours,
+                "max_disk_usage_gb": max_disk_usage_gb,
+                "ssd_limit_gb": ssd_limit_gb,
+            },
         )
         self.device = device
         self.ssd_root = NOWHERE
-        # Inert: the old server reads, and sometimes clears, these.
-        self.stats: dict[str, int] = {}
+        # Inert: the old server reads, and sometimes clears, these. A counter that V2 had reads
+        # as 0; what is counted is in `get_stats`.
+        self.stats: dict[str, int] = Counter()
         self.l1_human_upper: dict[str, Any] = {}
         self.l1_human_lower: dict[str, Any] = {}
         self.l1_human_dresses: dict[str, Any] = {}
@@ -222,14 +230,3 @@ def _stats_of(stats: StatsResponse) -> dict[str, Any]:
         "l1": {name.namespace: name.memory_entries for name in stats.namespaces},
         "l2": {name.namespace: name.disk_entries for name in stats.namespaces},
     }
-
-
-def _warn_about(**given: object) -> None:
-    named = [name for name, value in given.items() if value is not None]
-    if named:
-        text = "; ".join(f"{name}: {_SETTINGS[name]}" for name in named)
-        warnings.warn(
-            f"TwoLevelCacheV2 no longer uses these; set them on the daemon ({text})",
-            DeprecationWarning,
-            stacklevel=3,
-        )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -114,13 +116,70 @@ async def test_images_of_other_modes_are_converted_as_v2_took_any(
     await cache.aclose()
 
 
-def test_the_old_arguments_are_accepted_with_one_warning_that_names_the_settings() -> None:
+DOCUMENT = {
+    "ssd_root": "/opt/dlami/nvme/vton-cache",
+    "l1_max_users": 10,
+    "l1_max_garments": 100,
+    "ttl_hours": 24,
+    "max_disk_usage_gb": 50.0,
+}
+REPOSITORY = {
+    "l1_human_limit": 10,
+    "l1_garment_limit": 100,
+    "ssd_root": Path("/opt/dlami/nvme/vton-cache"),
+    "ssd_limit_gb": 50,
+    "ttl_hours": 24,
+}
+MIXED = {**DOCUMENT, **REPOSITORY}
+
+
+@pytest.mark.parametrize("named", [DOCUMENT, REPOSITORY, MIXED], ids=["document", "repo", "mixed"])
+def test_both_spellings_are_accepted_with_one_warning_that_names_the_settings(
+    named: dict[str, Any],
+) -> None:
     with pytest.warns(DeprecationWarning, match="set them on the daemon") as caught:
-        TwoLevelCacheV2(10, 100, "/opt/dlami/nvme/vton-cache", 50, ttl_hours=24)
+        TwoLevelCacheV2(**named)
     (warning,) = caught
-    for setting in ("HUMAN__MAX_ENTRIES", "L2__ROOT", "L2__MAX_BYTES", "CACHESVC_TTL_HOURS"):
-        assert setting in str(warning.message)
+    for setting in (
+        "HUMAN__MAX_ENTRIES",
+        "GARMENT__MAX_ENTRIES",
+        "TEXT__MAX_ENTRIES",
+        "L2__ROOT",
+        "L2__MAX_BYTES",
+        "CACHESVC_TTL_HOURS",
+    ):
+        assert str(warning.message).count(setting) == 1
     assert warning.filename == __file__
+
+
+@pytest.mark.parametrize("known", [DOCUMENT, REPOSITORY], ids=["document", "repo"])
+def test_a_value_without_a_name_is_known_by_the_order_of_its_spelling(
+    known: dict[str, Any],
+) -> None:
+    names, values = list(known), list(known.values())
+    for by_position in range(1, 6):
+        rest = dict(zip(names[by_position:], values[by_position:], strict=True))
+        with pytest.warns(DeprecationWarning, match="no longer uses") as caught:
+            TwoLevelCacheV2(*values[:by_position], **rest)
+        assert all(f"{name}: CACHESVC_" in str(caught[0].message) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("positional", "named", "says"),
+    [
+        ((), {"l1_max_users": 10, "l1_human_limit": 12}, "l1_max_users=10 and l1_human_limit=12"),
+        ((), {"max_disk_usage_gb": 50.0, "ssd_limit_gb": 40}, "=50.0 and ssd_limit_gb=40"),
+        (("/a",), {"ssd_root": "/b"}, "ssd_root='/a' and ssd_root='/b'"),
+        ((10,), {"l1_max_users": 12}, "l1_human_limit=10 and l1_max_users=12"),
+        (("/a", 10, 100, 24, 50.0, "cuda"), {}, "at most 5 positional arguments"),
+        ((), {"l1_max_people": 10}, "unexpected keyword argument 'l1_max_people'"),
+    ],
+)
+def test_two_values_for_one_argument_are_refused_by_their_names(
+    positional: tuple[Any, ...], named: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(TypeError, match=re.escape(says)):
+        TwoLevelCacheV2(*positional, **named)
 
 
 def test_without_old_arguments_there_is_no_warning() -> None:
@@ -143,5 +202,6 @@ def test_rmtree_of_anything_below_ssd_root_finds_nothing(below: str) -> None:
 def test_the_old_attributes_are_there_and_inert() -> None:
     cache = TwoLevelCacheV2()
     assert cache.stats == {}
+    assert cache.stats["l1_hits"] == 0
     for name in ("human_upper", "human_lower", "human_dresses", "garment", "text"):
         assert len(getattr(cache, f"l1_{name}")) == 0
