@@ -29,6 +29,7 @@ from cachesvc.core.errors import ConfigError, NotDurable, OriginError
 from cachesvc.core.events import Eviction, RecentEvents
 from cachesvc.core.kinds import Kinds
 from cachesvc.core.lru import NamespaceLimits, Removal
+from cachesvc.core.problems import Problems
 from cachesvc.core.succession import Predecessor
 from cachesvc.edge import audit, callers
 from cachesvc.edge.audit import AuditedRemovals
@@ -42,6 +43,7 @@ from cachesvc.edge.http_page import PageRoute
 from cachesvc.edge.http_status import StatusRoutes
 from cachesvc.edge.http_tls import ReloadedContext
 from cachesvc.edge.local import L1_DIRECTORY, LocalDelivery
+from cachesvc.edge.readiness import Readiness
 from cachesvc.edge.reloading import Reloaded
 from cachesvc.edge.server import GrpcServer
 from cachesvc.edge.service import CacheService
@@ -68,6 +70,8 @@ from cachesvc.tiers.memory import MemoryEntry, MemoryTier
 log = structlog.get_logger()
 # Decoding is most of a miss: all cores, but a hit must still find one.
 WORKER_THREADS = max(2, os.cpu_count() or 2)
+# The part of /readyz that is the daemon itself.
+PROBLEM = "daemon"
 EVICTIONS = (Removal.ENTRIES_LIMIT, Removal.BYTES_LIMIT, Removal.DISK_SPACE)
 
 
@@ -81,7 +85,8 @@ class Daemon:
         self._clock = Clock()
         self._metrics = Metrics(__version__)
         self._events = RecentEvents()
-        self._problems = {"daemon": "starting"}
+        self._problems = Problems()
+        self._problems.set(PROBLEM, "starting")
         self._stack = contextlib.AsyncExitStack()
         self._cache: Cache | None = None
         file = settings.access.file
@@ -144,6 +149,7 @@ class Daemon:
             generations=GenerationSource(disk.last_generation),
             workers=workers,
             events=self._events,
+            problems=self._problems,
         )
         state.acknowledge_from_ns = acknowledge_from_ns
         if was_used and not ended_cleanly:
@@ -247,13 +253,10 @@ class Daemon:
     ) -> HttpServer:
         settings = self.settings
 
-        def not_ready() -> dict[str, str]:
-            return self._problems
-
         history = History(statistics, self._metrics)
         sampling = asyncio.create_task(history.run(self._clock), name="history")
         self._stack.push_async_callback(_end, sampling)
-        report = StatusReport(cache, statistics, self._metrics, settings, not_ready)
+        report = StatusReport(cache, statistics, self._metrics, settings, self._problems.current)
         tls = None
         if settings.http.tls.is_on:
             failures = self._metrics.reload_failures
@@ -262,7 +265,7 @@ class Daemon:
             settings.http,
             HttpAccess(settings.http, self._grants, self._clock),
             [
-                *HealthRoutes(self._metrics, statistics, not_ready).routes(),
+                *HealthRoutes(self._metrics, statistics, self._problems.current).routes(),
                 *OperationRoutes(cache, removals).routes(),
                 *StatusRoutes(cache, report, history).routes(),
                 *PageRoute().routes(),
@@ -294,8 +297,11 @@ class Daemon:
         control.start()
         # First of all at the end: no local hit outlives the decision to stop.
         self._stack.callback(control.retire)
-        await grpc_server.set_ready(ready=True)
-        self._problems = {}
+        await grpc_server.set_serving(serving=True)
+        self._problems.clear(PROBLEM)
+        readiness = Readiness(self._problems, grpc_server.set_ready)
+        telling = asyncio.create_task(readiness.run(), name="readiness")
+        self._stack.push_async_callback(_end, telling)
         log.info(
             "serving",
             version=__version__,
@@ -310,7 +316,7 @@ class Daemon:
 
     async def stop(self) -> None:
         """Drain: not ready, refuse new calls, let the rest finish, flush, close."""
-        self._problems = {"daemon": "shutting down"}
+        self._problems.set(PROBLEM, "shutting down")
         log.info("draining")
         await self._stack.aclose()
         log.info("stopped")

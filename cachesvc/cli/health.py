@@ -29,7 +29,7 @@ _SERVING = bytes((1 << 3, 1))
 
 def health(
     ready: Annotated[
-        bool, typer.Option("--ready", help="Also ask whether it takes calls: not while it drains.")
+        bool, typer.Option("--ready", help="Also ask whether it is ready, as /readyz says.")
     ] = False,
     as_json: Json = False,
     target: Target = None,
@@ -37,9 +37,9 @@ def health(
         float, typer.Option("--timeout", min=0.001, help="Seconds for the answer.")
     ] = DEFAULT_HEALTH_TIMEOUT_S,
 ) -> None:
-    """Say whether the daemon answers; with --ready, whether it serves.
+    """Say whether the daemon answers; with --ready, whether it is ready.
 
-    Exit code 0 if so; 1 if it answers but does not serve; 4 if nobody answers in time.
+    Exit code 0 if so; 1 if it answers but is not ready; 4 if nobody answers in time.
     """
     status = _ask(target, timeout_s)
     if as_json:
@@ -47,7 +47,10 @@ def health(
     if status == "away":
         fail(f"no daemon answered within {timeout_s:g} s; {START_IT}", ExitCode.AWAY)
     if ready and status != "serving":
-        fail("the daemon answers, but does not serve: it is starting or shutting down")
+        fail(
+            "the daemon answers, but is not ready: it is starting or shutting down, or /readyz "
+            "and its log name a problem"
+        )
     if not as_json:
         print(status)
 

@@ -59,8 +59,9 @@ def _critical(readings: Readings) -> Iterator[Advice]:
         yield Advice(
             f"not_ready_{part}",
             "critical",
-            f"Not ready: {part} is {problem}.",
-            "Wait for the start or the shutdown to end; if it does not, read the daemon's log.",
+            f"Not ready: {part}: {problem}.",
+            "Wait for the start or the shutdown to end. Any other problem has its cause in the "
+            "daemon's log.",
             "CachesvcNotReady",
         )
     if readings.unfinished_removals:

@@ -128,16 +128,26 @@ class GrpcServer:
         for server in self._servers:
             await server.start()
 
-    async def set_ready(self, *, ready: bool) -> None:
-        """Tell health checks whether to send calls here."""
+    async def set_serving(self, *, serving: bool) -> None:
+        """Tell health checks whether calls are answered: of the server, and of the service."""
+        await self._set_health("", is_well=serving)
+        await self.set_ready(serving)
+
+    async def set_ready(self, ready: bool) -> None:
+        """Tell health checks of the service what /readyz says.
+
+        The server's own check is left alone: it is for liveness probes, and a daemon that
+        owes removals must not be restarted.
+        """
+        await self._set_health(SERVICE_NAME, is_well=ready)
+
+    async def _set_health(self, name: str, *, is_well: bool) -> None:
         status = health_pb2.HealthCheckResponse
-        state = status.SERVING if ready else status.NOT_SERVING
-        for name in ("", SERVICE_NAME):
-            await self._health.set(name, state)
+        await self._health.set(name, status.SERVING if is_well else status.NOT_SERVING)
 
     async def drain(self, deadline_s: float) -> bool:
         """Refuse new calls, wait for those under way, then close the listeners."""
-        await self.set_ready(ready=False)
+        await self.set_serving(serving=False)
         in_time = await self._calls.drain(deadline_s)
         for server in self._servers:
             await server.stop(grace=0)

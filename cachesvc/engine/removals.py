@@ -23,6 +23,8 @@ from cachesvc.engine.puts import PutTable
 from cachesvc.engine.state import State, log
 
 RETRY_S = 1.0
+# The part of the daemon that is not ready while a removal is owed.
+PROBLEM = "removals"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ class Remover:
         if owed is None:
             log.error("invalidation_not_durable", scope=scope.kind.value)
             self._retrying[scope] = new
+            self._state.problems.set(PROBLEM, "not durable yet: the disks refuse them")
             self._state.spawn(self._retry_until_durable(scope), name="invalidate-retry")
             return
         # One tombstone is enough: that of the later change, which Puts are held against.
@@ -173,5 +176,7 @@ class Remover:
         if self._retrying[scope] is not done:
             return False
         del self._retrying[scope]
+        if not self._retrying:
+            self._state.problems.clear(PROBLEM)
         self._state.lift(done.tombstone, scope)
         return True

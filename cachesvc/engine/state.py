@@ -16,6 +16,7 @@ from cachesvc.core.events import RecentEvents
 from cachesvc.core.freshness import is_new_enough
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kinds
+from cachesvc.core.problems import Problems
 from cachesvc.core.scopes import Scope, Tombstones
 from cachesvc.engine.absences import Absences
 from cachesvc.engine.flights import FlightTable
@@ -65,6 +66,8 @@ class State:
     tombstones: Tombstones = field(default_factory=Tombstones)
     uses: UseLog = field(default_factory=UseLog)
     events: RecentEvents = field(default_factory=RecentEvents)
+    # What keeps the daemon from being ready.
+    problems: Problems = field(default_factory=Problems)
     # Keys whose tombstone is a Put's: the entry is about to be there again.
     replacing: set[EntryKey] = field(default_factory=set)
     absences: Absences = field(default_factory=Absences)

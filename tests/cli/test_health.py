@@ -46,7 +46,7 @@ def test_a_draining_daemon_lives_but_is_not_ready(run_alone: Run, draining: str)
     asked = run_alone("health", "--ready", "--json", "--target", draining, *PATIENT)
     assert asked.exit_code == 1
     assert json.loads(asked.stdout) == {"alive": True, "ready": False}
-    assert "does not serve" in asked.stderr
+    assert "is not ready" in asked.stderr
 
 
 def test_a_service_that_is_not_registered_yet_is_not_ready(run_alone: Run) -> None:

@@ -120,6 +120,7 @@ async def test_without_a_catalog_and_without_a_disk_it_is_not_durable_until_a_re
         with pytest.raises(NotDurable):
             await house.cache.invalidate(key_scope(PERSON))
     assert house.cache.unfinished_removals == 1
+    assert house.engine.problems.current().keys() == {"removals"}
     assert house.metrics.value("failed_invalidations") == 2
     assert house.metrics.value("invalidations") == 0
     assert house.engine.tombstones.covers(PERSON, "alice")
@@ -133,6 +134,7 @@ async def test_without_a_catalog_and_without_a_disk_it_is_not_durable_until_a_re
     state_disk.free()
     await house.settle()
     assert house.cache.unfinished_removals == 0
+    assert house.engine.problems.current() == {}
     assert len(house.engine.tombstones) == 0
     await house.restart()
     assert await house.version(PERSON) == 2
