@@ -146,6 +146,10 @@ bench-peers: $(BENCH)/.peers  ## The same beside Ray, vineyard, Arrow Flight, me
 bench-misses: $(VENV)/.tests  ## Time misses, L2 and full or large caches.
 	$(BIN)/python -m bench.misses $(BENCH_ARGS)
 
+.PHONY: bench-builds
+bench-builds: $(VENV)/.tests  ## Is this build slower than the one in BEFORE=DIR, another checkout?
+	PYTHONPATH=.:client $(BIN)/python -m bench.builds --before $(BEFORE) $(BENCH_ARGS)
+
 # Where pypi.org is not reached: IMAGE_ARGS='--build-arg PIP_INDEX_URL=...' (the Dockerfile has them).
 IMAGE ?= localhost/cachesvc
 ENGINE ?= $(firstword $(foreach tool,docker buildah podman,$(if $(shell command -v $(tool)),$(tool))))

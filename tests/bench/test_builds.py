@@ -1,0 +1,55 @@
+"""When does the benchmark call a build slower than the one before?"""
+
+from __future__ import annotations
+
+from bench.builds.verdict import judge
+
+MS = 1_000_000
+
+
+def rounds(*medians_ms: float) -> list[list[int]]:
+    return [[int(ms * MS)] * 3 for ms in medians_ms]
+
+
+def test_a_build_that_lies_within_the_older_copies_spread_is_no_slower() -> None:
+    verdict = judge(
+        "local",
+        {
+            "before": rounds(10, 10, 10, 10),
+            "before again": rounds(9, 11, 10, 12),
+            "now": rounds(10, 11, 10.5, 11),
+        },
+    )
+
+    assert verdict.holds
+    assert verdict.p50s_ms["before"] == 10
+    assert verdict.aa_ratio == 1.05
+
+
+def test_a_build_that_lies_beyond_it_is_slower() -> None:
+    verdict = judge(
+        "local",
+        {
+            "before": rounds(10, 10, 10, 10),
+            "before again": rounds(10, 10.2, 9.9, 10.1),
+            "now": rounds(11, 11, 11, 11),
+        },
+    )
+
+    assert not verdict.holds
+    assert 1.08 < verdict.ratio < 1.1
+
+
+def test_which_older_copy_came_first_does_not_matter() -> None:
+    slower_copy_first = judge(
+        "local",
+        {"before": rounds(11, 11), "before again": rounds(10, 10), "now": rounds(10.7, 10.7)},
+    )
+    slower_copy_last = judge(
+        "local",
+        {"before": rounds(10, 10), "before again": rounds(11, 11), "now": rounds(10.7, 10.7)},
+    )
+
+    assert slower_copy_first.aa_spread == slower_copy_last.aa_spread
+    assert slower_copy_first.holds
+    assert slower_copy_last.holds
