@@ -18,6 +18,7 @@ from cachesvc.core.access import Principal, Role
 from cachesvc.core.clock import Clock
 from cachesvc.core.credentials import Grants, NameKind, SubjectName, bearer_token
 from cachesvc.core.errors import Unauthenticated
+from cachesvc.core.proxies import passed_on
 from cachesvc.edge.calls import Context
 
 # Raises Unauthenticated.
@@ -49,9 +50,10 @@ def over_tcp(
     """Return who calls over TCP; `anonymous` is whoever shows nothing, None = refused."""
 
     def who(context: Context) -> Principal:
+        metadata = tuple(context.invocation_metadata() or ())
         token = bearer_token(
             value if isinstance(value, str) else value.decode("latin-1")
-            for name, value in context.invocation_metadata() or ()
+            for name, value in metadata
             if name == "authorization"
         )
         if token is not None:
@@ -60,7 +62,8 @@ def over_tcp(
         names = tuple(_names(context.auth_context())) if tls else ()
         if names:
             return grants().of_names(names)
-        if anonymous is None:
+        # A proxy on this host makes strangers look like loopback.
+        if anonymous is None or passed_on(name for name, _ in metadata):
             raise Unauthenticated("a client certificate or a bearer token is needed here")
         return anonymous
 

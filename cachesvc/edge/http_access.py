@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from ipaddress import ip_address
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from cachesvc.config import HttpSettings
 from cachesvc.core.access import Principal
@@ -18,11 +18,10 @@ from cachesvc.core.clock import Clock
 from cachesvc.core.credentials import Grants, bearer_token
 from cachesvc.core.errors import InvalidRequest, PermissionDenied, Unauthenticated
 from cachesvc.core.keys import checked_id
+from cachesvc.core.proxies import passed_on
 from cachesvc.edge import http_tls
 
 _READING = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
-# A proxy on this host makes strangers look like loopback; these say that it is one.
-_PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
 
 
 class HttpAccess:
@@ -46,9 +45,14 @@ class HttpAccess:
             return self._grants().of_token(token, self._clock.read().wall_ns)
         if http_tls.has_certificate(request):
             return self._grants().of_names(http_tls.certificate_names(request))
-        if _is_loopback(request) and not any(name in request.headers for name in _PROXY_HEADERS):
-            return self._loopback
-        raise Unauthenticated("only callers on this host need no token or client certificate")
+        if not _is_loopback(request):
+            raise Unauthenticated("only callers on this host need no token or client certificate")
+        if _came_through_proxy(request):
+            raise Unauthenticated(
+                "a request that a proxy passed on needs a token or a client certificate, also if "
+                "the proxy is on this host; see docs/http.md"
+            )
+        return self._loopback
 
     def check_source(self, request: web.Request) -> None:
         """Raise PermissionDenied for what a foreign page could have sent."""
@@ -108,6 +112,11 @@ def _is_loopback(request: web.Request) -> bool:
     address = ip_address(peer[0].partition("%")[0])
     mapped = getattr(address, "ipv4_mapped", None)
     return bool((mapped or address).is_loopback)
+
+
+def _came_through_proxy(request: web.Request) -> bool:
+    """Return whether headers say so, or the version: nginx adds no header, and speaks 1.0."""
+    return request.version < HttpVersion11 or passed_on(request.headers)
 
 
 def _without_port(host: str) -> str:

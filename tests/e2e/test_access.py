@@ -303,6 +303,12 @@ def test_loopback_without_a_credential_is_a_worker(new_daemon: NewDaemon, tmp_pa
         assert set(cells(channel, bearer("unknown")).values()) == {
             (Code.UNAUTHENTICATED, "CREDENTIAL_UNKNOWN")
         }
+        passed_on = (("x-envoy-external-address", "203.0.113.7"),)
+        assert set(cells(channel, passed_on).values()) == {
+            (Code.UNAUTHENTICATED, "CREDENTIAL_REQUIRED")
+        }
+        with_token = cells(channel, (*passed_on, *bearer("token-of-backend")))
+        assert denied(with_token) == CALLS.keys() - MAY["backend"]
     port.release()
 
 

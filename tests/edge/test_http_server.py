@@ -14,7 +14,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, TCPConnector, web
+from aiohttp import (
+    ClientSession,
+    HttpVersion,
+    HttpVersion10,
+    HttpVersion11,
+    TCPConnector,
+    web,
+)
 
 from cachesvc.config import HttpSettings
 from cachesvc.core import errors
@@ -153,6 +160,13 @@ async def test_a_route_is_for_those_whose_role_allows_its_action(
         {"X-Forwarded-For": "203.0.113.7"},
         {"Forwarded": "for=203.0.113.7"},
         {"X-Real-IP": "203.0.113.7"},
+        {"Via": "1.1 proxy.example"},
+        {"X-Forwarded-Host": "cache.example"},
+        {"X-Forwarded-Proto": "https"},
+        {"CF-Connecting-IP": "203.0.113.7"},
+        {"X-Envoy-External-Address": "203.0.113.7"},
+        {"X-Amzn-Trace-Id": "Root=1-67891233-abcdef012345678912345678"},
+        {"X-Original-URL": "/cache/all"},
     ],
     ids=lambda headers: next(iter(headers)),
 )
@@ -160,6 +174,15 @@ async def test_a_stranger_is_not_taken_for_a_caller_on_this_host(headers: dict[s
     async with serving(fine) as port, client() as session:
         answer = await session.get(f"http://127.0.0.1:{port}/it", headers=headers)
         assert answer.status == 401
+
+
+@pytest.mark.parametrize(("version", "status"), [(HttpVersion10, 401), (HttpVersion11, 200)])
+async def test_a_proxy_that_adds_no_header_is_known_by_its_old_version_of_http(
+    version: HttpVersion, status: int
+) -> None:
+    """nginx passes requests on as HTTP/1.0 unless it is told otherwise."""
+    async with serving(fine) as port, ClientSession(version=version) as session:
+        assert (await session.get(f"http://127.0.0.1:{port}/it")).status == status
 
 
 async def test_a_caller_from_another_address_needs_a_credential() -> None:
