@@ -56,8 +56,12 @@ class Committer:
         if written is None:
             state.metrics.disk_rejections.inc()
             return
-        await state.wait_until_clear(flight.key, meta.owner)
-        committed = self._queue_commit(flight, meta, written)
+        try:
+            await state.wait_until_clear(flight.key, meta.owner)
+            committed = self._queue_commit(flight, meta, written)
+        except BaseException:  # cancelled too: no file without a row
+            await state.disk.abandon(written)
+            raise
         if committed is None:
             await state.disk.abandon(written)
             return

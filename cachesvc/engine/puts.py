@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -220,9 +220,10 @@ class Putter:
     async def _replace(self, upload: Upload, meta: EntryMeta, data: bytes) -> Served:
         state = self._state
         written = await self._write_to_disk(meta, data)
-        room = state.memory.reserve(meta.key, meta.size_bytes)
-        try:
+        with ExitStack() as held:
             try:
+                room = state.memory.reserve(meta.key, meta.size_bytes)
+                held.callback(state.memory.discard, room)
                 await state.in_worker(state.memory.write, room, (data,))
                 tombstone, durable = self._begin(upload, meta, written)
             except BaseException:  # cancelled too: no file without a row
@@ -233,11 +234,12 @@ class Putter:
                 locations = await durable
             finally:
                 self._end(meta.key, tombstone)
-            served = self._publish(upload, meta, room, in_l2=written is not None)
-        finally:
-            state.memory.discard(room)
-        if locations:
-            await state.disk.unlink(locations)
+            try:
+                served = self._publish(upload, meta, room, in_l2=written is not None)
+            finally:
+                # A Put that is refused here has removed the older entry's row all the same.
+                if locations:
+                    await state.disk.unlink(locations)
         await state.wait_for_succession()
         state.metrics.puts.inc()
         return served

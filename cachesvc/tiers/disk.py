@@ -186,7 +186,7 @@ class DiskTier:
     ) -> None:
         try:
             replaced = await queued
-        except NotDurable:
+        except Exception:  # a defect too: no file stays that no row names
             await self._unlink_uncommitted(written.meta)
             raise
         finally:

@@ -120,7 +120,11 @@ class DiskFiles:
             _made_directory(namespace_fd, key.id) as id_fd,
         ):
             os.rename(temporary, name, src_dir_fd=temporary_fd, dst_dir_fd=id_fd)
-            os.fsync(id_fd)
+            try:
+                os.fsync(id_fd)
+            except BaseException:  # the name is in its place, and no row will ever name it
+                os.unlink(name, dir_fd=id_fd)
+                raise
 
     def read_chunks(
         self,

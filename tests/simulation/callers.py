@@ -21,6 +21,7 @@ from tests.simulation.world import KEYS, Life, owners_of
 # Mostly at once, so that things meet; now and then longer than a TTL.
 PAUSES_S = (0.0, 0.0, 1e-3, 1e-3, 1e-2, 0.1, 2.5)
 LEAVES = 0.1
+EVENTS = ("delete", "origin", "catalog", "disk", "wait", *("upload",) * 5)
 # Nobody shuts down while calls are under way, and these stay in the engine.
 UNEXPECTED = (Draining, StaleFill, CorruptEntry)
 
@@ -38,6 +39,8 @@ class Callers:
         self._keys = choose.choice((KEYS[:1], KEYS[2:], KEYS))
         # Gets that name no owner, for what is cached only.
         self._has_ownerless = choose.random() < 0.3
+        # Some hosts have a disk that is full again and again.
+        self._events = EVENTS + choose.choice(((), ("disk",) * 10))
         self.unexpected: list[str] = []
 
     async def run(self, callers: int, calls: int) -> None:
@@ -69,16 +72,16 @@ class Callers:
         key, owner = self._draw()
         kind = KINDS.of(key.namespace)
         object_keys = [kind.object_key(member, key, owner) for member in kind.fields]
-        match self._choose.randrange(10):
-            case 0:
+        match self._choose.choice(self._events):
+            case "delete":
                 self._origin.delete(self._choose.choice(object_keys))
-            case 1:
+            case "origin":
                 self._origin.failing = not self._origin.failing
-            case 2:
+            case "catalog":
                 self._life.writes.failing = not self._life.writes.failing
-            case 3:
+            case "disk":
                 self._life.files.is_full = not self._life.files.is_full
-            case 4:
+            case "wait":
                 await asyncio.sleep(self._choose.random() * 3)
             case _:
                 for object_key in object_keys:

@@ -19,7 +19,7 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Encoding, Field, Kind, Kinds, Namespace, Subject
 from cachesvc.core.origin import OriginObject, OriginStamp
 from cachesvc.core.tensors import Buffer, Tensor
-from cachesvc.tiers.disk_files import DiskFiles, Location
+from cachesvc.tiers.disk_files import TEMPORARY, DiskFiles, Location, _directory
 from cachesvc.tiers.write_queue import RunBatch, Write, WriteQueue, resolve
 from tests.simulation.history import History, Overlap
 from tests.simulation.scheduler import VirtualLoop
@@ -112,6 +112,11 @@ class FillableFiles(DiskFiles):
         if self.is_full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         super().write(location, *parts)
+
+    def unfinished(self) -> list[str]:
+        """Return the names of files that were begun and are not in their place."""
+        with _directory(self._root_fd, TEMPORARY) as fd:
+            return os.listdir(fd)
 
 
 class TellingOrigin:

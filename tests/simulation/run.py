@@ -68,6 +68,9 @@ def _run(seed: int, folder: Path, logged: list[Any], *, keep_log: bool) -> Outco
             outcome.counts["refused writes"] += life.writes.failed
             if is_last:
                 was_full = outcome.counts["refused writes"] > 0
+                # Before anything is swept: a sweep would take away what nobody counts.
+                outcome.problems += life.leftovers(had_full_disk=was_full)
+                loop.run_until_complete(_clean_up(life))
                 outcome.problems += life.leftovers(had_full_disk=was_full)
         except NothingLeftToRun as exc:
             outcome.problems.append(f"hangs: {exc}")
@@ -99,6 +102,9 @@ async def _live(life: Life, callers: Callers, choose: random.Random, *, is_last:
     await everything
     async with asyncio.timeout(QUIET_WITHIN_S):
         await life.settle()
+
+
+async def _clean_up(life: Life) -> None:
     await life.sweep_litter()
     await life.cache.upkeep.disk_step()
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cachesvc.core.entry import EntryMeta
+from cachesvc.core.errors import CacheError
 from cachesvc.core.scopes import Tombstones
 from cachesvc.core.tensors import Buffer
 from cachesvc.engine.commits import Committer
@@ -155,7 +156,26 @@ def each_miss_is_a_flight_of_its_own(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FlightTable, "find", none_to_join)
 
 
+def a_refused_put_keeps_the_replaced_file(patch: pytest.MonkeyPatch) -> None:
+    publish = Putter._publish
+
+    def refused(self: Putter, *rest: Any, **more: Any) -> Served:
+        try:
+            return publish(self, *rest, **more)
+        except CacheError:
+            disk: Any = self._state.disk
+
+            async def once(locations: Any) -> None:
+                del disk.unlink
+
+            disk.unlink = once
+            raise
+
+    patch.setattr(Putter, "_publish", refused)
+
+
 VARIANTS: tuple[Break, ...] = (
+    a_refused_put_keeps_the_replaced_file,
     fence_checked_before_the_last_await,
     promotion_outside_the_flight,
     as_of_ignored,

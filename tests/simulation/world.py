@@ -59,7 +59,8 @@ class Host:
             origin_after_grace_ns=GRACE_NS,
             max_concurrent_fills=choose.choice((1, 8)),
         )
-        return cls(choose.choice((2, 4, 100)), limits)
+        # In an L1 of one byte nothing fits: what L2 does not take either is refused.
+        return cls(choose.choice((2, 4, 100)), limits, choose.choice((1 << 16, 1 << 16, 1)))
 
 
 class Life:
@@ -140,8 +141,10 @@ class Life:
         # Where the catalog could not be written a removal unlinks the file: the row stays, a miss.
         if files - rows or (rows - files and not had_full_disk):
             found.append(f"files without a row {files - rows}, rows without a file {rows - files}")
-        if self.disk.used_bytes != len(rows) * BLOCK_BYTES:
-            found.append(f"{self.disk.used_bytes} bytes accounted for {len(rows)} rows")
+        if self.disk.occupied_bytes != len(rows) * BLOCK_BYTES:
+            found.append(f"{self.disk.occupied_bytes} bytes accounted for {len(rows)} rows")
+        if unfinished := self.files.unfinished():
+            found.append(f"unfinished files {unfinished}")
         return found
 
     def held_counts(self) -> dict[str, int]:
@@ -155,6 +158,7 @@ class Life:
             "removals that are retried": self.cache.unfinished_removals,
             "reserved bytes of L1": self.memory._reserved_bytes,
             "reserved bytes of L2": self.disk._reserved_bytes,
+            "files that await a row": len(self.disk._awaiting_row),
         }
         return {what: count for what, count in counts.items() if count}
 
