@@ -199,7 +199,7 @@ class Daemon:
             # From the writer's thread, or from here at the start.
             loop.call_soon_threadsafe(self._after_catalog_loss)
 
-        return Catalog(self.settings.state_dir, on_reset=on_reset)
+        return Catalog(self.settings.state_dir, on_reset=on_reset, read_time=self._clock.read)
 
     def _open_disk(self, disk_files: DiskFiles, catalog: Catalog) -> DiskTier:
         metrics = self._metrics
@@ -214,6 +214,7 @@ class Daemon:
             catalog,
             self.settings.l2.watermarks(),
             on_removal=on_removal,
+            on_damage=self._metrics.damaged.inc,
             keep_expired_ns=int(self.settings.l2.keep_expired_hours * 3600 * NS_PER_S),
         )
 

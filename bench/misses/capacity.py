@@ -22,7 +22,8 @@ from bench.misses.small_kind import NAMESPACE, OWNER
 from bench.misses.turns import S_TO_MS, Row, Way, take
 from cachesvc.core.entry import Row as EntryRow
 from cachesvc.core.watermarks import Watermarks
-from cachesvc.tiers.catalog import FILE_NAME, Catalog
+from cachesvc.tiers.catalog import Catalog
+from cachesvc.tiers.catalog_file import FILE_NAME
 from cachesvc.tiers.disk import DiskTier
 from cachesvc.tiers.disk_files import DiskFiles
 from cachesvc_proto.v1 import cache_pb2 as pb

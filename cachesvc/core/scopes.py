@@ -60,6 +60,30 @@ class Scope:
                 return None
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A scope's source changed at `changed_ns` (wall), and what was stored of it is removed.
+
+    That covers the generations up to `up_to_generation`, 0 for none: whatever was stored when
+    the removal began, and nothing that comes later, however often the removal is tried again.
+    """
+
+    scope: Scope
+    changed_ns: int
+    up_to_generation: int = 0
+
+    def covers(self, key: EntryKey, generation: int, owner: str) -> bool:
+        return generation <= self.up_to_generation and self.scope.covers(key, owner)
+
+    def and_of(self, other: Change) -> Change:
+        """Return one change of the same scope that stands for both."""
+        return Change(
+            self.scope,
+            max(self.changed_ns, other.changed_ns),
+            max(self.up_to_generation, other.up_to_generation),
+        )
+
+
 def key_scope(key: EntryKey) -> Scope:
     return Scope(ScopeKind.KEY, f"{key.namespace}/{key.id}")
 

@@ -13,7 +13,7 @@ from cachesvc.core.lru import Removal
 from cachesvc.edge.messages import timestamp
 from cachesvc.engine.cache import Cache
 from cachesvc.metrics import GaugeReading, Metrics
-from cachesvc.tiers.catalog_rows import Total
+from cachesvc.tiers.catalog_facts import Total
 from cachesvc.tiers.disk import DiskTier
 from cachesvc.tiers.memory import MemoryTier
 from cachesvc_proto.v1 import cache_pb2 as pb

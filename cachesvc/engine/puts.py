@@ -268,7 +268,7 @@ class Putter:
         tombstone = state.tombstones.add(scope, meta.as_of_ns)
         state.replacing.add(meta.key)
         if written is None:
-            return tombstone, state.disk.invalidate(scope, meta.as_of_ns)
+            return tombstone, state.disk.invalidate(state.disk.removal(scope, meta.as_of_ns))
         return tombstone, state.disk.commit(written, 0, state.clock.read().steady_ns)
 
     def _end(self, key: EntryKey, tombstone: int) -> None:

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from cachesvc.core.clock import Now
 from cachesvc.core.errors import NotDurable
 from cachesvc.core.events import Invalidation
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.scopes import Scope
+from cachesvc.core.scopes import Change, Scope
 from cachesvc.engine.puts import PutTable
 from cachesvc.engine.state import State, log
 
@@ -38,7 +38,7 @@ class Invalidated:
 @dataclass(frozen=True, slots=True)
 class _Removal:
     scope: Scope
-    changed_ns: int
+    change: Change
     tombstone: int
     from_memory: list[EntryKey]
     durable: asyncio.Task[Any]
@@ -48,7 +48,7 @@ class _Removal:
 class _Owed:
     """The latest change of a scope that a retry has to record; its tombstone covers the scope."""
 
-    changed_ns: int
+    change: Change
     tombstone: int
 
 
@@ -88,8 +88,10 @@ class Remover:
         state.absences.clear(scope)
         from_memory = state.memory.remove_covered(scope)
         tombstone = state.tombstones.add(scope, changed_ns)
-        durable = state.disk.invalidate(scope, changed_ns)
-        return _Removal(scope, changed_ns, tombstone, from_memory, durable)
+        # Fixed here: a retry must not reach what is stored, and acknowledged, after this.
+        change = state.disk.removal(scope, changed_ns)
+        durable = state.disk.invalidate(change)
+        return _Removal(scope, change, tombstone, from_memory, durable)
 
     async def _acknowledge(self, removal: _Removal, arrival: Now, *, erase: bool) -> Invalidated:
         """Finish it; what cannot be acknowledged is counted, also if the caller is gone."""
@@ -138,7 +140,7 @@ class Remover:
     def _retry(self, removal: _Removal) -> None:
         """Keep a tombstone and try until it is durable."""
         scope, owed = removal.scope, self._retrying.get(removal.scope)
-        new = _Owed(removal.changed_ns, removal.tombstone)
+        new = _Owed(removal.change, removal.tombstone)
         if owed is None:
             log.error("invalidation_not_durable", scope=scope.kind.value)
             self._retrying[scope] = new
@@ -146,9 +148,10 @@ class Remover:
             self._state.spawn(self._retry_until_durable(scope), name="invalidate-retry")
             return
         # One tombstone is enough: that of the later change, which Puts are held against.
-        later, earlier = (new, owed) if new.changed_ns >= owed.changed_ns else (owed, new)
+        is_later = new.change.changed_ns >= owed.change.changed_ns
+        later, earlier = (new, owed) if is_later else (owed, new)
         # Another object in any case: an attempt under way does not count for this removal.
-        self._retrying[scope] = replace(later)
+        self._retrying[scope] = _Owed(new.change.and_of(owed.change), later.tombstone)
         self._state.lift(earlier.tombstone, scope)
 
     async def _retry_until_durable(self, scope: Scope) -> None:
@@ -156,7 +159,7 @@ class Remover:
             await asyncio.sleep(RETRY_S)
             owed = self._retrying[scope]
             try:
-                locations = await self._state.disk.invalidate(scope, owed.changed_ns)
+                locations = await self._state.disk.invalidate(owed.change)
             except Exception as exc:  # noqa: BLE001 whatever it is, the tombstone needs an end
                 log.error("invalidation_retry_failed", error=str(exc))
                 continue

@@ -9,34 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import copy
 import sqlite3
-import stat
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from cachesvc.core.clock import Clock, Now
 from cachesvc.core.entry import Row
-from cachesvc.core.errors import ConfigError, NotDurable
+from cachesvc.core.errors import ConfigError, CorruptEntry, NotDurable
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.scopes import Scope
+from cachesvc.core.scopes import Change, Scope, ScopeKind
+from cachesvc.tiers import catalog_changes as changes
+from cachesvc.tiers import catalog_facts
 from cachesvc.tiers import catalog_rows as rows
-from cachesvc.tiers.catalog_rows import Total
+from cachesvc.tiers import catalog_schema as schema
+from cachesvc.tiers.catalog_facts import Total
+from cachesvc.tiers.catalog_file import BUSY_TIMEOUT_S, CatalogFile, Damaged, Opened
 from cachesvc.tiers.disk_files import Location
 from cachesvc.tiers.write_queue import RunBatch, Write, WriteQueue
 
-FILE_NAME = "catalog.sqlite"
-BUSY_TIMEOUT_S = 5.0
 # Rows that one eviction deletes: an invalidation queued behind it waits some 20 ms, not
 # the second that a sixth of a large catalog takes.
 EVICT_BATCH = 200
 T = TypeVar("T")
-
-
-class Damaged(Exception):
-    """The catalog's file is not a database of ours any more."""
+_SYSTEM = Clock()
 
 
 class Catalog:
@@ -52,102 +51,67 @@ class Catalog:
         *,
         on_reset: Callable[[], None],
         make_queue: Callable[[RunBatch], WriteQueue] = WriteQueue,
+        read_time: Callable[[], Now] = _SYSTEM.read,
     ) -> None:
         """Open, or set aside and start empty.
 
         `make_queue` decides who commits, and when: a thread of its own, or a test's schedule.
+        `read_time` says when that is.
 
         Raises:
             ConfigError: the directory cannot be written.
         """
-        self._path = directory / FILE_NAME
         self._on_reset = on_reset
+        self._read_time = read_time
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
         self._epoch = 0
         self.totals: dict[str, Total] = {}
-        self.last_generation = 0
-        self.last_boot_id = b""
-        self.ended_cleanly = False
-        self.acknowledge_from_ns = 0
+        self.newest_generation = 0
+        self._file = CatalogFile(directory)
         try:
-            self._check_names()
+            self._file.check_names()
             self._db: sqlite3.Connection | None = self._open_or_start_empty()
-        except (OSError, sqlite3.Error) as exc:
-            raise ConfigError(f"{self._path}: cannot be opened for writing: {exc}") from exc
+        except (OSError, sqlite3.Error, Damaged) as exc:
+            raise ConfigError(f"{self._file.path}: cannot be opened for writing: {exc}") from exc
+        # What the last life left; this one's first commit changes it.
+        self.last_boot_id = self._facts.boot_id
+        self.ended_cleanly = bool(self._facts.ended_cleanly)
+        self.acknowledge_from_ns = self._facts.acknowledge_from_ns
+        self.last_write_ns = self._facts.last_write_ns
+        self.last_write_steady_ns = self._facts.last_write_steady_ns
+        self.last_generation = self._facts.last_generation
+        # How far `add_sums` has come; None at the end.
+        self._entry_with_sum: EntryKey | None = EntryKey("", "")
+        self._change_with_sum: tuple[str, str] | None = ("", "")
         self._writes = make_queue(self._run_batch)
 
     # ---- opening and resetting
 
-    def _check_names(self) -> None:
-        """Raise ConfigError for a link or a FIFO, which SQLite would follow, or wait for."""
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            path = Path(f"{self._path}{suffix}")
-            with contextlib.suppress(FileNotFoundError):
-                if not stat.S_ISREG(path.lstat().st_mode):
-                    raise ConfigError(f"{path}: is not a regular file; remove it")
-
     def _open_or_start_empty(self) -> sqlite3.Connection:
-        # SQLite reports a read that failed as damage (EIO is its CORRUPTFS), and such
-        # errors pass: what is damaged is so twice.
-        for _ in range(2):
-            with contextlib.suppress(Damaged):
-                return self._open_undamaged()
-        self._set_aside()
-        return self._open()
-
-    def _open_undamaged(self) -> sqlite3.Connection:
-        """Raises Damaged; for a full disk or a lock, which pass too, sqlite3.Error."""
         try:
-            return self._open()
-        except sqlite3.DatabaseError as exc:
-            if rows.is_damage(exc):
-                raise Damaged from exc
-            raise
+            opened = self._file.open_twice()
+        except Damaged as exc:
+            self._set_aside(str(exc))
+            opened = self._file.open_undamaged()
+        return self._take(opened)
 
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(
-            self._path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S
-        )
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            db.execute("PRAGMA journal_size_limit = 67108864")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0 and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                db.executescript(
-                    f"BEGIN; {rows.SCHEMA} PRAGMA user_version = {rows.SCHEMA_VERSION}; COMMIT;"
-                )
-            elif version != rows.SCHEMA_VERSION:
-                raise rows.UnknownSchema(f"schema version {version}")
-            self.totals = rows.totals(db)
-            self.last_generation = max(self.last_generation, rows.last_generation(db))
-            self.last_boot_id, self.ended_cleanly, self.acknowledge_from_ns = rows.last_boot(db)
-        except BaseException:  # whatever it was, nobody else can close it
-            db.close()
-            raise
-        return db
+    def _take(self, opened: Opened) -> sqlite3.Connection:
+        self._facts, self.totals = opened.facts, opened.totals
+        # Rows up to here may be in it, so this is what a removal covers.
+        self.newest_generation = max(self.newest_generation, self._facts.last_generation)
+        return opened.db
 
-    def _set_aside(self) -> None:
-        """Rename the database and its log durably, so that none of it is ever read again."""
-        for suffix in ("", "-wal", "-shm"):
-            name = Path(f"{self._path}{suffix}")
-            with contextlib.suppress(FileNotFoundError):
-                # One is kept for a person to look at, not one for each time.
-                name.replace(f"{self._path}.damaged{suffix}")
-        fd = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    def _set_aside(self, why: str) -> None:
+        self._file.set_aside(why)
         self._on_reset()
 
-    def _reset(self) -> sqlite3.Connection:
+    def _reset(self, why: str) -> sqlite3.Connection:
         """Start empty, in the writer's thread. Readers notice the new epoch."""
         if self._db is not None:
             self._db.close()
             self._db = None
-            self._set_aside()
+            self._set_aside(why)
         # If this fails (a full disk) the next write comes here again.
         self._db = self._open_or_start_empty()
         self._epoch += 1
@@ -158,7 +122,7 @@ class Catalog:
         if self._db is not None:
             self._db.close()
             self._db = None
-        self._db = self._open_undamaged()
+        self._db = self._take(self._file.open_undamaged())
 
     # ---- the writer's thread
 
@@ -192,27 +156,38 @@ class Catalog:
         try:
             self._reopen()
             self._commit(batch)
-        except Damaged:
-            self._reset()
+        except Damaged as exc:
+            self._reset(str(exc))
             self._commit(batch)
 
     def _commit(self, batch: list[Write[Any]]) -> None:
-        db = self._db or self._reset()
+        db = self._db or self._reset("it could not be opened")
+        # The writes of this batch change it; if they fail it is forgotten.
+        self._draft = copy.copy(self._facts)
         try:
             db.execute("BEGIN IMMEDIATE")
             for write in batch:
                 write.error = None
                 write.result = write.run(db)
+            now = self._read_time()
+            self._draft.commits += 1
+            self._draft.last_write_ns, self._draft.last_write_steady_ns = now
+            catalog_facts.write(db, self._draft)
             # Before COMMIT: what fails behind it would make done writes failed ones.
-            totals = rows.totals(db)
+            totals = catalog_facts.totals(db)
             db.execute("COMMIT")
-            self.totals = totals
+            self._facts, self.totals = self._draft, totals
         except BaseException as exc:
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
-            if isinstance(exc, sqlite3.Error) and rows.is_damage(exc):
-                raise Damaged from exc
+            if isinstance(exc, sqlite3.Error) and self._file.is_damage(exc):
+                raise Damaged(str(exc)) from exc
             raise
+
+    def _lost(self) -> Change:
+        """What has to be assumed of a change whose record is spoilt: it was just now."""
+        scope = Scope(ScopeKind.EVERYTHING)
+        return Change(scope, self._read_time().wall_ns, self.newest_generation)
 
     # ---- reading
 
@@ -220,31 +195,23 @@ class Catalog:
         """Return the committed row. Blocks: call it in a worker thread.
 
         A damaged catalog reads as a miss; the next write sets it aside.
+
+        Raises:
+            CorruptEntry: there is a row, and it may not be served; `distrust` removes it.
         """
-        sql = f"SELECT {rows.COLUMNS} FROM entries WHERE namespace = ? AND id = ?"  # noqa: S608 constants
+        return self._read_trusted(lambda db: rows.trusted(db, key))
 
-        def read(db: sqlite3.Connection) -> Row | None:
-            found = db.execute(sql, key).fetchone()
-            return None if found is None else rows.row_of(found)
-
-        return self._read(read)
-
-    def locations(self, scope: Scope) -> list[Location]:
-        """Return the files of every row that `scope` covers. Blocks."""
-        where, values = rows.condition_of(scope)
-        sql = f"SELECT namespace, id, generation FROM entries WHERE {where}"  # noqa: S608 constants
-        found = self._read(lambda db: db.execute(sql, values).fetchall())
-        return [rows.location_of(row) for row in found]
+    def locations(self, change: Change) -> list[Location]:
+        """Return the files of every row that `change` covers. Blocks."""
+        return self._read(lambda db: rows.locations(db, change))
 
     def last_change_ns(self, scopes: Iterable[Scope]) -> int:
-        """Return the latest change recorded for any of `scopes`, 0 if none. Blocks."""
-        sql = "SELECT changed_ns FROM changes WHERE scope = ? AND value = ?"
+        """Return the latest change recorded for any of `scopes`, 0 if none. Blocks.
 
-        def read(db: sqlite3.Connection) -> int:
-            found = (db.execute(sql, (s.kind.value, s.value)).fetchone() for s in scopes)
-            return max((row[0] for row in found if row is not None), default=0)
-
-        return self._read(read)
+        Raises:
+            CorruptEntry: a record is lost; `assume_changed` replaces it.
+        """
+        return self._read_trusted(lambda db: changes.last_change_ns(db, scopes))
 
     def generations(self, namespace: str, ids: list[str]) -> dict[str, int]:
         """Return the generation of each of `ids` that has a row. Blocks."""
@@ -252,18 +219,23 @@ class Catalog:
         sql = f"SELECT id, generation FROM entries WHERE namespace = ? AND id IN ({marks})"  # noqa: S608 marks only
         return dict(self._read(lambda db: db.execute(sql, (namespace, *ids)).fetchall()))
 
+    def _read_trusted(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """The same; raises CorruptEntry where the writer has to look at what was read."""
+        try:
+            return self._read(read)
+        except NotDurable as exc:
+            if isinstance(exc.__cause__, sqlite3.Error) and schema.is_damage(exc.__cause__):
+                raise CorruptEntry(str(exc.__cause__)) from exc
+            raise
+
     def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """Run `read` on this thread's own connection. Raises NotDurable if it cannot."""
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
         epoch = self._epoch
         try:
             if db is None or self._local.epoch != epoch:
-                db = sqlite3.connect(
-                    f"file:{quote(str(self._path))}?mode=ro",
-                    uri=True,
-                    timeout=BUSY_TIMEOUT_S,
-                    check_same_thread=False,
-                )
+                uri = f"file:{quote(str(self._file.path))}?mode=ro"
+                db = schema.connect(uri, timeout_s=BUSY_TIMEOUT_S, uri=True)
                 self._readers.append(db)
                 self._local.db, self._local.epoch = db, epoch
             return read(db)
@@ -274,19 +246,39 @@ class Catalog:
 
     def upsert(self, row: Row) -> asyncio.Future[Location | None]:
         """Make `row` the entry of its key. Gives the file of the row that it replaced."""
-        return self._writes.put(lambda db: rows.upsert(db, row))
+        generation = row.meta.generation
+        self.newest_generation = max(self.newest_generation, generation)
+
+        def run(db: sqlite3.Connection) -> Location | None:
+            replaced = rows.upsert(db, row, self._lost())
+            self._draft.last_generation = max(self._draft.last_generation, generation)
+            return replaced
+
+        return self._writes.put(run)
 
     def delete(self, locations: list[Location]) -> asyncio.Future[list[Location]]:
         """Delete these generations only. Gives those that were there."""
         return self._writes.put(lambda db: [at for at in locations if rows.delete_one(db, at)])
 
-    def invalidate(self, scope: Scope, changed_ns: int) -> asyncio.Future[list[Location]]:
-        """Delete what `scope` covers and remember the change. Gives the files to unlink."""
-        return self._writes.put(lambda db: rows.invalidate(db, scope, changed_ns))
+    def distrust(self, key: EntryKey) -> asyncio.Future[list[Location]]:
+        """Delete the row that `lookup` refused. Gives its file, where the row says which."""
+        return self._writes.put(lambda db: rows.distrust(db, key, self._lost()))
 
-    def record_change(self, scope: Scope, changed_ns: int) -> asyncio.Future[None]:
+    def removal(self, scope: Scope, changed_ns: int) -> Change:
+        """Return a change that covers every row which was queued before this call."""
+        return Change(scope, changed_ns, self.newest_generation)
+
+    def invalidate(self, change: Change) -> asyncio.Future[list[Location]]:
+        """Delete what `change` covers and remember it. Gives the files to unlink."""
+        return self._writes.put(lambda db: rows.invalidate(db, change, self._lost()))
+
+    def record_change(self, change: Change) -> asyncio.Future[None]:
         """Remember a change whose removal is already durable."""
-        return self._writes.put(lambda db: rows.record_change(db, scope, changed_ns))
+        return self._writes.put(lambda db: changes.record(db, change, self._lost()))
+
+    def assume_changed(self, scopes: Iterable[Scope]) -> asyncio.Future[None]:
+        """Record a change now for each of `scopes` whose record is lost."""
+        return self._writes.put(lambda db: changes.replace_spoilt(db, scopes, self._lost()))
 
     def record_boot(self, boot_id: bytes, acknowledge_from_ns: int) -> asyncio.Future[None]:
         """Remember whose life this is: a successor has to know whom workers may still trust.
@@ -294,17 +286,18 @@ class Catalog:
         `acknowledge_from_ns` (steady) is until when they may trust this one's predecessor.
         """
 
-        def run(db: sqlite3.Connection) -> None:
-            db.execute("UPDATE last_boot SET boot_id = ?, ended_cleanly = 0", (boot_id,))
-            db.execute("UPDATE last_boot SET acknowledge_from_ns = ?", (acknowledge_from_ns,))
+        def run(_: sqlite3.Connection) -> None:
+            self._draft.boot_id = boot_id
+            self._draft.ended_cleanly = 0
+            self._draft.acknowledge_from_ns = acknowledge_from_ns
 
         return self._writes.put(run)
 
     def record_clean_end(self) -> asyncio.Future[None]:
         """Remember that every acknowledged change is in here."""
 
-        def run(db: sqlite3.Connection) -> None:
-            db.execute("UPDATE last_boot SET ended_cleanly = 1")
+        def run(_: sqlite3.Connection) -> None:
+            self._draft.ended_cleanly = 1
 
         return self._writes.put(run)
 
@@ -323,7 +316,7 @@ class Catalog:
     def hottest(self, limit: int) -> list[Row]:
         """Return the rows that were used last, the latest first. Blocks."""
         sql = f"SELECT {rows.COLUMNS} FROM entries ORDER BY last_access_ns DESC LIMIT ?"  # noqa: S608
-        return self._read(lambda db: [rows.row_of(row) for row in db.execute(sql, (limit,))])
+        return self._read(lambda db: list(rows.readable_rows(db.execute(sql, (limit,)))))
 
     def record_accesses(self, used: list[Row]) -> asyncio.Future[None]:
         """Remember how these generations were used, and their new expiry."""
@@ -334,6 +327,25 @@ class Catalog:
 
         def run(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM changes WHERE changed_ns < ?", (before_ns,))
+
+        return self._writes.put(run)
+
+    @property
+    def all_have_sums(self) -> bool:
+        """Return whether no row of the first release waits for its checksum."""
+        return bool(self._facts.all_have_sums)
+
+    def add_sums(self) -> asyncio.Future[bool]:
+        """Give the next rows of the first release their checksums. Gives whether all have one."""
+
+        def run(db: sqlite3.Connection) -> bool:
+            if self._entry_with_sum is not None:
+                self._entry_with_sum = rows.add_sums(db, self._entry_with_sum, EVICT_BATCH)
+            elif self._change_with_sum is not None:
+                self._change_with_sum = changes.add_sums(db, self._change_with_sum, EVICT_BATCH)
+            else:
+                self._draft.all_have_sums = 1
+            return bool(self._draft.all_have_sums)
 
         return self._writes.put(run)
 

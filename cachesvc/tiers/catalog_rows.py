@@ -1,4 +1,4 @@
-"""The catalog's schema and statements: plain functions on a connection, inside its transaction.
+"""The statements on the catalog's entries: plain functions on a connection, inside its transaction.
 
 `catalog.py` owns the connections and threads. Conditions and column lists in the SQL are
 constants of this module; values travel as parameters only. The format is docs/on-disk-format.md.
@@ -6,95 +6,79 @@ constants of this module; values travel as parameters only. The format is docs/o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cachesvc.core.entry import EntryMeta, Row
-from cachesvc.core.keys import EntryKey
+from cachesvc.core.keys import EntryKey, is_id
 from cachesvc.core.origin import OriginStamp
-from cachesvc.core.scopes import Scope, ScopeKind, key_scope
+from cachesvc.core.scopes import Change, Scope, ScopeKind, key_scope
+from cachesvc.tiers import catalog_changes as changes
+from cachesvc.tiers.catalog_facts import add_to_total, recount
+from cachesvc.tiers.catalog_schema import UnreadableRow, sum_of
 from cachesvc.tiers.disk_files import Location, stored_bytes
 
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE entries (
-    namespace TEXT NOT NULL, id TEXT NOT NULL, owner TEXT NOT NULL,
-    generation INTEGER NOT NULL, size_bytes INTEGER NOT NULL, stored_bytes INTEGER NOT NULL,
-    checksum INTEGER NOT NULL, stamps TEXT NOT NULL,
-    begun_ns INTEGER NOT NULL, origin_ns INTEGER NOT NULL, confirmed_ns INTEGER NOT NULL,
-    base_ttl_s REAL NOT NULL, explicit_ttl_s REAL, kind_version TEXT NOT NULL,
-    as_of_ns INTEGER NOT NULL,
-    accesses INTEGER NOT NULL, last_access_ns INTEGER NOT NULL, expires_ns INTEGER NOT NULL,
-    PRIMARY KEY (namespace, id)
-) WITHOUT ROWID;
-CREATE INDEX entries_by_use ON entries (last_access_ns);
-CREATE INDEX entries_by_expiry ON entries (expires_ns);
-CREATE INDEX entries_by_owner ON entries (owner);
-CREATE TABLE totals (
-    namespace TEXT PRIMARY KEY, entries INTEGER NOT NULL, stored_bytes INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE changes (
-    scope TEXT NOT NULL, value TEXT NOT NULL, changed_ns INTEGER NOT NULL,
-    PRIMARY KEY (scope, value)
-) WITHOUT ROWID;
-CREATE TABLE last_generation (generation INTEGER NOT NULL);
-INSERT INTO last_generation VALUES (0);
-CREATE TABLE last_boot (
-    boot_id BLOB NOT NULL, ended_cleanly INTEGER NOT NULL, acknowledge_from_ns INTEGER NOT NULL
-);
-INSERT INTO last_boot VALUES (x'', 0, 0);
-"""
+# Of an entry's own columns, in the order in which its sum is made.
 _META_COLUMNS = (
     "namespace, id, owner, generation, size_bytes, checksum, stamps, begun_ns, origin_ns,"
     " confirmed_ns, base_ttl_s, explicit_ttl_s, kind_version, as_of_ns"
 )
-COLUMNS = f"{_META_COLUMNS}, accesses, last_access_ns"
-
-
-@dataclass(frozen=True, slots=True)
-class Total:
-    """What one namespace holds, in bytes on disk."""
-
-    entries: int = 0
-    stored_bytes: int = 0
-
-
-class UnknownSchema(sqlite3.DatabaseError):
-    """Another version of the daemon wrote it."""
-
-
-class UnreadableRow(sqlite3.DatabaseError):
-    """SQLite has no checksums: a flipped bit in a text loads without a word."""
-
-
-def is_damage(exc: sqlite3.Error) -> bool:
-    """Tell a damaged file from a full disk, a lock or an I/O error, which pass."""
-    if isinstance(exc, UnknownSchema | UnreadableRow):
-        return True
-    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return True
-    return code == sqlite3.SQLITE_ERROR and "no such" in str(exc)  # a table or column is gone
-
-
-def location_of(row: tuple[Any, ...]) -> Location:
-    namespace, entry_id, generation = row
-    return Location(EntryKey(namespace, entry_id), generation)
+# What changes with every use has a sum of its own: `use_sum`.
+_USE_COLUMNS = "accesses, last_access_ns, expires_ns"
+COLUMNS = f"{_META_COLUMNS}, stored_bytes, {_USE_COLUMNS}, row_sum, use_sum"
+_TYPES = (
+    *(str, str, str, int, int, int, str),
+    *(int, int, int, float, float | None, str, int),
+    *(int, int, int, int),
+)
+# Gives every row the sums of what it holds, where `sum_of` is a function of the connection.
+SET_SUMS = (
+    f"UPDATE entries SET row_sum = sum_of({_META_COLUMNS}, stored_bytes),"  # noqa: S608 constants
+    f" use_sum = sum_of(namespace, id, generation, {_USE_COLUMNS})"
+)
+_MARKS = ", ".join("?" * 20)
 
 
 def row_of(found: tuple[Any, ...]) -> Row:
+    """Return the row of COLUMNS. Raises UnreadableRow unless it is what was stored."""
+    *values, row_sum, use_sum = found
     try:
-        return _parsed_row(found)
+        if row_sum is None:  # the first release wrote no sums
+            _check_types(values)
+        elif (row_sum, use_sum) != _sums_of(values):
+            raise UnreadableRow("a row is not what was stored")
+        return _parsed_row(values)
     except (TypeError, ValueError) as exc:
         raise UnreadableRow("a row cannot be understood") from exc
 
 
-def _parsed_row(found: tuple[Any, ...]) -> Row:
-    namespace, entry_id, owner, generation, size_bytes, checksum, stamps, *rest = found
-    begun_ns, origin_ns, confirmed_ns, base_ttl_s, explicit_ttl_s, version, as_of_ns, *use = rest
+def _check_types(values: Sequence[Any]) -> None:
+    """Raise TypeError or ValueError where a value cannot be one that was stored."""
+    if not all(map(isinstance, values, _TYPES)):
+        raise TypeError
+    for value in values:
+        if isinstance(value, str):
+            value.encode()
+
+
+def _sums_of(values: Sequence[Any]) -> tuple[int, int]:
+    """Return both sums of a row's values, all but the sums themselves."""
+    namespace, entry_id, _, generation = values[:4]
+    return sum_of(*values[:-3]), _use_sum(namespace, entry_id, generation, *values[-3:])
+
+
+def _use_sum(namespace: str, entry_id: str, generation: int, *use: int) -> int:
+    return sum_of(namespace, entry_id, generation, *use)
+
+
+def _parsed_row(values: Sequence[Any]) -> Row:
+    namespace, entry_id, owner, generation, size_bytes, checksum, stamps, *rest = values
+    begun_ns, origin_ns, confirmed_ns, base_ttl_s, explicit_ttl_s, version, as_of_ns, *rest = rest
+    _, accesses, last_access_ns, _ = rest
     meta = EntryMeta(
         key=EntryKey(namespace, entry_id),
         owner=owner,
@@ -110,7 +94,32 @@ def _parsed_row(found: tuple[Any, ...]) -> Row:
         kind_version=version,
         as_of_ns=as_of_ns,
     )
-    return Row(meta, *use)
+    return Row(meta, accesses, last_access_ns)
+
+
+def _values_of(row: Row) -> tuple[Any, ...]:
+    """Return what is stored of `row`, with the types that SQLite gives back."""
+    meta = row.meta
+    explicit_ttl_s = meta.explicit_ttl_s
+    return (
+        *meta.key,
+        meta.owner,
+        meta.generation,
+        meta.size_bytes,
+        meta.checksum,
+        json.dumps([(s.object_key, s.etag, s.last_modified_s) for s in meta.stamps]),
+        meta.begun_ns,
+        meta.origin_ns,
+        meta.confirmed_ns,
+        float(meta.base_ttl_s),
+        None if explicit_ttl_s is None else float(explicit_ttl_s),
+        meta.kind_version,
+        meta.as_of_ns,
+        stored_bytes(meta.size_bytes),
+        row.accesses,
+        row.last_access_ns,
+        meta.expires_ns(row.accesses),
+    )
 
 
 def condition_of(scope: Scope) -> tuple[str, tuple[str, ...]]:
@@ -130,133 +139,169 @@ def condition_of(scope: Scope) -> tuple[str, tuple[str, ...]]:
             return "TRUE", ()
 
 
-def totals(db: sqlite3.Connection) -> dict[str, Total]:
-    found = db.execute("SELECT namespace, entries, stored_bytes FROM totals").fetchall()
-    if not all(isinstance(value, int) for _, *rest in found for value in rest):
-        raise UnreadableRow("totals cannot be understood")
-    return {namespace: Total(*rest) for namespace, *rest in found}
-
-
-def last_generation(db: sqlite3.Connection) -> int:
-    match db.execute("SELECT generation FROM last_generation").fetchone():
-        case (int() as generation,):
-            return generation
-    raise UnreadableRow("last_generation cannot be understood")
-
-
-def last_boot(db: sqlite3.Connection) -> tuple[bytes, bool, int]:
-    """Return its boot id, whether it ended cleanly, and from when it might acknowledge."""
-    sql = "SELECT boot_id, ended_cleanly, acknowledge_from_ns FROM last_boot"
-    match db.execute(sql).fetchone():
-        case (bytes() as boot_id, int() as ended_cleanly, int() as from_ns):
-            return boot_id, bool(ended_cleanly), from_ns
-    raise UnreadableRow("last_boot cannot be understood")
-
-
-def _add_to_total(db: sqlite3.Connection, namespace: str, entries: int, size: int) -> None:
-    db.execute(
-        "INSERT INTO totals VALUES (?, ?, ?) ON CONFLICT (namespace) DO UPDATE SET"
-        " entries = entries + excluded.entries,"
-        " stored_bytes = stored_bytes + excluded.stored_bytes",
-        (namespace, entries, size),
-    )
-
-
-def upsert(db: sqlite3.Connection, row: Row) -> Location | None:
+def upsert(db: sqlite3.Connection, row: Row, lost: Change) -> Location | None:
     """Return the file of the row that it replaced: never `row`'s own, if this runs again."""
     meta = row.meta
     replaced = db.execute(
-        "DELETE FROM entries WHERE namespace = ? AND id = ?"
-        " RETURNING namespace, id, generation, stored_bytes",
+        f"DELETE FROM entries WHERE namespace = ? AND id = ? RETURNING {_LEFT}",  # noqa: S608
         meta.key,
     ).fetchall()
-    size = stored_bytes(meta.size_bytes)
+    values = _values_of(row)
     db.execute(
-        f"INSERT INTO entries ({COLUMNS}, stored_bytes, expires_ns)"  # noqa: S608 constants
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            *meta.key,
-            meta.owner,
-            meta.generation,
-            meta.size_bytes,
-            meta.checksum,
-            _stamps_text(meta),
-            meta.begun_ns,
-            meta.origin_ns,
-            meta.confirmed_ns,
-            meta.base_ttl_s,
-            meta.explicit_ttl_s,
-            meta.kind_version,
-            meta.as_of_ns,
-            row.accesses,
-            row.last_access_ns,
-            size,
-            meta.expires_ns(row.accesses),
-        ),
+        f"INSERT INTO entries ({COLUMNS}) VALUES ({_MARKS})",  # noqa: S608 constants
+        (*values, *_sums_of(values)),
     )
-    freed = sum(r[3] for r in replaced)
-    _add_to_total(db, meta.key.namespace, 1 - len(replaced), size - freed)
-    db.execute("UPDATE last_generation SET generation = max(generation, ?)", (meta.generation,))
+    _subtract(db, replaced)
+    add_to_total(db, meta.key.namespace, 1, stored_bytes(meta.size_bytes))
     if meta.as_of_ns:
         # It outlives the row: an older Put is refused also when this one has expired.
-        record_change(db, key_scope(meta.key), meta.as_of_ns)
-    older = [location_of(r[:3]) for r in replaced if r[2] != meta.generation]
+        change = Change(key_scope(meta.key), meta.as_of_ns, meta.generation - 1)
+        changes.record(db, change, lost)
+    older = [at for at in _locations(replaced) if at.generation != meta.generation]
     return older[0] if older else None
 
 
+# What is asked of a row that is deleted: where its file is, and what it counted for.
+_LEFT = "namespace, id, generation, stored_bytes"
+
+
+def _locations(deleted: list[tuple[Any, ...]]) -> list[Location]:
+    """Return their files, but for names that a flipped bit made: those are no file of ours."""
+    return [
+        Location(EntryKey(namespace, entry_id), generation)
+        for namespace, entry_id, generation, _ in deleted
+        if _is_ours(namespace, entry_id, generation)
+    ]
+
+
+def _is_ours(namespace: Any, entry_id: Any, generation: Any) -> bool:
+    are_texts = isinstance(namespace, str) and isinstance(entry_id, str)
+    return are_texts and is_id(namespace) and is_id(entry_id) and isinstance(generation, int)
+
+
+def _subtract(db: sqlite3.Connection, deleted: list[tuple[Any, ...]]) -> None:
+    """Take deleted rows out of the totals.
+
+    Once for each namespace: `everything` may be a million rows, and writes wait behind it.
+    """
+    entries, sizes = Counter[str](), Counter[str]()
+    for namespace, entry_id, generation, size in deleted:
+        if not (_is_ours(namespace, entry_id, generation) and isinstance(size, int)):
+            recount(db)
+            return
+        entries[namespace] += 1
+        sizes[namespace] += size
+    for namespace, count in entries.items():
+        add_to_total(db, namespace, -count, -sizes[namespace])
+
+
 def delete_one(db: sqlite3.Connection, at: Location) -> bool:
-    deleted = db.execute(
-        "DELETE FROM entries WHERE namespace = ? AND id = ? AND generation = ?"
-        " RETURNING stored_bytes",
-        (*at.key, at.generation),
-    ).fetchall()
-    for (size,) in deleted:
-        _add_to_total(db, at.key.namespace, -1, -size)
+    sql = f"DELETE FROM entries WHERE namespace = ? AND id = ? AND generation = ? RETURNING {_LEFT}"  # noqa: S608
+    deleted = db.execute(sql, (*at.key, at.generation)).fetchall()
+    _subtract(db, deleted)
     return bool(deleted)
 
 
-def invalidate(db: sqlite3.Connection, scope: Scope, changed_ns: int) -> list[Location]:
-    where, values = condition_of(scope)
-    deleted = db.execute(
-        f"DELETE FROM entries WHERE {where}"  # noqa: S608 conditions are constants
-        " RETURNING namespace, id, generation, stored_bytes",
-        values,
-    ).fetchall()
-    entries, sizes = Counter[str](), Counter[str]()
-    for namespace, _, _, size in deleted:
-        entries[namespace] += 1
-        sizes[namespace] += size
-    # Once for each namespace: `everything` may be a million rows, and writes wait behind it.
-    for namespace, count in entries.items():
-        _add_to_total(db, namespace, -count, -sizes[namespace])
-    record_change(db, scope, changed_ns)
-    return [location_of(row[:3]) for row in deleted]
+def invalidate(db: sqlite3.Connection, change: Change, lost: Change) -> list[Location]:
+    """Delete what `change` covers, and record it."""
+    where, values = _covered_by(change)
+    sql = f"DELETE FROM entries WHERE {where} RETURNING {_LEFT}"  # noqa: S608 constants
+    deleted = db.execute(sql, values).fetchall()
+    _subtract(db, deleted)
+    changes.record(db, change, lost)
+    return _locations(deleted)
 
 
-def record_change(db: sqlite3.Connection, scope: Scope, changed_ns: int) -> None:
-    db.execute(
-        "INSERT INTO changes VALUES (?, ?, ?) ON CONFLICT (scope, value) DO UPDATE SET"
-        " changed_ns = max(changed_ns, excluded.changed_ns)",
-        (scope.kind.value, scope.value, changed_ns),
-    )
+def locations(db: sqlite3.Connection, change: Change) -> list[Location]:
+    """Return the files of the rows that `change` covers."""
+    where, values = _covered_by(change)
+    sql = f"SELECT {_LEFT} FROM entries WHERE {where}"  # noqa: S608 constants
+    return _locations(db.execute(sql, values).fetchall())
+
+
+def _covered_by(change: Change) -> tuple[str, tuple[str | int, ...]]:
+    where, values = condition_of(change.scope)
+    return f"{where} AND generation <= ?", (*values, change.up_to_generation)
+
+
+def distrust(db: sqlite3.Connection, key: EntryKey, lost: Change) -> list[Location]:
+    """Delete the row of `key` if it is spoilt, or if a recorded removal covers it.
+
+    Gives the file of a row that was not spoilt.
+    """
+    found = db.execute(_ONE, key).fetchone()
+    if found is None:
+        return []
+    try:
+        row = row_of(found)
+        changes.replace_spoilt(db, changes.scopes_of_row(key, row.meta.owner), lost)
+        if row.meta.generation > changes.removed_up_to(db, key, row.meta.owner):
+            return []
+    except UnreadableRow:
+        db.execute("DELETE FROM entries WHERE namespace = ? AND id = ?", key)
+        # What it counted for cannot be known from it.
+        recount(db)
+        return []
+    at = Location(key, row.meta.generation)
+    delete_one(db, at)
+    return [at]
+
+
+_ONE = f"SELECT {COLUMNS} FROM entries WHERE namespace = ? AND id = ?"  # noqa: S608 constants
+
+
+def trusted(db: sqlite3.Connection, key: EntryKey) -> Row | None:
+    """Return the row of `key` that may be served.
+
+    Raises UnreadableRow where `distrust` has to look: it is spoilt, or a removal covers it.
+    """
+    found = db.execute(_ONE, key).fetchone()
+    if found is None:
+        return None
+    row = row_of(found)
+    if row.meta.generation <= changes.removed_up_to(db, key, row.meta.owner):
+        raise UnreadableRow("a row outlived its removal")
+    return row
 
 
 def evict(db: sqlite3.Connection, bytes_to_free: int, limit: int) -> list[Row]:
     victims: list[Row] = []
     freed = 0
     sql = f"SELECT {COLUMNS} FROM entries ORDER BY last_access_ns LIMIT ?"  # noqa: S608
-    for found in db.execute(sql, (limit,)):
+    for found in db.execute(sql, (limit,)).fetchall():
         if freed >= bytes_to_free:
             break
-        row = row_of(found)
-        victims.append(row)
-        freed += stored_bytes(row.meta.size_bytes)
+        for row in _readable(db, found):
+            victims.append(row)
+            freed += stored_bytes(row.meta.size_bytes)
     return _delete_rows(db, victims)
 
 
 def expire(db: sqlite3.Connection, steady_ns: int, limit: int) -> list[Row]:
     sql = f"SELECT {COLUMNS} FROM entries WHERE expires_ns <= ? ORDER BY expires_ns LIMIT ?"  # noqa: S608
-    return _delete_rows(db, [row_of(found) for found in db.execute(sql, (steady_ns, limit))])
+    expired = db.execute(sql, (steady_ns, limit)).fetchall()
+    return _delete_rows(db, [row for found in expired for row in _readable(db, found)])
+
+
+def _readable(db: sqlite3.Connection, found: tuple[Any, ...]) -> list[Row]:
+    """Return its row; a spoilt one is deleted instead. Raises UnreadableRow if it stays."""
+    with contextlib.suppress(UnreadableRow):
+        return [row_of(found)]
+    if not all(isinstance(value, str) for value in found[:2]):
+        raise UnreadableRow("a row cannot be named")
+    namespace, entry_id = (value.encode("utf-8", "surrogateescape") for value in found[:2])
+    sql = "DELETE FROM entries WHERE namespace = CAST(? AS TEXT) AND id = CAST(? AS TEXT)"
+    if not db.execute(sql, (namespace, entry_id)).rowcount:
+        raise UnreadableRow("a row cannot be deleted")
+    recount(db)
+    return []
+
+
+def readable_rows(found: Iterable[tuple[Any, ...]]) -> Iterator[Row]:
+    """Yield the rows that are what was stored."""
+    for values in found:
+        with contextlib.suppress(UnreadableRow):
+            yield row_of(values)
 
 
 def _delete_rows(db: sqlite3.Connection, rows: list[Row]) -> list[Row]:
@@ -265,39 +310,50 @@ def _delete_rows(db: sqlite3.Connection, rows: list[Row]) -> list[Row]:
     return rows
 
 
-def confirm(db: sqlite3.Connection, row: Row) -> None:
-    meta = row.meta
+def confirm(db: sqlite3.Connection, renewed: Row) -> None:
+    """Take what an origin said of the same generation. Uses stay what they are."""
+    meta = renewed.meta
+    found = db.execute(_ONE, meta.key).fetchone()
+    if found is None or found[3] != meta.generation:
+        return
+    for stored in _readable(db, found):
+        _replace(db, _values_of(Row(meta, stored.accesses, stored.last_access_ns)))
+
+
+def _replace(db: sqlite3.Connection, values: tuple[Any, ...]) -> None:
     db.execute(
-        "UPDATE entries SET stamps = ?, origin_ns = ?, confirmed_ns = ?, base_ttl_s = ?,"
-        " expires_ns = ? WHERE namespace = ? AND id = ? AND generation = ?",
-        (
-            _stamps_text(meta),
-            meta.origin_ns,
-            meta.confirmed_ns,
-            meta.base_ttl_s,
-            meta.expires_ns(row.accesses),
-            *meta.key,
-            meta.generation,
-        ),
+        f"REPLACE INTO entries ({COLUMNS}) VALUES ({_MARKS})",  # noqa: S608 constants
+        (*values, *_sums_of(values)),
     )
-
-
-def _stamps_text(meta: EntryMeta) -> str:
-    return json.dumps([(s.object_key, s.etag, s.last_modified_s) for s in meta.stamps])
 
 
 def record_accesses(db: sqlite3.Connection, used: list[Row]) -> None:
     db.executemany(
-        "UPDATE entries SET accesses = ?, last_access_ns = ?, expires_ns = ?"
+        "UPDATE entries SET accesses = ?, last_access_ns = ?, expires_ns = ?, use_sum = ?"
         " WHERE namespace = ? AND id = ? AND generation = ?",
-        [
-            (
-                row.accesses,
-                row.last_access_ns,
-                row.meta.expires_ns(row.accesses),
-                *row.meta.key,
-                row.meta.generation,
-            )
-            for row in used
-        ],
+        [_use_of(row) for row in used],
     )
+
+
+def _use_of(row: Row) -> tuple[Any, ...]:
+    meta = row.meta
+    at = (*meta.key, meta.generation)
+    use = (row.accesses, row.last_access_ns, meta.expires_ns(row.accesses))
+    return (*use, _use_sum(*at, *use), *at)
+
+
+def add_sums(db: sqlite3.Connection, after: EntryKey, limit: int) -> EntryKey | None:
+    """Give rows of the first release their sums, `limit` of those behind `after`.
+
+    Returns the last one, None if there are no more.
+    """
+    sql = (
+        f"SELECT {COLUMNS} FROM entries WHERE (namespace, id) > (?, ?) AND row_sum IS NULL"  # noqa: S608
+        " ORDER BY namespace, id LIMIT ?"
+    )
+    found = db.execute(sql, (*after, limit)).fetchall()
+    for values in found:
+        for row in _readable(db, values):
+            _replace(db, _values_of(row))
+            after = row.meta.key
+    return after if found else None

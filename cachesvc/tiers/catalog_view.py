@@ -16,8 +16,9 @@ from cachesvc.core.entry import Row
 from cachesvc.core.errors import ConfigError, CorruptEntry
 from cachesvc.core.keys import EntryKey
 from cachesvc.tiers import catalog_rows as rows
-from cachesvc.tiers.catalog import BUSY_TIMEOUT_S, FILE_NAME
-from cachesvc.tiers.catalog_rows import Total
+from cachesvc.tiers import catalog_schema as schema
+from cachesvc.tiers.catalog_facts import Total
+from cachesvc.tiers.catalog_file import BUSY_TIMEOUT_S, FILE_NAME
 
 PAGE_ROWS = 500
 _FIRST = EntryKey("", "")
@@ -35,9 +36,8 @@ class CatalogView:
                 f"{path}: no catalog; is CACHESVC_STATE_DIR the daemon's, and may you read it?"
             )
         try:
-            self._db = sqlite3.connect(
-                f"file:{quote(str(path))}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S
-            )
+            uri = f"file:{quote(str(path))}?mode=ro"
+            self._db = schema.connect(uri, timeout_s=BUSY_TIMEOUT_S, uri=True)
         except sqlite3.Error as exc:
             raise ConfigError(f"{path}: cannot be opened: {exc}") from exc
         self._path = path
@@ -74,10 +74,10 @@ class CatalogView:
     def _read(self, read: Callable[[], T]) -> T:
         try:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version != rows.SCHEMA_VERSION:
+            if version != schema.SCHEMA_VERSION:
                 raise ConfigError(f"{self._path}: its schema is version {version}, not ours")
             return read()
         except sqlite3.Error as exc:
-            if rows.is_damage(exc):
+            if schema.is_damage(exc):
                 raise CorruptEntry(f"the catalog is damaged: {exc}") from exc
             raise ConfigError(f"{self._path}: cannot be read: {exc}") from exc

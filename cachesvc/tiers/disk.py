@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,14 +18,14 @@ import structlog
 
 from cachesvc.core.clock import NS_PER_S, Now, ProvenTime
 from cachesvc.core.entry import EntryMeta, Row
-from cachesvc.core.errors import NotDurable
+from cachesvc.core.errors import CorruptEntry, NotDurable
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.lru import Removal
-from cachesvc.core.scopes import Scope
+from cachesvc.core.scopes import Change, Scope
 from cachesvc.core.tensors import Buffer
 from cachesvc.core.watermarks import Watermarks
 from cachesvc.tiers.catalog import Catalog
-from cachesvc.tiers.catalog_rows import Total
+from cachesvc.tiers.catalog_facts import Total
 from cachesvc.tiers.disk_files import DiskFiles, Location, stored_bytes
 
 log = structlog.get_logger()
@@ -70,6 +70,7 @@ class DiskTier:
         watermarks: Watermarks,
         *,
         on_removal: OnRemoval,
+        on_damage: Callable[[], None] = lambda: None,
         keep_expired_ns: int = 0,
         read_threads: int = 4,
         write_threads: int = 4,
@@ -78,6 +79,7 @@ class DiskTier:
         self._catalog = catalog
         self._watermarks = watermarks
         self._on_removal = on_removal
+        self._on_damage = on_damage
         self._keep_expired_ns = keep_expired_ns
         self._readers = ThreadPoolExecutor(read_threads, thread_name_prefix="l2-read")
         self._writers = ThreadPoolExecutor(write_threads, thread_name_prefix="l2-write")
@@ -86,7 +88,7 @@ class DiskTier:
         self._leaving_bytes = 0
         self._evicting = asyncio.Lock()
         # Changes that a full disk kept out of the catalog; `step` tries again.
-        self._unrecorded_changes: dict[Scope, int] = {}
+        self._unrecorded: dict[Scope, Change] = {}
         # The last generation is the time at which the last entry was stored.
         self._proven_time = ProvenTime(catalog.last_generation)
         # Files whose row is still to come: the sweep would take them for litter.
@@ -135,7 +137,19 @@ class DiskTier:
 
     async def lookup(self, key: EntryKey) -> Row | None:
         """Return the row of `key`, or None. Raises NotDurable if the catalog cannot be read."""
-        return await self._read(self._catalog.lookup, key)
+        try:
+            return await self._read(self._catalog.lookup, key)
+        except CorruptEntry as exc:
+            log.warning("row_not_trusted", namespace=key.namespace, error=exc.message)
+            self._on_damage()
+            await self._distrust(key)
+            return None
+
+    async def _distrust(self, key: EntryKey) -> None:
+        """Remove a row that may not be served, and what its file may be called."""
+        with contextlib.suppress(NotDurable):  # it is refused at each look until then
+            await self._unlink(await self._catalog.distrust(key))
+            await self._sweep_key(key)
 
     async def read_into(self, row: Row, write: Callable[[Iterator[memoryview]], None]) -> None:
         """Stream the file of `row` into `write`, in a reader's thread, checking it on the way.
@@ -149,8 +163,15 @@ class DiskTier:
 
     async def last_change_ns(self, scopes: tuple[Scope, ...]) -> int:
         """Return the latest change recorded for any of `scopes`, wall time, 0 if none."""
-        unrecorded = max((self._unrecorded_changes.get(scope, 0) for scope in scopes), default=0)
-        return max(unrecorded, await self._read(self._catalog.last_change_ns, scopes))
+        kept = (self._unrecorded.get(scope) for scope in scopes)
+        unrecorded = max((change.changed_ns for change in kept if change), default=0)
+        try:
+            recorded = await self._read(self._catalog.last_change_ns, scopes)
+        except CorruptEntry:
+            self._on_damage()
+            await self._catalog.assume_changed(scopes)
+            recorded = await self._read(self._catalog.last_change_ns, scopes)
+        return max(unrecorded, recorded)
 
     # ---- storing
 
@@ -263,36 +284,38 @@ class DiskTier:
             namespace = row.meta.key.namespace
             log.warning("quarantine_failed", namespace=namespace, error=exc.strerror)
 
-    def invalidate(self, scope: Scope, changed_ns: int) -> asyncio.Task[list[Location]]:
-        """Queue the removal of what `scope` covers; its order is fixed when this returns.
+    def removal(self, scope: Scope, changed_ns: int) -> Change:
+        """Return what an invalidation covers that begins now, and no row that comes later."""
+        return self._catalog.removal(scope, changed_ns)
+
+    def invalidate(self, change: Change) -> asyncio.Task[list[Location]]:
+        """Queue the removal of what `change` covers; its order is fixed when this returns.
 
         The task ends when the removal is durable and gives the files, which
         `unlink` may take away behind the answer. Fails with NotDurable otherwise.
         """
-        queued = self._catalog.invalidate(scope, changed_ns)
-        return asyncio.create_task(
-            self._finish_invalidation(scope, changed_ns, queued), name="l2-invalidate"
-        )
+        queued = self._catalog.invalidate(change)
+        return asyncio.create_task(self._finish_invalidation(change, queued), name="l2-invalidate")
 
     async def _finish_invalidation(
-        self, scope: Scope, changed_ns: int, queued: asyncio.Future[list[Location]]
+        self, change: Change, queued: asyncio.Future[list[Location]]
     ) -> list[Location]:
         try:
             return await queued
         except NotDurable:
             # A full disk refuses even a DELETE, but not an unlink: a row without
             # its file is a miss, and stays one.
-            locations = await self._read(self._catalog.locations, scope)
-            uncommitted = [at for at, o in self._uncommitted.items() if scope.covers(at.key, o)]
+            locations = await self._read(self._catalog.locations, change)
+            uncommitted = [at for at, o in self._uncommitted.items() if change.covers(*at, o)]
             await self._unlink_durably([*locations, *uncommitted])
             for location in uncommitted:
                 self._uncommitted.pop(location, None)
-            self._remember_unrecorded(scope, changed_ns)
+            self._remember_unrecorded(change)
             return locations
 
-    def _remember_unrecorded(self, scope: Scope, changed_ns: int) -> None:
-        earlier = self._unrecorded_changes.get(scope, 0)
-        self._unrecorded_changes[scope] = max(changed_ns, earlier)
+    def _remember_unrecorded(self, change: Change) -> None:
+        earlier = self._unrecorded.get(change.scope, change)
+        self._unrecorded[change.scope] = change.and_of(earlier)
 
     async def unlink(self, locations: list[Location]) -> None:
         """Unlink files whose rows are gone."""
@@ -307,11 +330,13 @@ class DiskTier:
             useless_ns = steady_ns - self._keep_expired_ns
             while await self._expire(useless_ns):
                 pass
-            for scope, changed_ns in list(self._unrecorded_changes.items()):
-                await self._catalog.record_change(scope, changed_ns)
+            for scope, change in list(self._unrecorded.items()):
+                await self._catalog.record_change(change)
                 # step: records t1 | invalidate: refused, remembers t2 | step: t2 is still to do
-                if self._unrecorded_changes[scope] == changed_ns:
-                    del self._unrecorded_changes[scope]
+                if self._unrecorded[scope] == change:
+                    del self._unrecorded[scope]
+            while not self._catalog.all_have_sums:
+                await self._catalog.add_sums()
             proven_ns = self._proven_time.at(Now(wall_ns, steady_ns))
             await self._catalog.forget_changes(proven_ns - CHANGES_KEPT_NS)
 
@@ -389,19 +414,28 @@ class DiskTier:
         report = LitterReport()
         walk = self._files.walk(namespace)
         while batch := await self._read(lambda: list(itertools.islice(walk, LITTER_BATCH))):
-            ours = [at for at in batch if at is not None and at not in self._awaiting_row]
-            old = [at for at in ours if at.generation < before_generation]
-            ids = list({at.key.id for at in old})
-            current = await self._read(self._catalog.generations, namespace, ids)
-            litter = [at for at in old if current.get(at.key.id) != at.generation]
+            old = (at for at in batch if at is not None and at.generation < before_generation)
+            litter = await self._litter_of(namespace, old)
             await self._unlink(litter)
             report.removed_files += len(litter)
             report.foreign_names += batch.count(None)
         return report
 
+    async def _sweep_key(self, key: EntryKey) -> None:
+        """Remove the files of `key` that have no row, and are not about to have one."""
+        listed = await self._read(self._files.list_key, key)
+        await self._unlink(await self._litter_of(key.namespace, listed))
+
+    async def _litter_of(self, namespace: str, listed: Iterable[Location]) -> list[Location]:
+        """Return those of the files listed just now that have no row, and get none."""
+        ours = [at for at in listed if at not in self._awaiting_row]
+        ids = list({at.key.id for at in ours})
+        current = await self._read(self._catalog.generations, namespace, ids)
+        return [at for at in ours if current.get(at.key.id) != at.generation]
+
     async def record_clean_end(self) -> None:
         """Tell the next daemon that it knows of every change."""
-        if not self._unrecorded_changes:
+        if not self._unrecorded:
             with contextlib.suppress(NotDurable):
                 await self._catalog.record_clean_end()
 

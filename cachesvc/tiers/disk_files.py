@@ -201,17 +201,15 @@ class DiskFiles:
         with _directory(self._root_fd, namespace) as namespace_fd:
             for entry_id in os.listdir(namespace_fd):
                 try:
-                    with _directory(namespace_fd, entry_id) as id_fd:
-                        names = os.listdir(id_fd)
+                    yield from _listed(namespace_fd, EntryKey(namespace, entry_id))
                 except OSError:  # a file, a link, or gone meanwhile
                     yield None
-                    continue
-                for name in names:
-                    if is_id(entry_id) and _OURS.fullmatch(name):
-                        generation = int(name.removesuffix(SUFFIX))
-                        yield Location(EntryKey(namespace, entry_id), generation)
-                    else:
-                        yield None
+
+    def list_key(self, key: EntryKey) -> list[Location]:
+        """Return the files of `key`, whether they have a row or not."""
+        with contextlib.suppress(OSError), _directory(self._root_fd, key.namespace) as fd:
+            return [at for at in _listed(fd, key) if at is not None]
+        return []
 
     def close(self) -> None:
         """Unlock the root. Nothing may be called afterwards."""
@@ -239,6 +237,17 @@ def _made_directory(parent_fd: int, name: str) -> Iterator[int]:
         os.fsync(parent_fd)
     with _directory(parent_fd, name) as fd:
         yield fd
+
+
+def _listed(namespace_fd: int, key: EntryKey) -> list[Location | None]:
+    with _directory(namespace_fd, key.id) as id_fd:
+        names = os.listdir(id_fd)
+    return [
+        Location(key, int(name.removesuffix(SUFFIX)))
+        if is_id(key.id) and _OURS.fullmatch(name)
+        else None
+        for name in names
+    ]
 
 
 def _hashed_chunks(fd: int, size_bytes: int, expected_checksum: int) -> Iterator[memoryview]:

@@ -246,7 +246,7 @@ def wait_of(daemon: Daemon) -> int:
     """Return until when it acknowledges nothing, in steady ns: the wall clock's, at its start."""
     uri = f"file:{daemon.state_dir / 'catalog.sqlite'}?mode=ro"
     with contextlib.closing(sqlite3.connect(uri, uri=True)) as catalog:
-        return int(catalog.execute("SELECT acknowledge_from_ns FROM last_boot").fetchone()[0])
+        return int(catalog.execute("SELECT acknowledge_from_ns FROM facts").fetchone()[0])
 
 
 def test_entries_of_one_daemon_are_not_kept_over_the_next_ones_boot_id(

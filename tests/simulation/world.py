@@ -83,6 +83,7 @@ class Life:
             folder,
             on_reset=_refuse_reset,
             make_queue=lambda run: ScheduledWrites(run, loop, choose),
+            read_time=self.clock.read,
         )
         writes = self.catalog._writes
         assert isinstance(writes, ScheduledWrites)

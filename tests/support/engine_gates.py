@@ -14,7 +14,7 @@ from cachesvc.codec import members
 from cachesvc.core.entry import EntryMeta, Row
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Field, Kind
-from cachesvc.core.scopes import Scope
+from cachesvc.core.scopes import Change
 from cachesvc.core.tensors import Buffer, Tensor
 from cachesvc.tiers.disk import DiskTier, Written
 from cachesvc.tiers.disk_files import Location
@@ -136,9 +136,9 @@ class GatedDisk(DiskTier):
         return written
 
     async def _finish_invalidation(
-        self, scope: Scope, changed_ns: int, queued: asyncio.Future[list[Location]]
+        self, change: Change, queued: asyncio.Future[list[Location]]
     ) -> list[Location]:
-        locations = await super()._finish_invalidation(scope, changed_ns, queued)
+        locations = await super()._finish_invalidation(change, queued)
         await self.gates.pass_by("l2_removed")
         return locations
 

@@ -74,12 +74,15 @@ class EngineHouse:
         self.limits = replace(self.limits, **limits)
         self.metrics = Metrics("test")
         disk_files = DiskFiles(self.root, self.kinds.namespaces)
-        self.catalog = Catalog(self.state_dir, on_reset=self._count_reset)
+        self.catalog = Catalog(
+            self.state_dir, on_reset=self._count_reset, read_time=self.clock.read
+        )
         self.disk = GatedDisk(
             disk_files,
             self.catalog,
             self.watermarks,
             on_removal=lambda row, cause: None,
+            on_damage=self.metrics.damaged.inc,
             keep_expired_ns=self.keep_expired_ns,
             read_threads=self.disk_threads,
             write_threads=self.disk_threads,

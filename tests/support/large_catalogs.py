@@ -6,6 +6,8 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
+from cachesvc.tiers import catalog_rows, catalog_schema
+
 
 def multiply_row(catalog: Path, like: str, count: int) -> None:
     """Copy the row of the id `like` under `count` others, and keep the totals right.
@@ -22,10 +24,13 @@ def multiply_row(catalog: Path, like: str, count: int) -> None:
             f" SELECT {', '.join(values)} FROM entries, numbers WHERE id = ?",
             (like,),
         )
+        db.create_function("sum_of", -1, catalog_schema.sum_of)
+        db.execute(catalog_rows.SET_SUMS)
         db.execute(
             "UPDATE totals SET (entries, stored_bytes) = (SELECT count(*), sum(stored_bytes)"
             " FROM entries WHERE entries.namespace = totals.namespace)"
         )
+        db.execute("UPDATE totals SET row_sum = sum_of(namespace, entries, stored_bytes)")
 
 
 def most_cpu_s(empty_cpu_s: float) -> float:

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.entry import Row
-from cachesvc.core.errors import ConfigError, NotDurable
+from cachesvc.core.errors import ConfigError, CorruptEntry, NotDurable
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.scopes import Scope, ScopeKind, key_scope
+from cachesvc.core.scopes import Change, Scope, ScopeKind, key_scope
 from cachesvc.tiers.catalog import Catalog
-from cachesvc.tiers.catalog_rows import Total
+from cachesvc.tiers.catalog_facts import Total
 from cachesvc.tiers.disk_files import Location, stored_bytes
 from tests.support.clocks import START_NS
 from tests.support.engine_entries import meta_of
@@ -37,6 +37,10 @@ BLOB = b"blob"
 
 def row_of(key: EntryKey = KEY, generation: int = 1, size: int = 4, **more: Any) -> Row:
     return Row(meta_of(key, bytes(size), generation=generation, **more), 0, START_NS + generation)
+
+
+def invalidate(catalog: Catalog, scope: Scope, changed_ns: int) -> asyncio.Future[list[Location]]:
+    return catalog.invalidate(catalog.removal(scope, changed_ns))
 
 
 class Resets:
@@ -134,8 +138,10 @@ async def test_an_invalidation_deletes_what_its_scope_covers_and_nothing_else(
     keys = [KEY, OTHER, EntryKey("text", "shirt"), EntryKey("human_dresses", "shirt")]
     for generation, key in enumerate(keys, 1):
         await catalog.upsert(row_of(key, generation, owner="bob" if key == OTHER else "alice"))
-    named = {f"{at.key.namespace}/{at.key.id}" for at in catalog.locations(scope)}
-    deleted = await catalog.invalidate(scope, 5)
+    named = {
+        f"{at.key.namespace}/{at.key.id}" for at in catalog.locations(catalog.removal(scope, 5))
+    }
+    deleted = await invalidate(catalog, scope, 5)
     assert {f"{at.key.namespace}/{at.key.id}" for at in deleted} == named
     everything = {f"{key.namespace}/{key.id}" for key in keys}
     assert {f"{k.namespace}/{k.id}" for k in keys if catalog.lookup(k) is not None} == left
@@ -145,7 +151,7 @@ async def test_an_invalidation_deletes_what_its_scope_covers_and_nothing_else(
 async def test_hostile_values_of_a_scope_are_only_values(catalog: Catalog) -> None:
     await catalog.upsert(row_of())
     for value in ("' OR 1=1 --", "shirt'; DROP TABLE entries; --", "%", "*"):
-        assert await catalog.invalidate(Scope(ScopeKind.OWNER, value), 5) == []
+        assert await invalidate(catalog, Scope(ScopeKind.OWNER, value), 5) == []
     assert catalog.lookup(KEY) is not None
 
 
@@ -188,9 +194,9 @@ async def test_accesses_move_the_expiry_of_that_generation_only(catalog: Catalog
 async def test_changes_are_remembered_forgotten_and_never_go_back(
     catalog: Catalog, tmp_path: Path
 ) -> None:
-    await catalog.invalidate(key_scope(KEY), 10)
-    await catalog.invalidate(key_scope(KEY), 5)
-    await catalog.record_change(Scope(ScopeKind.OWNER, "bob"), 20)
+    await invalidate(catalog, key_scope(KEY), 10)
+    await invalidate(catalog, key_scope(KEY), 5)
+    await catalog.record_change(Change(Scope(ScopeKind.OWNER, "bob"), 20))
     scopes = (key_scope(KEY), Scope(ScopeKind.OWNER, "bob"))
     assert catalog.last_change_ns(scopes[:1]) == 10
     assert catalog.last_change_ns(scopes) == 20
@@ -206,7 +212,7 @@ async def test_rows_totals_changes_and_the_last_generation_survive_a_restart(
     catalog = Catalog(tmp_path, on_reset=resets)
     row = row_of(generation=START_NS)
     await catalog.upsert(row)
-    await catalog.invalidate(key_scope(OTHER), 7)
+    await invalidate(catalog, key_scope(OTHER), 7)
     await catalog.upsert(row_of(OTHER, START_NS + 5))
     await catalog.delete([Location(OTHER, START_NS + 5)])
     catalog.close()
@@ -243,7 +249,7 @@ async def _apply(catalog: Catalog, index: int, operation: tuple[str, Any, Any]) 
             await catalog.delete([Location(subject, value)])
         case "invalidate":
             scope = key_scope(subject) if value else Scope(ScopeKind.NAMESPACE, subject.namespace)
-            await catalog.invalidate(scope, index)
+            await invalidate(catalog, scope, index)
         case "evict":
             freed = await catalog.evict(subject)
             sizes = [stored_bytes(row.meta.size_bytes) for row in freed]
@@ -292,7 +298,7 @@ async def test_queued_writes_share_a_commit_and_keep_their_order(catalog: Catalo
     go = await hold_the_writer(catalog)
     writes: list[Any] = [
         catalog.upsert(row_of(generation=1)),
-        catalog.invalidate(key_scope(KEY), 5),
+        invalidate(catalog, key_scope(KEY), 5),
         catalog.upsert(row_of(generation=2)),
         catalog.upsert(row_of(OTHER, 3)),
         catalog.delete([Location(OTHER, 3)]),
@@ -344,7 +350,7 @@ class Fault:
         return fails
 
 
-READS_TOTALS = "SELECT namespace, entries, stored_bytes FROM totals"
+READS_TOTALS = "SELECT namespace, entries, stored_bytes, row_sum FROM totals"
 
 
 async def test_a_write_that_is_said_to_have_failed_was_not_committed(catalog: Catalog) -> None:
@@ -424,10 +430,11 @@ async def test_a_damaged_catalog_is_set_aside_at_the_start_and_l2_starts_empty(
 @pytest.mark.parametrize(
     "statement",
     [
-        "DELETE FROM last_boot",
-        "UPDATE last_boot SET acknowledge_from_ns = 'soon'",
-        "DELETE FROM last_generation",
-        "UPDATE last_generation SET generation = 'seven'",
+        "DELETE FROM facts",
+        "UPDATE facts SET acknowledge_from_ns = 'soon'",
+        "UPDATE facts SET ended_cleanly = 1 - ended_cleanly",
+        "UPDATE facts SET last_generation = 'seven'",
+        "UPDATE totals SET entries = 2",
         "UPDATE totals SET stored_bytes = 'many'",
     ],
 )
@@ -454,7 +461,7 @@ async def test_a_catalog_that_proves_damaged_while_it_runs_is_set_aside(
     running = Catalog(tmp_path, on_reset=resets)
     assert running.lookup(KEY) is not None
     overwrite(tmp_path)
-    assert await running.invalidate(key_scope(KEY), 5) == []
+    assert await invalidate(running, key_scope(KEY), 5) == []
     assert resets.count == 1
     assert running.lookup(KEY) is None
     assert running.totals == {}
@@ -476,10 +483,10 @@ async def test_a_reset_that_a_full_disk_refused_is_done_once_there_is_room(
         overwrite(disk.path)
         disk.fill()
         with pytest.raises(NotDurable):
-            await running.invalidate(key_scope(KEY), 5)
+            await invalidate(running, key_scope(KEY), 5)
         disk.free()
         try:
-            assert await running.invalidate(key_scope(KEY), 5) == []
+            assert await invalidate(running, key_scope(KEY), 5) == []
             assert running.lookup(KEY) is None
         finally:
             running.close()
@@ -513,13 +520,9 @@ async def test_a_row_that_cannot_be_understood_is_damage_and_not_a_defect(
     with sqlite3.connect(tmp_path / "catalog.sqlite") as db:
         db.execute("UPDATE entries SET stamps = '[[' || substr(stamps, 2)")
     db.close()
-    try:
-        found = catalog.lookup(KEY)
-    except NotDurable:
-        found = None
-    assert found is None
-    with pytest.raises(NotDurable):  # which is all that rewarming, for one, is ready for
-        catalog.hottest(10)
+    with pytest.raises(CorruptEntry):
+        catalog.lookup(KEY)
+    assert catalog.hottest(10) == []
     # Eviction and expiry read rows too, and must get past this one.
     await catalog.evict(1)
     await catalog.expire(1 << 62, 10)
@@ -552,14 +555,14 @@ async def test_a_full_disk_refuses_writes_and_keeps_earlier_rows(
     for write in (
         lambda: catalog.upsert(row_of(OTHER, 2)),
         lambda: catalog.delete([Location(KEY, 1)]),
-        lambda: catalog.invalidate(key_scope(KEY), 5),
+        lambda: invalidate(catalog, key_scope(KEY), 5),
     ):
         with pytest.raises(NotDurable):
             await write()
     assert catalog.lookup(KEY) == row
     assert catalog.lookup(OTHER) is None
     small_disk.free()
-    assert await catalog.invalidate(key_scope(KEY), 5) == [Location(KEY, 1)]
+    assert await invalidate(catalog, key_scope(KEY), 5) == [Location(KEY, 1)]
     catalog.close()
     assert resets.count == 0
 

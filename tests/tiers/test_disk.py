@@ -20,7 +20,7 @@ from cachesvc.core.entry import Row
 from cachesvc.core.errors import CorruptEntry, NotDurable
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.lru import Removal
-from cachesvc.core.scopes import Scope, ScopeKind, key_scope
+from cachesvc.core.scopes import Change, Scope, ScopeKind, key_scope
 from cachesvc.core.tensors import Buffer
 from cachesvc.core.watermarks import Watermarks
 from cachesvc.tiers.catalog import EVICT_BATCH, Catalog
@@ -69,6 +69,9 @@ class Disk:
             return False
         await self.tier.commit(written, 0, START_NS + (used_at or generation))
         return True
+
+    async def invalidate(self, scope: Scope, changed_ns: int) -> list[Location]:
+        return await self.tier.invalidate(self.tier.removal(scope, changed_ns))
 
     async def row(self, name: str) -> Row | None:
         return await self.tier.lookup(EntryKey("garment", name))
@@ -436,7 +439,7 @@ async def test_an_invalidation_under_an_unwritable_catalog_unlinks_instead(
         await disk.store("shirt", 1)
         await disk.store("coat", 2)
         small.fill()
-        locations = await disk.tier.invalidate(scope, START_NS)
+        locations = await disk.invalidate(scope, START_NS)
         assert [location.key.id for location in locations] == ["shirt"]
         assert disk.names() == ["coat"]
         row = await disk.row("shirt")
@@ -459,8 +462,8 @@ class HeldCatalog(Catalog):
 
     recorded: Stop
 
-    def record_change(self, scope: Scope, changed_ns: int) -> asyncio.Future[None]:
-        queued = super().record_change(scope, changed_ns)
+    def record_change(self, change: Change) -> asyncio.Future[None]:
+        queued = super().record_change(change)
 
         async def wait() -> None:
             await queued
@@ -480,12 +483,12 @@ async def test_a_change_that_comes_while_an_older_one_is_recorded_is_not_forgott
         disk = Disk(tmp_path / "l2", small.path, ROOM, catalog=catalog)
         scope = key_scope(EntryKey("garment", "shirt"))
         small.fill()
-        await disk.tier.invalidate(scope, START_NS)
+        await disk.invalidate(scope, START_NS)
         small.free()
         upkeep = asyncio.create_task(disk.tier.step(START_NS, START_NS))
         await catalog.recorded.reached()
         small.fill()
-        await disk.tier.invalidate(scope, START_NS + 1)
+        await disk.invalidate(scope, START_NS + 1)
         catalog.recorded.release()
         await upkeep
         assert await disk.tier.last_change_ns((scope,)) == START_NS + 1
@@ -502,7 +505,7 @@ async def test_where_neither_can_be_written_it_says_so(tmp_path: Path) -> None:
         state.fill()
         l2.set_read_only(True)
         with pytest.raises(NotDurable):
-            await disk.tier.invalidate(Scope(ScopeKind.EVERYTHING), START_NS)
+            await disk.invalidate(Scope(ScopeKind.EVERYTHING), START_NS)
         row = await disk.row("shirt")
         assert row is not None
         with pytest.raises(NotDurable):
@@ -543,11 +546,11 @@ async def test_the_file_of_a_row_that_may_come_back_is_gone_before_an_invalidati
         with pytest.raises(NotDurable):
             await disk.tier.commit(written, 0, START_NS)
         with pytest.raises(NotDurable):
-            await disk.tier.invalidate(Scope(ScopeKind.EVERYTHING), START_NS)
+            await disk.invalidate(Scope(ScopeKind.EVERYTHING), START_NS)
         l2.set_read_only(False)
-        await disk.tier.invalidate(key_scope(EntryKey("garment", "coat")), START_NS)
+        await disk.invalidate(key_scope(EntryKey("garment", "coat")), START_NS)
         assert disk.names() == ["shirt"]
-        await disk.tier.invalidate(Scope(ScopeKind.EVERYTHING), START_NS)
+        await disk.invalidate(Scope(ScopeKind.EVERYTHING), START_NS)
         assert disk.names() == []
         await asyncio.to_thread(disk.close)
 

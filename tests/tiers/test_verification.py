@@ -14,7 +14,8 @@ import pytest
 from cachesvc.core.entry import Row
 from cachesvc.core.errors import ConfigError, CorruptEntry
 from cachesvc.core.keys import EntryKey
-from cachesvc.tiers.catalog import FILE_NAME, Catalog
+from cachesvc.tiers.catalog import Catalog
+from cachesvc.tiers.catalog_file import FILE_NAME
 from cachesvc.tiers.catalog_view import PAGE_ROWS, CatalogView
 from cachesvc.tiers.disk_files import DiskFiles, Location
 from cachesvc.tiers.verification import Verdict, check_entry

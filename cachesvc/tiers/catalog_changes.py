@@ -1,0 +1,127 @@
+"""The recorded changes: when each scope's source last changed, and which rows that removed.
+
+A removal deletes rows by an index, and SQLite trusts its indexes. So it also records the
+last generation that it covers, and a row at or below that is never served: one flipped bit
+spoils the index or the record, not both. Plain functions on a connection.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.scopes import Change, Scope, ScopeKind, key_scope
+from cachesvc.tiers.catalog_schema import UnreadableRow, sum_of
+
+_COLUMNS = "scope, value, changed_ns, up_to_generation, namespaces, row_sum"
+_ONE = f"SELECT {_COLUMNS} FROM changes WHERE scope = ? AND value = ?"  # noqa: S608 constants
+_OF_ONE_ROW = " UNION ALL ".join([_ONE] * 6)
+
+
+class SpoiltChange(UnreadableRow):
+    """What was recorded for some scope is lost, and has to be assumed."""
+
+
+def record(db: sqlite3.Connection, change: Change, lost: Change) -> None:
+    """Remember `change`. Neither its time nor its generation goes back.
+
+    `lost` stands for a record of the same scope that turns out to be spoilt.
+    """
+    scope = change.scope
+    try:
+        known = _parsed(db.execute(_ONE, (scope.kind.value, scope.value)).fetchone())
+    except SpoiltChange:
+        known = lost.changed_ns, lost.up_to_generation, ""
+    changed_ns, up_to = change.changed_ns, change.up_to_generation
+    # Where the id of a user or clothing scope lives.
+    namespaces = ",".join(sorted(scope.namespaces))
+    if known is not None:
+        changed_ns, up_to = max(changed_ns, known[0]), max(up_to, known[1])
+        namespaces = _both(known, namespaces)
+    values = scope.kind.value, scope.value, changed_ns, up_to, namespaces
+    db.execute("REPLACE INTO changes VALUES (?, ?, ?, ?, ?, ?)", (*values, sum_of(*values)))
+
+
+def _both(known: tuple[int, int, str], namespaces: str) -> str:
+    _, up_to_generation, earlier = known
+    if up_to_generation and not earlier:
+        return ""  # all of them
+    return ",".join(sorted({*earlier.split(","), *namespaces.split(",")} - {""}))
+
+
+def last_change_ns(db: sqlite3.Connection, scopes: Iterable[Scope]) -> int:
+    """Return the latest change of any of `scopes`, 0 if none. Raises SpoiltChange."""
+    found = (
+        _parsed(db.execute(_ONE, (scope.kind.value, scope.value)).fetchone()) for scope in scopes
+    )
+    return max((change[0] for change in found if change is not None), default=0)
+
+
+def removed_up_to(db: sqlite3.Connection, key: EntryKey, owner: str) -> int:
+    """Return the last generation of `key` that a removal covered, 0 if none.
+
+    Raises SpoiltChange.
+    """
+    scopes = scopes_of_row(key, owner)
+    wanted = [value for scope in scopes for value in (scope.kind.value, scope.value)]
+    newest = 0
+    for found in db.execute(_OF_ONE_ROW, wanted):
+        change = _parsed(found)
+        assert change is not None
+        _, up_to_generation, namespaces = change
+        # A user and a garment may have the same id.
+        if not namespaces or key.namespace in namespaces.split(","):
+            newest = max(newest, up_to_generation)
+    return newest
+
+
+def _parsed(found: tuple[Any, ...] | None) -> tuple[int, int, str] | None:
+    """Return time, generation and namespaces of a record."""
+    if found is None:
+        return None
+    *values, row_sum = found
+    _, _, changed_ns, up_to_generation, namespaces = values
+    # The first release wrote none.
+    if row_sum is not None and row_sum != sum_of(*values):
+        raise SpoiltChange("a recorded change is not what was stored")
+    if isinstance(changed_ns, int) and isinstance(up_to_generation, int):
+        return changed_ns, up_to_generation, str(namespaces)
+    raise SpoiltChange("a recorded change cannot be understood")
+
+
+def scopes_of_row(key: EntryKey, owner: str) -> tuple[Scope, ...]:
+    """Return every scope that `removed_up_to` looks at, whatever the kind of `key` is."""
+    return (
+        key_scope(key),
+        Scope(ScopeKind.USER, key.id),
+        Scope(ScopeKind.CLOTHING, key.id),
+        Scope(ScopeKind.OWNER, owner),
+        Scope(ScopeKind.NAMESPACE, key.namespace),
+        Scope(ScopeKind.EVERYTHING),
+    )
+
+
+def replace_spoilt(db: sqlite3.Connection, scopes: Iterable[Scope], lost: Change) -> None:
+    """Assume `lost` for each of `scopes` whose record is spoilt."""
+    for scope in scopes:
+        try:
+            _parsed(db.execute(_ONE, (scope.kind.value, scope.value)).fetchone())
+        except SpoiltChange:
+            record(db, Change(scope, lost.changed_ns, lost.up_to_generation), lost)
+
+
+def add_sums(db: sqlite3.Connection, after: tuple[str, str], limit: int) -> tuple[str, str] | None:
+    """Give records of the first release their checksums, `limit` of those behind `after`.
+
+    Returns the last one, None if there are no more.
+    """
+    sql = (
+        f"SELECT {_COLUMNS} FROM changes WHERE (scope, value) > (?, ?) AND row_sum IS NULL"  # noqa: S608
+        " ORDER BY scope, value LIMIT ?"
+    )
+    found = db.execute(sql, (*after, limit)).fetchall()
+    for *values, _ in found:
+        db.execute("REPLACE INTO changes VALUES (?, ?, ?, ?, ?, ?)", (*values, sum_of(*values)))
+    return (found[-1][0], found[-1][1]) if found else None

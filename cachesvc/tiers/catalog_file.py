@@ -1,0 +1,102 @@
+"""The catalog's file: opened and brought to the newest schema, or set aside.
+
+What SQLite refuses to open is damage, unless a full disk, a lock or a missing right is to
+blame: those pass, and what is damaged is so twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from cachesvc.core.errors import ConfigError
+from cachesvc.tiers import catalog_facts as facts
+from cachesvc.tiers import catalog_schema as schema
+from cachesvc.tiers.catalog_facts import Facts, Total
+
+log = structlog.get_logger()
+FILE_NAME = "catalog.sqlite"
+BUSY_TIMEOUT_S = 5.0
+_SUFFIXES = ("", "-wal", "-shm")
+
+
+class Damaged(Exception):
+    """The catalog's file is not a database of ours any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A writing connection, and what the catalog said when it was opened."""
+
+    db: sqlite3.Connection
+    facts: Facts
+    totals: dict[str, Total]
+
+
+class CatalogFile:
+    """The database under one directory. Errors are OSError and sqlite3.Error, except where said."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / FILE_NAME
+
+    def check_names(self) -> None:
+        """Raise ConfigError for a link or a FIFO, which SQLite would follow, or wait for."""
+        for suffix in (*_SUFFIXES, "-journal"):
+            path = Path(f"{self.path}{suffix}")
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISREG(path.lstat().st_mode):
+                    raise ConfigError(f"{path}: is not a regular file; remove it")
+
+    def open_undamaged(self) -> Opened:
+        """Raises Damaged; for a full disk or a lock, which pass too, sqlite3.Error."""
+        try:
+            return self._open()
+        except sqlite3.Error as exc:
+            if schema.is_damage_at_open(exc, self.path):
+                raise Damaged(str(exc)) from exc
+            raise
+
+    def open_twice(self) -> Opened:
+        """The same, where damage is damage at the second look too.
+
+        SQLite reports a read that failed as damage (EIO is its CORRUPTFS).
+        """
+        with contextlib.suppress(Damaged):
+            return self.open_undamaged()
+        return self.open_undamaged()
+
+    def _open(self) -> Opened:
+        db = schema.connect(str(self.path), timeout_s=BUSY_TIMEOUT_S)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA journal_size_limit = 67108864")
+            schema.migrate(db)
+            return Opened(db, facts.read(db), facts.totals(db))
+        except BaseException:  # whatever it was, nobody else can close it
+            db.close()
+            raise
+
+    def is_damage(self, exc: sqlite3.Error) -> bool:
+        """Tell damage from what passes, on an open connection."""
+        return schema.is_damage(exc) or schema.is_of_header(exc, self.path)
+
+    def set_aside(self, why: str) -> None:
+        """Rename the database and its log durably, so that none of it is ever read again."""
+        for suffix in _SUFFIXES:
+            name = Path(f"{self.path}{suffix}")
+            with contextlib.suppress(FileNotFoundError):
+                # One is kept for a person to look at, not one for each time.
+                name.replace(f"{self.path}.damaged{suffix}")
+        fd = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        log.error("catalog_set_aside", reason=why)
