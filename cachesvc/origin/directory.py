@@ -26,7 +26,7 @@ import xxhash
 from cachesvc.core.errors import OriginDenied, OriginUnavailable
 from cachesvc.core.origin import OriginObject, OriginStamp
 from cachesvc.core.tensors import Buffer
-from cachesvc.origin import reasons
+from cachesvc.origin import reasons, whole_reads
 
 # Hidden, and refused as a key: unfinished writes lie here until they are renamed.
 _UNFINISHED = ".cachesvc-unfinished"
@@ -72,15 +72,24 @@ class DirectoryOrigin:
         """Return the object.
 
         Also raises OriginDataCorrupt, reason OBJECT_TOO_LARGE, before reading any of it,
-        and OriginUnavailable if somebody changes the file in place meanwhile.
+        and OriginUnavailable, reason ORIGIN_OBJECT_CHANGING, if somebody goes on writing it
+        in place.
         """
-        names = _names_of(object_key)
-        try:
-            return await self._run(
-                lambda: self._read_file(object_key, names), latency_s=self._added_latency_s
-            )
-        except (FileNotFoundError, NotADirectoryError) as exc:
-            raise reasons.no_such_object(object_key) from exc
+        names, watch = _names_of(object_key), whole_reads.Watch()
+        latency_s = self._added_latency_s
+        for wait_s in (*whole_reads.WAITS_S, None):
+            try:
+                return await self._run(
+                    lambda: self._read_file(object_key, names, watch), latency_s=latency_s
+                )
+            except (FileNotFoundError, NotADirectoryError) as exc:
+                raise reasons.no_such_object(object_key) from exc
+            except whole_reads.Changing as exc:
+                if wait_s is None:
+                    raise reasons.changing() from exc
+                # What was waited for the first attempt is not waited again.
+                latency_s = wait_s
+        raise AssertionError
 
     async def read_if_changed(self, stamp: OriginStamp) -> OriginObject | OriginStamp:
         """Return the object, or its stamp alone if the content is the same."""
@@ -144,21 +153,19 @@ class DirectoryOrigin:
                 reason=reasons.SERVER_ERROR,
             ) from exc
 
-    def _read_file(self, object_key: str, names: tuple[str, ...]) -> OriginObject:
+    def _read_file(
+        self, object_key: str, names: tuple[str, ...], watch: whole_reads.Watch
+    ) -> OriginObject:
+        def check_size(size_bytes: int) -> None:
+            if size_bytes > self._max_object_bytes:
+                raise reasons.too_large(object_key, size_bytes, self._max_object_bytes)
+
         with self._parent_of(names, create=False) as parent:
             file = _opened_file(names[-1], parent)
+        # Our writes rename whole files; other programs' need not.
         with file:
-            before = os.fstat(file.fileno())
-            if before.st_size > self._max_object_bytes:
-                raise reasons.too_large(object_key, before.st_size, self._max_object_bytes)
-            data = file.readall()
-            after = os.fstat(file.fileno())
-        # Our writes rename whole files; somebody's editor may not.
-        if len(data) != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
-            raise OriginUnavailable(
-                "the object was changed while it was read", reason=reasons.BAD_ANSWER
-            )
-        return OriginObject(_stamp(object_key, data, after), data)
+            data, status = whole_reads.read_whole(file, watch, check_size)
+        return OriginObject(_stamp(object_key, data, status), data)
 
     def _write_file(self, object_key: str, names: tuple[str, ...], data: Buffer) -> OriginStamp:
         with ExitStack() as held:

@@ -20,6 +20,7 @@ THROTTLED = "ORIGIN_THROTTLED"
 BAD_ANSWER = "ORIGIN_BAD_ANSWER"
 CREDENTIALS_UNAVAILABLE = "ORIGIN_CREDENTIALS_UNAVAILABLE"
 CLOSED = "ORIGIN_CLOSED"
+OBJECT_CHANGING = "ORIGIN_OBJECT_CHANGING"
 
 # The question itself was refused: an operator must act (OriginDenied).
 ACCESS_DENIED = "ORIGIN_ACCESS_DENIED"
@@ -49,6 +50,14 @@ def too_large(object_key: str, size_bytes: int, max_object_bytes: int) -> Origin
 
 def timed_out(deadline_s: float) -> OriginUnavailable:
     return OriginUnavailable(f"the origin took longer than {deadline_s:g} s", reason=TIMEOUT)
+
+
+def changing() -> OriginUnavailable:
+    return OriginUnavailable(
+        "another process is writing the object's file in place; write a new file and rename it "
+        "over the old one",
+        reason=OBJECT_CHANGING,
+    )
 
 
 def closed() -> OriginUnavailable:

@@ -1,0 +1,85 @@
+"""How is a file read whole while another process may be writing it in place?
+
+A read lease answers it: the kernel grants one only while nobody has the file open for
+writing, mappings included, and lets whoever wants to write it wait until the lease is given
+back. Leases are for files of the daemon's own user (or with CAP_LEASE), on filesystems that
+know them. Elsewhere the file has to have been left alone for QUIET_NS, by its size and its
+times, before the read and during it: equal times alone prove nothing, because two writes
+within one tick of the kernel's clock (4 ms) leave the same time.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import FileIO
+
+# Longer than a writer is kept from its next write by other processes.
+QUIET_NS = 500_000_000
+# Between attempts. A local writer of 5 MB is done within the first ones; QUIET_NS fits in twice.
+WAITS_S = (0.01, 0.03, 0.1, 0.4, 0.6)
+# What the kernel sends when somebody waits for the lease; without this it is SIGIO, which
+# ends a process. SIGURG is ignored by default.
+_LEASE_SIGNAL = signal.SIGURG
+
+_Signature = tuple[int, int, int, int]
+
+
+class Changing(Exception):
+    """Somebody writes the file, or did so too lately to tell. Try again."""
+
+
+@dataclass(slots=True)
+class Watch:
+    """What was seen of one file over the attempts to read it."""
+
+    _seen: _Signature | None = None
+    _since_ns: int = 0
+
+    def is_quiet(self, status: os.stat_result, steady_ns: int, wall_ns: int) -> bool:
+        """Return whether it has been left alone, by its own times or as long as we looked."""
+        signature = _signature(status)
+        if signature != self._seen:
+            self._seen, self._since_ns = signature, steady_ns
+        watched_ns = steady_ns - self._since_ns
+        return max(watched_ns, wall_ns - status.st_ctime_ns) >= QUIET_NS
+
+
+def read_whole(
+    file: FileIO, watch: Watch, check_size: Callable[[int], None]
+) -> tuple[bytes, os.stat_result]:
+    """Return what one writer left there, and its status. Closing `file` ends the lease.
+
+    `check_size` may raise before anything is read. Raises Changing, OSError.
+    """
+    is_leased = _lease(file.fileno())
+    before = os.fstat(file.fileno())
+    check_size(before.st_size)
+    if not is_leased and not watch.is_quiet(before, time.monotonic_ns(), time.time_ns()):
+        raise Changing
+    data = file.readall()
+    after = os.fstat(file.fileno())
+    if len(data) != before.st_size or _signature(after) != _signature(before):
+        raise Changing
+    return data, after
+
+
+def _lease(descriptor: int) -> bool:
+    """Take a read lease; return False where there are none. Raises Changing: it has a writer."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, _LEASE_SIGNAL)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as exc:
+        if exc.errno == errno.EAGAIN:
+            raise Changing from exc
+        return False
+    return True
+
+
+def _signature(status: os.stat_result) -> _Signature:
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
