@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 # Only make's own choices reach pip: one version of torch, the same on every machine.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TESTS ?= tests
+# Debian's programs, before the tests: what root's apt-get may install, and a line for the rest.
+PROGRAMS := $(PYTHON) -B -m tests.install_programs
 
 help:  ## Say what can be made.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,10 +34,16 @@ demo: $(VENV)/.daemon  ## Play the main job on sample data, and print what each 
 run: $(VENV)/.daemon  ## The same daemon on the same data, and it stays.
 	$(BIN)/python examples/demo/demo.py --keep
 
+.PHONY: programs
+programs:  ## Install the Debian packages that tests need, or say what to install (as make test does).
+	@$(PROGRAMS) $(PROGRAMS_ARGS)
+
 test: $(VENV)/.tests  ## Run the tests (TESTS=path for some of them).
+	@$(PROGRAMS) --tried $(VENV)/.programs $(TESTS)
 	$(BIN)/python -m pytest -n 2 -m 'not slow' $(TESTS)
 
 test-long: $(VENV)/.tests  ## Run the slow tests too, and print their counts.
+	@$(PROGRAMS) --tried $(VENV)/.programs --slow $(TESTS)
 	$(BIN)/python -m pytest -rP $(TESTS)
 
 simulate: $(VENV)/.tests  ## Play SEEDS schedules of the engine on a virtual loop, or SEED=n again (ARGS=--log).
@@ -43,6 +51,7 @@ simulate: $(VENV)/.tests  ## Play SEEDS schedules of the engine on a virtual loo
 
 .PHONY: mutants
 mutants: $(VENV)/.tests  ## Break the product in known ways, and see the tests fail (MUTANTS=some).
+	@$(PROGRAMS) --tried $(VENV)/.programs
 	$(BIN)/python -m tests.mutants $(if $(MUTANTS),"$(MUTANTS)")
 
 $(VENV)/.fuzz: $(VENV)/.tests
@@ -108,6 +117,7 @@ dashboard-compare: $(DASHBOARD)/node_modules/.installed
 
 .PHONY: screenshots
 screenshots: $(VENV)/.tests  ## Photograph the status page under load for the docs (needs Chromium; a few minutes).
+	@$(PROGRAMS) --tried $(VENV)/.programs tests/e2e/test_status_page.py
 	PYTHONPATH=.:client $(BIN)/python -m tests.screenshots $(SCREENSHOT_ARGS)
 
 # The backend's example runs against the real daemon: needs npm, redis-server and openssl.
@@ -117,8 +127,11 @@ $(NESTJS)/node_modules/.installed: $(NESTJS)/package.json $(NESTJS)/package-lock
 	cd $(NESTJS) && npm ci --ignore-scripts --no-fund --no-audit --loglevel=error
 	@touch $@
 
-.PHONY: test-nestjs
-test-nestjs: $(VENV)/.tests $(NESTJS)/node_modules/.installed  ## Test the NestJS module against real daemons (needs npm, redis-server).
+.PHONY: test-nestjs programs-nestjs
+programs-nestjs:
+	@$(PROGRAMS) --slow tests/deploy/test_nestjs.py
+
+test-nestjs: programs-nestjs $(VENV)/.tests $(NESTJS)/node_modules/.installed  ## Test the NestJS module against real daemons (needs npm, redis-server).
 	cd $(NESTJS) && PYTHON=$(abspath $(BIN))/python npm test --silent
 
 BENCH := .venv-bench

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pydantic import BaseModel
 
 from cachesvc import config
 from cachesvc.config import GIB, Settings
+from tests.support.debian import why_missing
 from tests.support.systemd_units import size_bytes
 
 ROOT = Path(__file__).parents[2]
@@ -82,8 +82,8 @@ def test_the_linter_finds_nothing_in_the_dockerfile() -> None:
 
 
 def test_pm2_runs_one_daemon_that_is_given_time_to_drain() -> None:
-    if shutil.which("node") is None:
-        pytest.skip("node is not installed (nodejs)")
+    if (reason := why_missing("node")) is not None:
+        pytest.skip(reason)
     script = "console.log(JSON.stringify(require(process.argv[1])))"
     file = DEPLOY / "pm2/ecosystem.config.js"
     said = subprocess.run(["node", "-e", script, str(file)], capture_output=True, check=True)

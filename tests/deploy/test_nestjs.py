@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 
 import pytest
 
 from tests.support.daemons import ROOT
+from tests.support.debian import why_missing
 
 NEEDED = ("node", "npm", "redis-server", "openssl")
 EXAMPLE = ROOT / "examples/nestjs"
@@ -30,9 +30,8 @@ def lock(request: pytest.FixtureRequest) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_nestjs_module_passes_its_own_tests() -> None:
-    missing = [tool for tool in NEEDED if shutil.which(tool) is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
+    if (reason := why_missing(*NEEDED)) is not None:
+        pytest.skip(reason)
     installed = EXAMPLE / "node_modules/.installed"  # as make marks it
     if not installed.exists():
         subprocess.run(INSTALL, cwd=EXAMPLE, check=True, timeout=100)

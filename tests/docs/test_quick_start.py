@@ -18,6 +18,7 @@ import pytest
 
 from tests.support import s3_processes
 from tests.support.daemons import READY_WITHIN_S, ROOT, wait_until
+from tests.support.debian import why_missing
 from tests.support.s3_processes import ReservedPort
 
 WITHIN_S = 30.0
@@ -80,6 +81,8 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 def test_the_quick_starts_commands_and_the_operators_work_as_they_stand(reader: Reader) -> None:
+    if (reason := why_missing("curl")) is not None:
+        pytest.skip(reason)
     serve, look = section("Quick start")
     (operate,) = section("Watch")
     (token,) = section("Secure")

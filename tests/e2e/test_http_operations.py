@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 
 import pytest
@@ -16,6 +15,7 @@ from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.conftest import NewDaemon
 from tests.support import sample_objects
 from tests.support.daemons import Daemon
+from tests.support.debian import why_missing
 from tests.support.grpc_calls import get_garment, get_human
 from tests.support.http_calls import ask
 from tests.support.sample_objects import fresh_id
@@ -69,8 +69,9 @@ def test_what_is_not_cached_is_deleted_with_success(daemon: Daemon) -> None:
     assert (answer.status, answer.body["removed_count"]) == (200, 0)
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_v2s_commands_work_as_they_stand_in_its_runbook(daemon: Daemon) -> None:
+    if (reason := why_missing("curl")) is not None:
+        pytest.skip(reason)
     at = f"http://localhost:{daemon.http_port}"
     for command in (
         f"curl -sf -X DELETE {at}/cache/human/user123",

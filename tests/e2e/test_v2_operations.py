@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import time
 
@@ -13,6 +12,7 @@ from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.conftest import NewDaemon
 from tests.support import sample_objects
 from tests.support.daemons import Daemon
+from tests.support.debian import why_missing
 from tests.support.grpc_calls import get_human
 from tests.support.sample_objects import fresh_id
 
@@ -47,8 +47,9 @@ def delete_what_is_a_week_old(daemon: Daemon) -> None:
     assert run_in_l2(daemon, "find . -type f | wc -l") == "0"
 
 
-@pytest.mark.skipif(shutil.which("find") is None, reason="needs find")
 def test_v2s_clean_up_by_age_costs_refills_and_nothing_else(new_daemon: NewDaemon) -> None:
+    if (reason := why_missing("find")) is not None:
+        pytest.skip(reason)
     daemon = new_daemon(KINDS__HUMAN__MAX_ENTRIES="1")
     evicted, cached = fresh_id("u"), fresh_id("u")
     people = {user: sample_objects.person(user) for user in (evicted, cached)}

@@ -31,7 +31,8 @@ def page(
     boot_id: bytes = b"another daemon's",
     age_s: float = 0.0,
 ) -> bytes:
-    heartbeat_ns = time.monotonic_ns() - int(age_s * S)
+    # This clock began at the boot, which may have been less than `age_s` ago.
+    heartbeat_ns = max(0, time.monotonic_ns() - int(age_s * S))
     return HEADER.pack(magic, version, state, boot_id, heartbeat_ns).ljust(PAGE_BYTES, b"\0")
 
 

@@ -17,12 +17,10 @@ from playwright.sync_api import Browser, Page, Request, sync_playwright
 
 from tests.support import debian
 
-PACKAGES = ("chromium",)
-
 
 def why_not_available() -> str | None:
-    """Return why there is no Chromium here, or None. Installs it if root may."""
-    return debian.why_missing(("chromium",), PACKAGES)
+    """Return why there is no Chromium here, or None."""
+    return debian.why_missing("chromium")
 
 
 @contextmanager

@@ -1,40 +1,148 @@
-"""How does a test get a program from Debian? It is there, or root's apt-get brings it."""
+"""Which programs do the tests need beside Python's packages, and which Debian package has each?
+
+Tests only look for a program here, and are skipped by its name where it is missing. Before the
+tests `make programs` installs what can be had (`tests/install_programs.py`).
+"""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import subprocess
-from collections.abc import Sequence
-from pathlib import Path
+from typing import NamedTuple
 
-_LOCK = Path("/tmp/cachesvc-tests-apt-install.lock")
-
-
-def why_missing(binaries: Sequence[str], packages: Sequence[str]) -> str | None:
-    """Return which of `binaries` cannot be had, or None. Installs `packages` if root may."""
-    if _missing(binaries) and os.geteuid() == 0 and shutil.which("apt-get"):
-        _install(binaries, packages)
-    missing = _missing(binaries)
-    return f"{', '.join(missing)} not installed ({' '.join(packages)})" if missing else None
+# A user without rights may not have them in PATH, and mkfs and nft are there all the same.
+_ADMINS_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
-def _missing(binaries: Sequence[str]) -> list[str]:
-    return [binary for binary in binaries if shutil.which(binary) is None]
+class Programs(NamedTuple):
+    """Programs that are installed and missed together."""
+
+    commands: tuple[str, ...]
+    packages: tuple[str, ...]
+    without: str  # what a test run without them leaves out, in a sentence
+    tests: tuple[str, ...]  # files or folders that use them
+    slow: bool = False  # only slow tests use them
 
 
-def _install(binaries: Sequence[str], packages: Sequence[str]) -> None:
-    # Workers of one test run would otherwise fight over dpkg's lock.
-    with _LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        install = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
-        for command in (install, ["apt-get", "update"], install):
-            if not _missing(binaries):
-                return
-            subprocess.run(
-                command,
-                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-                capture_output=True,
-                check=False,
-            )
+TABLE = (
+    Programs(
+        ("radosgw", "radosgw-admin", "ceph-mon", "ceph-osd", "ceph", "ceph-authtool", "monmaptool"),
+        ("radosgw", "ceph-mon", "ceph-osd"),
+        "S3 is played by moto, and what moto does not check (signatures, policies) is skipped",
+        ("tests/origin", "tests/e2e", "tests/cli"),
+    ),
+    Programs(
+        ("chromium",),
+        ("chromium",),
+        "the tests that open the status page in a browser are skipped",
+        ("tests/e2e/test_status_page.py",),
+    ),
+    Programs(
+        ("prometheus", "promtool"),
+        ("prometheus",),
+        "the tests of alerts, recording rules and the dashboard's queries are skipped",
+        ("tests/deploy/test_alerts.py", "tests/deploy/test_dashboard.py"),
+    ),
+    Programs(
+        ("strace",),
+        ("strace",),
+        "the tests that make system calls fail, and the one of the unit's filter, are skipped",
+        ("tests/crash/test_struck_engine.py", "tests/deploy/test_systemd.py"),
+    ),
+    Programs(
+        ("systemd-analyze", "systemd-sysusers"),
+        ("systemd",),
+        "the tests that ask systemd about its units are skipped",
+        ("tests/deploy/test_systemd.py",),
+    ),
+    Programs(
+        ("mkfs.ext4",),
+        ("e2fsprogs",),
+        "the tests of power cuts on ext4 are skipped",
+        ("tests/crash",),
+    ),
+    Programs(
+        ("mkfs.xfs",),
+        ("xfsprogs",),
+        "the tests of power cuts on xfs are skipped",
+        ("tests/crash",),
+        slow=True,
+    ),
+    Programs(
+        ("mount", "umount"),
+        ("mount",),
+        "the tests of full disks and of power cuts are skipped",
+        ("tests/crash", "tests/engine", "tests/e2e/test_bounds.py"),
+    ),
+    Programs(
+        ("setpriv", "unshare"),
+        ("util-linux",),
+        "the tests that start servers, or run as somebody else, fail or are skipped",
+        ("tests",),
+    ),
+    Programs(
+        ("bindfs", "fusermount3"),
+        ("bindfs", "fuse3"),
+        "the tests of a runtime directory behind a FUSE mount are skipped",
+        ("tests/local",),
+    ),
+    Programs(
+        ("curl",),
+        ("curl",),
+        "the tests of the README's and V2's commands with curl are skipped",
+        ("tests/docs/test_quick_start.py", "tests/e2e/test_http_operations.py"),
+    ),
+    Programs(
+        ("find",),
+        ("findutils",),
+        "the test of V2's command is skipped",
+        ("tests/e2e/test_v2_operations.py",),
+    ),
+    Programs(
+        ("node",),
+        ("nodejs",),
+        "the test of the pm2 file is skipped",
+        ("tests/deploy/test_manifests.py", "tests/deploy/test_nestjs.py"),
+    ),
+    Programs(
+        ("npm",),
+        ("npm",),
+        "the tests of the NestJS module are skipped",
+        ("tests/deploy/test_nestjs.py",),
+        slow=True,
+    ),
+    Programs(
+        ("redis-server",),
+        ("redis-server",),
+        "the tests of the NestJS module are skipped",
+        ("tests/deploy/test_nestjs.py",),
+        slow=True,
+    ),
+    Programs(
+        ("openssl",),
+        ("openssl",),
+        "the tests of the NestJS module are skipped",
+        ("tests/deploy/test_nestjs.py",),
+        slow=True,
+    ),
+)
+
+_ROWS = {command: row for row in TABLE for command in row.commands}
+
+
+def is_installed(command: str) -> bool:
+    """Return whether it is on this machine, also where only root has its folder in PATH."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_ADMINS_FOLDERS))
+    return shutil.which(command, path=path) is not None
+
+
+def why_missing(*commands: str) -> str | None:
+    """Return which of these commands a test cannot run and what brings them, or None.
+
+    Each command has to stand in the table; otherwise no fresh machine would get it.
+    """
+    missing = [command for command in commands if shutil.which(command) is None]
+    if not missing:
+        return None
+    packages = dict.fromkeys(name for command in missing for name in _ROWS[command].packages)
+    return f"{', '.join(missing)} not installed (make programs; Debian: {' '.join(packages)})"

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.support.debian import why_missing
 
 _FS_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32)
 _WITHOUT_FLUSHING_THE_LOG = struct.pack("I", 2)
@@ -26,8 +27,7 @@ def why_not_available(kind: str) -> str | None:
     """Return why no such disk can be had here, or None."""
     if os.geteuid() != 0:
         return "a filesystem in a loop device needs root"
-    missing = [name for name in (f"mkfs.{kind}", "mount") if shutil.which(name) is None]
-    return f"{', '.join(missing)} not installed" if missing else None
+    return why_missing(f"mkfs.{kind}", "mount", "umount")
 
 
 class LossyDisk:

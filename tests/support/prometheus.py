@@ -20,15 +20,14 @@ from tests.support.daemons import wait_until
 from tests.support.s3_processes import ReservedPort
 
 RULES = Path(__file__).parents[2] / "deploy/prometheus"
-PACKAGES = ("prometheus",)
 _TIMEOUT_S = 30
 # Rates need two scrapes, and a test does not wait 15 s for each.
 _INTERVAL = "250ms"
 
 
 def require_prometheus() -> None:
-    """Skip the test, by name of what is missing, where neither promtool nor apt is there."""
-    reason = debian.why_missing(("prometheus", "promtool"), PACKAGES)
+    """Skip the test, by name of what is missing."""
+    reason = debian.why_missing("prometheus", "promtool")
     if reason is not None:
         pytest.skip(reason)
 

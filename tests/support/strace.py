@@ -28,8 +28,8 @@ class Call(NamedTuple):
 
 
 def why_not_available() -> str | None:
-    """Return why strace cannot be used here, or None. Installs it if root may."""
-    if reason := why_missing(("strace",), ("strace",)):
+    """Return why strace cannot be used here, or None."""
+    if reason := why_missing("strace"):
         return reason
     tried = subprocess.run(["strace", "-qq", "-e", "trace=none", "true"], check=False)
     return "strace is not allowed to trace here" if tried.returncode else None

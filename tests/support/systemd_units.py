@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from cachesvc.config import GIB, MIB
+from tests.support.debian import why_missing
 
 UNITS = Path(__file__).parents[2] / "deploy/systemd"
 _BYTES = {"": 1, "K": 1024, "M": MIB, "G": GIB}
@@ -17,9 +17,8 @@ _TIMEOUT_S = 30
 
 
 def require_systemd(*commands: str) -> None:
-    for command in commands:
-        if shutil.which(command) is None:
-            pytest.skip(f"{command} is not installed (systemd)")
+    if (reason := why_missing(*commands)) is not None:
+        pytest.skip(reason)
 
 
 def unit_keys(name: str) -> dict[str, list[str]]:

@@ -6,12 +6,13 @@ Promise 9: whoever starts the daemon again sees what is still wrong.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.debian import why_missing
 
 # A group that the process is not in: only CAP_CHOWN could give a directory to it.
 FOREIGN_GID = 54321
@@ -33,8 +34,8 @@ assert os.listdir("/proc/self/fd") == before, "a descriptor was left open"
 def test_a_group_that_the_daemon_is_not_in_is_the_same_error_at_each_start(tmp_path: Path) -> None:
     command = [sys.executable, "-c", OPEN_TWICE, tmp_path / "run"]
     if os.geteuid() == 0:
-        if shutil.which("setpriv") is None:
-            pytest.skip("root may give a directory to any group, and setpriv is not installed")
+        if (reason := why_missing("setpriv")) is not None:
+            pytest.skip(f"root may give a directory to any group; {reason}")
         command = ["setpriv", "--bounding-set=-chown", *command]
     environment = os.environ | {"PYTHONPATH": "."}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
