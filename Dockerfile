@@ -10,11 +10,14 @@ ARG PIP_CERT
 # torch alone is larger than all the rest, and the daemon never imports it.
 ARG EXTRAS=""
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md ./
+COPY pyproject.toml requirements.lock constraints.txt README.md ./
+RUN python -m venv /opt/cachesvc \
+ && /opt/cachesvc/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
 COPY cachesvc cachesvc
 COPY client client
-RUN python -m venv /opt/cachesvc \
- && /opt/cachesvc/bin/pip install --no-cache-dir -c constraints.txt ".${EXTRAS:+[$EXTRAS]}" \
+RUN /opt/cachesvc/bin/pip install --no-cache-dir --no-deps . \
+ && if [ -n "$EXTRAS" ]; then \
+      /opt/cachesvc/bin/pip install --no-cache-dir -c constraints.txt ".[$EXTRAS]"; fi \
  && /opt/cachesvc/bin/pip uninstall --yes setuptools pip \
  && /opt/cachesvc/bin/cachesvc version
 

@@ -5,8 +5,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Only make's own choices reach pip: one version of torch, the same on every machine.
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# What the lock names stays as it names it, whatever tests and linters would like.
+LOCKED := $(VENV)/.locked
+INSTALL := $(PIP) -c constraints.txt -c $(LOCKED)
 TESTS ?= tests
 # Debian's programs, before the tests: what root's apt-get may install, and a line for the rest.
 PROGRAMS := $(PYTHON) -B -m tests.install_programs
@@ -14,13 +16,17 @@ PROGRAMS := $(PYTHON) -B -m tests.install_programs
 help:  ## Say what can be made.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(VENV)/.daemon: pyproject.toml constraints.txt
+$(VENV)/.daemon: pyproject.toml requirements.lock constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	@echo 'Installing the daemon into $(VENV), as requirements.lock names it: once.'
 	$(PYTHON) -m venv $(VENV)
+	$(PIP) --require-hashes -r requirements.lock
+	@sed -n '/^[a-z]/{s/ *\\$$//;p}' requirements.lock > $(LOCKED)
 	$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.daemon
+	@echo 'Installing what the tests need into $(VENV), torch (large) among it: this takes minutes.'
 	$(INSTALL) -e '.[test]'
 	@touch $@
 
@@ -82,6 +88,18 @@ lint: $(VENV)/.lint
 format: $(VENV)/.lint  ## Format the code and mend what can be mended.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# uv resolves for every Python and processor at once; it has its own environment.
+.venv-lock/.installed: .ci/requirements-lock.txt
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: lock
+lock: .venv-lock/.installed  ## Renew requirements.lock: the newest that pyproject.toml allows (LOCK_ARGS='-P pillow' for one).
+	.venv-lock/bin/uv pip compile --quiet $(or $(LOCK_ARGS),--upgrade) --universal --python-version 3.11 \
+	  --fork-strategy fewest --generate-hashes --custom-compile-command 'make lock' \
+	  --output-file requirements.lock pyproject.toml
 
 # The stubs are made by an old compiler, which newer runtimes accept: it has its own environment.
 .venv-proto/.installed: .ci/requirements-proto.txt
@@ -175,5 +193,5 @@ image-check: $(VENV)/.daemon  ## Lint the Dockerfile and run the image as it is 
 	$(BIN)/python deploy/docker/check $(IMAGE)
 
 clean:  ## Remove what was made.
-	rm -rf .venv .venv-proto .venv-bench .bench .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-lock .venv-proto .venv-bench .bench .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf $(DASHBOARD)/node_modules $(DASHBOARD)/build $(NESTJS)/node_modules $(NESTJS)/build
