@@ -72,6 +72,7 @@ log = structlog.get_logger()
 WORKER_THREADS = max(2, os.cpu_count() or 2)
 # The part of /readyz that is the daemon itself.
 PROBLEM = "daemon"
+L1_PROBLEM = "l1"
 EVICTIONS = (Removal.ENTRIES_LIMIT, Removal.BYTES_LIMIT, Removal.DISK_SPACE)
 
 
@@ -128,7 +129,7 @@ class Daemon:
         stack.callback(disk.close)
         with contextlib.suppress(NotDurable):  # the successor then waits, to be safe
             await catalog.record_boot(control.boot_id, acknowledge_from_ns)
-        memory = self._open_memory(kinds, gid)
+        memory = self._open_memory(kinds, gid, control)
         stack.callback(memory.close)
         origin = make_origin(settings.origin, settings.limits.max_entry_bytes)
         stack.push_async_callback(origin.close)
@@ -158,7 +159,9 @@ class Daemon:
         statistics = Statistics(cache, memory, disk, self._metrics, __version__)
         cache.start(rewarm=settings.l1.rewarm)
         stack.push_async_callback(cache.drain, settings.grpc.drain_s)
-        local = LocalDelivery(cache, settings.runtime_dir, control.boot_id)
+        local = LocalDelivery(
+            cache, settings.runtime_dir, control.boot_id, lambda: control.allows_local_hits
+        )
         removals = AuditedRemovals(cache, self._audit_key())
         service = CacheService(cache, statistics, local, removals)
         http = self._http_server(cache, removals, statistics)
@@ -218,8 +221,16 @@ class Daemon:
             keep_expired_ns=int(self.settings.l2.keep_expired_hours * 3600 * NS_PER_S),
         )
 
-    def _open_memory(self, kinds: Kinds, gid: int | None) -> MemoryTier:
-        metrics = self._metrics
+    def _open_memory(self, kinds: Kinds, gid: int | None, control: ControlPage) -> MemoryTier:
+        metrics, problems = self._metrics, self._problems
+
+        def on_owing(problem: str | None) -> None:
+            if problem is None:
+                control.resume()
+                problems.clear(L1_PROBLEM)
+            else:
+                control.suspend()
+                problems.set(L1_PROBLEM, f"a file cannot be removed: {problem}")
 
         def on_removal(entry: MemoryEntry, cause: Removal) -> None:
             metrics.memory_removals.inc(cause.value)
@@ -240,6 +251,7 @@ class Daemon:
             gid=gid,
             allow_heap=self.settings.l1.allow_heap,
             spare_bytes=self.settings.l1.spare_bytes,
+            on_owing=on_owing,
         )
 
     def _note_eviction(self, tier: str, meta: EntryMeta, cause: Removal) -> None:

@@ -6,6 +6,7 @@ The protocol and why it is coherent: docs/local-delivery.md.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -30,10 +31,13 @@ MAX_REPORTED_HITS = (1 << 31) - 1
 
 
 class LocalDelivery:
-    """Answers for callers on this host."""
+    """Answers for callers on this host. `may_share` says whether a file is of any use to them."""
 
-    def __init__(self, cache: Cache, runtime_dir: Path, boot_id: bytes) -> None:
+    def __init__(
+        self, cache: Cache, runtime_dir: Path, boot_id: bytes, may_share: Callable[[], bool]
+    ) -> None:
         self._cache = cache
+        self._may_share = may_share
         self._runtime_dir = runtime_dir
         self._boot_id = boot_id
         self._grace = messages.duration(cache.state.limits.origin_after_grace_ns)
@@ -56,7 +60,7 @@ class LocalDelivery:
     def describe(self, served: Served, entry: pb.Entry, now: Now) -> None:
         """Name the file of `served` in `entry`, if it has one."""
         entry.boot_id = self._boot_id
-        if served.blob.shared_name is not None:
+        if served.blob.shared_name is not None and self._may_share():
             left_ns = served.expires_ns - now.steady_ns
             file = pb.SharedFile(
                 name=f"{L1_DIRECTORY}/{served.blob.shared_name}",

@@ -64,8 +64,8 @@ class Cache:
 
     @property
     def unfinished_removals(self) -> int:
-        """Invalidations that a failing disk keeps from being final."""
-        return self._remover.unfinished
+        """Removals that a failing disk, or a file of L1 that stays, keeps from being final."""
+        return self._remover.unfinished + self.state.memory.owed_files
 
     @property
     def puts_under_way(self) -> int:

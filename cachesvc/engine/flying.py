@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 
 from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.entry import EntryMeta, Row, oldest_ns
@@ -32,18 +31,6 @@ from cachesvc.engine.flights import Flight, Served
 from cachesvc.engine.ports import Room
 from cachesvc.engine.row_reads import RowReader
 from cachesvc.engine.state import State, log
-
-
-@dataclass(frozen=True, slots=True)
-class OnHeap:
-    """A blob that no tier holds (yet)."""
-
-    data: bytes
-    shared_name: str | None = None
-    is_erased: bool = False
-
-    def view(self) -> memoryview:
-        return memoryview(self.data)
 
 
 class FlightRunner:
@@ -152,7 +139,8 @@ class FlightRunner:
         if not self._state.is_new_enough(meta, flight.needed_ns):
             # Half an upload, or an old one: good for nobody who comes later.
             data = await self._state.in_worker(b"".join, filled.parts)
-            flight.land_unpublished(meta, OnHeap(data), "origin")
+            blob = self._state.memory.on_heap(data, meta)
+            flight.land_unpublished(meta, blob, "origin")
             return
         await self._remove_older(flight, meta, row)
         await self._publish_bytes(flight, meta, filled.parts)
@@ -266,4 +254,5 @@ class FlightRunner:
         if flight.to_memory:
             steady_ns = state.clock.read().steady_ns
             state.memory.publish(room, meta, accesses=accesses, steady_ns=steady_ns)
+        state.memory.keep_in_reach(room.blob, meta)
         flight.land(Served(meta, room.blob, tier, meta.expires_ns(accesses), accesses))

@@ -146,7 +146,7 @@ class Putter:
             Aborted: PUT_OUTDATED or PUT_FENCED; then `persist` may have written objects.
             Overloaded: neither tier has room (the older entry is gone).
             OriginUnavailable, OriginDenied: `persist` failed, nothing was stored.
-            NotDurable: the catalog cannot be written.
+            NotDurable: the catalog cannot be written, or L1's older file not be removed.
         """
         # Before its task has begun: the caller may leave at once, and an invalidation come.
         self._puts.add(upload)
@@ -240,6 +240,7 @@ class Putter:
                 # A Put that is refused here has removed the older entry's row all the same.
                 if locations:
                     await state.disk.unlink(locations)
+        state.check_nothing_owed(key_scope(meta.key))
         await state.wait_for_succession()
         state.metrics.puts.inc()
         return served

@@ -116,8 +116,9 @@ class Remover:
         self._state.lift(removal.tombstone, removal.scope)
         unlinking = self._state.spawn(self._state.disk.unlink(locations), name="l2-unlink")
         if erase:
-            self._erase_held(removal.scope)
+            await self._erase(removal.scope)
             await unlinking
+        self._state.check_nothing_owed(removal.scope)
         await self._state.wait_for_succession()
         self._state.metrics.invalidations.inc()
         self._state.metrics.invalidation_seconds.observe(time.monotonic() - started)
@@ -127,10 +128,13 @@ class Remover:
         )
         return Invalidated(len(removed), arrival)
 
-    def _erase_held(self, scope: Scope) -> None:
-        """Zero what workers still have mapped; nobody was told that it is done if it fails."""
+    async def _erase(self, scope: Scope) -> None:
+        """End answers that are being sent, and zero what workers have mapped, in a thread.
+
+        Nobody was told that it is done if it fails.
+        """
         try:
-            self._state.memory.erase_held(scope)
+            await self._state.in_worker(self._state.memory.erase(scope))
         except OSError as exc:
             raise NotDurable(
                 "the entries are gone, but what workers have mapped could not be zeroed; retry",

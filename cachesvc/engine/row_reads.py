@@ -61,6 +61,9 @@ class RowReader:
         memory = self._state.memory
         room: Room = memory.heap_room(row.meta.size_bytes)
         try:
-            return room.blob if await self.read_into(row, room) else None
+            if not await self.read_into(row, room):
+                return None
+            memory.keep_in_reach(room.blob, row.meta)
+            return room.blob
         finally:
             memory.discard(room)

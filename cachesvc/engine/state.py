@@ -12,6 +12,7 @@ import structlog
 
 from cachesvc.core.clock import NS_PER_S, Now
 from cachesvc.core.entry import EntryMeta, GenerationSource
+from cachesvc.core.errors import NotDurable
 from cachesvc.core.events import RecentEvents
 from cachesvc.core.freshness import is_new_enough
 from cachesvc.core.keys import EntryKey
@@ -107,6 +108,18 @@ class State:
     def is_new_enough(self, meta: EntryMeta, needed_ns: int) -> bool:
         """Return whether an entry meets an `origin_after`, less the grace."""
         return is_new_enough(meta.origin_ns, needed_ns, self.limits.origin_after_grace_ns)
+
+    def check_nothing_owed(self, scope: Scope) -> None:
+        """Raise NotDurable while a file of what was removed still is in L1.
+
+        Workers are kept from it, and the daemon does not serve it. But its link count still
+        says that it is valid, so the removal is not acknowledged.
+        """
+        if self.memory.owes(scope):
+            raise NotDurable(
+                "a file of the removed entry stays in L1, so local hits are suspended; "
+                "its removal is being retried"
+            )
 
     async def wait_for_succession(self) -> None:
         """Return once nothing that a predecessor served can be served any more."""

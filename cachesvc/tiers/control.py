@@ -3,6 +3,9 @@
 One page in the runtime directory, mapped by every worker. Format (docs/on-disk-format.md), little
 endian: magic 8 bytes, format version u32, state u32, boot id 16 bytes, heartbeat u64
 (CLOCK_MONOTONIC, ns). A local hit needs state SERVING and a heartbeat younger than 1 s.
+
+While a file of L1 could not be removed, its link count is no token, so the page ends all
+local hits: SUSPENDED. Calls are answered.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ HEARTBEAT_EVERY_S = 0.1
 class ControlState(IntEnum):
     SERVING = 1
     CLOSED = 2
+    SUSPENDED = 3
 
 
 class ControlPage:
@@ -39,6 +43,8 @@ class ControlPage:
     def __init__(self, page: mmap.mmap, boot_id: bytes) -> None:
         self.boot_id = boot_id
         self._page = page
+        self._is_open = False
+        self._is_suspended = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -48,12 +54,35 @@ class ControlPage:
         A stuck loop acknowledges no invalidation, so the heartbeat need not prove that it lives.
         """
         self._write_heartbeat()
-        _write_state(self._page, ControlState.SERVING)
+        self._is_open = True
+        self._write_own_state()
         self._thread.start()
+
+    def suspend(self) -> None:
+        """End local hits at once, until `resume`. It may be called before `start`, and again."""
+        self._is_suspended = True
+        self._write_own_state()
+
+    def resume(self) -> None:
+        """Allow local hits again, unless the page was retired."""
+        self._is_suspended = False
+        self._write_own_state()
+
+    @property
+    def allows_local_hits(self) -> bool:
+        return self._is_open and not self._is_suspended
 
     def retire(self) -> None:
         """End local hits at once; calls are still answered."""
-        _write_state(self._page, ControlState.CLOSED)
+        self._is_open = False
+        self._write_own_state()
+
+    def _write_own_state(self) -> None:
+        if not self._is_open:
+            state = ControlState.CLOSED
+        else:
+            state = ControlState.SUSPENDED if self._is_suspended else ControlState.SERVING
+        _write_state(self._page, state)
 
     def close(self) -> None:
         """Retire and stop beating. Call it before the runtime directory is unlocked."""

@@ -16,6 +16,8 @@ from pathlib import Path
 from cachesvc.core.errors import ConfigError
 from cachesvc.core.tensors import Buffer
 
+# A filesystem or a process that is full, as errors say it: something has to leave first.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 

@@ -11,21 +11,30 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from cachesvc.core.entry import EntryMeta, more_accesses
-from cachesvc.core.errors import ConfigError, Overloaded
+from cachesvc.core.errors import ConfigError
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.lru import LruIndex, NamespaceLimits, Removal
 from cachesvc.core.scopes import Scope
 from cachesvc.core.tensors import Buffer
-from cachesvc.tiers import files, spares
+from cachesvc.tiers import files, leases
+from cachesvc.tiers.departures import Departures, Whose
+from cachesvc.tiers.rooms import FILE_MODE, Room, RoomWriter
 from cachesvc.tiers.shared_files import HeapBytes, SharedFile
-from cachesvc.tiers.spares import Spare, Spares
+from cachesvc.tiers.spares import Spares
 
-FILE_MODE = 0o440
+log = structlog.get_logger()
 SUFFIX = ".safetensors"
+
+_UNSEEN = (
+    "evicted files count as held for 60 s, whoever reads them; then only tmpfs knows, "
+    "and an erasure does not reach them"
+)
 
 # Called for each entry that leaves, and why.
 OnRemoval = Callable[["MemoryEntry", Removal], None]
@@ -59,38 +68,14 @@ class MemoryEntry:
         self.expires_ns = self.meta.expires_ns(self.accesses)
 
 
-@dataclass(slots=True)
-class Room:
-    """Where a coming blob goes: a file of this name, or the heap if L1 has no room for it.
-
-    `reserved_bytes` of L1 are its own until `publish` or `discard`. `blob` is set by `write`.
-    `spare` has at most one file to write to; whoever pops it closes it. What is in `leaving`
-    has to be free before other pages are taken.
-    """
-
-    name: str
-    size_bytes: int
-    reserved_bytes: int
-    blob: SharedFile | HeapBytes | None = None
-    settled: bool = False
-    spare: list[Spare] = field(default_factory=list)
-    leaving: tuple[Future[None], ...] = ()
-
-
-def _write(fd: int, chunk: Buffer) -> None:
-    try:
-        files.write_all(fd, chunk)
-    except OSError as exc:
-        # Not an OSError: whoever streams from L2 must not take it for one of L2's.
-        raise Overloaded("L1 cannot be written", reason="NO_ROOM") from exc
-
-
 class MemoryTier:
     """L1 in a directory of its own.
 
-    `held_bytes` are of files that left the index while readers had them mapped;
-    they are inside `max_bytes`, because tmpfs still pays for them. So are spare files,
-    at most `spare_bytes` of them, but they give way to any entry.
+    `held_bytes` are of files that left the index and are not free yet, because readers have
+    them mapped or their name could not be removed; they are inside `max_bytes`, because tmpfs
+    still pays for them. So are spare files, at most `spare_bytes` of them, but they give way
+    to any entry. `on_owing` is told why a file could not be removed, and None when all are:
+    no worker may serve itself in between.
 
     Raises:
         ConfigError: the directory is not usable, or its filesystem too small and
@@ -107,19 +92,20 @@ class MemoryTier:
         gid: int | None = None,
         allow_heap: bool = False,
         spare_bytes: int = 0,
+        on_owing: Callable[[str | None], None] = lambda problem: None,
     ) -> None:
         self.index: LruIndex[MemoryEntry] = LruIndex(limits, max_bytes)
         self._on_removal = on_removal
-        self._gid = gid
         self._directory_fd = files.open_directory(path, mode=0o750, gid=gid)
-        self._held: list[MemoryEntry] = []
         self._reserved_bytes = 0
         # Part of each name: one that a dead daemon's answer gave must not lead to another file.
         self._life = os.urandom(8).hex()
         self._written = 0
-        self.held_bytes = 0
-        self._remove_leftovers()
+        self._remove_leftovers(path)
+        leases_work = self._try_lease(path)
         self.spares = Spares(self._directory_fd, spare_bytes, mode=FILE_MODE, gid=gid)
+        self.departures = Departures(self.spares, leases_work=leases_work, on_owing=on_owing)
+        self._writer = RoomWriter(self._directory_fd, gid, self.spares)
         available = files.free_bytes(self._directory_fd)
         if available < max_bytes and not allow_heap:
             raise ConfigError(
@@ -128,11 +114,48 @@ class MemoryTier:
                 "or set CACHESVC_L1__ALLOW_HEAP=true to serve what does not fit from the heap"
             )
 
-    def _remove_leftovers(self) -> None:
-        """Empty the directory: nothing of an earlier life may be served."""
+    def _remove_leftovers(self, path: Path) -> None:
+        """Empty the directory: nothing of an earlier life may be served.
+
+        Raises ConfigError: what cannot be removed now could not be invalidated either.
+        """
         for name in os.listdir(self._directory_fd):
-            with contextlib.suppress(IsADirectoryError):
+            try:
                 os.unlink(name, dir_fd=self._directory_fd)
+            except (IsADirectoryError, FileNotFoundError):
+                continue
+            except OSError as exc:
+                raise _not_writable(path, exc, "a file of an earlier daemon stays there") from exc
+
+    def _try_lease(self, path: Path) -> bool:
+        """Return whether readers can be seen here, tried with a file that nobody else has.
+
+        Raises ConfigError: no file can be made and removed there.
+        """
+        probe = f".probe-{os.getpid()}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(probe, flags, 0o600, dir_fd=self._directory_fd)
+        except OSError as exc:
+            if exc.errno in files.NO_ROOM:  # the check of the free space says what that costs
+                return True
+            raise _not_writable(path, exc) from exc
+        try:
+            os.unlink(probe, dir_fd=self._directory_fd)
+            is_gone = os.fstat(fd).st_nlink == 0
+            problem = leases.why_not(fd)
+        except OSError as exc:
+            raise _not_writable(path, exc) from exc
+        finally:
+            os.close(fd)
+        if not is_gone:
+            raise ConfigError(
+                f"{path}: a removed file keeps its link count there, so nothing could be "
+                "invalidated; set CACHESVC_RUNTIME_DIR to a directory in a tmpfs of this host"
+            )
+        if problem is not None:
+            log.warning("l1_readers_cannot_be_seen", error=problem, consequence=_UNSEEN)
+        return problem is None
 
     # ---- lookups
 
@@ -153,6 +176,7 @@ class MemoryTier:
 
     def reserve(self, key: EntryKey, size_bytes: int) -> Room:
         """Evict until `size_bytes` fit, and own that room; it is on the heap if they cannot."""
+        self.departures.collect()
         outside_bytes = self._reserved_bytes + self.held_bytes
         victims = self.index.plan_room(key, size_bytes, outside_bytes)
         if victims is None:
@@ -182,6 +206,15 @@ class MemoryTier:
         return self.spares.leaving()
 
     @property
+    def held_bytes(self) -> int:
+        return self.departures.held_bytes
+
+    @property
+    def owed_files(self) -> int:
+        """How many files of removed entries could not be removed yet."""
+        return self.departures.owed_files
+
+    @property
     def free_bytes(self) -> int:
         """What L1 may still take without evicting anything. Spares give way."""
         taken_bytes = self.index.used_bytes + self._reserved_bytes + self.held_bytes
@@ -207,62 +240,7 @@ class MemoryTier:
         the heap. If `chunks` raises, no file is left; the room still has to be discarded.
         Raises Overloaded if writing fails in the middle.
         """
-        fd = self._obtain(room) if room.name else None
-        if fd is None:
-            # A chunk may be valid only until the next one is asked for.
-            room.blob = HeapBytes(b"".join(bytes(chunk) for chunk in chunks))
-            return
-        try:
-            for chunk in chunks:
-                _write(fd, chunk)
-        except BaseException:  # from `chunks` too, whatever it raises
-            self._drop(fd, room.name)
-            raise
-        try:
-            if os.fstat(fd).st_nlink == 0:
-                spares.give_name(fd, room.name, self._directory_fd)
-            room.blob = SharedFile(self._directory_fd, room.name, fd, room.size_bytes)
-        except OSError:  # the directory is gone, or it needs one more descriptor
-            room.blob = HeapBytes(os.pread(fd, room.size_bytes, 0))
-            self._drop(fd, room.name)
-
-    def _obtain(self, room: Room) -> int | None:
-        """Return a descriptor whose space is already taken, or None if L1 cannot give it.
-
-        Taking the space first means that it cannot run out in the middle of a stream that
-        can be read only once.
-        """
-        with contextlib.suppress(IndexError):  # no spare, or `discard` was faster
-            spare = room.spare.pop()
-            if spare.size_bytes < room.size_bytes:
-                self.spares.wait_for(room.leaving)
-            try:
-                spares.fit(spare, room.size_bytes)
-            except OSError:
-                os.close(spare.fd)
-                return None
-            return spare.fd
-        self.spares.wait_for(room.leaving)
-        return self._create(room)
-
-    def _create(self, room: Room) -> int | None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            fd = os.open(room.name, flags, FILE_MODE, dir_fd=self._directory_fd)
-        except OSError:
-            return None
-        try:
-            files.set_access(fd, FILE_MODE, self._gid)
-            os.posix_fallocate(fd, 0, room.size_bytes)
-        except OSError:
-            self._drop(fd, room.name)
-            return None
-        return fd
-
-    def _drop(self, fd: int, name: str) -> None:
-        os.close(fd)
-        with contextlib.suppress(FileNotFoundError):  # a spare that has no name yet
-            os.unlink(name, dir_fd=self._directory_fd)
+        self._writer.write(room, chunks)
 
     def publish(
         self, room: Room, meta: EntryMeta, *, accesses: int, steady_ns: int
@@ -291,8 +269,8 @@ class MemoryTier:
             return
         self._settle(room)
         if isinstance(room.blob, SharedFile):
-            room.blob.unlink()
-            self.spares.close_later(room.blob, room.size_bytes)
+            blob, room.blob = room.blob, None
+            self.departures.add(blob, None)
         with contextlib.suppress(IndexError):  # no spare, or `write` has it
             self.spares.drop(room.spare.pop())
 
@@ -319,45 +297,56 @@ class MemoryTier:
             self._remove(entry, Removal.INVALIDATED)
         return [entry.key for entry in covered]
 
+    def owes(self, scope: Scope) -> bool:
+        """Return whether a removed entry that `scope` covers still has its file.
+
+        Such a removal must not be acknowledged: workers believe the file's link count.
+        """
+        return self.departures.owes(scope)
+
     def step(self, steady_ns: int) -> None:
         """Remove what expired, and let go of files that readers have closed."""
         for entry in [e for e in self.index if steady_ns >= e.expires_ns]:
             self._remove(entry, Removal.EXPIRED)
-        held, self._held = self._held, []
-        for entry in held:
-            if entry.blob.has_readers():
-                self._held.append(entry)
-            else:
-                self.held_bytes -= entry.size_bytes
-                self.spares.close_later(entry.blob, entry.size_bytes)
+        self.departures.step(steady_ns)
 
-    def erase_held(self, scope: Scope) -> None:
-        """Zero what readers still have mapped of entries that `scope` covers.
+    def on_heap(self, data: bytes, meta: EntryMeta) -> HeapBytes:
+        """Return a blob of bytes that no tier holds."""
+        blob = HeapBytes(data)
+        self.keep_in_reach(blob, meta)
+        return blob
 
-        Their entries have left the index before, by an invalidation or an eviction.
+    def keep_in_reach(self, blob: object, meta: EntryMeta) -> None:
+        """Let an erasure end the answers that send `blob`, which is no entry of L1."""
+        if isinstance(blob, HeapBytes):
+            self.departures.keep_in_reach(blob, Whose(meta.key, meta.owner))
+
+    def erase(self, scope: Scope) -> Callable[[], None]:
+        """Let no answer send another byte of removed entries that `scope` covers.
+
+        Returns what zeroes their files for those who have them mapped: it is for a thread, and
+        raises OSError.
         """
-        for entry in self._held:
-            if scope.covers(entry.key, entry.meta.owner):
-                entry.blob.erase()
+        return self.departures.erase(scope)
 
     def _remove(self, entry: MemoryEntry, cause: Removal) -> None:
+        """Take it out of the index and unlink its file. Raises nothing: see `owes`."""
         self.index.remove(entry.key)
-        entry.blob.unlink()
-        if entry.blob.has_readers():
-            self._held.append(entry)
-            self.held_bytes += entry.size_bytes
-        else:
-            self.spares.close_later(entry.blob, entry.size_bytes)
+        self.departures.add(entry.blob, Whose(entry.key, entry.meta.owner))
         self._on_removal(entry, cause)
 
     def close(self) -> None:
-        """Remove every file. Readers keep what they have mapped."""
+        """Remove every file. Readers keep what they have mapped. Blocks."""
         for entry in list(self.index):
             self.index.remove(entry.key)
-            entry.blob.unlink()
-            entry.blob.close()
-        for entry in self._held:
-            entry.blob.close()
-        self._held = []
+            self.departures.add(entry.blob, Whose(entry.key, entry.meta.owner))
         self.spares.close()
+        self.departures.close()
         os.close(self._directory_fd)
+
+
+def _not_writable(path: Path, exc: OSError, what: str = "no file can be made there") -> ConfigError:
+    return ConfigError(
+        f"{path}: {what}: {exc.strerror}; let uid {os.geteuid()} write there (its mode, "
+        "chattr -a, a read-only mount), or set another CACHESVC_RUNTIME_DIR"
+    )

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from cachesvc.tiers import files
 
@@ -30,10 +30,6 @@ _FITS_TIMES = 2
 # How long an answer needs from the publication until its caller has it, on a busy machine.
 _LATER_S = 0.01
 T = TypeVar("T")
-
-
-class Closable(Protocol):
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +51,18 @@ class _Prepared:
         return self.made.done() and self.made.result() is None
 
 
+@dataclass(slots=True)
+class Leaving:
+    """Pages that the thread is about to give back. More may be added while it `is_waiting`."""
+
+    size_bytes: int
+    done: Future[None]
+
+    @property
+    def is_waiting(self) -> bool:
+        return not self.done.running() and not self.done.done()
+
+
 class Spares:
     """Unnamed files of L1, at most `max_bytes` of them, and what is being given back.
 
@@ -72,7 +80,7 @@ class Spares:
         # L1 may lie on a filesystem that knows no unnamed files, or /proc be away.
         self._max_bytes = max_bytes if can_name_unnamed(directory_fd) else 0
         self._prepared: list[_Prepared] = []
-        self._leaving: list[tuple[int, Future[None]]] = []
+        self._leaving: list[Leaving] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="l1-pages")
         # Set while somebody waits for pages.
         self._hurry = threading.Event()
@@ -83,11 +91,11 @@ class Spares:
 
     @property
     def leaving_bytes(self) -> int:
-        return sum(size for size, done in tuple(self._leaving) if not done.done())
+        return sum(one.size_bytes for one in tuple(self._leaving) if not one.done.done())
 
     def leaving(self) -> tuple[Future[None], ...]:
         """Return what ends when all that was given back so far is free."""
-        return tuple(done for _, done in self._leaving)
+        return tuple(one.done for one in self._leaving)
 
     def wait_for(self, leaving: Collection[Future[Any]]) -> None:
         """Return once these pages are free: taking others then keeps the limit.
@@ -136,21 +144,20 @@ class Spares:
     def drop_oldest(self) -> None:
         """Give one back. Its bytes are leaving from now on."""
         oldest = self._prepared.pop(0)
-        self._give_back(oldest.size_bytes, _close_made, oldest.made)
+        self.give_back(oldest.size_bytes, _close_made, oldest.made)
 
     def drop(self, spare: Spare) -> None:
         """Close one that was taken and not used."""
-        self._give_back(spare.size_bytes, os.close, spare.fd)
+        self.give_back(spare.size_bytes, os.close, spare.fd)
 
-    def close_later(self, blob: Closable, size_bytes: int) -> None:
-        """Close a file that nobody has any more; freeing its pages is what takes time.
-
-        The caller must let go of `blob`: the last reference ends the mapping.
-        """
-        if size_bytes < LEAST_BYTES:
-            blob.close()
-            return
-        self._give_back(size_bytes, _close_last, [blob])
+    def give_back(self, size_bytes: int, call: Callable[..., None], *args: object) -> Leaving:
+        """Have the thread run `call`, which frees so much: freeing pages is what takes time."""
+        # The one thread ends them in this order.
+        while self._leaving and self._leaving[0].done.done():
+            self._leaving.pop(0)
+        leaving = Leaving(size_bytes, self._later(call, *args))
+        self._leaving.append(leaving)
+        return leaving
 
     def finish(self) -> None:
         """Return once every file is ready and every page given back. Blocks."""
@@ -163,12 +170,6 @@ class Spares:
             self.drop_oldest()
         self._hurry.set()
         self._thread.shutdown()
-
-    def _give_back(self, size_bytes: int, close: Callable[..., None], *args: object) -> None:
-        # The one thread ends them in this order.
-        while self._leaving and self._leaving[0][1].done():
-            self._leaving.pop(0)
-        self._leaving.append((size_bytes, self._later(close, *args)))
 
     def _later(self, call: Callable[..., T], *args: object) -> Future[T]:
         not_before_s = time.monotonic() + _LATER_S
@@ -237,9 +238,3 @@ def _close_made(made: Future[Spare | None]) -> None:
     spare = made.result()
     if spare is not None:
         os.close(spare.fd)
-
-
-def _close_last(holder: list[Closable]) -> None:
-    """Close what `holder` has, and end its last reference here, not in whoever waits."""
-    blob = holder.pop()
-    blob.close()

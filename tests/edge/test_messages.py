@@ -25,7 +25,7 @@ from cachesvc.core.scopes import ScopeKind
 from cachesvc.edge import messages
 from cachesvc.edge.messages import RequestReader
 from cachesvc.engine.flights import Served
-from cachesvc.engine.flying import OnHeap
+from cachesvc.tiers.shared_files import HeapBytes
 from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.support.engine_entries import meta_of
 
@@ -248,7 +248,7 @@ def test_a_described_entry_is_its_info_whatever_was_described_before(is_stale: b
     renewed = replace(meta, origin_ns=meta.origin_ns + 10**9)
     for known in (meta, renewed, meta):
         for tier in ("memory", "disk"):
-            served = Served(known, OnHeap(b"blob"), tier, 10**18 + 5, is_stale=is_stale)
+            served = Served(known, HeapBytes(b"blob"), tier, 10**18 + 5, is_stale=is_stale)
             described = pb.EntryInfo.FromString(descriptions.describe(served, now))
             assert described == messages.entry_info(served, now)
             other = served._replace(is_stale=not is_stale)

@@ -34,7 +34,7 @@ async def test_a_report_with_a_count_that_cannot_be_is_refused_and_nothing_of_it
 ) -> None:
     house.upload(PERSON, 1)
     generation = (await house.get(PERSON)).meta.generation
-    local = LocalDelivery(house.cache, house.runtime, b"boot")
+    local = LocalDelivery(house.cache, house.runtime, b"boot", lambda: True)
     report = pb.ReportHitsRequest(hits=[hits(generation, 1), hits(generation, count)])
     with pytest.raises(InvalidRequest) as refused:
         local.report(report)
@@ -50,7 +50,7 @@ async def test_accesses_saturate_at_what_the_catalog_can_hold(house: EngineHouse
     served = await house.get(PERSON)
     await house.settle()
     assert house.cache.record_local_hits(PERSON, served.meta.generation, MAX_ACCESSES)
-    local = LocalDelivery(house.cache, house.runtime, b"boot")
+    local = LocalDelivery(house.cache, house.runtime, b"boot", lambda: True)
     local.report(pb.ReportHitsRequest(hits=[hits(served.meta.generation, MAX_REPORTED_HITS)]))
     await house.cache.upkeep.disk_step()
     row = await house.disk.lookup(PERSON)
@@ -62,6 +62,6 @@ async def test_stats_are_answered_when_the_local_hits_are_more_than_their_field_
     house: EngineHouse,
 ) -> None:
     house.metrics.requests.inc("local", MAX_UINT64)
-    local = LocalDelivery(house.cache, house.runtime, b"boot")
+    local = LocalDelivery(house.cache, house.runtime, b"boot", lambda: True)
     local.report(pb.ReportHitsRequest(hits=[hits(1, MAX_REPORTED_HITS)]))
     assert stats_of(house).requests.local_hits == MAX_UINT64

@@ -45,3 +45,14 @@ def small_filesystem(path: Path, size_bytes: int) -> Iterator[SmallFilesystem]:
         yield SmallFilesystem(path)
     finally:
         subprocess.run(["umount", "--lazy", path], check=True)
+
+
+@contextmanager
+def append_only(directory: Path) -> Iterator[None]:
+    """Let nobody remove a name from `directory`, root included; skips where that cannot be."""
+    if subprocess.run(["chattr", "+a", directory], check=False, capture_output=True).returncode:
+        pytest.skip("chattr +a needs root, and a filesystem that knows it")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-a", directory], check=True)

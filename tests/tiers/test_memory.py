@@ -75,11 +75,17 @@ class Tier:
     def names(self) -> list[str]:
         return sorted(os.listdir(self.path))
 
+    def path_of(self, key: EntryKey) -> Path:
+        """Return where the entry's file lies. The entry itself would count as an answer."""
+        entry = self.memory.lookup(key, START_NS)
+        assert entry is not None
+        return self.path / entry.blob.name
+
     @contextmanager
-    def reader(self, entry: MemoryEntry) -> Iterator[subprocess.Popen[str]]:
+    def reader(self, key: EntryKey = KEY) -> Iterator[subprocess.Popen[str]]:
         """Run another process that has the entry's file mapped."""
         with subprocess.Popen(
-            [sys.executable, "-c", READER, self.path / entry.blob.name],
+            [sys.executable, "-c", READER, self.path_of(key)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -343,9 +349,8 @@ def test_the_files_are_the_entries_and_the_limits_hold(steps: list[tuple[str, st
 
 
 def test_bytes_that_a_reader_still_maps_count_until_it_lets_go(tier: Tier) -> None:
-    entry = tier.store(data=bytes(40 * KIB))
-    assert entry is not None
-    with tier.reader(entry) as reader:
+    tier.store(data=bytes(40 * KIB))
+    with tier.reader() as reader:
         tier.memory.remove(KEY, Removal.INVALIDATED)
         assert tier.names() == []
         assert tier.memory.held_bytes == 40 * KIB
@@ -360,9 +365,8 @@ def test_bytes_that_a_reader_still_maps_count_until_it_lets_go(tier: Tier) -> No
 
 
 def test_a_reader_that_is_killed_leaks_nothing(tier: Tier) -> None:
-    entry = tier.store(data=bytes(40 * KIB))
-    assert entry is not None
-    with tier.reader(entry) as reader:
+    tier.store(data=bytes(40 * KIB))
+    with tier.reader() as reader:
         tier.memory.remove(KEY, Removal.INVALIDATED)
         reader.kill()
     tier.memory.step(START_NS)
@@ -372,11 +376,11 @@ def test_a_reader_that_is_killed_leaks_nothing(tier: Tier) -> None:
 def test_an_erased_entry_reads_zeros_where_it_was_mapped(tier: Tier) -> None:
     entry = tier.store(data=bytes(range(256)) * 160)
     assert entry is not None
-    with tier.reader(entry) as reader:
+    with tier.reader() as reader:
         tier.memory.remove(KEY, Removal.BYTES_LIMIT)
-        tier.memory.erase_held(key_scope(OTHER))
+        tier.memory.erase(key_scope(OTHER))()
         before = entry.blob.is_erased
-        tier.memory.erase_held(key_scope(KEY))
+        tier.memory.erase(key_scope(KEY))()
         assert (before, entry.blob.is_erased) == (False, True)
         seen, _ = reader.communicate()
     assert seen == "1\n"  # one distinct byte, and no SIGBUS
@@ -384,10 +388,9 @@ def test_an_erased_entry_reads_zeros_where_it_was_mapped(tier: Tier) -> None:
 
 
 def test_a_reader_of_one_entry_does_not_hold_another(tier: Tier) -> None:
-    entry = tier.store(KEY)
+    tier.store(KEY)
     tier.store(OTHER)
-    assert entry is not None
-    with tier.reader(entry) as reader:
+    with tier.reader(KEY) as reader:
         tier.memory.remove(OTHER, Removal.INVALIDATED)
         assert tier.memory.held_bytes == 0
         reader.communicate()

@@ -16,7 +16,7 @@ from cachesvc.cli.doctor.places import examine_directory, mount_of, nearest_exis
 from cachesvc.config import Settings
 from cachesvc.config_access import ENV_PREFIX
 from cachesvc.edge.local import L1_DIRECTORY
-from cachesvc.tiers import files
+from cachesvc.tiers import files, leases
 from cachesvc.tiers.shared_files import SharedFile
 
 _MEMORY = ("tmpfs", "ramfs")
@@ -97,9 +97,9 @@ def check_kernel(patient: Patient) -> Iterator[Finding]:
     try:
         files.write_all(fd, b"\xff" * 8192)
         shared = SharedFile(directory_fd, "", fd, 8192)
-        if shared.has_readers():
-            raise OSError("a lease was refused for a file that nobody else has open")
-        shared.erase()
+        if (refusal := leases.why_not(fd)) is not None:
+            raise OSError(f"a lease was refused for a file that nobody else has open: {refusal}")
+        shared.file.punch()
         if any(shared.view()):
             raise OSError("a punched hole does not read as zeros")
     except OSError as exc:

@@ -1,0 +1,117 @@
+"""Where does a coming entry's blob go, and how does it get there? Runs in worker threads.
+
+A file gets all its pages before a byte is written, and only then its bytes; what L1 cannot
+give is the heap's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from cachesvc.core.errors import Overloaded
+from cachesvc.core.tensors import Buffer
+from cachesvc.tiers import files, spares
+from cachesvc.tiers.shared_files import HeapBytes, OpenFile, SharedFile
+from cachesvc.tiers.spares import Spare, Spares
+
+FILE_MODE = 0o440
+
+
+@dataclass(slots=True)
+class Room:
+    """Where a coming blob goes: a file of this name, or the heap if L1 has no room for it.
+
+    `reserved_bytes` of L1 are its own until `publish` or `discard`. `blob` is set by `write`.
+    `spare` has at most one file to write to; whoever pops it closes it. What is in `leaving`
+    has to be free before other pages are taken.
+    """
+
+    name: str
+    size_bytes: int
+    reserved_bytes: int
+    blob: SharedFile | HeapBytes | None = None
+    settled: bool = False
+    spare: list[Spare] = field(default_factory=list)
+    leaving: tuple[Future[None], ...] = ()
+
+
+def _write(fd: int, chunk: Buffer) -> None:
+    try:
+        files.write_all(fd, chunk)
+    except OSError as exc:
+        # Not an OSError: whoever streams from L2 must not take it for one of L2's.
+        raise Overloaded("L1 cannot be written", reason="NO_ROOM") from exc
+
+
+class RoomWriter:
+    """Writes blobs into the files of one L1 directory."""
+
+    def __init__(self, directory_fd: int, gid: int | None, spare_files: Spares) -> None:
+        self._directory_fd = directory_fd
+        self._gid = gid
+        self._spares = spare_files
+
+    def write(self, room: Room, chunks: Iterable[Buffer]) -> None:
+        """Fill `room`. See `MemoryTier.write`."""
+        fd = self._obtain(room) if room.name else None
+        if fd is None:
+            # A chunk may be valid only until the next one is asked for.
+            room.blob = HeapBytes(b"".join(bytes(chunk) for chunk in chunks))
+            return
+        try:
+            for chunk in chunks:
+                _write(fd, chunk)
+        except BaseException:  # from `chunks` too, whatever it raises
+            self._drop(fd, room)
+            raise
+        try:
+            if os.fstat(fd).st_nlink == 0:
+                spares.give_name(fd, room.name, self._directory_fd)
+            room.blob = SharedFile(self._directory_fd, room.name, fd, room.size_bytes)
+        except OSError:  # the directory is gone, or there is no address space
+            room.blob = HeapBytes(os.pread(fd, room.size_bytes, 0))
+            self._drop(fd, room)
+
+    def _obtain(self, room: Room) -> int | None:
+        """Return a descriptor whose space is already taken, or None if L1 cannot give it.
+
+        Taking the space first means that it cannot run out in the middle of a stream that
+        can be read only once.
+        """
+        with contextlib.suppress(IndexError):  # no spare, or `discard` was faster
+            spare = room.spare.pop()
+            if spare.size_bytes < room.size_bytes:
+                self._spares.wait_for(room.leaving)
+            try:
+                spares.fit(spare, room.size_bytes)
+            except OSError:
+                os.close(spare.fd)
+                return None
+            return spare.fd
+        self._spares.wait_for(room.leaving)
+        return self._create(room)
+
+    def _create(self, room: Room) -> int | None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(room.name, flags, FILE_MODE, dir_fd=self._directory_fd)
+        except OSError:
+            return None
+        try:
+            files.set_access(fd, FILE_MODE, self._gid)
+            os.posix_fallocate(fd, 0, room.size_bytes)
+        except OSError:
+            self._drop(fd, room)
+            return None
+        return fd
+
+    def _drop(self, fd: int, room: Room) -> None:
+        """Give up a file that never was an entry; if its name cannot go, its pages do."""
+        # A spare has no name yet; a name that stays is litter for the next start.
+        with contextlib.suppress(OSError):
+            os.unlink(room.name, dir_fd=self._directory_fd)
+        OpenFile(self._directory_fd, room.name, fd, room.size_bytes).free()
