@@ -17,15 +17,21 @@ _ADVICE = {
     "NOT_DURABLE": "it is no longer served; run the command again for the acknowledgement",
     "DRAINING": "the daemon is shutting down; run the command again once it is back",
 }
+# A person or a script is told soon that nobody is there. A worker's own wait covers a restart.
+WAIT_S = 3.0
 START_IT = "is it running? `cachesvc serve` starts one, --target names another socket"
 
 
 @contextmanager
 def connected(target: str | None, timeout_s: float) -> Iterator[CacheClient]:
-    """Yield a client; an error of a call inside ends the command with one line."""
-    from cachesvc_client import CacheClient, CacheServiceError
+    """Yield a client; an error of it, or of a call inside, ends the command with one line."""
+    from cachesvc_client import CacheClient, CacheServiceError, InvalidSettings
 
-    with CacheClient(target, timeout_s=timeout_s) as client:
+    try:
+        made = CacheClient(target, timeout_s=timeout_s, wait_s=WAIT_S)
+    except InvalidSettings as exc:
+        fail(exc.message, ExitCode.USAGE)
+    with made as client:
         try:
             yield client
         except CacheServiceError as exc:
@@ -36,6 +42,7 @@ def _verdict(error: CacheServiceError) -> tuple[str, ExitCode]:
     """Return the line to print and the exit code."""
     from cachesvc_client import (
         CacheUnavailable,
+        CacheUnreachable,
         DeadlineExceeded,
         InvalidRequest,
         NotCached,
@@ -51,7 +58,8 @@ def _verdict(error: CacheServiceError) -> tuple[str, ExitCode]:
             advice = f"missing: {', '.join(error.missing)}"
     elif isinstance(error, CacheUnavailable):
         code = ExitCode.AWAY
-        advice = advice or START_IT
+        # What cannot be reached says what to do itself.
+        advice = advice or START_IT * (not isinstance(error, CacheUnreachable))
     elif isinstance(error, DeadlineExceeded):
         code = ExitCode.AWAY
         advice = "--timeout gives it longer"

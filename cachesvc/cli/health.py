@@ -41,11 +41,20 @@ def health(
 
     Exit code 0 if so; 1 if it answers but is not ready; 4 if nobody answers in time.
     """
-    status = _ask(target, timeout_s)
+    from cachesvc_client import CacheServiceError, InvalidSettings
+
+    try:
+        status = _ask(target, timeout_s)
+    except InvalidSettings as exc:
+        fail(exc.message, ExitCode.USAGE)
+    except CacheServiceError as exc:
+        status, why = "away", exc.message
+    else:
+        why = f"no daemon answered within {timeout_s:g} s; {START_IT}"
     if as_json:
         output.print_json({"alive": status != "away", "ready": status == "serving"})
     if status == "away":
-        fail(f"no daemon answered within {timeout_s:g} s; {START_IT}", ExitCode.AWAY)
+        fail(why, ExitCode.AWAY)
     if ready and status != "serving":
         fail(
             "the daemon answers, but is not ready: it is starting or shutting down, or /readyz "
@@ -56,19 +65,26 @@ def health(
 
 
 def _ask(target: str | None, timeout_s: float) -> str:
-    """Return `serving`, `not serving` or `away`."""
+    """Return `serving`, `not serving` or `away`. Raises CacheServiceError."""
     import os
 
     import grpc
 
+    from cachesvc_client._door import Nobody
+    from cachesvc_client._route import route_to
     from cachesvc_client._target import resolve
+    from cachesvc_client._trust import trust_of
 
-    # A proxy has no part in reaching a daemon on this host.
-    options = (("grpc.enable_http_proxy", 0),)
-    with grpc.insecure_channel(resolve(target, os.environ), options=options) as channel:
+    address, trust = resolve(target, os.environ), trust_of(None, os.environ)
+    route = route_to(address, trust, None, None, None, os.environ)
+    try:
+        door = route.open()
+    except Nobody:
+        return "away"
+    with route.channel(door) as channel:
         check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_CHECK)
         try:
-            answer = check(_REQUEST, timeout=timeout_s)
+            answer = check(_REQUEST, timeout=timeout_s, metadata=route.metadata)
         except grpc.RpcError as exc:
             return _status_of(exc.code())
     return "serving" if answer == _SERVING else "not serving"

@@ -9,18 +9,25 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import grpc
 import grpc.aio
 
-from cachesvc_client._credentials import Metadata
+from cachesvc_client import _probe
+from cachesvc_client._door import Door, Nobody
 from cachesvc_client._fork import note_asyncio_use, refuse_if_forked_after_asyncio
-from cachesvc_client._link import away
-from cachesvc_client._options import CHANNEL_OPTIONS, HEALTH_PATH
+from cachesvc_client._options import HEALTH_PATH
 from cachesvc_client._patience import Patience
+from cachesvc_client._route import Route
 from cachesvc_client.answers import view_of_answer
-from cachesvc_client.errors import UnreadableAnswer, error_of_rpc
+from cachesvc_client.errors import (
+    CacheServiceError,
+    CacheUnavailable,
+    UnreadableAnswer,
+    error_of_rpc,
+    is_away,
+)
 from cachesvc_client.requests import Call, Upload
 
 A = TypeVar("A")
@@ -40,22 +47,21 @@ class AioLink(Protocol):
     async def close(self) -> None: ...
 
 
+class AioConnection(NamedTuple):
+    """As `Connection`."""
+
+    door: Door
+    channel: grpc.aio.Channel
+
+
 class GrpcAioLink:
     """A lazy channel for each event loop."""
 
-    def __init__(
-        self,
-        target: str,
-        wait_s: float,
-        credentials: grpc.ChannelCredentials | None,
-        metadata: Metadata = None,
-    ) -> None:
-        self._target = target
-        self._credentials = credentials
-        # Of every call: the caller's token.
-        self._metadata = metadata
+    def __init__(self, route: Route, wait_s: float) -> None:
+        self._route = route
+        self._metadata = route.metadata
         self._wait_s = wait_s
-        self._channels: dict[asyncio.AbstractEventLoop, grpc.aio.Channel] = {}
+        self._connections: dict[asyncio.AbstractEventLoop, AioConnection] = {}
         self._closed = False
 
     async def ask(self, call: Call[A], timeout_s: float) -> A:
@@ -107,9 +113,10 @@ class GrpcAioLink:
     async def close(self) -> None:
         self._closed = True
         self._forget_closed_loops()
-        channel = self._channels.pop(asyncio.get_running_loop(), None)
-        if channel is not None:
-            await channel.close()
+        connection = self._connections.pop(asyncio.get_running_loop(), None)
+        if connection is not None:
+            await connection.channel.close()
+            connection.door.close()
 
     async def _messages(self, call: Call[A], left_s: float) -> AsyncGenerator[A, None]:
         channel = self._channel()
@@ -128,22 +135,75 @@ class GrpcAioLink:
         while True:
             try:
                 return await attempt(patience.time_left(time.monotonic()))
-            except grpc.RpcError as exc:
-                error = error_of_rpc(exc, call.asked_for)
+            except (grpc.RpcError, Nobody) as exc:
+                error = await self._explained(exc, call, patience)
+                if error is None:
+                    continue  # another daemon is there by now
                 if not patience.may_retry(error, time.monotonic()):
                     raise error from exc
             await asyncio.sleep(patience.next_pause(time.monotonic()))
-            await self._await_daemon(patience.wait_left(time.monotonic()), error.reason)
+            await self._await_daemon(patience, error)
 
-    async def _await_daemon(self, wait_s: float, reason: str) -> None:
+    async def _explained(
+        self, exc: grpc.RpcError | Nobody, call: Call[Any], patience: Patience
+    ) -> CacheServiceError | None:
+        """As `GrpcLink._explained`."""
+        if isinstance(exc, Nobody):
+            return CacheUnavailable(str(exc))
+        error = error_of_rpc(exc, call.asked_for)
+        if error.reason or not is_away(error):
+            return error
+        try:
+            if self._reopen():
+                return None
+        except Nobody as nobody:
+            return CacheUnavailable(str(nobody))
+        probe = self._route.begin_probe()
+        if probe is None:
+            return error
+        within_s = min(_probe.WITHIN_S, patience.time_left(time.monotonic()))
+        try:
+            cause = await asyncio.wait_for(asyncio.wrap_future(probe), within_s)
+        except asyncio.TimeoutError:
+            return error
+        return self._route.explained(error, cause)
+
+    async def _await_daemon(self, patience: Patience, error: CacheServiceError) -> None:
         """As `GrpcLink._await_daemon`."""
+        why = "" if error.reason else error.message
+        while True:
+            try:
+                self._reopen()
+                await self._look(patience.wait_left(time.monotonic()))
+                return
+            except Nobody as exc:
+                why = str(exc)
+            except grpc.RpcError as exc:
+                if exc.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    return
+            if patience.wait_left(time.monotonic()) <= 0:
+                raise self._route.away(self._wait_s, error.reason, why)
+            await asyncio.sleep(patience.next_pause(time.monotonic()))
+
+    async def _look(self, wait_s: float) -> None:
+        """As `GrpcLink._look`."""
         channel = self._channel()
         check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(HEALTH_PATH)
-        try:
-            await check(b"", timeout=wait_s, wait_for_ready=True, metadata=self._metadata)
-        except grpc.RpcError as exc:
-            if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise away(self._target, self._wait_s, reason) from exc
+        within_s = min(wait_s, self._route.look_s)
+        await check(b"", timeout=within_s, wait_for_ready=True, metadata=self._metadata)
+
+    def _reopen(self) -> bool:
+        """As `GrpcLink._reopen`."""
+        loop = asyncio.get_running_loop()
+        known = self._connections.get(loop)
+        if known is None:
+            return False
+        door = self._route.another(known.door)
+        if door is None:
+            return False
+        # Other tasks' calls may still use the old channel: it goes with the last of them.
+        self._connections[loop] = AioConnection(door, self._route.aio_channel(door))
+        return True
 
     def _channel(self) -> grpc.aio.Channel:
         if self._closed:
@@ -151,26 +211,22 @@ class GrpcAioLink:
         refuse_if_forked_after_asyncio()
         note_asyncio_use()
         loop = asyncio.get_running_loop()
-        channel = self._channels.get(loop)
-        if channel is None:
+        connection = self._connections.get(loop)
+        if connection is None:
             self._forget_closed_loops()
-            channel = self._connected()
-            self._channels[loop] = channel
-        return channel
+            door = self._route.open()
+            connection = AioConnection(door, self._route.aio_channel(door))
+            self._connections[loop] = connection
+        return connection.channel
 
     def _forget_closed_loops(self) -> None:
         """Let go of connections that nobody can use or close any more.
 
         A channel refers to its loop, so weak keys would never go.
         """
-        for loop in tuple(self._channels):
+        for loop in tuple(self._connections):
             if loop.is_closed():
-                self._channels.pop(loop, None)
-
-    def _connected(self) -> grpc.aio.Channel:
-        if self._credentials is None:
-            return grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS)
-        return grpc.aio.secure_channel(self._target, self._credentials, options=CHANNEL_OPTIONS)
+                self._connections.pop(loop, None)
 
 
 async def _first_of(messages: AsyncGenerator[A, None]) -> A:

@@ -10,16 +10,25 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypeVar
+from concurrent import futures
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import grpc
 
-from cachesvc_client._credentials import Metadata
+from cachesvc_client import _probe
+from cachesvc_client._door import Door, Nobody
 from cachesvc_client._fork import refuse_if_forked_after_asyncio
-from cachesvc_client._options import CHANNEL_OPTIONS, HEALTH_PATH
+from cachesvc_client._options import HEALTH_PATH
 from cachesvc_client._patience import Patience
+from cachesvc_client._route import Route
 from cachesvc_client.answers import view_of_answer
-from cachesvc_client.errors import CacheUnavailable, UnreadableAnswer, error_of_rpc
+from cachesvc_client.errors import (
+    CacheServiceError,
+    CacheUnavailable,
+    UnreadableAnswer,
+    error_of_rpc,
+    is_away,
+)
 from cachesvc_client.requests import Call, Upload
 
 A = TypeVar("A")
@@ -47,23 +56,22 @@ class Link(Protocol):
         """Let go of the connection. Harmless when repeated."""
 
 
+class Connection(NamedTuple):
+    """A channel and the way in that it uses, which stays open as long as the channel lives."""
+
+    door: Door
+    channel: grpc.Channel
+
+
 class GrpcLink:
     """A lazy channel for each process. Safe for use from many threads."""
 
-    def __init__(
-        self,
-        target: str,
-        wait_s: float,
-        credentials: grpc.ChannelCredentials | None,
-        metadata: Metadata = None,
-    ) -> None:
-        self._target = target
-        self._credentials = credentials
-        # Of every call: the caller's token.
-        self._metadata = metadata
+    def __init__(self, route: Route, wait_s: float) -> None:
+        self._route = route
+        self._metadata = route.metadata
         self._wait_s = wait_s
         # By pid: what a forked child inherits stays in here, untouched, for good.
-        self._channels: dict[int, grpc.Channel] = {}
+        self._connections: dict[int, Connection] = {}
         self._methods: dict[
             str, tuple[grpc.Channel, grpc.UnaryUnaryMultiCallable[bytes, bytes]]
         ] = {}
@@ -101,9 +109,10 @@ class GrpcLink:
 
     def close(self) -> None:
         self._closed = True
-        channel = self._channels.pop(os.getpid(), None)
-        if channel is not None:
-            channel.close()
+        connection = self._connections.pop(os.getpid(), None)
+        if connection is not None:
+            connection.channel.close()
+            connection.door.close()
 
     def _ask_once(self, call: Call[A], left_s: float) -> A:
         # No deserializer: the bytes object comes to us alone, so it may be written to.
@@ -125,27 +134,85 @@ class GrpcLink:
         while True:
             try:
                 return attempt(patience.time_left(time.monotonic()))
-            except grpc.RpcError as exc:
-                error = error_of_rpc(exc, call.asked_for)
+            except (grpc.RpcError, Nobody) as exc:
+                error = self._explained(exc, call, patience)
+                if error is None:
+                    continue  # another daemon is there by now
                 if not patience.may_retry(error, time.monotonic()):
                     raise error from exc
             # The caller's own thread, within its deadline and `wait_s`.
             time.sleep(patience.next_pause(time.monotonic()))
-            self._await_daemon(patience.wait_left(time.monotonic()), error.reason)
+            self._await_daemon(patience, error)
 
-    def _await_daemon(self, wait_s: float, reason: str) -> None:
+    def _explained(
+        self, exc: grpc.RpcError | Nobody, call: Call[Any], patience: Patience
+    ) -> CacheServiceError | None:
+        """Return what the failure was; None = ask again, of another daemon.
+
+        Raises CacheUnreachable for what waiting would not change.
+        """
+        if isinstance(exc, Nobody):
+            return CacheUnavailable(str(exc))
+        error = error_of_rpc(exc, call.asked_for)
+        if error.reason or not is_away(error):
+            return error
+        try:
+            if self._reopen():
+                return None
+        except Nobody as nobody:
+            return CacheUnavailable(str(nobody))
+        probe = self._route.begin_probe()
+        if probe is None:
+            return error
+        within_s = min(_probe.WITHIN_S, patience.time_left(time.monotonic()))
+        try:
+            return self._route.explained(error, probe.result(within_s))
+        except futures.TimeoutError:
+            return error
+
+    def _await_daemon(self, patience: Patience, error: CacheServiceError) -> None:
         """Return once anyone answers. Raises CacheUnavailable after `wait_s`.
 
         The call itself cannot wait for the connection: its deadline is for the fill, and
         gRPC has one for both.
         """
-        channel = self._channel()
-        check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(HEALTH_PATH)
-        try:
-            check(b"", timeout=wait_s, wait_for_ready=True, metadata=self._metadata)
-        except grpc.RpcError as exc:
-            if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise away(self._target, self._wait_s, reason) from exc
+        why = "" if error.reason else error.message
+        while True:
+            try:
+                self._reopen()
+                self._look(patience.wait_left(time.monotonic()))
+                return
+            except Nobody as exc:
+                why = str(exc)
+            except grpc.RpcError as exc:
+                if exc.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    return
+            if patience.wait_left(time.monotonic()) <= 0:
+                raise self._route.away(self._wait_s, error.reason, why)
+            time.sleep(patience.next_pause(time.monotonic()))
+
+    def _look(self, wait_s: float) -> None:
+        """Raise RpcError, DEADLINE_EXCEEDED, if nobody answers. Raises Nobody."""
+        check: grpc.UnaryUnaryMultiCallable[bytes, bytes]
+        check = self._channel().unary_unary(HEALTH_PATH)
+        within_s = min(wait_s, self._route.look_s)
+        check(b"", timeout=within_s, wait_for_ready=True, metadata=self._metadata)
+
+    def _reopen(self) -> bool:
+        """Take the way to another daemon, if one is there by now; return whether it is.
+
+        Raises Nobody, CacheUnreachable.
+        """
+        known = self._connections.get(os.getpid())
+        if known is None:
+            return False
+        door = self._route.another(known.door)
+        if door is None:
+            return False
+        # Calls of other threads may still use the old channel: it goes with the last of them.
+        self._connections[os.getpid()] = Connection(door, self._route.channel(door))
+        self._methods.clear()
+        return True
 
     def _unary(self, path: str) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
         """Return the method of this process's channel; making one takes 20 us."""
@@ -159,27 +226,18 @@ class GrpcLink:
     def _channel(self) -> grpc.Channel:
         if self._closed:
             raise RuntimeError("this client is closed")
-        channel = self._channels.get(os.getpid())
-        if channel is not None:
-            return channel
+        connection = self._connections.get(os.getpid())
+        if connection is not None:
+            return connection.channel
         refuse_if_forked_after_asyncio()
         # Lock-free, because a lock may be held by a thread that a fork left behind. Two
         # threads may both build one: setdefault keeps the first, and connecting is lazy.
-        fresh = self._connected()
-        channel = self._channels.setdefault(os.getpid(), fresh)
-        if channel is not fresh:
-            fresh.close()
-        return channel
-
-    def _connected(self) -> grpc.Channel:
-        if self._credentials is None:
-            return grpc.insecure_channel(self._target, options=CHANNEL_OPTIONS)
-        return grpc.secure_channel(self._target, self._credentials, options=CHANNEL_OPTIONS)
-
-
-def away(target: str, wait_s: float, reason: str) -> CacheUnavailable:
-    """Return the error for a daemon that did not come back in time; `reason` as it last said."""
-    return CacheUnavailable(f"no daemon answered at {target} within {wait_s:g} s", reason=reason)
+        door = self._route.open()
+        fresh = Connection(door, self._route.channel(door))
+        connection = self._connections.setdefault(os.getpid(), fresh)
+        if connection is not fresh:
+            fresh.channel.close()
+        return connection.channel
 
 
 def first_of(messages: Iterator[A]) -> A:

@@ -19,10 +19,12 @@ import grpc
 
 from cachesvc_client import _options, answers, requests
 from cachesvc_client._aio_link import AioLink, GrpcAioLink
-from cachesvc_client._credentials import TlsFiles, shown
+from cachesvc_client._credentials import TlsFiles
 from cachesvc_client._local import REPORT_TIMEOUT_S, LocalDelivery, LocalOptions, needed_ns
 from cachesvc_client._opened import Opened, opened_inline
+from cachesvc_client._route import Route, route_to
 from cachesvc_client._target import admin_socket, resolve, runtime_directory
+from cachesvc_client._trust import trust_of
 from cachesvc_client.answers import (
     EntryInfo,
     EntryKey,
@@ -64,15 +66,18 @@ class AsyncCacheClient:
         credentials: grpc.ChannelCredentials | None = None,
         tls: TlsFiles | None = None,
         token: str | None = None,
+        daemon_user: str | int | None = None,
         local: LocalOptions = LocalOptions(),  # noqa: B008 - frozen
     ) -> None:
         self._timeout_s = timeout_s
         address = resolve(target, os.environ)
-        shows = shown(address, credentials, tls, token, os.environ)
-        self._link: AioLink = GrpcAioLink(address, wait_s, *shows)
+        trust = trust_of(daemon_user, os.environ)
+        route = route_to(address, trust, credentials, tls, token, os.environ)
+        self._link: AioLink = GrpcAioLink(route, wait_s)
         self._admin_path = admin_socket(target, os.environ)
         self._admin: AioLink | None = None
         self._wait_s = wait_s
+        self._trust = trust
         directory, only_there = runtime_directory(address, os.environ)
         self._reporting_loop: asyncio.AbstractEventLoop | None = None
         self._reports: set[asyncio.Task[Any]] = set()
@@ -306,7 +311,7 @@ class AsyncCacheClient:
         if path is None or not os.access(path, os.W_OK):
             return self._link
         if self._admin is None:
-            self._admin = GrpcAioLink(f"unix:{path}", self._wait_s, None)
+            self._admin = GrpcAioLink(Route(f"unix:{path}", self._trust), self._wait_s)
         return self._admin
 
     def warm(

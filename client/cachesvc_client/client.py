@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from cachesvc_client import _options, answers, requests
-from cachesvc_client._credentials import TlsFiles, shown
+from cachesvc_client._credentials import TlsFiles
 from cachesvc_client._link import GrpcLink, Link
 from cachesvc_client._local import REPORT_TIMEOUT_S, LocalDelivery, LocalOptions, needed_ns
 from cachesvc_client._opened import Opened, opened_inline
+from cachesvc_client._route import Route, route_to
 from cachesvc_client._target import admin_socket, resolve, runtime_directory
+from cachesvc_client._trust import trust_of
 from cachesvc_client.answers import (
     EntryInfo,
     EntryKey,
@@ -60,8 +62,10 @@ class CacheClient:
     spent waiting for a daemon that is away (0: not at all). A TCP target beyond loopback
     needs `tls` and a client certificate in it or a `token`; by default those of
     `CACHESVC_TLS_CA`, `CACHESVC_TLS_CERT`, `CACHESVC_TLS_KEY` and `CACHESVC_TOKEN`.
-    `credentials` stand in for `tls`: `grpc.ssl_channel_credentials(...)`. `local` bounds
-    what is kept open of shared files, or switches them off.
+    `credentials` stand in for `tls`: `grpc.ssl_channel_credentials(...)`. `daemon_user` is the
+    name or number of the user that a daemon on this host runs as, where it is neither root
+    nor this process's own; by default `CACHESVC_DAEMON_USER`. `local` bounds what is kept
+    open of shared files, or switches them off. Raises InvalidSettings.
     """
 
     def __init__(
@@ -73,15 +77,18 @@ class CacheClient:
         credentials: grpc.ChannelCredentials | None = None,
         tls: TlsFiles | None = None,
         token: str | None = None,
+        daemon_user: str | int | None = None,
         local: LocalOptions = LocalOptions(),  # noqa: B008 - frozen
     ) -> None:
         self._timeout_s = timeout_s
         address = resolve(target, os.environ)
-        shows = shown(address, credentials, tls, token, os.environ)
-        self._link: Link = GrpcLink(address, wait_s, *shows)
+        trust = trust_of(daemon_user, os.environ)
+        route = route_to(address, trust, credentials, tls, token, os.environ)
+        self._link: Link = GrpcLink(route, wait_s)
         self._admin_path = admin_socket(target, os.environ)
         self._admin: Link | None = None
         self._wait_s = wait_s
+        self._trust = trust
         directory, only_there = runtime_directory(address, os.environ)
         self._local = LocalDelivery(directory, local, self._report, only_there=only_there)
 
@@ -339,7 +346,7 @@ class CacheClient:
         if path is None or not os.access(path, os.W_OK):
             return self._link
         if self._admin is None:
-            self._admin = GrpcLink(f"unix:{path}", self._wait_s, None)
+            self._admin = GrpcLink(Route(f"unix:{path}", self._trust), self._wait_s)
         return self._admin
 
     def warm(

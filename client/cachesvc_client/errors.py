@@ -118,6 +118,21 @@ class CacheUnavailable(CacheServiceError):
     default_code = grpc.StatusCode.UNAVAILABLE
 
 
+class CacheUnreachable(CacheUnavailable):
+    """No daemon can be reached as things are set up, which waiting would not change.
+
+    Raised at once, `wait_s` or not. `reason` says what it is: SOCKET_FORBIDDEN, NOT_A_SOCKET,
+    DAEMON_NOT_TRUSTED, NAME_UNKNOWN, and the mistakes of TLS (TLS_...). The message says what
+    to change.
+    """
+
+
+class InvalidSettings(CacheServiceError, ValueError):
+    """An argument or a variable of the client cannot work; the message names it."""
+
+    default_code = grpc.StatusCode.FAILED_PRECONDITION
+
+
 class OriginUnavailable(CacheServiceError):
     """The daemon is there, but could not ask the origin. Retry later; never "not found"."""
 

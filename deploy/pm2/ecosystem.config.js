@@ -1,4 +1,5 @@
 // The daemon under pm2, beside workers that pm2 runs: pm2 start deploy/pm2/ecosystem.config.js
+// A worker that runs as another user needs env: { CACHESVC_DAEMON_USER: "..." }, and the group.
 // What pm2 has not (watchdog, sandbox, memory limit with L1 in it): docs/deploying.md.
 module.exports = {
   apps: [

@@ -18,6 +18,7 @@ from cachesvc_client import (
     requests,
 )
 from cachesvc_client._aio_link import GrpcAioLink
+from cachesvc_client._route import Route
 from cachesvc_client.testing import InMemoryCacheClient
 from tests.client.support import values
 from tests.client.support.scripted_server import Hold, ScriptedServer
@@ -119,12 +120,12 @@ def test_each_event_loop_gets_a_connection_of_its_own(server: ScriptedServer) ->
 
 
 def test_connections_of_closed_loops_are_let_go(server: ScriptedServer) -> None:
-    link = GrpcAioLink(server.target, 0, None)
+    link = GrpcAioLink(Route(server.target), 0)
     channels = []
 
     async def use() -> None:
         await link.ask(requests.stats(), 20)
-        channels.extend(weakref.ref(channel) for channel in link._channels.values())
+        channels.extend(weakref.ref(known.channel) for known in link._connections.values())
 
     for _ in range(3):
         asyncio.run(use())

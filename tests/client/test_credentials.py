@@ -10,6 +10,7 @@ import pytest
 from cachesvc_client import (
     AsyncCacheClient,
     CacheClient,
+    InvalidSettings,
     PermissionDenied,
     TlsFiles,
     Unauthenticated,
@@ -47,7 +48,7 @@ def test_a_unix_socket_is_shown_nothing() -> None:
 
 
 def test_a_certificate_needs_its_key() -> None:
-    with pytest.raises(ValueError, match="both"):
+    with pytest.raises(InvalidSettings, match="both"):
         TlsFiles(cert_file="c.pem").credentials()
 
 

@@ -56,11 +56,15 @@ class Authority:
         return path
 
     def issue(
-        self, *names: str, sans: Iterable[x509.GeneralName] = (), expired: bool = False
+        self,
+        *names: str,
+        sans: Iterable[x509.GeneralName] = (),
+        expired: bool = False,
+        early: bool = False,
     ) -> Certificate:
-        """Return a certificate for the DNS names `names` and for `sans`."""
+        """Return a certificate for the DNS names `names` and for `sans`; `early` from tomorrow."""
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_named("somebody"), self._name, key, expired=expired)
+        builder = _builder(_named("somebody"), self._name, key, expired=expired, early=early)
         all_names = [*(x509.DNSName(name) for name in names), *sans]
         if all_names:
             builder = builder.add_extension(x509.SubjectAlternativeName(all_names), critical=False)
@@ -74,7 +78,12 @@ def _named(name: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, *, expired: bool = False
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    expired: bool = False,
+    early: bool = False,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -83,8 +92,8 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - 2 * _DAY)
-        .not_valid_after(now - _DAY if expired else now + _DAY)
+        .not_valid_before(now + _DAY if early else now - 2 * _DAY)
+        .not_valid_after(now - _DAY if expired else now + 2 * _DAY)
     )
 
 

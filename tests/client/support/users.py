@@ -1,0 +1,112 @@
+"""How does a test act as another user? In a process of its own that becomes one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cachesvc_client import CacheClient, CacheServiceError, _door
+from tests.client.support.scripted_server import ScriptedServer
+
+# No account has these numbers, so messages show them as they are.
+STRANGER, NEIGHBOUR = 61_812, 61_813
+WITHIN_S = 30
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+def become(uid: int, *groups: int) -> None:
+    """Give root up for good, and its groups."""
+    os.setgroups(groups)
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def stats_of(socket: Path, daemon_user: int | None = None, wait_s: float = 600) -> str:
+    """Return how a client of `socket` is answered: in words, or the reason of its error."""
+    with CacheClient(str(socket), daemon_user=daemon_user, wait_s=wait_s) as client:
+        try:
+            return f"{client.stats().puts} puts"
+        except CacheServiceError as error:
+            return error.reason
+
+
+def message_of(socket: Path, wait_s: float = 600, being_made_s: float = 0.0) -> str:
+    """Return the reason and the message of a client's error, or `served`."""
+    _door.BEING_MADE_S = being_made_s
+    with CacheClient(str(socket), wait_s=wait_s) as client:
+        try:
+            client.stats()
+        except CacheServiceError as error:
+            return f"{error.reason} {error.message}"
+    return "served"
+
+
+def as_user(
+    uid: int, act: Callable[..., Any], *arguments: Any, groups: tuple[int, ...] = ()
+) -> Any:
+    """Return what `act` returns in a process of the user `uid`. Its failure is raised here."""
+    ours, theirs = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=_act, args=(theirs, uid, groups, act, arguments))
+    process.start()
+    theirs.close()
+    try:
+        assert ours.poll(WITHIN_S), "it did not end"
+        result, failure = ours.recv()
+    finally:
+        process.kill()
+        process.join()
+    if failure:
+        raise AssertionError(failure)
+    return result
+
+
+@contextmanager
+def served_by(uid: int, socket: Path) -> Iterator[Callable[[], list[str]]]:
+    """Serve at `socket` as the user `uid`; yields a way to see which calls came."""
+    ours, theirs = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=_serve, args=(theirs, uid, socket))
+    process.start()
+    theirs.close()
+
+    def calls() -> list[str]:
+        ours.send("calls")
+        return list(_received(ours))
+
+    try:
+        assert _received(ours) == "serving"
+        yield calls
+    finally:
+        process.kill()
+        process.join()
+
+
+def _received(pipe: Connection) -> Any:
+    assert pipe.poll(WITHIN_S), "it says nothing"
+    return pipe.recv()
+
+
+def _act(
+    pipe: Connection, uid: int, groups: tuple[int, ...], act: Callable[..., Any], arguments: Any
+) -> None:
+    try:
+        become(uid, *groups)
+        pipe.send((act(*arguments), ""))
+    except Exception:  # noqa: BLE001 - whatever it was, the test shows it
+        pipe.send((None, traceback.format_exc()))
+
+
+def _serve(pipe: Connection, uid: int, socket: Path) -> None:
+    become(uid)
+    with ScriptedServer(socket) as server:
+        pipe.send("serving")
+        while pipe.recv():
+            pipe.send(server.calls)
