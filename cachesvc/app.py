@@ -31,9 +31,10 @@ from cachesvc.core.kinds import Kinds
 from cachesvc.core.lru import NamespaceLimits, Removal
 from cachesvc.core.problems import Problems
 from cachesvc.core.succession import Predecessor
-from cachesvc.edge import audit, callers
+from cachesvc.edge import audit, callers, tls_files
 from cachesvc.edge.audit import AuditedRemovals
 from cachesvc.edge.calls import Calls
+from cachesvc.edge.certificates import Certificates
 from cachesvc.edge.history import History
 from cachesvc.edge.http import HttpServer
 from cachesvc.edge.http_access import HttpAccess
@@ -85,6 +86,7 @@ class Daemon:
         self.http_port = 0
         self._clock = Clock()
         self._metrics = Metrics(__version__)
+        self._certificates = Certificates(self._clock)
         self._events = RecentEvents()
         self._problems = Problems()
         self._problems.set(PROBLEM, "starting")
@@ -108,6 +110,7 @@ class Daemon:
 
     async def _start(self) -> None:
         settings, stack = self.settings, self._stack
+        tls_files.check_all(settings)
         kinds = settings.build_kinds()
         gid = _gid(settings.group)
         runtime_fd = self._lock_runtime_directory(gid)
@@ -273,12 +276,16 @@ class Daemon:
         tls = None
         if settings.http.tls.is_on:
             failures = self._metrics.reload_failures
-            tls = ReloadedContext.of(settings.http.tls, lambda: failures.inc("http_tls"))
+            tls = ReloadedContext.of(
+                settings.http.tls, self._certificates, lambda: failures.inc("http_tls")
+            )
         return HttpServer(
             settings.http,
             HttpAccess(settings.http, self._grants, self._clock),
             [
-                *HealthRoutes(self._metrics, statistics, self._problems.current).routes(),
+                *HealthRoutes(
+                    self._metrics, statistics, self._problems.current, self._certificates.gauges
+                ).routes(),
                 *OperationRoutes(cache, removals).routes(),
                 *StatusRoutes(cache, report, history).routes(),
                 *PageRoute().routes(),
@@ -303,8 +310,13 @@ class Daemon:
         if settings.grpc.listen:
             failures = self._metrics.reload_failures
             self.grpc_port = grpc_server.bind_tcp(
-                settings.grpc.listen, self._grants, lambda: failures.inc("grpc_tls")
+                settings.grpc.listen,
+                self._grants,
+                self._certificates,
+                lambda: failures.inc("grpc_tls"),
             )
+        dates = asyncio.create_task(self._certificates.run(), name="certificates")
+        self._stack.push_async_callback(_end, dates)
         await grpc_server.start()
         self._stack.push_async_callback(grpc_server.drain, settings.grpc.drain_s)
         control.start()

@@ -22,9 +22,11 @@ def config(config_file: ConfigFile = None, as_json: Json = False) -> None:
     """Check the settings and show those in force; secrets are masked."""
     from cachesvc import config as configuration
     from cachesvc.core.errors import ConfigError
+    from cachesvc.edge import tls_files
 
     try:
         loaded = configuration.load(config_file)
+        tls_files.check_all(loaded)
     except ConfigError as exc:
         fail(str(exc), ExitCode.USAGE)
     in_file = tomllib.loads(config_file.read_text()) if config_file else {}

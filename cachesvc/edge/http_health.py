@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiohttp import web
@@ -12,7 +12,7 @@ from cachesvc import metrics
 from cachesvc.core.access import Action, Principal
 from cachesvc.edge.http_routes import Route
 from cachesvc.edge.statistics import Statistics
-from cachesvc.metrics import Metrics
+from cachesvc.metrics import GaugeReading, Metrics
 from cachesvc_proto.v1 import cache_pb2 as pb
 
 # What is not ready, by part; empty = ready.
@@ -31,10 +31,20 @@ _V2_COUNTS = {
 
 
 class HealthRoutes:
-    """Answers while the daemon lives; `not_ready` decides /readyz and /health."""
+    """Answers while the daemon lives; `not_ready` decides /readyz and /health.
 
-    def __init__(self, registry: Metrics, statistics: Statistics, not_ready: NotReady) -> None:
+    A scrape also has `more_gauges`, which are not of the cache.
+    """
+
+    def __init__(
+        self,
+        registry: Metrics,
+        statistics: Statistics,
+        not_ready: NotReady,
+        more_gauges: Callable[[], Iterable[GaugeReading]] = tuple,
+    ) -> None:
         self._metrics = registry
+        self._more_gauges = more_gauges
         self._statistics = statistics
         self._not_ready = not_ready
 
@@ -58,7 +68,7 @@ class HealthRoutes:
     async def _scrape(self, _: web.Request, _caller: Principal) -> web.Response:
         is_ready: dict[str, float] = {"": float(not self._not_ready())}
         ready = ("ready", "1 while /readyz says so.", "", is_ready)
-        gauges = [*await self._statistics.gauges(), ready]
+        gauges = [*await self._statistics.gauges(), *self._more_gauges(), ready]
         # Rendering takes milliseconds: not on the loop that answers hits.
         text = await asyncio.to_thread(self._metrics.render, gauges)
         return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from cachesvc.config_access import TlsSettings
 from cachesvc.core.credentials import NameKind, SubjectName
-from cachesvc.edge import tls_files
+from cachesvc.edge.certificates import Certificates
 from cachesvc.edge.reloading import Reloaded
 
 # A caller that connects and does not go on; aiohttp's own limits begin after it.
@@ -34,13 +34,15 @@ class ReloadedContext(ssl.SSLContext):
     _files: Reloaded[ssl.SSLContext]
 
     @classmethod
-    def of(cls, settings: TlsSettings, on_failure: Callable[[], None] = lambda: None) -> Self:
+    def of(
+        cls,
+        settings: TlsSettings,
+        certificates: Certificates,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> Self:
         context = cls(ssl.PROTOCOL_TLS_SERVER)
-        context._files = Reloaded(
-            "http.tls",
-            tls_files.paths_of(settings),
-            lambda: tls_files.server_context(settings),
-            on_failure,
+        context._files = certificates.reloaded(
+            "http", settings, lambda _, loaded: loaded, on_failure
         )
         return context
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +22,13 @@ from cachesvc.config_access import is_loopback
 from cachesvc.core.clock import Clock
 from cachesvc.core.credentials import Grants
 from cachesvc.core.errors import ConfigError
-from cachesvc.edge import callers, methods, tls_files
+from cachesvc.edge import callers, methods
 from cachesvc.edge.callers import Who
 from cachesvc.edge.calls import Calls
+from cachesvc.edge.certificates import Certificates
 from cachesvc.edge.methods import SERVICE_NAME
-from cachesvc.edge.reloading import Reloaded
 from cachesvc.edge.service import CacheService
+from cachesvc.edge.tls_files import TlsFiles
 
 # Puts stream chunks of 1 MiB; nothing else a caller sends is large.
 MAX_RECEIVE_BYTES = 2 << 20
@@ -86,6 +88,7 @@ class GrpcServer:
         self,
         address: str,
         grants: Callable[[], Grants],
+        certificates: Certificates,
         on_reload_failure: Callable[[], None] = lambda: None,
     ) -> int:
         """Listen on TCP as the settings say, and return the port.
@@ -105,12 +108,7 @@ class GrpcServer:
             if not tls.is_on:
                 assert is_loopback(address), "the settings refuse this"
                 return server.add_insecure_port(address)
-            files = Reloaded(
-                "grpc.tls",
-                tls_files.paths_of(tls),
-                lambda: _certificates(tls_files.read(tls)),
-                on_reload_failure,
-            )
+            files = certificates.reloaded("grpc", tls, _configuration, on_reload_failure)
             # For each connection gRPC asks whether there are newer ones. Giving it the same
             # again would end the process: it frees what handshakes under way still use.
             credentials = grpc.dynamic_ssl_server_credentials(
@@ -181,7 +179,7 @@ class GrpcServer:
         return server
 
 
-def _certificates(files: tls_files.TlsFiles) -> grpc.ServerCertificateConfiguration:
+def _configuration(files: TlsFiles, _: ssl.SSLContext) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration(
         [(files.key, files.certificate)], root_certificates=files.client_ca or None
     )

@@ -63,6 +63,17 @@ def test_a_setting_that_cannot_work_is_code_2(
     assert "CACHESVC_L1__MAX_BYTES" in refused.stderr
 
 
+def test_a_tls_file_that_cannot_be_used_is_code_2_and_one_line(
+    run_alone: Run, monkeypatch: pytest.MonkeyPatch, config_file: Path, tmp_path: Path
+) -> None:
+    for name in ("CERT_FILE", "KEY_FILE"):
+        monkeypatch.setenv(f"CACHESVC_HTTP__TLS__{name}", str(tmp_path / "absent.pem"))
+    refused = run_alone("config", "--config", str(config_file))
+    assert refused.exit_code == 2
+    assert "http.tls.cert_file (CACHESVC_HTTP__TLS__CERT_FILE)" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("line", "named"),
     [

@@ -17,6 +17,7 @@ import pytest
 from cachesvc_client import CacheClient
 from tests.cli.conftest import RunApart, environment
 from tests.support import s3_processes, sample_objects
+from tests.support.certificates import Authority
 from tests.support.sample_objects import fresh_id, put_in_folder
 
 ANSWERS_WITHIN_S = 20.0
@@ -105,6 +106,24 @@ def test_a_setting_that_cannot_work_is_code_2_and_names_the_variable(
     assert refused.returncode == 2
     assert f"CACHESVC_{name}" in refused.stderr
     assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("listener", ["GRPC", "HTTP"])
+def test_a_tls_file_that_cannot_be_used_is_code_2_before_anything_is_made(
+    run_apart: RunApart, settings: dict[str, str], tmp_path: Path, listener: str
+) -> None:
+    certificate, _ = Authority("ca").issue("host").write(tmp_path, "server")
+    _, others_key = Authority("ca").issue("host").write(tmp_path, "other")
+    tls = {
+        f"{listener}__LISTEN": "127.0.0.1:0",
+        f"{listener}__TLS__CERT_FILE": str(certificate),
+        f"{listener}__TLS__KEY_FILE": str(others_key),
+    }
+    refused = run_apart("serve", **{**settings, **tls})
+    assert refused.returncode == 2
+    assert f"(CACHESVC_{listener}__TLS__KEY_FILE): {others_key}: is not the key" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "state").exists()
 
 
 def test_a_config_file_that_is_not_there_is_code_2(run_apart: RunApart, tmp_path: Path) -> None:

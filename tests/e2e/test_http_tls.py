@@ -6,6 +6,7 @@ A header of a proxy makes a caller a stranger here, whatever address it has.
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import urllib.error
 import urllib.request
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from tests.support.certificates import Authority, Certificate
 from tests.support.daemons import Daemon
@@ -115,6 +117,20 @@ def test_a_certificate_has_the_cells_of_its_role(house: House, role: str) -> Non
 def test_a_stranger_gets_nothing_at_all(house: House, headers: dict[str, str], reason: str) -> None:
     for request in (*REQUESTS, ("GET", "/livez"), ("GET", "/health")):
         assert house.ask(*request, **headers) == (401, reason), request
+
+
+def test_a_scrape_and_the_log_say_when_the_certificates_end(house: House) -> None:
+    certificate = x509.load_pem_x509_certificate(house.credentials.cert_file.read_bytes())
+    header = {"Authorization": "Bearer token-of-observer"}
+    url = f"https://127.0.0.1:{house.daemon.http_port}/metrics"
+    with urllib.request.urlopen(
+        urllib.request.Request(url, headers=header), timeout=10, context=house.context()
+    ) as answer:
+        text = answer.read().decode()
+    ends = dict(re.findall(r'^cachesvc_tls_.*expiry.*{certificate="(\w+)"} (\S+)$', text, re.M))
+    assert float(ends["http"]) == certificate.not_valid_after_utc.timestamp()
+    assert ends.keys() == {"http", "http_client_ca"}
+    assert '"event": "tls_certificate"' in house.daemon.log_text()
 
 
 @pytest.mark.parametrize("names", [(), ("other.example",)])

@@ -61,10 +61,16 @@ class Authority:
         sans: Iterable[x509.GeneralName] = (),
         expired: bool = False,
         early: bool = False,
+        between: tuple[datetime, datetime] | None = None,
     ) -> Certificate:
-        """Return a certificate for the DNS names `names` and for `sans`; `early` from tomorrow."""
+        """Return a certificate for the DNS names `names` and for `sans`.
+
+        `early`: from tomorrow; `between`: these two moments.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_named("somebody"), self._name, key, expired=expired, early=early)
+        builder = _builder(
+            _named("somebody"), self._name, key, expired=expired, early=early, between=between
+        )
         all_names = [*(x509.DNSName(name) for name in names), *sans]
         if all_names:
             builder = builder.add_extension(x509.SubjectAlternativeName(all_names), critical=False)
@@ -84,16 +90,21 @@ def _builder(
     *,
     expired: bool = False,
     early: bool = False,
+    between: tuple[datetime, datetime] | None = None,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
+    starts, ends = between or (
+        now + _DAY if early else now - 2 * _DAY,
+        now - _DAY if expired else now + 2 * _DAY,
+    )
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now + _DAY if early else now - 2 * _DAY)
-        .not_valid_after(now - _DAY if expired else now + 2 * _DAY)
+        .not_valid_before(starts)
+        .not_valid_after(ends)
     )
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 from cachesvc.config_access import GrantSettings, TlsSettings, read_grants
+from cachesvc.core.certificates import Outlook
 from cachesvc.core.errors import ConfigError
 from cachesvc.edge import tls_files
+from cachesvc.edge.tls_files import Dates, TlsFiles
+
+_RENEW = "put a new one in its place by renaming; the daemon reads it without a restart"
 
 
 def check_tls(patient: Patient) -> Iterator[Finding]:
     """Load what each TCP listener would, as it would."""
     settings = patient.settings
-    for check, tls in (("grpc.tls", settings.grpc.tls), ("http.tls", settings.http.tls)):
-        yield _pair(check, tls) if tls.is_on else ok(check, "off")
+    for listener, tls in (("grpc", settings.grpc.tls), ("http", settings.http.tls)):
+        check = f"{listener}.tls"
+        yield _files(check, listener, tls) if tls.is_on else ok(check, "off")
 
 
 def check_grants(patient: Patient) -> Iterator[Finding]:
@@ -43,13 +49,37 @@ def check_grants(patient: Patient) -> Iterator[Finding]:
         yield ok(check, f"{certificates} certificates and {len(tokens)} tokens are known")
 
 
-def _pair(check: str, tls: TlsSettings) -> Finding:
+def _files(check: str, listener: str, tls: TlsSettings) -> Finding:
     try:
-        tls_files.server_context(tls)
+        files = tls_files.read(listener, tls)
     except ConfigError as exc:
         return error(
             check,
             str(exc),
             "mend the files: the daemon does not start with them, and one that runs keeps the old",
         )
-    return ok(check, f"{tls.cert_file} and its key can be used")
+    return _dates(check, tls, files)
+
+
+def _dates(check: str, tls: TlsSettings, files: TlsFiles) -> Finding:
+    """Say what is wrong first: a date that is over, else one that is near."""
+    now_s = time.time()
+    ends = []
+    found = {}
+    for name, dates in Dates.of(files).at(now_s):
+        path, outlook = getattr(tls, name), dates.outlook(now_s)
+        ends.append(f"{path} until {_text(dates.ends_s)}")
+        found[outlook] = f"{path}: holds from {_text(dates.starts_s)} until {_text(dates.ends_s)}"
+    for outlook, what in (
+        (Outlook.EXPIRED, "it is over, so every handshake that needs it fails"),
+        (Outlook.NOT_YET, "it does not hold yet, or this host's clock is wrong"),
+    ):
+        if outlook in found:
+            return error(check, f"{found[outlook]}: {what}", f"{_RENEW}, and look at the clock")
+    if Outlook.ENDS_SOON in found:
+        return warning(check, f"{found[Outlook.ENDS_SOON]}: it ends soon", _RENEW)
+    return ok(check, f"the files can be used: {', '.join(ends)}")
+
+
+def _text(moment_s: float) -> str:
+    return datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%d %H:%M UTC")

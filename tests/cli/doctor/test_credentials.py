@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,20 @@ from cachesvc.cli.doctor import credentials
 from cachesvc.cli.doctor.findings import Finding, Level, Patient
 from cachesvc.config import Settings
 from tests.cli.doctor.conftest import Examine
-from tests.support.certificates import Authority
+from tests.support.certificates import Authority, Certificate
+
+DAY = timedelta(days=1)
 
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    return Authority("ca").issue("host").write(tmp_path, "server")
+    return lasting(80 * DAY).write(tmp_path, "server")
+
+
+def lasting(left: timedelta) -> Certificate:
+    """Return a certificate that was made for 90 days and has `left`."""
+    ends = datetime.now(UTC) + left
+    return Authority("ca").issue("host", between=(ends - 90 * DAY, ends))
 
 
 def grpc_tls(settings: dict[str, Any], certificate: Path, key: Path) -> Finding:
@@ -36,6 +45,40 @@ def test_a_certificate_with_its_own_key_is_well(
     settings: dict[str, Any], pair: tuple[Path, Path]
 ) -> None:
     assert grpc_tls(settings, *pair).level is Level.OK
+
+
+@pytest.mark.parametrize(
+    ("left", "level", "says"),
+    [
+        (15 * DAY, Level.OK, "can be used"),
+        (13 * DAY, Level.WARNING, "it ends soon"),
+        (-timedelta(minutes=1), Level.ERROR, "it is over"),
+        (91 * DAY, Level.ERROR, "it does not hold yet"),
+    ],
+)
+def test_a_certificate_that_is_over_or_soon_will_be_is_said_to_be(
+    settings: dict[str, Any], tmp_path: Path, left: timedelta, level: Level, says: str
+) -> None:
+    found = grpc_tls(settings, *lasting(left).write(tmp_path, "server"))
+    assert found.level is level
+    assert says in found.message
+    assert f"{datetime.now(UTC) + left:%Y-%m-%d}" in found.message
+
+
+def test_the_callers_authority_counts_too(
+    settings: dict[str, Any], pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    authority = tmp_path / "clients.pem"
+    authority.write_bytes(lasting(-DAY).pem)
+    settings["grpc"] = {
+        "tls": {"cert_file": pair[0], "key_file": pair[1], "client_ca_file": authority}
+    }
+    found, _ = credentials.check_tls(Patient(Settings(**settings)))
+    assert found.level is Level.ERROR
+    assert found.message.startswith(f"{authority}: holds from ")
+    authority.write_bytes(authority.read_bytes() + lasting(80 * DAY).pem)
+    found, _ = credentials.check_tls(Patient(Settings(**settings)))
+    assert found.level is Level.OK
 
 
 def test_another_certificates_key_or_none_is_an_error(

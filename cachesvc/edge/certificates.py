@@ -1,0 +1,128 @@
+"""When do the listeners' certificates end, and who is told before they do?
+
+Nobody sees it in a handshake that still works. So the dates of the files in force are a
+metric, which alerts look at, and lines of the log: at the start, after a reload, and once a
+day while something is wrong. The files are looked at here each minute as well, because a
+listener that nobody calls would go on showing what was replaced long ago.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import structlog
+
+from cachesvc.config_access import TlsSettings
+from cachesvc.core import certificates
+from cachesvc.core.certificates import Outlook, Validity
+from cachesvc.core.clock import NS_PER_S, Clock, Now
+from cachesvc.edge import tls_files
+from cachesvc.edge.reloading import Reloaded
+from cachesvc.edge.tls_files import Dates, TlsFiles
+from cachesvc.metrics import GaugeReading
+
+log = structlog.get_logger()
+T = TypeVar("T")
+LOOK_EVERY_S = 60.0
+SAY_EVERY_NS = certificates.DAY_S * NS_PER_S
+_LABELS = {"cert_file": "", "client_ca_file": "_client_ca"}
+_DATES = {
+    "tls_certificate_start_timestamp_seconds": "From when a listener's certificate holds.",
+    "tls_certificate_expiry_timestamp_seconds": "Until when a listener's certificate holds.",
+}
+
+
+class Certificates:
+    """The dates of every TCP listener's files in force. `reloaded` is safe from any thread."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._looks: list[Callable[[], object]] = []
+        # Of each listener, what is in force.
+        self._held: dict[str, Dates] = {}
+        self._said: dict[str, tuple[Validity, Outlook, int]] = {}
+
+    def reloaded(
+        self,
+        listener: str,
+        settings: TlsSettings,
+        make: Callable[[TlsFiles, ssl.SSLContext], T],
+        on_failure: Callable[[], None],
+    ) -> Reloaded[T]:
+        """Return what `make` makes of the files, as they are whenever it is asked for.
+
+        Raises:
+            ConfigError: the files cannot be used.
+        """
+
+        def load() -> T:
+            files, context = tls_files.load(listener, settings)
+            value = make(files, context)
+            self._held[listener] = Dates.of(files)
+            return value
+
+        made = Reloaded(f"{listener}.tls", tls_files.paths_of(settings), load, on_failure)
+        self._looks.append(made.current)
+        return made
+
+    def gauges(self) -> list[GaugeReading]:
+        """Return both dates of each file in force, by listener."""
+        held = self._dates(self._clock.read())
+        values = (
+            {label: dates.starts_s for label, dates in held.items()},
+            {label: dates.ends_s for label, dates in held.items()},
+        )
+        return [
+            (name, text, "certificate", of_each)
+            for (name, text), of_each in zip(_DATES.items(), values, strict=True)
+        ]
+
+    async def run(self) -> None:
+        """Look and tell, for as long as the daemon lives. Does nothing where TLS is off."""
+        while self._looks:
+            self.tell(self._clock.read())
+            await asyncio.sleep(LOOK_EVERY_S)
+            # A file's status may block.
+            await asyncio.to_thread(self.look)
+
+    def look(self) -> None:
+        """Read files that have changed. Blocks."""
+        for look in self._looks:
+            look()
+
+    def tell(self, now: Now) -> None:
+        """Log what is over or soon will be, unless that was said less than a day ago."""
+        for label, dates in self._dates(now).items():
+            outlook = dates.outlook(now.wall_ns / NS_PER_S)
+            said = self._said.get(label)
+            is_news = said is None or said[:2] != (dates, outlook)
+            if is_news or (said is not None and now.steady_ns - said[2] >= SAY_EVERY_NS):
+                self._said[label] = dates, outlook, now.steady_ns
+                _say(label, dates, outlook)
+
+    def _dates(self, now: Now) -> dict[str, Validity]:
+        """Return what holds how long, by the metric's label."""
+        return {
+            listener + _LABELS[name]: dates
+            for listener, all_dates in tuple(self._held.items())
+            for name, dates in all_dates.at(now.wall_ns / NS_PER_S)
+        }
+
+
+def _say(label: str, dates: Validity, outlook: Outlook) -> None:
+    moments = {"starts": _text(dates.starts_s), "ends": _text(dates.ends_s)}
+    if outlook is Outlook.HOLDS:
+        log.info("tls_certificate", certificate=label, **moments)
+    elif outlook is Outlook.ENDS_SOON:
+        log.warning("tls_certificate_ends_soon", certificate=label, **moments)
+    else:
+        # Nobody who asks for TLS gets in; the unix sockets serve on.
+        log.error(f"tls_certificate_{outlook.value}", certificate=label, **moments)
+
+
+def _text(moment_s: float) -> str:
+    return datetime.fromtimestamp(moment_s, UTC).isoformat()
