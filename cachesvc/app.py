@@ -57,7 +57,7 @@ from cachesvc.metrics import Metrics
 from cachesvc.origin.directory import DirectoryOrigin
 from cachesvc.origin.s3 import S3Origin
 from cachesvc.origin.s3_client import S3Settings
-from cachesvc.tiers import files
+from cachesvc.tiers import files, host_limits
 from cachesvc.tiers.catalog import Catalog
 from cachesvc.tiers.control import (
     ControlPage,
@@ -111,6 +111,7 @@ class Daemon:
     async def _start(self) -> None:
         settings, stack = self.settings, self._stack
         tls_files.check_all(settings)
+        self._metrics.memory_limit.set(host_limits.look(settings))
         kinds = settings.build_kinds()
         gid = _gid(settings.group)
         runtime_fd = self._lock_runtime_directory(gid)

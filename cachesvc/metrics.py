@@ -129,6 +129,9 @@ class Metrics:
         self.foreign_names = make.gauge(
             "disk_foreign_names", "Names under the L2 root that are not ours."
         )
+        self.memory_limit = make.gauge(
+            "cgroup_memory_limit_bytes", "What the daemon's cgroup may have, +Inf without a limit."
+        )
         # The process collector's own cannot be trusted where systemd hides /proc/stat.
         make.gauge("start_time_seconds", "Unix time of the start.").set_to_current_time()
         build = Gauge("cachesvc_build_info", "Always 1.", ["version"], registry=self.registry)

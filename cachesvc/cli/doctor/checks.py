@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cachesvc.cli.doctor import credentials, listeners, memory, origins, storage, versions
+from cachesvc.cli.doctor import credentials, limits, listeners, memory, origins, storage, versions
 from cachesvc.cli.doctor.findings import Check, Finding, Patient, error
 
 CHECKS: tuple[Check, ...] = (
@@ -35,6 +35,8 @@ CHECKS: tuple[Check, ...] = (
     listeners.check_loopback_role,
     listeners.check_group,
     listeners.check_descriptors,
+    limits.check_memory,
+    limits.check_threads,
 )
 
 

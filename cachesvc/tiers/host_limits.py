@@ -1,0 +1,160 @@
+"""How much memory, and how many threads, does the kernel let the daemon's cgroup have?
+
+L1's pages are charged to the cgroup of the process that writes them first, which is the
+daemon: where the cgroup has less than L1 may take, the kernel ends the daemon while L1 fills.
+A limit of any group above counts too. Both versions of cgroups are read, as a container or a
+host shows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from cachesvc.config import Settings
+
+log = structlog.get_logger()
+_MIB = 1 << 20
+# The process with nothing in it has 102 MB.
+PROCESS_BYTES = 128 * _MIB
+# A person of three images and a pose. A fill holds its objects, its tensors and its blob; a Put
+# holds what it received twice.
+_ENTRY_BYTES = 10 * _MIB
+_COPIES_OF_FILL, _COPIES_OF_PUT = 3, 2
+# Version 1 says "no limit" as the largest number of whole pages.
+_UNLIMITED = 1 << 60
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What one group may have, with all groups below it. `group` is its directory."""
+
+    value: int
+    group: Path
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeeds:
+    """`least_bytes`: L1 and the bare process. `working_bytes`: with fills, Puts and writes too."""
+
+    least_bytes: int
+    working_bytes: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> MemoryNeeds:
+        limits = settings.limits
+        least_bytes = settings.l1.max_bytes + PROCESS_BYTES
+        under_way = (
+            limits.max_concurrent_fills * _COPIES_OF_FILL
+            + limits.max_concurrent_puts * _COPIES_OF_PUT
+        )
+        beside = settings.l2.max_pending_bytes + under_way * _ENTRY_BYTES
+        return cls(least_bytes, least_bytes + beside)
+
+
+def look(settings: Settings, filesystem: Path = Path("/")) -> float:
+    """Return this process's memory limit, infinite if none, and log one that is too low.
+
+    The daemon starts all the same: L1 may never be full.
+    """
+    limit, needs = memory_limit(filesystem=filesystem), MemoryNeeds.of(settings)
+    if limit is None:
+        return float("inf")
+    said = {
+        "limit_bytes": limit.value,
+        "l1_max_bytes": settings.l1.max_bytes,
+        "needed_bytes": needs.working_bytes,
+        "cgroup": str(limit.group),
+    }
+    action = "raise the limit, or lower CACHESVC_L1__MAX_BYTES"
+    if limit.value < needs.least_bytes:
+        log.error(
+            "memory_limit_too_low",
+            problem="the kernel ends the daemon before L1 is full",
+            action=action,
+            **said,
+        )
+    elif limit.value < needs.working_bytes:
+        log.warning(
+            "memory_limit_low",
+            problem="the kernel may end the daemon while L1 is full and many calls are under way",
+            action=action,
+            **said,
+        )
+    return limit.value
+
+
+def memory_limit(pid: int | None = None, filesystem: Path = Path("/")) -> Limit | None:
+    """Return the least that `pid`'s group and those above it may have; None, no limit.
+
+    `pid` None is this process. What cannot be read is no limit.
+    """
+    return _least("memory", "memory.max", "memory.limit_in_bytes", pid, filesystem)
+
+
+def threads_limit(pid: int | None = None, filesystem: Path = Path("/")) -> Limit | None:
+    """Return how many threads and processes they may have together. As `memory_limit`."""
+    return _least("pids", "pids.max", "pids.max", pid, filesystem)
+
+
+def _least(
+    controller: str, name_v2: str, name_v1: str, pid: int | None, filesystem: Path
+) -> Limit | None:
+    proc = filesystem / "proc"
+    try:
+        lines = (proc / (str(pid) if pid else "self") / "cgroup").read_text().splitlines()
+        mounts = (proc / "self/mountinfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [
+        Limit(value, group)
+        for line in lines
+        for mount in mounts
+        for group in _groups(controller, line, mount, filesystem)
+        for value in (_number(group / name_v2), _number(group / name_v1))
+        if value is not None
+    ]
+    return min(found, key=lambda limit: limit.value, default=None)
+
+
+def _groups(controller: str, line: str, mount: str, filesystem: Path) -> Iterator[Path]:
+    """Yield the group of a line of /proc/PID/cgroup, and those above it, below this mount."""
+    _, controllers, path = line.split(":", 2)
+    before, _, after = mount.partition(" - ")
+    *_, root, point, _ = before.split()[:6]
+    kind, _, options = after.split(maxsplit=2)
+    if controllers:
+        shows = kind == "cgroup" and controller in options.split(",")
+        shows = shows and controller in controllers.split(",")
+    else:
+        shows = kind == "cgroup2"
+    if not shows:
+        return
+    top = filesystem / point.lstrip("/")
+    group = top / _below(path, root)
+    # A container may see its own group as the top, under another name than the host's.
+    if not group.is_dir():
+        group = top
+    yield group
+    while group != top:
+        group = group.parent
+        yield group
+
+
+def _below(path: str, root: str) -> str:
+    """Return the part of a group's path below what is mounted."""
+    parts, roots = path.strip("/").split("/"), [part for part in root.split("/") if part]
+    if parts[: len(roots)] == roots:
+        parts = parts[len(roots) :]
+    return "" if ".." in parts else "/".join(parts)
+
+
+def _number(path: Path) -> int | None:
+    try:
+        value = int(path.read_text())
+    except (OSError, ValueError):  # not there, or `max`
+        return None
+    return value if value < _UNLIMITED else None
