@@ -153,25 +153,26 @@ test-nestjs: programs-nestjs $(VENV)/.tests $(NESTJS)/node_modules/.installed  #
 	cd $(NESTJS) && PYTHON=$(abspath $(BIN))/python npm test --silent
 
 BENCH := .venv-bench
-BENCH_PIP := $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+BENCH_PIP := $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check
 
-$(BENCH)/.installed: pyproject.toml constraints.txt bench/requirements.txt
+$(BENCH)/.installed: pyproject.toml requirements.lock constraints.txt bench/requirements.txt
 	$(PYTHON) -m venv $(BENCH)
-	$(BENCH_PIP) -e . -r bench/requirements.txt
+	$(BENCH_PIP) --require-hashes -r requirements.lock
+	$(BENCH_PIP) -c constraints.txt -e . -r bench/requirements.txt
 	@touch $@
 
 # Each by itself: what cannot be had is a row that says so, and the others are measured.
 $(BENCH)/.peers: $(BENCH)/.installed bench/requirements-peers.txt
 	@grep -v '^#' bench/requirements-peers.txt | while read -r peer; do \
-	  $(BENCH_PIP) $$peer || echo "cannot be installed: $$peer"; done
+	  $(BENCH_PIP) -c constraints.txt $$peer || echo "cannot be installed: $$peer"; done
 	@touch $@
 
 bench: $(BENCH)/.installed  ## Compare with Redis, plain gRPC and the floor, side by side.
-	@bench/install-servers redis-server
+	@$(PROGRAMS) --slow bench/contenders/redis_get.py
 	$(BENCH)/bin/python -m bench $(BENCH_ARGS)
 
 bench-peers: $(BENCH)/.peers  ## The same beside Ray, vineyard, Arrow Flight, memcached and V2.
-	@bench/install-servers redis-server memcached
+	@$(PROGRAMS) --slow bench
 	$(BENCH)/bin/python -m bench --peers $(BENCH_ARGS)
 
 bench-misses: $(VENV)/.tests  ## Time misses, L2 and full or large caches.

@@ -1,4 +1,4 @@
-"""How do the programs of the tests get onto a machine? `make programs`, which comes before them.
+"""How do programs that tests and benchmarks need get onto a machine? `make programs`, before them.
 
 Root's apt-get installs what is missing of the table in `tests/support/debian.py`. Nobody else
 can, so everybody else is told what to install. Each thing that is missing in the end is a line
@@ -8,6 +8,7 @@ that says what the tests leave out without it; none of it makes the tests fail.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
@@ -40,7 +41,8 @@ def main() -> int:
     after = _missing(wanted)
     _say(wanted, before, after, why)
     if arguments.tried is not None:
-        arguments.tried.write_text("".join(f"{name}\n" for name in _packages(after)))
+        with contextlib.suppress(OSError):  # somebody else's folder: then the next run tries again
+            arguments.tried.write_text("".join(f"{name}\n" for name in _packages(after)))
     return _OK
 
 
@@ -49,7 +51,7 @@ def _are_needed(row: Programs, tests: Sequence[str], *, slow: bool) -> bool:
     if row.slow and not slow:
         return False
     paths = [PurePosixPath(test.partition("::")[0]) for test in tests]
-    users = [PurePosixPath(user) for user in row.tests]
+    users = [PurePosixPath(user) for user in row.used_by]
     return any(
         path.is_relative_to(user) or user.is_relative_to(path) for path in paths for user in users
     )
@@ -66,7 +68,7 @@ def _packages(rows: Sequence[Programs]) -> list[str]:
 def _why_not(missing: Sequence[Programs], tried: Path | None, root: Path) -> str | None:
     """Return why nothing can be installed now and what to do, or None."""
     packages = " ".join(_packages(missing))
-    if shutil.which("apt-get") is None:
+    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
         return f"There is no apt-get here. In Debian the packages are: {packages}"
     command = f"apt-get install --no-install-recommends {packages}"
     if os.geteuid() != 0:
@@ -108,7 +110,7 @@ def _say(
             print(f"Programs {what}: {', '.join(row.commands[0] for row in rows)}")
     for row in after:
         absent = [command for command in row.commands if not is_installed(command)]
-        print(f"Program missing: {', '.join(absent)}: {row.without} ({', '.join(row.tests)})")
+        print(f"Program missing: {', '.join(absent)}: {row.without} ({', '.join(row.used_by)})")
     if why is not None:
         print(why)
     sys.stdout.flush()

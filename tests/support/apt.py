@@ -46,6 +46,8 @@ _ENVIRONMENT = {
     "NEEDRESTART_SUSPEND": "1",  # Ubuntu would otherwise restart services, and ask before
     "LC_ALL": "C.UTF-8",
 }
+# dpkg refuses to work without the programs there, which not every root's PATH has.
+_ADMINS_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"
 _OPTIONS = (
     "-y",
     "--no-install-recommends",
@@ -132,7 +134,7 @@ class Apt:
             with open(status.name, "a") as append:
                 process = subprocess.Popen(
                     ["apt-get", *_OPTIONS, "-o", f"APT::Status-Fd={append.fileno()}", *command],
-                    env=os.environ | _ENVIRONMENT,
+                    env=_environment(),
                     stdin=subprocess.DEVNULL,
                     stdout=said,
                     stderr=subprocess.STDOUT,
@@ -181,12 +183,17 @@ class Apt:
     def _held_lock(self) -> str | None:
         """Return who holds one of the locks, or None."""
         for name in _LOCKS:
-            with contextlib.suppress(FileNotFoundError), (self._root / name).open("rb+") as file:
+            with contextlib.suppress(OSError), (self._root / name).open("rb") as file:
                 ask = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
                 kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(file, fcntl.F_GETLK, ask))
                 if kind != fcntl.F_UNLCK:
                     return f"process {pid} ({_name_of(pid)}) holds /{name}"
         return None
+
+
+def _environment() -> dict[str, str]:
+    path = f"{os.environ.get('PATH', os.defpath)}:{_ADMINS_FOLDERS}"
+    return os.environ | _ENVIRONMENT | {"PATH": path}
 
 
 def _name_of(pid: int) -> str:

@@ -20,7 +20,7 @@ from tests.support import debian
 
 def why_not_available() -> str | None:
     """Return why there is no Chromium here, or None."""
-    return debian.why_missing("chromium")
+    return debian.why_missing("chromium", "libatomic.so.1")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Which programs do the tests need beside Python's packages, and which Debian package has each?
+"""Which programs do tests and benchmarks need, and which Debian package has each?
 
 Tests only look for a program here, and are skipped by its name where it is missing. Before the
 tests `make programs` installs what can be had (`tests/install_programs.py`).
@@ -6,6 +6,7 @@ tests `make programs` installs what can be had (`tests/install_programs.py`).
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 from typing import NamedTuple
@@ -15,13 +16,13 @@ _ADMINS_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 class Programs(NamedTuple):
-    """Programs that are installed and missed together."""
+    """Programs, and libraries that they load, which are installed and missed together."""
 
     commands: tuple[str, ...]
     packages: tuple[str, ...]
     without: str  # what a test run without them leaves out, in a sentence
-    tests: tuple[str, ...]  # files or folders that use them
-    slow: bool = False  # only slow tests use them
+    used_by: tuple[str, ...]  # files or folders
+    slow: bool = False  # only slow tests and benchmarks use them
 
 
 TABLE = (
@@ -32,8 +33,8 @@ TABLE = (
         ("tests/origin", "tests/e2e", "tests/cli"),
     ),
     Programs(
-        ("chromium",),
-        ("chromium",),
+        ("chromium", "libatomic.so.1"),  # Playwright's own node loads it
+        ("chromium", "libatomic1"),
         "the tests that open the status page in a browser are skipped",
         ("tests/e2e/test_status_page.py",),
     ),
@@ -114,8 +115,15 @@ TABLE = (
     Programs(
         ("redis-server",),
         ("redis-server",),
-        "the tests of the NestJS module are skipped",
-        ("tests/deploy/test_nestjs.py",),
+        "the tests of the NestJS module are skipped, and the benchmark does not run Redis",
+        ("tests/deploy/test_nestjs.py", "bench/contenders/redis_get.py"),
+        slow=True,
+    ),
+    Programs(
+        ("memcached",),
+        ("memcached",),
+        "the benchmark does not run memcached",
+        ("bench/contenders/memcached_get.py",),
         slow=True,
     ),
     Programs(
@@ -133,7 +141,19 @@ _ROWS = {command: row for row in TABLE for command in row.commands}
 def is_installed(command: str) -> bool:
     """Return whether it is on this machine, also where only root has its folder in PATH."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_ADMINS_FOLDERS))
-    return shutil.which(command, path=path) is not None
+    return _is_in(command, path)
+
+
+def _is_in(command: str, path: str | None) -> bool:
+    return _can_load(command) if ".so." in command else bool(shutil.which(command, path=path))
+
+
+def _can_load(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def why_missing(*commands: str) -> str | None:
@@ -141,7 +161,7 @@ def why_missing(*commands: str) -> str | None:
 
     Each command has to stand in the table; otherwise no fresh machine would get it.
     """
-    missing = [command for command in commands if shutil.which(command) is None]
+    missing = [command for command in commands if not _is_in(command, None)]
     if not missing:
         return None
     packages = dict.fromkeys(name for command in missing for name in _ROWS[command].packages)
