@@ -38,6 +38,7 @@ _LOCKS = (
     "var/cache/apt/archives/lock",
 )
 _SIZES = ("Need to get", "After this operation")
+_NOTHING = "Need to get 0 B"  # it was downloaded before
 _STATUS = re.compile(r"(?:dlstatus|pmstatus):.*?:(\d+)(?:\.\d+)?:(.*)")
 _FLOCK = struct.Struct("hhqqi")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -213,9 +214,9 @@ def _show(title: str, process: subprocess.Popen[bytes], status: IO[str], said: P
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_LOOK_EVERY_S)
                 ended = True
-            for line in sizes.readlines():
-                if line.startswith(_SIZES):
-                    _print(line.rstrip())
+            lines = [line.rstrip() for line in sizes if line.startswith(_SIZES)]
+            if lines and not lines[0].startswith(_NOTHING):
+                _print("\n".join(lines))
             for percent, text in _progress(title, status.readlines()):
                 if is_terminal:
                     _print(f"\r\033[K{text[:100]}", end="")
