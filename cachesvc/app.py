@@ -58,6 +58,7 @@ from cachesvc.origin.directory import DirectoryOrigin
 from cachesvc.origin.s3 import S3Origin
 from cachesvc.origin.s3_client import S3Settings
 from cachesvc.tiers import files, host_limits
+from cachesvc.tiers.anchors import Anchor
 from cachesvc.tiers.catalog import Catalog
 from cachesvc.tiers.control import (
     ControlPage,
@@ -67,6 +68,7 @@ from cachesvc.tiers.control import (
 from cachesvc.tiers.disk import DiskTier
 from cachesvc.tiers.disk_files import DiskFiles
 from cachesvc.tiers.memory import MemoryEntry, MemoryTier
+from cachesvc.tiers.witness import Witness
 
 log = structlog.get_logger()
 # Decoding is most of a miss: all cores, but a hit must still find one.
@@ -74,6 +76,8 @@ WORKER_THREADS = max(2, os.cpu_count() or 2)
 # The part of /readyz that is the daemon itself.
 PROBLEM = "daemon"
 L1_PROBLEM = "l1"
+# Of the catalog's commits, in the runtime directory.
+WITNESS = "catalog"
 EVICTIONS = (Removal.ENTRIES_LIMIT, Removal.BYTES_LIMIT, Removal.DISK_SPACE)
 
 
@@ -120,7 +124,7 @@ class Daemon:
         closed_boot_id = close_predecessor(runtime_fd)
         control = self._make_control_page(runtime_fd, gid)
         stack.callback(control.close)
-        catalog = self._open_catalog()
+        catalog = self._open_catalog(disk_files, runtime_fd)
         ended_cleanly = catalog.ended_cleanly
         # Somebody may have cleaned the root; its catalog knows of the daemon all the same.
         was_used = disk_files.was_used or bool(catalog.last_boot_id)
@@ -129,7 +133,7 @@ class Daemon:
             closed_boot_id,
             locked_ns,
         )
-        disk = self._open_disk(disk_files, catalog)
+        disk = self._open_disk(disk_files, catalog, Anchor(settings.runtime_dir, runtime_fd))
         stack.callback(disk.close)
         with contextlib.suppress(NotDurable):  # the successor then waits, to be safe
             await catalog.record_boot(control.boot_id, acknowledge_from_ns)
@@ -191,7 +195,7 @@ class Daemon:
             path = self.settings.runtime_dir
             raise ConfigError(f"{path}: cannot hold a control page: {exc.strerror}") from exc
 
-    def _open_catalog(self) -> Catalog:
+    def _open_catalog(self, disk_files: DiskFiles, runtime_fd: int) -> Catalog:
         path = self.settings.state_dir
         fd = files.open_directory(path, mode=0o700)
         self._stack.callback(os.close, fd)
@@ -206,9 +210,23 @@ class Daemon:
             # From the writer's thread, or from here at the start.
             loop.call_soon_threadsafe(self._after_catalog_loss)
 
-        return Catalog(self.settings.state_dir, on_reset=on_reset, read_time=self._clock.read)
+        return Catalog(
+            self.settings.state_dir,
+            on_reset=on_reset,
+            read_time=self._clock.read,
+            witnesses=self._witnesses(disk_files, runtime_fd),
+            anchors=(disk_files.anchor(),),
+        )
 
-    def _open_disk(self, disk_files: DiskFiles, catalog: Catalog) -> DiskTier:
+    def _witnesses(self, disk_files: DiskFiles, runtime_fd: int) -> list[Witness]:
+        try:
+            in_runtime = Witness(runtime_fd, WITNESS, knows_one_catalog=False)
+            return [disk_files.witness(), in_runtime]
+        except OSError as exc:
+            names = f"{self.settings.l2.root}/.catalog, {self.settings.runtime_dir}/{WITNESS}"
+            raise ConfigError(f"one of {names} cannot be opened: {exc}; remove it") from exc
+
+    def _open_disk(self, disk_files: DiskFiles, catalog: Catalog, runtime: Anchor) -> DiskTier:
         metrics = self._metrics
 
         def on_removal(row: Row, cause: Removal) -> None:
@@ -222,6 +240,7 @@ class Daemon:
             self.settings.l2.watermarks(),
             on_removal=on_removal,
             on_damage=self._metrics.damaged.inc,
+            anchors=(runtime,),
             keep_expired_ns=int(self.settings.l2.keep_expired_hours * 3600 * NS_PER_S),
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from cachesvc.core.entry import EntryMeta, Row
@@ -111,6 +112,7 @@ class Disk(Protocol[W, L]):
     async def step(self, steady_ns: int, wall_ns: int) -> None: ...
     async def sweep_litter(self, namespace: str, before_generation: int) -> Litter: ...
     async def record_clean_end(self) -> None: ...
+    async def lost_names(self) -> list[Path]: ...
 
 
 class Codec(Protocol):

@@ -11,6 +11,8 @@ from cachesvc.engine.state import State, log
 
 MEMORY_STEP_S = 0.5
 DISK_STEP_S = 5.0
+NAMES_STEP_S = 1.0
+NAMES = "directories"
 
 
 class Upkeep:
@@ -28,6 +30,17 @@ class Upkeep:
         now = self._state.clock.read()
         await self._state.disk.step(now.steady_ns, now.wall_ns)
 
+    async def names_step(self) -> None:
+        """Say where a directory was deleted, moved or unmounted under the daemon."""
+        lost = await self._state.disk.lost_names()
+        if lost:
+            names = ", ".join(str(path) for path in lost)
+            self._state.problems.set(
+                NAMES, f"deleted, moved or unmounted: {names}; put it back, or restart the daemon"
+            )
+        else:
+            self._state.problems.clear(NAMES)
+
     async def remember_uses(self) -> None:
         """Hand the uses to the catalog. A defect there costs uses, not eviction or the drain."""
         try:
@@ -40,6 +53,7 @@ class Upkeep:
         return [
             asyncio.create_task(_repeat(self.memory_step, MEMORY_STEP_S), name="memory-upkeep"),
             asyncio.create_task(_repeat(self.disk_step, DISK_STEP_S), name="disk-upkeep"),
+            asyncio.create_task(_repeat(self.names_step, NAMES_STEP_S), name="names-upkeep"),
             asyncio.create_task(self.loop_lag.run(), name="loop-lag"),
         ]
 

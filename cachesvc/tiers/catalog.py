@@ -12,7 +12,7 @@ import contextlib
 import copy
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -26,9 +26,11 @@ from cachesvc.tiers import catalog_changes as changes
 from cachesvc.tiers import catalog_facts
 from cachesvc.tiers import catalog_rows as rows
 from cachesvc.tiers import catalog_schema as schema
+from cachesvc.tiers.anchors import Anchor, NameLost
 from cachesvc.tiers.catalog_facts import Total
 from cachesvc.tiers.catalog_file import BUSY_TIMEOUT_S, CatalogFile, Damaged, Opened
 from cachesvc.tiers.disk_files import Location
+from cachesvc.tiers.witness import Witness
 from cachesvc.tiers.write_queue import RunBatch, Write, WriteQueue
 
 # Rows that one eviction deletes: an invalidation queued behind it waits some 20 ms, not
@@ -52,11 +54,14 @@ class Catalog:
         on_reset: Callable[[], None],
         make_queue: Callable[[RunBatch], WriteQueue] = WriteQueue,
         read_time: Callable[[], Now] = _SYSTEM.read,
+        witnesses: Sequence[Witness] = (),
+        anchors: Sequence[Anchor] = (),
     ) -> None:
         """Open, or set aside and start empty.
 
         `make_queue` decides who commits, and when: a thread of its own, or a test's schedule.
-        `read_time` says when that is.
+        `read_time` says when that is. `witnesses` hear of each commit and know an older
+        state; `anchors` are names beside the catalog's own without which nothing is durable.
 
         Raises:
             ConfigError: the directory cannot be written.
@@ -68,7 +73,7 @@ class Catalog:
         self._epoch = 0
         self.totals: dict[str, Total] = {}
         self.newest_generation = 0
-        self._file = CatalogFile(directory)
+        self._file = CatalogFile(directory, witnesses, anchors)
         try:
             self._file.check_names()
             self._db: sqlite3.Connection | None = self._open_or_start_empty()
@@ -142,8 +147,7 @@ class Catalog:
                 self._commit_again(batch)
         except (OSError, sqlite3.Error, Damaged) as exc:
             for write in batch:
-                write.error = NotDurable("the catalog cannot be written; free some disk space")
-                write.error.__cause__ = exc
+                write.error = _not_durable(exc)
             return False
         except Exception as exc:  # noqa: BLE001 a defect of ours must reach its waiter, not end the thread
             for write in batch:
@@ -164,6 +168,7 @@ class Catalog:
         db = self._db or self._reset("it could not be opened")
         # The writes of this batch change it; if they fail it is forgotten.
         self._draft = copy.copy(self._facts)
+        self._file.check_anchors()
         try:
             db.execute("BEGIN IMMEDIATE")
             for write in batch:
@@ -177,6 +182,9 @@ class Catalog:
             totals = catalog_facts.totals(db)
             db.execute("COMMIT")
             self._facts, self.totals = self._draft, totals
+            self._file.note(self._facts)
+            # Once more, or a name that was lost during the sync would be acknowledged.
+            self._file.check_anchors()
         except BaseException as exc:
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
@@ -349,6 +357,10 @@ class Catalog:
 
         return self._writes.put(run)
 
+    def lost_names(self) -> list[Path]:
+        """Return the paths that no longer lead to what was opened by them. Blocks."""
+        return self._file.lost_names()
+
     @property
     def queue_depth(self) -> int:
         return self._writes.depth
@@ -361,3 +373,11 @@ class Catalog:
             reader.close()
         if self._db is not None:
             self._db.close()
+        self._file.close()
+
+
+def _not_durable(exc: Exception) -> NotDurable:
+    says = str(exc) if isinstance(exc, NameLost) else "free some disk space"
+    error = NotDurable(f"the catalog cannot be written; {says}")
+    error.__cause__ = exc
+    return error

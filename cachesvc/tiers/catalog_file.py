@@ -10,15 +10,19 @@ import contextlib
 import os
 import sqlite3
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from cachesvc.core.errors import ConfigError
+from cachesvc.tiers import anchors
 from cachesvc.tiers import catalog_facts as facts
 from cachesvc.tiers import catalog_schema as schema
+from cachesvc.tiers.anchors import Anchor
 from cachesvc.tiers.catalog_facts import Facts, Total
+from cachesvc.tiers.witness import Commit, Witness
 
 log = structlog.get_logger()
 FILE_NAME = "catalog.sqlite"
@@ -42,8 +46,14 @@ class Opened:
 class CatalogFile:
     """The database under one directory. Errors are OSError and sqlite3.Error, except where said."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, witnesses: Sequence[Witness] = (), others: Sequence[Anchor] = ()
+    ) -> None:
+        """`others` are names that what is committed has to be found by, beside its own."""
         self.path = directory / FILE_NAME
+        self._witnesses = witnesses
+        self._others = others
+        self._anchors: tuple[Anchor, ...] = ()
 
     def check_names(self) -> None:
         """Raise ConfigError for a link or a FIFO, which SQLite would follow, or wait for."""
@@ -77,11 +87,45 @@ class CatalogFile:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA journal_size_limit = 67108864")
-            schema.migrate(db)
-            return Opened(db, facts.read(db), facts.totals(db))
+            is_new = schema.migrate(db)
+            opened = Opened(db, facts.read(db), facts.totals(db))
+            if not is_new:
+                self._check_witnesses(opened.facts)
+            # SQLite holds both open, so that neither number is given to another file.
+            own = (Anchor(Path(f"{self.path}{suffix}")) for suffix in ("", "-wal"))
+            self._anchors = (*own, *self._others)
+            return opened
         except BaseException:  # whatever it was, nobody else can close it
             db.close()
             raise
+
+    # ---- what lies outside it
+
+    def _check_witnesses(self, found: Facts) -> None:
+        """Raise Damaged for a catalog that has been further than it is."""
+        commit = Commit(found.catalog_id, found.commits)
+        if any(witness.contradicts(commit) for witness in self._witnesses):
+            raise Damaged("an older state than the last one: a snapshot, or a log cut short")
+
+    def note(self, committed: Facts) -> None:
+        """Tell the witnesses, before anybody is told that it is done."""
+        commit = Commit(committed.catalog_id, committed.commits)
+        for witness in self._witnesses:
+            with contextlib.suppress(OSError):  # one that knows less is no contradiction
+                witness.note(commit)
+
+    def check_anchors(self) -> None:
+        """Raise NameLost where a restart would not find what is committed."""
+        anchors.check(self._anchors)
+
+    def lost_names(self) -> list[Path]:
+        return anchors.lost_of(self._anchors)
+
+    def close(self) -> None:
+        for witness in self._witnesses:
+            witness.close()
+
+    # ---- damage
 
     def is_damage(self, exc: sqlite3.Error) -> bool:
         """Tell damage from what passes, on an open connection."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -24,6 +25,7 @@ from cachesvc.core.lru import Removal
 from cachesvc.core.scopes import Change, Scope
 from cachesvc.core.tensors import Buffer
 from cachesvc.core.watermarks import Watermarks
+from cachesvc.tiers.anchors import Anchor, NameLost, lost_of
 from cachesvc.tiers.catalog import Catalog
 from cachesvc.tiers.catalog_facts import Total
 from cachesvc.tiers.disk_files import DiskFiles, Location, stored_bytes
@@ -72,6 +74,7 @@ class DiskTier:
         on_removal: OnRemoval,
         on_damage: Callable[[], None] = lambda: None,
         keep_expired_ns: int = 0,
+        anchors: Sequence[Anchor] = (),
         read_threads: int = 4,
         write_threads: int = 4,
     ) -> None:
@@ -80,6 +83,7 @@ class DiskTier:
         self._watermarks = watermarks
         self._on_removal = on_removal
         self._on_damage = on_damage
+        self._anchors = anchors
         self._keep_expired_ns = keep_expired_ns
         self._readers = ThreadPoolExecutor(read_threads, thread_name_prefix="l2-read")
         self._writers = ThreadPoolExecutor(write_threads, thread_name_prefix="l2-write")
@@ -302,7 +306,10 @@ class DiskTier:
     ) -> list[Location]:
         try:
             return await queued
-        except NotDurable:
+        except NotDurable as exc:
+            if isinstance(exc.__cause__, NameLost):
+                # What is unlinked now may not be what the next daemon finds.
+                raise
             # A full disk refuses even a DELETE, but not an unlink: a row without
             # its file is a miss, and stays one.
             locations = await self._read(self._catalog.locations, change)
@@ -432,6 +439,10 @@ class DiskTier:
         ids = list({at.key.id for at in ours})
         current = await self._read(self._catalog.generations, namespace, ids)
         return [at for at in ours if current.get(at.key.id) != at.generation]
+
+    async def lost_names(self) -> list[Path]:
+        """Return the paths that no longer lead to what this daemon opened by them."""
+        return await self._read(lambda: [*self._catalog.lost_names(), *lost_of(self._anchors)])
 
     async def record_clean_end(self) -> None:
         """Tell the next daemon that it knows of every change."""

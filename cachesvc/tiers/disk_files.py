@@ -19,10 +19,13 @@ from cachesvc.core.errors import CorruptEntry
 from cachesvc.core.keys import EntryKey, is_id
 from cachesvc.core.tensors import Buffer
 from cachesvc.tiers import files
+from cachesvc.tiers.anchors import Anchor
+from cachesvc.tiers.witness import Witness
 
 SUFFIX = ".safetensors"
 TEMPORARY = ".tmp"
 QUARANTINE = ".quarantine"
+WITNESS = ".catalog"
 CHUNK_BYTES = 256 * 1024  # of the sizes tried for read + hash + write to tmpfs, the fastest
 BLOCK_BYTES = 4096
 MAX_QUARANTINED = 100  # kept for a person to look at; more would be a second, unbounded tier
@@ -50,6 +53,7 @@ class DiskFiles:
         Raises:
             ConfigError: not usable, or another daemon owns it.
         """
+        self._root = root
         self._root_fd = files.open_directory(root, mode=0o750)
         files.lock_directory(self._root_fd, root)
         # A root that was used before had another daemon, which may have died just now.
@@ -66,9 +70,18 @@ class DiskFiles:
         whose file is gone is a miss. Raises OSError.
         """
         opened = cls.__new__(cls)
+        opened._root = root
         opened._root_fd = os.open(root, files.DIRECTORY_FLAGS)
         opened.was_used = True
         return opened
+
+    def anchor(self) -> Anchor:
+        """Return whether the root's name still leads here."""
+        return Anchor(self._root, self._root_fd)
+
+    def witness(self) -> Witness:
+        """Return what knows how far the catalog of these files has come. Raises OSError."""
+        return Witness(self._root_fd, WITNESS, knows_one_catalog=True)
 
     def _remove_temporaries(self) -> None:
         with _directory(self._root_fd, TEMPORARY) as fd:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from cachesvc.engine.state import Limits, State
 from cachesvc.metrics import Metrics
 from cachesvc.tiers.catalog import Catalog
 from cachesvc.tiers.disk_files import DiskFiles
+from cachesvc.tiers.witness import Witness
 from tests.support.clocks import ManualClock
 from tests.support.engine_entries import blob_of, member_of, version_of
 from tests.support.engine_gates import GatedCodec, GatedDisk, GatedMemory, Gates
@@ -75,7 +77,11 @@ class EngineHouse:
         self.metrics = Metrics("test")
         disk_files = DiskFiles(self.root, self.kinds.namespaces)
         self.catalog = Catalog(
-            self.state_dir, on_reset=self._count_reset, read_time=self.clock.read
+            self.state_dir,
+            on_reset=self._count_reset,
+            read_time=self.clock.read,
+            witnesses=(disk_files.witness(), self._runtime_witness()),
+            anchors=(disk_files.anchor(),),
         )
         self.disk = GatedDisk(
             disk_files,
@@ -110,6 +116,13 @@ class EngineHouse:
             workers=self._workers,
         )
         self.cache = Cache(self.engine, self.origin, GatedCodec(self.gates))
+
+    def _runtime_witness(self) -> Witness:
+        fd = os.open(self.runtime, os.O_RDONLY)
+        try:
+            return Witness(fd, "catalog", knows_one_catalog=False)
+        finally:
+            os.close(fd)
 
     async def end(self) -> None:
         """Cancel all work where it stands and close; nothing is drained or flushed."""

@@ -1,0 +1,49 @@
+"""Does a name still lead to the file or directory that was opened by it?
+
+Whoever deletes or moves a directory under a daemon, or unmounts it lazily, leaves the daemon
+its descriptors: it writes, syncs and reads what nobody will find after a restart.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class NameLost(OSError):
+    """What is written now is not where the next daemon looks for it."""
+
+
+class Anchor:
+    """A path, and what it leads to now. Whoever makes one holds that open."""
+
+    def __init__(self, path: Path, fd: int | None = None) -> None:
+        """`fd` is what was opened by it, if that is ours to ask. Raises OSError."""
+        self.path = path
+        self._identity = _identity_of(path if fd is None else fd)
+
+    def holds(self) -> bool:
+        try:
+            return _identity_of(self.path) == self._identity
+        except OSError:
+            return False
+
+
+def lost_of(anchors: Iterable[Anchor]) -> list[Path]:
+    """Return the paths that lead elsewhere, or nowhere. Blocks."""
+    return [anchor.path for anchor in anchors if not anchor.holds()]
+
+
+def check(anchors: Iterable[Anchor]) -> None:
+    """Raises NameLost."""
+    if lost := lost_of(anchors):
+        raise NameLost(
+            f"{lost[0]} was deleted, moved or unmounted under the daemon; "
+            "put it back, or restart the daemon"
+        )
+
+
+def _identity_of(file: Path | int) -> tuple[int, int]:
+    found = os.stat(file)
+    return found.st_dev, found.st_ino

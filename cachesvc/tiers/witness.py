@@ -1,0 +1,94 @@
+"""Is this catalog the newest one that was ever acknowledged from, or an older state of it?
+
+A snapshot that is put back, or a log that a flipped bit cut short, is a sound catalog that has
+forgotten removals. So each commit is noted outside it too, before anybody is told: in the
+runtime directory, which no snapshot of a disk holds, and in L2's root, for what brings back
+`state_dir` alone. Neither is synced: whoever reads them later on the same boot sees them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from cachesvc.core.checksum import checksum
+from cachesvc.tiers import files
+
+_MAGIC, _VERSION = b"cachesvc", 1
+_RECORD = struct.Struct("<8sII16sQ")
+_SUM = struct.Struct("<q")
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class Commit(NamedTuple):
+    """How far which catalog had come."""
+
+    catalog_id: bytes
+    commits: int
+
+
+class Witness:
+    """One file that remembers the last commit. Errors are OSError.
+
+    It is opened for each commit: held open, it would keep a filesystem from being mounted
+    read-only.
+    """
+
+    def __init__(self, directory_fd: int, name: str, *, knows_one_catalog: bool) -> None:
+        """Make the file if there is none.
+
+        With `knows_one_catalog` another catalog is an older state too: that directory's files
+        are served by the catalog that came last, or by none.
+        """
+        self._knows_one_catalog = knows_one_catalog
+        self._name = name
+        self._directory_fd = os.dup(directory_fd)
+        try:
+            self._read()
+        except BaseException:
+            os.close(self._directory_fd)
+            raise
+
+    def contradicts(self, commit: Commit) -> bool:
+        """Return whether a later commit was seen than this, the last one of a catalog."""
+        seen = self._read()
+        if seen is None:
+            return False
+        if seen.catalog_id != commit.catalog_id:
+            return self._knows_one_catalog
+        return seen.commits > commit.commits
+
+    def _read(self) -> Commit | None:
+        with self._opened() as fd:
+            data = os.pread(fd, _RECORD.size + _SUM.size, 0)
+        if len(data) != _RECORD.size + _SUM.size:
+            return None
+        record = data[: _RECORD.size]
+        magic, version, _, *commit = _RECORD.unpack(record)
+        is_ours = (magic, version) == (_MAGIC, _VERSION)
+        # What is spoilt itself knows nothing.
+        if not is_ours or _SUM.unpack(data[_RECORD.size :]) != (checksum(record),):
+            return None
+        return Commit(*commit)
+
+    def note(self, commit: Commit) -> None:
+        record = _RECORD.pack(_MAGIC, _VERSION, 0, *commit)
+        with self._opened() as fd:
+            os.pwrite(fd, record + _SUM.pack(checksum(record)), 0)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        fd = os.open(self._name, _FLAGS, 0o600, dir_fd=self._directory_fd)
+        try:
+            if not files.is_regular(fd):
+                raise OSError(errno.EINVAL, f"{self._name} is not a regular file")
+            yield fd
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        os.close(self._directory_fd)

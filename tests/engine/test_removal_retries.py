@@ -1,0 +1,105 @@
+"""Does a retry of a removal reach only what its removal covered? Promise 1.
+
+removal: NOT_DURABLE | Put: acknowledged | the retry succeeds -> what was put is still there
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cachesvc.core.errors import NotDurable
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.lru import Removal
+from cachesvc.core.scopes import Scope, ScopeKind, key_scope
+from cachesvc.engine import removals
+from tests.support.engine_house import EngineHouse
+from tests.support.engine_mounts import SmallFilesystem, small_filesystem
+
+PERSON = EntryKey("human_upper_body", "alice")
+SCOPES = {
+    "key": key_scope(PERSON),
+    "owner": Scope(ScopeKind.OWNER, "alice"),
+    "everything": Scope(ScopeKind.EVERYTHING),
+}
+
+
+@pytest.fixture
+def l2_disk(tmp_path: Path) -> Iterator[SmallFilesystem]:
+    with small_filesystem(tmp_path / "small-l2", 4 << 20) as disk:
+        yield disk
+
+
+class RefusingCatalog:
+    """Has the catalog's commits fail for a while, as a full disk does."""
+
+    def __init__(self, house: EngineHouse) -> None:
+        self._catalog = house.catalog
+        self._run = house.catalog._writes._run_batch  # type: ignore[attr-defined]
+        self.refuses = True
+        house.catalog._writes._run_batch = self._run_batch  # type: ignore[attr-defined]
+
+    def _run_batch(self, batch: list[Any]) -> None:
+        if not self.refuses:
+            self._run(batch)
+            return
+        for write in batch:
+            write.error = NotDurable("the disk is full")
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+async def test_a_put_after_a_removal_that_was_not_durable_outlives_its_retry(
+    closed_house: EngineHouse,
+    l2_disk: SmallFilesystem,
+    monkeypatch: pytest.MonkeyPatch,
+    scope: str,
+) -> None:
+    house = closed_house
+    house.root = l2_disk.path
+    house.open()
+    monkeypatch.setattr(removals, "RETRY_S", 0.05)
+    house.upload(PERSON, 1)
+    await house.get(PERSON)
+    await house.settle()
+    catalog = RefusingCatalog(house)
+    l2_disk.set_read_only(True)
+    with pytest.raises(NotDurable):
+        await house.cache.invalidate(SCOPES[scope])
+    catalog.refuses = False
+    l2_disk.set_read_only(False)
+    # Before the retry wakes: nothing is awaited but the Put.
+    assert house.cache.unfinished_removals == 1
+    await house.put(PERSON, 2)
+    await house.settle()
+    assert house.cache.unfinished_removals == 0
+    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    assert await house.version(PERSON, may_ask_origin=False) == 2
+    await house.restart()
+    assert await house.version(PERSON, may_ask_origin=False) == 2
+
+
+async def test_the_retry_still_removes_what_its_removal_covered(
+    closed_house: EngineHouse, l2_disk: SmallFilesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = closed_house
+    house.root = l2_disk.path
+    house.open()
+    monkeypatch.setattr(removals, "RETRY_S", 0.01)
+    house.upload(PERSON, 1)
+    await house.get(PERSON)
+    await house.settle()
+    catalog = RefusingCatalog(house)
+    l2_disk.set_read_only(True)
+    with pytest.raises(NotDurable):
+        await house.cache.invalidate(SCOPES["owner"])
+    catalog.refuses = False
+    l2_disk.set_read_only(False)
+    await house.settle()
+    await asyncio.sleep(0)
+    house.upload(PERSON, 2)
+    await house.restart()
+    assert await house.version(PERSON) == 2
