@@ -30,6 +30,7 @@ from cachesvc.core.events import Eviction, RecentEvents
 from cachesvc.core.kinds import Kinds
 from cachesvc.core.lru import NamespaceLimits, Removal
 from cachesvc.core.problems import Problems
+from cachesvc.core.pseudonyms import Pseudonyms
 from cachesvc.core.succession import Predecessor
 from cachesvc.edge import audit, callers, tls_files
 from cachesvc.edge.audit import AuditedRemovals
@@ -146,6 +147,7 @@ class Daemon:
         except OriginError as exc:
             # L2 is served all the same; each fill tries again and says what is wrong.
             log.error("origin_not_started", reason=exc.reason, error=exc.message)
+        audit_key = self._audit_key()
         workers = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="worker")
         stack.callback(workers.shutdown)
         state = State(
@@ -158,6 +160,7 @@ class Daemon:
             generations=GenerationSource(disk.last_generation),
             workers=workers,
             events=self._events,
+            pseudonyms=Pseudonyms(audit_key),
             problems=self._problems,
         )
         state.acknowledge_from_ns = acknowledge_from_ns
@@ -170,7 +173,7 @@ class Daemon:
         local = LocalDelivery(
             cache, settings.runtime_dir, control.boot_id, lambda: control.allows_local_hits
         )
-        removals = AuditedRemovals(cache, self._audit_key())
+        removals = AuditedRemovals(cache, audit_key)
         service = CacheService(cache, statistics, local, removals)
         http = self._http_server(cache, removals, statistics)
         await self._start_edges(service, http, control, gid)
@@ -428,6 +431,7 @@ def _limits(settings: Settings) -> Limits:
         max_warm_keys=limits.max_warm_keys,
         max_concurrent_puts=limits.max_concurrent_puts,
         max_pending_bytes=settings.l2.max_pending_bytes,
+        max_decoding_bytes=limits.max_decoding_bytes,
         fill_deadline_s=settings.origin.deadline_s,
         breaker_failures=settings.origin.breaker_failures,
         breaker_open_s=settings.origin.breaker_open_s,

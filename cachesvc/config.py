@@ -145,6 +145,8 @@ class LimitSettings(Section):
     max_concurrent_fills: int = Field(8, ge=1)
     max_concurrent_warmups: int = Field(8, ge=1)
     max_warm_keys: int = Field(1000, ge=1)
+    # Beside L1: an image needs three to five times its value while it is decoded.
+    max_decoding_bytes: int = Field(256 * MIB, ge=16 * MIB)
     # Each holds a whole entry in memory.
     max_concurrent_puts: int = Field(16, ge=1)
 

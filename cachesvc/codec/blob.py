@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cachesvc.codec.images import MODE_CHANNELS, image_shape
-from cachesvc.codec.png_chunks import MAX_IMAGE_PIXELS
+from cachesvc.codec.png_chunks import MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE
 from cachesvc.codec.refusal import clipped
 from cachesvc.codec.torch_views import MAX_DIMENSIONS
 from cachesvc.core.errors import InvalidRequest
@@ -247,3 +247,5 @@ def _check_image(name: str, field: FieldLayout) -> None:
         raise _invalid(f"the shape of {name} does not fit mode {field.mode}")
     if not 0 < height * width <= MAX_IMAGE_PIXELS:
         raise _invalid(f"{name} has no pixels or more than {MAX_IMAGE_PIXELS}")
+    if max(height, width) > MAX_IMAGE_SIDE:
+        raise _invalid(f"{name} has more than {MAX_IMAGE_SIDE} rows or columns")

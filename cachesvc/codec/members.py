@@ -1,22 +1,32 @@
 """How does an entry's member at the origin become a tensor, and a tensor a member?
 
-This module is what the engine is handed: `decode_member`, `blob_parts`,
-`check_blob` and `encode_members`.
+This module is what the engine is handed: `plan_member`, `decode_member`,
+`blob_parts`, `check_blob` and `encode_members`.
 """
 
 from __future__ import annotations
 
 from cachesvc.codec.blob import blob_parts, check_blob
-from cachesvc.codec.images import decode_png, encode_png
+from cachesvc.codec.images import decode_png, encode_png, plan_png
 from cachesvc.codec.pickle_writer import encode_pickle
-from cachesvc.codec.pickles import decode_pickle
+from cachesvc.codec.pickles import decode_pickle, plan_pickle
 from cachesvc.core.kinds import Encoding, Field, Kind
-from cachesvc.core.tensors import Buffer, Tensor
+from cachesvc.core.tensors import Buffer, DecodePlan, Tensor
 
-__all__ = ["blob_parts", "check_blob", "decode_member", "encode_members"]
+__all__ = ["blob_parts", "check_blob", "decode_member", "encode_members", "plan_member"]
 
+_PLANNERS = {Encoding.PNG: plan_png, Encoding.PICKLE: plan_pickle}
 _DECODERS = {Encoding.PNG: decode_png, Encoding.PICKLE: decode_pickle}
 _ENCODERS = {Encoding.PNG: encode_png, Encoding.PICKLE: encode_pickle}
+
+
+def plan_member(field: Field, data: bytes) -> DecodePlan:
+    """Return what the header of `data` says. Decodes nothing, and takes microseconds.
+
+    Raises:
+        OriginDataCorrupt: reason PICKLE_REFUSED or IMAGE_REFUSED.
+    """
+    return _PLANNERS[field.encoding](data)
 
 
 def decode_member(field: Field, data: bytes) -> Tensor:

@@ -13,14 +13,12 @@ one forgotten table entry is remote code execution.
 
 from __future__ import annotations
 
-import codecs
 import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
+from cachesvc.codec.long_text import MAX_SHORT_BYTES, PIECE_BYTES, LongText, escaped, utf8
 from cachesvc.codec.refusal import clipped, pickle_refused
 
 # A Parameter in protocol 0 with 16 dimensions takes about 130.
@@ -34,10 +32,6 @@ Value = object
 
 _NEWLINE = re.compile(rb"\n")
 _INT = re.compile(rb"-?[0-9]+")
-# Pickle writes a backslash only as the start of an escape, and bytes in text form
-# have no character above 0xFF.
-_BEYOND_LATIN1_ESCAPE = re.compile(rb"\\(?!u00[0-9a-fA-F]{2})")
-_HIGHEST_LATIN1_UTF8_BYTE = 0xC3
 
 _U16 = struct.Struct("<H")
 _I32 = struct.Struct("<i")
@@ -63,7 +57,7 @@ class Dialect:
 def run(data: memoryview, start: int, dialect: Dialect) -> tuple[Value, int]:
     """Return the value of the stream at `start`, and where it ends.
 
-    Values are int, bool, None, str, memoryview (bytes), tuple, list, dict with str
+    Values are int, bool, None, str, LongText, memoryview (bytes), tuple, list, dict with str
     keys, and what the dialect's table and functions return.
 
     Raises:
@@ -109,12 +103,14 @@ class _Machine:
 
     def line(self, max_bytes: int) -> memoryview:
         """Return up to the next newline, without it. Reads only what it consumes."""
-        found = _NEWLINE.search(self._data, self.at, self.at + max_bytes + 1)
-        if found is None:
-            raise pickle_refused("a line is too long or does not end")
-        taken = self._data[self.at : found.start()]
-        self.at = found.end()
-        return taken
+        begin, end = self.at, min(self.at + max_bytes + 1, len(self._data))
+        # In windows: a search holds the interpreter.
+        for at in range(begin, end, PIECE_BYTES):
+            found = _NEWLINE.search(self._data, at, min(at + PIECE_BYTES, end))
+            if found is not None:
+                self.at = found.end()
+                return self._data[begin : found.start()]
+        raise pickle_refused("a line is too long or does not end")
 
     def long_line(self) -> memoryview:
         return self.line(len(self._data) - self.at)
@@ -188,21 +184,10 @@ def _read_long1(machine: _Machine) -> None:
     machine.push(int.from_bytes(raw, "little", signed=True))
 
 
-def _utf8(raw: memoryview) -> str:
-    # One character above 0xFF would quadruple the memory of the whole string, and
-    # no name or text form of bytes has one.
-    if raw and int(np.frombuffer(raw, np.uint8).max()) > _HIGHEST_LATIN1_UTF8_BYTE:
-        raise pickle_refused("a text has characters beyond Latin-1")
-    try:
-        return str(raw, "utf-8")
-    except UnicodeDecodeError as exc:
-        raise pickle_refused("a text is not UTF-8") from exc
-
-
-def _escaped(raw: memoryview) -> str:
-    if _BEYOND_LATIN1_ESCAPE.search(raw) is not None:
-        raise pickle_refused("a text has an escape that bytes in text form never need")
-    return codecs.decode(raw, "raw-unicode-escape")
+def _text(raw: memoryview, *, is_escaped: bool) -> str | LongText:
+    if len(raw) > MAX_SHORT_BYTES:
+        return LongText(raw, is_escaped)
+    return escaped(raw) if is_escaped else utf8(raw)
 
 
 def _name(raw: memoryview) -> str:
@@ -298,9 +283,9 @@ _HANDLERS: dict[int, Callable[[_Machine], None]] = {
     ord("K"): lambda m: m.push(m.take(1)[0]),  # BININT1
     ord("M"): lambda m: m.push(m.number(_U16)),  # BININT2
     # Text and bytes.
-    ord("V"): lambda m: m.push(_escaped(m.long_line())),  # UNICODE
-    ord("X"): lambda m: m.push(_utf8(m.take(m.number(_U32)))),  # BINUNICODE
-    0x8C: lambda m: m.push(_utf8(m.take(m.take(1)[0]))),  # SHORT_BINUNICODE
+    ord("V"): lambda m: m.push(_text(m.long_line(), is_escaped=True)),  # UNICODE
+    ord("X"): lambda m: m.push(_text(m.take(m.number(_U32)), is_escaped=False)),  # BINUNICODE
+    0x8C: lambda m: m.push(utf8(m.take(m.take(1)[0]))),  # SHORT_BINUNICODE
     ord("B"): lambda m: m.push(m.take(m.number(_U32))),  # BINBYTES
     ord("C"): lambda m: m.push(m.take(m.take(1)[0])),  # SHORT_BINBYTES
     # Containers.

@@ -12,6 +12,7 @@ import struct
 
 from cachesvc.codec.torch_legacy import MAGIC_NUMBER, PROTOCOL_VERSION
 from cachesvc.codec.torch_views import MAX_PICKLED_TENSOR_BYTES, STORAGE_NAMES
+from cachesvc.core.buffers import joined
 from cachesvc.core.errors import InvalidRequest
 from cachesvc.core.tensors import Tensor
 
@@ -58,7 +59,7 @@ def encode_pickle(tensor: Tensor) -> bytes:
             _STOP,
         )
     )
-    return b"".join((head, payload_head, tensor.data, tail))
+    return joined((head, payload_head, tensor.data, tail))
 
 
 def _payload_head(tensor: Tensor) -> bytes:

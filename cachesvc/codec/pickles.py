@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cachesvc.codec.long_text import LongText, latin1
 from cachesvc.codec.opcodes import Dialect, Function, Value, run
 from cachesvc.codec.refusal import pickle_refused
 from cachesvc.codec.torch_legacy import MAGIC_NUMBER, read_storage, read_tensor_file
@@ -21,10 +22,17 @@ from cachesvc.codec.torch_views import (
     gather,
 )
 from cachesvc.codec.torch_zip import SIGNATURE, read_zip
-from cachesvc.core.tensors import Tensor
+from cachesvc.core.tensors import DecodePlan, Tensor
 
 # Protocols 1 and 2 write a byte above 0x7F as two; the rest is the stream's own.
 MAX_OBJECT_BYTES = 2 * MAX_PICKLED_TENSOR_BYTES + 64 * 1024
+
+
+def plan_pickle(data: bytes) -> DecodePlan:
+    """Return how much memory reading `data` takes. How large its tensor is, nobody knows yet."""
+    # A tensor is no larger than its object; where it is not contiguous or lies in text it is
+    # copied once.
+    return DecodePlan(0, 2 * len(data))
 
 
 def decode_pickle(data: bytes) -> Tensor:
@@ -56,7 +64,12 @@ def _read(data: memoryview) -> View:
 class _Latin1:
     """Bytes in the text form of protocols 0 to 2; made into bytes once, when they are read."""
 
-    text: str
+    text: str | LongText
+
+    def data(self) -> memoryview:
+        if isinstance(self.text, LongText):
+            return self.text.data()
+        return memoryview(latin1(self.text))
 
 
 @dataclass(slots=True)
@@ -84,13 +97,17 @@ class _RawStream:
         self.has_storage = True
         payload = arguments[0]
         if isinstance(payload, _Latin1):
-            payload = memoryview(payload.text.encode("latin-1"))
+            payload = payload.data()
         if not isinstance(payload, memoryview):
             raise pickle_refused("its storage is not bytes")
         return read_storage(payload)
 
 
 def _encode(arguments: tuple[Value, ...]) -> _Latin1:
-    if len(arguments) != 2 or arguments[1] != "latin1" or not isinstance(arguments[0], str):
+    if (
+        len(arguments) != 2
+        or arguments[1] != "latin1"
+        or not isinstance(arguments[0], str | LongText)
+    ):
         raise pickle_refused("it encodes text in another way than bytes need")
     return _Latin1(arguments[0])

@@ -15,9 +15,11 @@ from isal import isal_zlib
 from cachesvc.codec.refusal import image_refused
 from cachesvc.core.tensors import Buffer
 
-# An 8K frame; real images have 0.8 Mi. As RGBA that is 128 MiB, and four to five
-# times as much while it is decoded. Below Pillow's own bomb warning (85 Mi).
+# An 8K frame; real images have 0.8 Mi. Below Pillow's own bomb warning (85 Mi).
 MAX_IMAGE_PIXELS = 32 * 1024 * 1024
+# Of rows and of columns: a row costs as much as hundreds of pixels, and decoders hold the
+# interpreter for all of them. JPEG has the same limit.
+MAX_IMAGE_SIDE = 65_535
 # Text, colour profiles, EXIF: all chunks beside header, palette and pixels, as stored.
 # Pillow keeps what it does not know as well.
 MAX_ANCILLARY_BYTES = 4 * 1024 * 1024
@@ -30,7 +32,12 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER, PIXELS, END = b"IHDR", b"IDAT", b"IEND"
 _CHUNK = struct.Struct(">I4s")
 _CRC = struct.Struct(">I")
-_SIZE = struct.Struct(">II")
+_HEADER = struct.Struct(">2I5B")
+_HEADER_AT = len(SIGNATURE) + _CHUNK.size
+# By the header's colour type; a palette's pixel is one number.
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_PALETTE = 3
+_DEPTHS = (1, 2, 4, 8, 16)
 _OF_THE_IMAGE = (HEADER, b"PLTE", PIXELS, END)
 # A frame counts without the announcement too: of one that covers a part of the image
 # Pillow shows that part, on black.
@@ -45,23 +52,77 @@ class Chunk(NamedTuple):
     whole: memoryview
 
 
+class ImageHeader(NamedTuple):
+    """What the first chunk says, checked."""
+
+    width: int
+    height: int
+    depth: int
+    colour: int
+    has_odd_methods: bool
+    is_interlaced: bool
+
+    @property
+    def channels(self) -> int:
+        return _CHANNELS[self.colour]
+
+    @property
+    def has_palette(self) -> bool:
+        return self.colour == _PALETTE
+
+    @property
+    def kept_channels(self) -> int:
+        """Return the least that a decoded pixel has, in bytes."""
+        return 3 if self.has_palette else self.channels
+
+    @property
+    def rows_bytes(self) -> int:
+        """Return how long the inflated pixels are, if they are not interlaced.
+
+        Each row begins with the number of its filter.
+        """
+        return (1 + (self.width * self.depth * self.channels + 7) // 8) * self.height
+
+
+def read_header(data: bytes) -> ImageHeader:
+    """Return what the header says of the size. Looks at nothing behind it.
+
+    Raises:
+        OriginDataCorrupt: reason IMAGE_REFUSED.
+    """
+    if data[: len(SIGNATURE)] != SIGNATURE:
+        raise image_refused("it is not a PNG")
+    if len(data) < _HEADER_AT:
+        raise image_refused("it is cut short")
+    size_bytes, name = _CHUNK.unpack_from(data, len(SIGNATURE))
+    if name != HEADER or size_bytes != _HEADER.size:
+        raise image_refused("it has no header")
+    if len(data) < _HEADER_AT + _HEADER.size:
+        raise image_refused("it is cut short")
+    width, height, depth, colour, *odd, interlaced = _HEADER.unpack_from(data, _HEADER_AT)
+    if not 0 < width * height <= MAX_IMAGE_PIXELS:
+        raise image_refused(f"it has no pixels or more than {MAX_IMAGE_PIXELS}")
+    if max(width, height) > MAX_IMAGE_SIDE:
+        raise image_refused(f"it has more than {MAX_IMAGE_SIDE} rows or columns")
+    if colour not in _CHANNELS or depth not in _DEPTHS:
+        raise image_refused("its header names a colour type or a depth that no PNG has")
+    return ImageHeader(width, height, depth, colour, any(odd), bool(interlaced))
+
+
 def checked_chunks(data: bytes) -> list[Chunk]:
     """Return every chunk up to and with the last one, which all are whole and within limits.
 
     Raises:
         OriginDataCorrupt: reason IMAGE_REFUSED.
     """
+    read_header(data)
     view = memoryview(data)
-    if view[:8] != SIGNATURE:
-        raise image_refused("it is not a PNG")
     chunks: list[Chunk] = []
     at, ancillary_chunks, ancillary_bytes = len(SIGNATURE), 0, 0
     for index in range(MAX_CHUNKS):
         chunk = _read_chunk(view, at)
         name, body, whole = chunk
-        if index == 0:
-            _check_size(name, body)
-        elif name == HEADER:
+        if index and name == HEADER:
             # Pillow would take its size, which nobody has checked.
             raise image_refused("it has a second header")
         chunks.append(chunk)
@@ -98,11 +159,3 @@ def _read_chunk(data: memoryview, at: int) -> Chunk:
     if name in _ANIMATION:
         raise image_refused("it is animated")
     return Chunk(name, data[body_at:body_end], data[at:end])
-
-
-def _check_size(name: bytes, body: memoryview) -> None:
-    if name != HEADER or len(body) < _SIZE.size:
-        raise image_refused("it has no header")
-    width, height = _SIZE.unpack_from(body)
-    if not 0 < width * height <= MAX_IMAGE_PIXELS:
-        raise image_refused(f"it has no pixels or more than {MAX_IMAGE_PIXELS}")

@@ -12,27 +12,36 @@ from __future__ import annotations
 import itertools
 import operator
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from isal import isal_zlib
+from isal import igzip_lib, isal_zlib
 from kornia_rs.io import decode_image_png_u8
 
-from cachesvc.codec.png_chunks import END, HEADER, PIXELS, SIGNATURE, Chunk, packed_chunk
+from cachesvc.codec.png_chunks import (
+    END,
+    HEADER,
+    PIXELS,
+    SIGNATURE,
+    Chunk,
+    ImageHeader,
+    packed_chunk,
+)
+from cachesvc.core.buffers import PIECE_BYTES
 from cachesvc.core.tensors import Buffer
 
-# The interpreter is held for 1 ms by a million pixels of colour.
-MAX_PLAIN_PIXELS = 2 * 1024 * 1024
+# kornia-rs holds the interpreter: up to 5 ms for a million pixels of colour, on a busy machine.
+MAX_PLAIN_PIXELS = 1024 * 1024
+# And longer for each row than for a hundred pixels.
+MAX_PLAIN_ROWS = 8 * 1024
 
-_HEADER = struct.Struct(">2I5B")
 _NAME = operator.attrgetter("name")
-# By the header's colour type.
-_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PLAIN_MODES = {0: "L", 2: "RGB", 6: "RGBA"}
 _KORNIA_MODES = {"L": "mono", "RGB": "rgb", "RGBA": "rgba"}
 _ZLIB_HEADER = b"\x78\x01"
 _BLOCK = struct.Struct("<BHH")
 _MAX_STORED_BYTES = 0xFFFF
+_LAST_BLOCK = _BLOCK.pack(1, 0, 0xFFFF)
 _ADLER = struct.Struct(">I")
 
 
@@ -48,21 +57,23 @@ class Plain(NamedTuple):
 class Inflated:
     """A PNG whose pixels were inflated: a sound stream of just its size, not interlaced."""
 
-    def __init__(self, chunks: Sequence[Chunk], rows: bytes) -> None:
+    def __init__(self, header: ImageHeader, chunks: Sequence[Chunk], rows: list[bytes]) -> None:
+        self._header = header
         self._chunks = chunks
         self._rows = rows
 
     def plain(self) -> Plain | None:
         """Return the pixels if they are 8 bits deep, with nothing beside them; else None."""
-        width, height, depth, colour, *methods = _HEADER.unpack(self._chunks[0].body)
-        mode = _PLAIN_MODES.get(colour)
+        header = self._header
+        width, height, mode = header.width, header.height, _PLAIN_MODES.get(header.colour)
         has_more = any(chunk.name not in (HEADER, PIXELS, END) for chunk in self._chunks)
-        if depth != 8 or mode is None or any(methods) or has_more:
+        if header.depth != 8 or mode is None or header.has_odd_methods or has_more:
             return None
-        if width * height > MAX_PLAIN_PIXELS:
+        if width * height > MAX_PLAIN_PIXELS or height > MAX_PLAIN_ROWS:
             return None
         try:
-            array = decode_image_png_u8(self.stored(), (height, width), _KORNIA_MODES[mode])
+            stored = b"".join(self.stored_parts())
+            array = decode_image_png_u8(stored, (height, width), _KORNIA_MODES[mode])
         except BaseException as exc:
             # It raises nothing narrower than Exception, and a panic of Rust's is not even that.
             if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
@@ -70,65 +81,77 @@ class Inflated:
             return None  # Pillow says what is wrong
         return Plain(mode, width, height, array.reshape(-1).data)
 
-    def stored(self) -> bytes:
-        """Return the same PNG with its pixels stored in one chunk."""
+    def stored_parts(self) -> list[Buffer]:
+        """Return the same PNG with its pixels stored in one chunk, in parts."""
         is_pixels = [chunk.name == PIXELS for chunk in self._chunks]
         first, last = is_pixels.index(True), len(is_pixels) - is_pixels[::-1].index(True)
-        return b"".join(
-            (
-                SIGNATURE,
-                *(chunk.whole for chunk in self._chunks[:first]),
-                *packed_chunk(PIXELS, _stored(self._rows)),
-                *(chunk.whole for chunk in self._chunks[last:]),
-            )
-        )
+        return [
+            SIGNATURE,
+            *(chunk.whole for chunk in self._chunks[:first]),
+            *packed_chunk(PIXELS, _stored(self._rows)),
+            *(chunk.whole for chunk in self._chunks[last:]),
+        ]
 
 
-def inflate(chunks: Sequence[Chunk]) -> Inflated | None:
+def inflate(header: ImageHeader, chunks: Sequence[Chunk]) -> Inflated | None:
     """Inflate the pixels; None if they are better left to Pillow as they are.
 
     That is: interlaced ones, those in chunks with others between them, and a stream that is
     damaged or not of the image's size.
     """
     runs = [list(run) for name, run in itertools.groupby(chunks, _NAME) if name == PIXELS]
-    rows_bytes = _rows_bytes(chunks[0])
-    if len(runs) != 1 or not rows_bytes:
+    if len(runs) != 1 or header.is_interlaced:
         return None
-    rows = _inflated(b"".join(chunk.body for chunk in runs[0]), rows_bytes)
-    return None if rows is None else Inflated(chunks, rows)
+    rows = _inflated([chunk.body for chunk in runs[0]], header.rows_bytes)
+    return None if rows is None else Inflated(header, chunks, rows)
 
 
-def _rows_bytes(header: Chunk) -> int:
-    """Return how long the inflated pixels have to be; 0 for an interlaced or an odd image."""
-    if header.name != HEADER or len(header.body) != _HEADER.size:
-        return 0
-    width, height, depth, colour, _, _, interlaced = _HEADER.unpack(header.body)
-    bits = width * depth * _CHANNELS.get(colour, 0)
-    # Each row begins with the number of its filter.
-    return 0 if interlaced or not bits else (1 + (bits + 7) // 8) * height
+def _inflated(bodies: Sequence[memoryview], size_bytes: int) -> list[bytes] | None:
+    """Return the whole of a stream, in pieces, if it is sound and holds just so much.
 
-
-def _inflated(stream: bytes, size_bytes: int) -> bytes | None:
-    """Return the whole of `stream` if it is sound and holds just so much."""
-    inflater = isal_zlib.decompressobj()
+    Both sides are handed on in pieces: ISA-L copies what it has not read yet, and moves what
+    it has made when that grows, and holds the interpreter meanwhile.
+    """
+    inflater = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB)
+    rows: list[bytes] = []
+    left_bytes = size_bytes
     try:
-        # One more than there may be: a bomb ends there.
-        rows: bytes = inflater.decompress(stream, size_bytes + 1)
-    except isal_zlib.error:  # type: ignore[misc]  # its stub takes the class for an instance
+        for given in _pieces(bodies):
+            if inflater.eof:
+                return None  # bytes behind the end
+            # One more than there may be: a bomb ends there.
+            while row := inflater.decompress(given, min(PIECE_BYTES, left_bytes + 1)):
+                rows.append(row)
+                left_bytes -= len(row)
+                if left_bytes < 0:
+                    return None
+                if inflater.needs_input or inflater.eof:
+                    break
+                given = memoryview(b"")
+    except igzip_lib.error:  # type: ignore[misc]  # its stub takes the class for an instance
         return None
-    return rows if len(rows) == size_bytes and inflater.eof and not inflater.unused_data else None
+    return rows if not left_bytes and inflater.eof and not inflater.unused_data else None
 
 
-def _stored(rows: bytes) -> list[Buffer]:
+def _pieces(bodies: Sequence[memoryview]) -> Iterator[memoryview]:
+    for body in bodies:
+        for at in range(0, len(body), PIECE_BYTES):
+            yield body[at : at + PIECE_BYTES]
+
+
+def _stored(rows: Sequence[bytes]) -> list[Buffer]:
     """Return `rows` as a zlib stream of stored blocks, in parts.
 
     zlib writes one at level 0, but most of its 0.7 ms for a photo are for the checksum.
     """
-    view = memoryview(rows)
     parts: list[Buffer] = [_ZLIB_HEADER]
-    for at in range(0, len(rows), _MAX_STORED_BYTES):
-        block = view[at : at + _MAX_STORED_BYTES]
-        is_last = at + len(block) == len(rows)
-        parts += (_BLOCK.pack(is_last, len(block), len(block) ^ 0xFFFF), block)
-    parts.append(_ADLER.pack(isal_zlib.adler32(rows)))
+    checksum = 1
+    for row in rows:
+        view = memoryview(row)
+        checksum = isal_zlib.adler32(row, checksum)
+        for at in range(0, len(row), _MAX_STORED_BYTES):
+            block = view[at : at + _MAX_STORED_BYTES]
+            parts += (_BLOCK.pack(0, len(block), len(block) ^ 0xFFFF), block)
+    parts.append(_LAST_BLOCK)
+    parts.append(_ADLER.pack(checksum))
     return parts

@@ -63,6 +63,12 @@ class Overloaded(CacheError):
     default_reason = "OVERLOADED"
 
 
+class HostBusy(Overloaded):
+    """This host cannot do it now, and the origin is not to blame: retry."""
+
+    default_reason = "HOST_BUSY"
+
+
 class Aborted(CacheError):
     """The work lost to a newer change of the same key; nothing was stored."""
 

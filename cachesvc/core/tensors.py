@@ -26,6 +26,18 @@ DTYPE_SIZE_BYTES = {
 
 
 @dataclass(frozen=True, slots=True)
+class DecodePlan:
+    """What an object's header says before anything is decoded.
+
+    `size_bytes` is the least that its value has, `needed_bytes` the most memory that decoding
+    takes, the value included.
+    """
+
+    size_bytes: int
+    needed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """A contiguous (C order), little-endian array.
 

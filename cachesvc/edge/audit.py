@@ -8,7 +8,6 @@ every line of this installation, and nobody without the key can try ids against 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import secrets
 from collections.abc import Coroutine
@@ -19,14 +18,13 @@ import structlog
 
 from cachesvc.core.access import Action, Principal, action_of
 from cachesvc.core.errors import CacheError, ConfigError, Draining
+from cachesvc.core.pseudonyms import KEY_BYTES, Pseudonyms
 from cachesvc.core.scopes import Scope, ScopeKind
 from cachesvc.edge import messages
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.removals import Invalidated
 
 KEY_FILE = "audit.key"
-_KEY_BYTES = 32
-_HASH_BYTES = 8
 _EVENTS = {Action.INVALIDATE: "invalidated", Action.PURGE: "purged"}
 # What a namespace is called is nobody's secret.
 _PLAIN = frozenset({ScopeKind.NAMESPACE, ScopeKind.EVERYTHING})
@@ -40,7 +38,7 @@ class AuditedRemovals:
 
     def __init__(self, cache: Cache, key: bytes | None) -> None:
         self._cache = cache
-        self._key = key
+        self._pseudonyms = None if key is None else Pseudonyms(key)
 
     async def invalidate(
         self,
@@ -73,16 +71,12 @@ class AuditedRemovals:
         )
 
     def _shown(self, scope: Scope) -> str:
-        if self._key is None or scope.kind in _PLAIN:
+        if self._pseudonyms is None or scope.kind in _PLAIN:
             return scope.value
         if scope.kind is ScopeKind.KEY:
             namespace, _, entry_id = scope.value.partition("/")
-            return f"{namespace}/{self._hashed(entry_id)}"
-        return self._hashed(scope.value)
-
-    def _hashed(self, value: str) -> str:
-        assert self._key is not None
-        return hashlib.blake2b(value.encode(), key=self._key, digest_size=_HASH_BYTES).hexdigest()
+            return f"{namespace}/{self._pseudonyms.of(entry_id)}"
+        return self._pseudonyms.of(scope.value)
 
 
 async def _with_line(
@@ -118,12 +112,12 @@ def load_key(state_dir: Path) -> bytes:
         try:
             key = _read(path)
         except FileNotFoundError:
-            key = secrets.token_bytes(_KEY_BYTES)
+            key = secrets.token_bytes(KEY_BYTES)
             _write_new(path, key)
     except OSError as exc:
         raise ConfigError(f"{path}: {exc.strerror}; it belongs to state_dir") from exc
-    if len(key) != _KEY_BYTES:
-        raise ConfigError(f"{path}: not a key of {_KEY_BYTES} bytes; remove it for a new one")
+    if len(key) != KEY_BYTES:
+        raise ConfigError(f"{path}: not a key of {KEY_BYTES} bytes; remove it for a new one")
     return key
 
 
@@ -131,7 +125,7 @@ def _read(path: Path) -> bytes:
     # A link is not followed, and a FIFO not waited for.
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        return os.read(fd, _KEY_BYTES + 1)
+        return os.read(fd, KEY_BYTES + 1)
     finally:
         os.close(fd)
 

@@ -1,62 +1,133 @@
 """Stops asking an origin that does not answer, and finds out when it does again.
 
-After some fills in a row that could not ask, the next ones fail at once; after a
-pause a single one is let through to see. Built on `circuitbreaker`, which counts and
-keeps the (monotonic) time; the single probe is ours.
+An origin fails when fills of several entries in a row could not ask it; one entry, however
+often it is asked for, speaks for its own objects only. While the circuit is open, fills fail
+at once. After a pause one fill at a time is let through to see. An entry whose fill failed
+then lets others go first: otherwise one bad object, asked for all the time, would be every
+probe, and would keep the circuit open for all.
+
+Why not a library: those that exist count failures, not whose they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 
-from circuitbreaker import STATE_HALF_OPEN, STATE_OPEN, CircuitBreaker
+from cachesvc.core.clock import NS_PER_S
+from cachesvc.core.errors import (
+    CacheError,
+    HostBusy,
+    OriginUnavailable,
+    StaleFill,
+)
+from cachesvc.core.keys import EntryKey
 
-from cachesvc.core.errors import OriginUnavailable, StaleFill
+# One entry never opens the circuit, whatever the setting says.
+LEAST_ENTRIES = 2
+
+
+class Circuit(Enum):
+    """What has become of the circuit."""
+
+    OPENED = "opened"
+    PROBED = "probed"
+    CLOSED = "closed"
+
+
+class Asking:
+    """One fill's way through the breaker. Tell it when the origin has answered."""
+
+    def __init__(self) -> None:
+        self.has_answer = False
+
+    def answered(self) -> None:
+        """What comes after this is no matter of the origin's."""
+        self.has_answer = True
 
 
 class OriginBreaker:
-    """One origin's circuit."""
+    """One origin's circuit. `failures` is the number of entries, `steady_ns` reads the time."""
 
-    def __init__(self, failures: int, open_s: float) -> None:
-        self._circuit = CircuitBreaker(
-            failure_threshold=failures,
-            recovery_timeout=open_s,
-            expected_exception=OriginUnavailable,
-            name="origin",
-        )
-        self._probing = False
+    def __init__(
+        self,
+        failures: int,
+        open_s: float,
+        steady_ns: Callable[[], int],
+        on_change: Callable[[Circuit], None] = lambda _: None,
+    ) -> None:
+        self._most_failed = max(failures, LEAST_ENTRIES)
+        self._open_ns = int(open_s * NS_PER_S)
+        self._steady_ns = steady_ns
+        self._on_change = on_change
+        # The entries that failed in a row; while the circuit is open, the probes that did, each
+        # with the time until which others go first. Never more than `_most_failed`.
+        self._failed: dict[EntryKey, int] = {}
+        self._paused_until_ns: int | None = None  # None = closed
+        self._probe: Asking | None = None
+        self._probe_until_ns = 0
 
     @property
     def is_open(self) -> bool:
-        return bool(self._circuit.opened)
+        """Return whether fills are refused without exception; False while one may ask."""
+        return self._paused_until_ns is not None and self._steady_ns() < self._paused_until_ns
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
+    def asking(self, key: EntryKey) -> Iterator[Asking]:
         """Run one fill in it: raises OriginUnavailable, reason ORIGIN_CIRCUIT_OPEN, instead.
 
-        An answer of any kind, NoSuchObject too, closes the circuit. A StaleFill is none: it
-        did not ask.
+        An answer of any kind, NoSuchObject too, closes the circuit. A fill that was fenced or
+        cancelled, or for which this host lacked something, says nothing.
         """
-        # Read once: time passes between two readings.
-        state = self._circuit.state
-        is_probe = state == STATE_HALF_OPEN
-        if state == STATE_OPEN or (is_probe and self._probing):
+        asked = Asking()
+        self._admit(key, asked)
+        try:
+            yield asked
+            asked.answered()
+        except OriginUnavailable:
+            if not asked.has_answer:
+                self._fail(key, asked)
+            raise
+        except (StaleFill, HostBusy):
+            raise
+        except CacheError:
+            asked.answered()
+            raise
+        finally:
+            if self._probe is asked:
+                self._probe = None
+            if asked.has_answer:
+                self._close()
+
+    def _admit(self, key: EntryKey, asked: Asking) -> None:
+        if self._paused_until_ns is None:
+            return
+        now_ns = self._steady_ns()
+        # A probe that hangs does not keep the others out for as long as it hangs.
+        is_probed = self._probe is not None and now_ns < self._probe_until_ns
+        if now_ns < max(self._paused_until_ns, self._failed.get(key, 0)) or is_probed:
             raise OriginUnavailable(
                 "the origin has not answered lately and is left alone for a moment; retry",
                 reason="ORIGIN_CIRCUIT_OPEN",
             )
-        self._probing = self._probing or is_probe
-        try:
-            yield
-        except StaleFill:
-            raise
-        except BaseException as exc:  # cancelled too: the library tells what is a failure
-            with self._circuit:
-                raise exc
-        else:
-            with self._circuit:
-                pass
-        finally:
-            if is_probe:
-                self._probing = False
+        self._probe, self._probe_until_ns = asked, now_ns + self._open_ns
+        self._on_change(Circuit.PROBED)
+
+    def _fail(self, key: EntryKey, asked: Asking) -> None:
+        if self._paused_until_ns is not None and self._probe is not asked:
+            return  # it began before the circuit opened, which says so already
+        until_ns = self._steady_ns() + self._open_ns
+        self._failed[key] = until_ns
+        if len(self._failed) < self._most_failed:
+            return
+        if self._paused_until_ns is None:
+            self._on_change(Circuit.OPENED)
+        self._paused_until_ns = until_ns
+        self._failed.clear()
+
+    def _close(self) -> None:
+        self._failed.clear()
+        if self._paused_until_ns is not None:
+            self._paused_until_ns = None
+            self._on_change(Circuit.CLOSED)

@@ -1,4 +1,8 @@
-"""Fetches one entry from the origin: all members at once, decoded beside the downloads."""
+"""Fetches one entry from the origin: all members at once, decoded beside the downloads.
+
+A fill has a slot while it reads, and room for each member while that is decoded. What each
+of the stages fails with, and for which of them the origin is to blame: `fill_stages.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,11 @@ import structlog
 from cachesvc.core.checksum import checksum
 from cachesvc.core.errors import (
     CacheError,
+    HostBusy,
     NoSuchObject,
     OriginDataCorrupt,
     OriginDenied,
     OriginUnavailable,
-    Overloaded,
     StaleFill,
 )
 from cachesvc.core.keys import EntryKey
@@ -26,17 +30,20 @@ from cachesvc.core.kinds import Field, Kind
 from cachesvc.core.origin import Origin, OriginObject, OriginStamp
 from cachesvc.core.tensors import Buffer, Tensor
 from cachesvc.engine.breaker import OriginBreaker
+from cachesvc.engine.decoding import DecodingRoom
+from cachesvc.engine.fill_stages import FillStages, Slots
+from cachesvc.engine.outages import OutageLog
 from cachesvc.engine.ports import Codec
 from cachesvc.engine.state import State
-from cachesvc.metrics import Metrics
 
 log = structlog.get_logger()
 T = TypeVar("T")
 # Raises StaleFill if nobody wants the fill any more, Aborted if the Put was fenced.
 CheckFence = Callable[[], None]
-# No more than the origin takes at once: a write waits here, where the fence is asked
-# when its turn comes, and not there.
+# Same limit as the origin client's, so that writes queue here, where the fence is checked just
+# before each one, and not inside the client.
 MAX_CONCURRENT_WRITES = 4
+EMPTY = "OBJECT_EMPTY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +63,19 @@ class Filler:
     """Reads entries from the origin, and writes them back for `persist`."""
 
     def __init__(self, state: State, origin: Origin, codec: Codec) -> None:
+        limits = state.limits
         self._state = state
         self._origin = origin
         self._codec = codec
-        self.breaker = OriginBreaker(state.limits.breaker_failures, state.limits.breaker_open_s)
-        self._slots = asyncio.Semaphore(state.limits.max_concurrent_fills)
+        self._outages = OutageLog(state.pseudonyms, self._steady_ns)
+        self.breaker = OriginBreaker(
+            limits.breaker_failures,
+            limits.breaker_open_s,
+            self._steady_ns,
+            self._outages.circuit_changed,
+        )
+        self._decoding = DecodingRoom(limits.max_decoding_bytes)
+        self._slots = Slots(limits.max_concurrent_fills, limits.max_decoding_bytes)
         self._writes = asyncio.Semaphore(MAX_CONCURRENT_WRITES)
 
     async def fill(self, kind: Kind, key: EntryKey, owner: str, check_fence: CheckFence) -> Filled:
@@ -72,8 +87,9 @@ class Filler:
             OriginUnavailable, OriginDenied, OriginDataCorrupt, Overloaded: see core/errors.py.
         """
         started = time.monotonic()
-        work = self._fill(kind, key, owner, self._state.metrics)
-        filled = await self._bounded(key, work, check_fence)
+        filled = await self._bounded(
+            key, lambda stages: self._fill(kind, key, owner, stages), check_fence
+        )
         log.info(
             "filled",
             namespace=key.namespace,
@@ -96,8 +112,11 @@ class Filler:
         and raising as `fill`.
         """
         started = time.monotonic()
-        work = self._refill_if_changed(kind, key, owner, stamps)
-        found = await self._bounded(key, work, check_fence)
+        found = await self._bounded(
+            key,
+            lambda stages: self._refill_if_changed(kind, key, owner, stamps, stages),
+            check_fence,
+        )
         log.info(
             "revalidated",
             namespace=key.namespace,
@@ -107,10 +126,15 @@ class Filler:
         return found
 
     async def _refill_if_changed(
-        self, kind: Kind, key: EntryKey, owner: str, stamps: tuple[OriginStamp, ...]
+        self,
+        kind: Kind,
+        key: EntryKey,
+        owner: str,
+        stamps: tuple[OriginStamp, ...],
+        stages: FillStages,
     ) -> Filled | tuple[OriginStamp, ...]:
         metrics = self._state.metrics
-        found = await all_or_none(self._read_if_changed(stamp) for stamp in stamps)
+        found = await all_or_none(self._read_if_changed(stamp, stages) for stamp in stamps)
         unchanged = tuple(answer for answer in found if isinstance(answer, OriginStamp))
         if len(unchanged) == len(found):
             metrics.revalidations.inc("unchanged")
@@ -118,10 +142,13 @@ class Filler:
         metrics.revalidations.inc("changed")
         # Rare, and not worth a second way to put members together: the changed ones come
         # again with the rest, all from one moment.
-        return await self._fill(kind, key, owner, metrics)
+        return await self._fill(kind, key, owner, stages)
 
     async def _bounded(
-        self, key: EntryKey, work: Coroutine[Any, Any, T], check_fence: CheckFence
+        self,
+        key: EntryKey,
+        work: Callable[[FillStages], Coroutine[Any, Any, T]],
+        check_fence: CheckFence,
     ) -> T:
         """Run `work` within the breaker, the deadline and a slot: one deadline for all of it.
 
@@ -130,51 +157,63 @@ class Filler:
         """
         metrics, started = self._state.metrics, time.monotonic()
         try:
-            with self.breaker.asking():
+            with self._told_the_log(), self.breaker.asking(key) as asking:
+                stages = FillStages(self._state.limits.fill_deadline_s, asking.answered)
                 try:
-                    async with asyncio.timeout(self._state.limits.fill_deadline_s), self._slots:
+                    async with (
+                        asyncio.timeout(self._state.limits.fill_deadline_s),
+                        self._slots.taken(stages),
+                    ):
                         check_fence()
-                        return await work
+                        return await work(stages)
                 except TimeoutError as exc:
-                    raise OriginUnavailable(
-                        "the origin did not answer in time; retry", reason="FILL_DEADLINE"
-                    ) from exc
+                    raise stages.too_late() from exc
         except StaleFill:
             raise
         except CacheError as exc:
             metrics.failed_fills.inc()
-            log.info(
-                "fill_failed",
-                namespace=key.namespace,
-                reason=exc.reason,
-                took_ms=_ms_since(started),
-            )
+            self._outages.fill_failed(key, exc, _ms_since(started))
             raise
-        finally:
-            work.close()  # if it was never started
 
-    async def _read_if_changed(self, stamp: OriginStamp) -> OriginObject | OriginStamp:
-        with self._counted():
+    @contextmanager
+    def _told_the_log(self) -> Iterator[None]:
+        """Let the log know whether the origin answers."""
+        try:
+            yield
+            self._outages.answered()
+        except OriginUnavailable as exc:
+            self._outages.could_not_ask(exc)
+            raise
+        except (StaleFill, HostBusy):
+            raise
+        except CacheError:
+            self._outages.answered()
+            raise
+
+    def _steady_ns(self) -> int:
+        return self._state.clock.read().steady_ns
+
+    async def _read_if_changed(
+        self, stamp: OriginStamp, stages: FillStages
+    ) -> OriginObject | OriginStamp:
+        with self._counted(), stages.reading(stamp.object_key):
             return await self._origin.read_if_changed(stamp)
 
     def _deadline(self) -> asyncio.Timeout:
         return asyncio.timeout(self._state.limits.fill_deadline_s)
 
-    async def _fill(self, kind: Kind, key: EntryKey, owner: str, metrics: Metrics) -> Filled:
-        metrics.fills.inc()
+    async def _fill(self, kind: Kind, key: EntryKey, owner: str, stages: FillStages) -> Filled:
+        self._state.metrics.fills.inc()
+        objects = [kind.object_key(field, key, owner) for field in kind.fields]
+        stages.begin_reading(objects, self._state.limits.max_entry_bytes)
         members = await all_or_none(
-            self._read(field, kind.object_key(field, key, owner)) for field in kind.fields
+            self._member(field, object_key, stages)
+            for field, object_key in zip(kind.fields, objects, strict=True)
         )
         tensors = {
             field.name: tensor for field, (_, tensor) in zip(kind.fields, members, strict=True)
         }
-        size_bytes = sum(tensor.size_bytes for tensor in tensors.values())
-        if size_bytes > self._state.limits.max_entry_bytes:
-            raise Overloaded(
-                f"the entry has {size_bytes:,} bytes; limits.max_entry_bytes is "
-                f"{self._state.limits.max_entry_bytes:,}",
-                reason="ENTRY_TOO_LARGE",
-            )
+        stages.check_size(sum(tensor.size_bytes for tensor in tensors.values()))
         stamps = tuple(stamp for stamp, _ in members)
         filled: Filled = await self._state.in_worker(self._assemble, stamps, tensors)
         return filled
@@ -187,7 +226,7 @@ class Filler:
     @contextmanager
     def _counted(self) -> Iterator[None]:
         """Count and time one request to the origin."""
-        outcome = "unavailable"
+        outcome: str | None = "unavailable"
         started = time.monotonic()
         try:
             yield
@@ -201,24 +240,46 @@ class Filler:
         except OriginDataCorrupt:
             outcome = "corrupt"
             raise
+        except HostBusy:
+            outcome = None  # it did not get as far as the origin
+            raise
         finally:
-            self._state.metrics.origin_requests.inc(outcome)
+            if outcome is not None:
+                self._state.metrics.origin_requests.inc(outcome)
             self._state.metrics.stage_seconds.observe(time.monotonic() - started, "origin")
 
-    async def _read(self, field: Field, object_key: str) -> tuple[OriginStamp, Tensor]:
-        with self._counted():
+    async def _member(
+        self, field: Field, object_key: str, stages: FillStages
+    ) -> tuple[OriginStamp, Tensor]:
+        with stages.reading(object_key), self._counted():
             found = await self._origin.read(object_key)
-        started = time.monotonic()
+        stages.has_read(found.data)
+        return found.stamp, await self._decoded(field, object_key, found.data, stages)
+
+    async def _decoded(
+        self, field: Field, object_key: str, data: bytes, stages: FillStages
+    ) -> Tensor:
+        """Decode one member, once its header has said that the entry may be as large."""
         try:
-            tensor: Tensor = await self._state.in_worker(
-                self._codec.decode_member, field, found.data
-            )
+            if not data:
+                raise OriginDataCorrupt("the object is empty", reason=EMPTY)
+            plan = self._codec.plan_member(field, data)
+            stages.expect(plan.size_bytes, object_key)
+            async with self._decoding.taken(plan.needed_bytes):
+                started = time.monotonic()
+                tensor: Tensor = await self._state.in_worker(self._codec.decode_member, field, data)
         except OriginDataCorrupt as exc:
             self._state.metrics.decode_failures.inc()
             exc.object_keys = (object_key,)
             raise
+        except MemoryError as exc:
+            raise HostBusy(
+                "this host has no memory left to decode the entry; retry later",
+                reason="HOST_RESOURCES",
+                object_keys=(object_key,),
+            ) from exc
         self._state.metrics.stage_seconds.observe(time.monotonic() - started, "decode")
-        return found.stamp, tensor
+        return tensor
 
     async def persist(
         self, kind: Kind, key: EntryKey, owner: str, data: bytes, check_fence: CheckFence

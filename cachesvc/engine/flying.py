@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import time
 
+from cachesvc.core.buffers import joined
 from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.entry import EntryMeta, Row, oldest_ns
 from cachesvc.core.errors import (
     CacheError,
     Draining,
+    HostBusy,
     NoSuchObject,
     OriginUnavailable,
     PreconditionFailed,
@@ -91,7 +93,7 @@ class FlightRunner:
         self._begin_origin(flight, owner)
         try:
             await self._fly_from_origin(flight, owner, row)
-        except OriginUnavailable:
+        except (OriginUnavailable, HostBusy):
             if row is None or not await self._expired.serve_stale(flight):
                 raise
         except NoSuchObject as exc:
@@ -138,7 +140,7 @@ class FlightRunner:
     ) -> None:
         if not self._state.is_new_enough(meta, flight.needed_ns):
             # Half an upload, or an old one: good for nobody who comes later.
-            data = await self._state.in_worker(b"".join, filled.parts)
+            data = await self._state.in_worker(joined, filled.parts)
             blob = self._state.memory.on_heap(data, meta)
             flight.land_unpublished(meta, blob, "origin")
             return

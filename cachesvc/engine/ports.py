@@ -16,7 +16,7 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Field, Kind
 from cachesvc.core.lru import Removal
 from cachesvc.core.scopes import Change, Scope
-from cachesvc.core.tensors import Buffer, Tensor
+from cachesvc.core.tensors import Buffer, DecodePlan, Tensor
 
 R = TypeVar("R", bound="Room")
 W = TypeVar("W")
@@ -117,6 +117,9 @@ class Disk(Protocol[W, L]):
 
 class Codec(Protocol):
     """Translates between origin objects and blobs. Plain functions for worker threads."""
+
+    def plan_member(self, field: Field, data: bytes) -> DecodePlan:
+        """Raises OriginDataCorrupt. For the loop: it reads a header, and decodes nothing."""
 
     def decode_member(self, field: Field, data: bytes) -> Tensor:
         """Raises OriginDataCorrupt; executes nothing."""

@@ -18,6 +18,7 @@ from cachesvc.core.freshness import is_new_enough
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kinds
 from cachesvc.core.problems import Problems
+from cachesvc.core.pseudonyms import Pseudonyms
 from cachesvc.core.scopes import Scope, Tombstones
 from cachesvc.engine.absences import Absences
 from cachesvc.engine.flights import FlightTable
@@ -44,6 +45,7 @@ class Limits:
     max_warm_keys: int
     max_concurrent_puts: int
     max_pending_bytes: int
+    max_decoding_bytes: int
     fill_deadline_s: float
     origin_after_grace_ns: int
     breaker_failures: int
@@ -72,6 +74,8 @@ class State:
     # Keys whose tombstone is a Put's: the entry is about to be there again.
     replacing: set[EntryKey] = field(default_factory=set)
     absences: Absences = field(default_factory=Absences)
+    # What the log says in place of ids.
+    pseudonyms: Pseudonyms = field(default_factory=Pseudonyms)
     # Steady time before which no removal is acknowledged: workers may still trust the
     # heartbeat of a daemon that died and could not be marked closed.
     acknowledge_from_ns: int = 0

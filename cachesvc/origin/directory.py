@@ -147,7 +147,11 @@ class DirectoryOrigin:
             ) from exc
         except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError):
             raise
-        except OSError as exc:
+        except (OSError, MemoryError, RuntimeError) as exc:
+            if lack := reasons.lack_of_this_host(exc):
+                raise lack from exc
+            if not isinstance(exc, OSError):
+                raise
             raise OriginUnavailable(
                 f"the origin's folder failed: {os.strerror(exc.errno or 0)}",
                 reason=reasons.SERVER_ERROR,

@@ -5,7 +5,9 @@ The reasons are stable: metrics, clients and runbooks match on them.
 
 from __future__ import annotations
 
-from cachesvc.core.errors import NoSuchObject, OriginDataCorrupt, OriginUnavailable
+import errno
+
+from cachesvc.core.errors import HostBusy, NoSuchObject, OriginDataCorrupt, OriginUnavailable
 
 # A cold read of all members takes 1-3 s; past this its caller has given up anyway.
 DEFAULT_DEADLINE_S = 10.0
@@ -36,6 +38,11 @@ KEY_REFUSED = "ORIGIN_KEY_REFUSED"
 
 OBJECT_TOO_LARGE = "OBJECT_TOO_LARGE"
 
+# This host lacked something, and the origin was not asked (HostBusy).
+HOST_RESOURCES = "HOST_RESOURCES"
+_LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL)
+_NO_THREAD = "can't start new thread"
+
 
 def no_such_object(object_key: str) -> NoSuchObject:
     return NoSuchObject("the origin has no such object", object_keys=(object_key,))
@@ -62,3 +69,28 @@ def changing() -> OriginUnavailable:
 
 def closed() -> OriginUnavailable:
     return OriginUnavailable("the origin is closed: the daemon is stopping", reason=CLOSED)
+
+
+def lack_of_this_host(exc: BaseException) -> HostBusy | None:
+    """Return the error for a failure whose cause is this host; None if it is not.
+
+    Libraries wrap the system's error, some more than once.
+    """
+    seen: list[BaseException] = []
+    cause: BaseException | None = exc
+    while cause is not None and cause not in seen:
+        if _is_lack(cause):
+            return HostBusy(
+                "this host has no descriptors, memory or threads left to ask the origin; retry",
+                reason=HOST_RESOURCES,
+            )
+        seen.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _is_lack(exc: BaseException) -> bool:
+    if isinstance(exc, OSError):
+        return exc.errno in _LACKING
+    is_thread = isinstance(exc, RuntimeError) and _NO_THREAD in str(exc)
+    return is_thread or isinstance(exc, MemoryError)

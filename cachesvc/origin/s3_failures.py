@@ -42,6 +42,11 @@ class NotModified(Exception):
         self.stamp = stamp
 
 
+# ValueError: a Last-Modified that is no date.
+_OF_THE_LIBRARY = (BotoCoreError, ResponseParserError, aiohttp.ClientError, ValueError)
+_OF_THIS_HOST = (OSError, MemoryError, RuntimeError)
+
+
 @contextmanager
 def s3_errors_of(object_key: str | None, unless: OriginStamp | None = None) -> Iterator[None]:
     """Turn what the library raises into our errors; `object_key` None means the bucket.
@@ -60,9 +65,12 @@ def s3_errors_of(object_key: str | None, unless: OriginStamp | None = None) -> I
         if object_key is None:
             raise error_for_bucket(code, status) from exc
         raise error_for_answer(code, status, object_key) from exc
-    # ValueError: a Last-Modified that is no date.
-    except (BotoCoreError, ResponseParserError, aiohttp.ClientError, ValueError) as exc:
-        raise _error_for_failure(exc) from exc
+    except _OF_THE_LIBRARY as exc:
+        raise (reasons.lack_of_this_host(exc) or _error_for_failure(exc)) from exc
+    except _OF_THIS_HOST as exc:
+        if lack := reasons.lack_of_this_host(exc):
+            raise lack from exc
+        raise
 
 
 # The first that matches wins. What comes after the headers is a bad answer: botocore

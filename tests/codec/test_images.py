@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from cachesvc.codec import png_chunks, png_pixels
-from cachesvc.codec.images import decode_png, encode_png
-from cachesvc.codec.png_chunks import checked_chunks
-from cachesvc.codec.png_pixels import inflate
+from cachesvc.codec import images, png_chunks, png_pixels
+from cachesvc.codec.images import decode_png, encode_png, plan_png
+from cachesvc.codec.png_chunks import checked_chunks, read_header
+from cachesvc.codec.png_pixels import Inflated, inflate
 from cachesvc.core.errors import OriginDataCorrupt
 from cachesvc.core.tensors import Tensor
 
@@ -46,6 +46,10 @@ def _with_chunks(chunks: bytes) -> bytes:
     """Return a good PNG with `chunks` behind its header."""
     good = _png(_image("L"))
     return good[:33] + chunks + good[33:]
+
+
+def _inflated(data: bytes) -> Inflated | None:
+    return inflate(read_header(data), checked_chunks(data))
 
 
 def _assert_refused(data: bytes) -> str:
@@ -149,6 +153,73 @@ def test_an_image_of_too_many_pixels_is_refused_by_its_header_alone() -> None:
     assert "pixels" in _assert_refused(bomb)
 
 
+@pytest.mark.parametrize("sides", [(1, 65_536), (65_536, 1), (33_554_432, 1), (1, 33_554_432)])
+def test_an_image_of_too_many_rows_or_columns_is_refused_by_its_header_alone(
+    sides: tuple[int, int],
+) -> None:
+    tall = SIGNATURE + _header(*sides) + _chunk(b"IDAT", b"") + _chunk(b"IEND", b"")
+
+    assert "rows or columns" in _assert_refused(tall)
+    with pytest.raises(OriginDataCorrupt):
+        plan_png(tall)
+
+
+@pytest.mark.parametrize("sides", [(1, 65_535), (65_535, 1)])
+def test_an_image_of_exactly_as_many_rows_or_columns_as_may_be_is_decoded(
+    sides: tuple[int, int],
+) -> None:
+    image = _image("RGB", *sides)
+
+    assert bytes(decode_png(_png(image)).data) == image.tobytes()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_stripes_put_together_are_the_whole_image(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(images, "STRIPE_BYTES", 100)
+    monkeypatch.setattr(png_pixels, "MAX_PLAIN_PIXELS", 0)
+    image = _image("RGB", 13, 31).convert(mode)
+    kept = image.convert({"1": "L", "P": "RGB"}.get(mode, mode))
+
+    assert bytes(decode_png(_png(image)).data) == kept.tobytes()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_the_header_alone_says_how_large_the_pixels_are(mode: str) -> None:
+    data = _png(_image("RGB", 31, 17).convert(mode))
+
+    assert plan_png(data[:33]).size_bytes == decode_png(data).size_bytes
+
+
+def _deep(colour: int, width: int, height: int) -> bytes:
+    """Return a PNG of 16 bits in each channel."""
+    row_bytes = 1 + 2 * width * {2: 3, 4: 2, 6: 4}[colour]
+    pixels = _chunk(b"IDAT", zlib.compress(bytes(row_bytes * height)))
+    return SIGNATURE + _header(width, height, 16, colour) + pixels + _chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(_png(_image(mode, 2048, 2048)) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")),
+        *(_deep(colour, 1024, 1024) for colour in (2, 4, 6)),
+        _png(_image("RGB", 1024, 1024)),
+    ],
+    ids=["1", "L", "LA", "P", "RGB", "RGBA", "RGB;16", "LA;16", "RGBA;16", "plain"],
+)
+def test_decoding_takes_no_more_memory_than_the_plan_says(data: bytes) -> None:
+    # What Pillow allocates is not traced; bench/ measures the whole process.
+    tracemalloc.start()
+    try:
+        decode_png(data)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak_bytes < plan_png(data).needed_bytes
+
+
 def test_an_image_without_pixels_is_refused() -> None:
     assert "pixels" in _assert_refused(SIGNATURE + _header(0, 5) + _chunk(b"IEND", b""))
 
@@ -181,11 +252,12 @@ def test_pixels_inflated_beforehand_are_those_that_pillow_inflates(mode: str, le
     noise = np.random.default_rng(7).integers(0, 256, (211, 307, 4), np.uint8)
     data = _png(Image.fromarray(noise).convert(mode), compress_level=level)
 
-    inflated = inflate(checked_chunks(data))
+    inflated = _inflated(data)
 
     assert inflated is not None
-    checked_chunks(inflated.stored())
-    assert _by_pillow_alone(inflated.stored()) == _by_pillow_alone(data)
+    stored = b"".join(inflated.stored_parts())
+    checked_chunks(stored)
+    assert _by_pillow_alone(stored) == _by_pillow_alone(data)
     plain = inflated.plain()
     assert (plain is not None) == (mode in ("L", "RGB", "RGBA"))
     if plain is not None:
@@ -196,7 +268,7 @@ def test_a_large_image_does_not_hold_the_interpreter(monkeypatch: pytest.MonkeyP
     image = _image("RGB")
     monkeypatch.setattr(png_pixels, "MAX_PLAIN_PIXELS", 5 * 7 - 1)
 
-    inflated = inflate(checked_chunks(_png(image)))
+    inflated = _inflated(_png(image))
 
     assert inflated is not None
     assert inflated.plain() is None
@@ -280,7 +352,7 @@ ROW = zlib.compress(b"\0\x10\x20")
 def test_unusual_pixel_data_is_left_to_pillow_as_it_came(data: bytes) -> None:
     decoded = _decoded_or_refused(data)
 
-    assert inflate(checked_chunks(data)) is None
+    assert _inflated(data) is None
     assert (None if decoded is None else decoded.data) == _by_pillow_alone(data)
 
 

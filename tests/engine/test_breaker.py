@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-import circuitbreaker
 import pytest
+import structlog
 
+from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.errors import (
     CacheError,
+    HostBusy,
     NoSuchObject,
+    OriginDataCorrupt,
     OriginDenied,
     OriginUnavailable,
     StaleFill,
@@ -25,25 +29,8 @@ OPEN_S = 5.0
 AWAY = OriginUnavailable("away")
 
 
-@dataclass
-class SteadyTime:
-    """The monotonic clock that the library reads, in seconds."""
-
-    now_s: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> SteadyTime:
-    time = SteadyTime()
-    monkeypatch.setattr(circuitbreaker, "monotonic", time)
-    return time
-
-
-@pytest.fixture
-async def house(closed_house: EngineHouse, time: SteadyTime) -> EngineHouse:
+async def house(closed_house: EngineHouse) -> EngineHouse:
     closed_house.open(breaker_failures=FAILURES, breaker_open_s=OPEN_S)
     return closed_house
 
@@ -53,7 +40,8 @@ def person(index: int) -> EntryKey:
 
 
 def fail(house: EngineHouse, key: EntryKey, error: CacheError = AWAY) -> None:
-    house.origin.errors[house.object_keys(key)[0]] = error
+    # A new one each time, as an origin raises them: the engine names the object in it.
+    house.origin.errors[house.object_keys(key)[0]] = type(error)(error.message)
 
 
 async def reason_of(house: EngineHouse, key: EntryKey) -> str:
@@ -104,9 +92,7 @@ async def test_an_answer_of_any_kind_starts_the_count_anew(
     assert not house.cache.is_origin_left_alone
 
 
-async def test_fills_that_hang_until_their_deadline_open_it_too(
-    closed_house: EngineHouse, time: SteadyTime
-) -> None:
+async def test_fills_that_hang_until_their_deadline_open_it_too(closed_house: EngineHouse) -> None:
     house = closed_house
     house.open(breaker_failures=FAILURES, breaker_open_s=OPEN_S, fill_deadline_s=0.01)
     for index in range(FAILURES):
@@ -139,13 +125,13 @@ async def test_an_expired_garment_is_served_stale_at_once(house: EngineHouse) ->
 
 
 async def test_one_fill_asks_after_the_pause_and_the_others_fail_at_once(
-    house: EngineHouse, time: SteadyTime
+    house: EngineHouse,
 ) -> None:
     await open_circuit(house)
     probe, other, later = person(10), person(11), person(12)
     for key in (probe, other, later):
         house.upload(key, 1)
-    time.now_s += OPEN_S
+    house.clock.advance(OPEN_S)
     stop = house.gates.stop(f"origin {house.object_keys(probe)[0]}")
     probing = asyncio.create_task(house.version(probe))
     await stop.reached()
@@ -158,44 +144,271 @@ async def test_one_fill_asks_after_the_pause_and_the_others_fail_at_once(
 
 
 async def test_a_probe_that_fails_leaves_the_origin_alone_for_another_pause(
-    house: EngineHouse, time: SteadyTime
+    house: EngineHouse,
 ) -> None:
     await open_circuit(house)
-    time.now_s += OPEN_S
+    house.clock.advance(OPEN_S)
     fail(house, person(10))
     assert await reason_of(house, person(10)) == "ORIGIN_UNAVAILABLE"
     assert await reason_of(house, person(10)) == "ORIGIN_CIRCUIT_OPEN"
-    time.now_s += OPEN_S
+    house.clock.advance(OPEN_S)
     house.upload(person(11), 1)
     assert await house.version(person(11)) == 1
 
 
-async def test_a_probe_that_finds_nothing_closes_the_circuit(
-    house: EngineHouse, time: SteadyTime
-) -> None:
+async def test_a_probe_that_finds_nothing_closes_the_circuit(house: EngineHouse) -> None:
     await open_circuit(house)
-    time.now_s += OPEN_S
+    house.clock.advance(OPEN_S)
     assert await reason_of(house, person(10)) == "NO_SUCH_OBJECT"
     assert not house.cache.is_origin_left_alone
 
 
-def test_a_probe_that_is_cancelled_lets_the_next_one_ask(time: SteadyTime) -> None:
-    breaker = OriginBreaker(1, OPEN_S)
-    with pytest.raises(OriginUnavailable), breaker.asking():
+@dataclass
+class Steady:
+    """The time that a breaker without a house reads."""
+
+    now_s: float = 1000.0
+
+    def ns(self) -> int:
+        return int(self.now_s * NS_PER_S)
+
+
+@pytest.fixture
+def time() -> Steady:
+    return Steady()
+
+
+@pytest.fixture
+def breaker(time: Steady) -> OriginBreaker:
+    """Return a breaker that is open."""
+    breaker = OriginBreaker(FAILURES, OPEN_S, time.ns)
+    for index in range(FAILURES):
+        ask_in_vain(breaker, person(index))
+    assert breaker.is_open
+    return breaker
+
+
+def ask_in_vain(breaker: OriginBreaker, key: EntryKey) -> str:
+    with pytest.raises(OriginUnavailable) as failed, breaker.asking(key):
         raise AWAY
+    return failed.value.reason
+
+
+def ask_well(breaker: OriginBreaker, key: EntryKey) -> None:
+    with breaker.asking(key):
+        pass
+
+
+def is_refused(breaker: OriginBreaker, key: EntryKey) -> bool:
+    """Return whether `key` may not ask; if it may, its asking says nothing."""
+    try:
+        with breaker.asking(key):
+            raise StaleFill("says nothing")
+    except OriginUnavailable:
+        return True
+    except StaleFill:
+        return False
+
+
+async def test_one_entry_however_often_it_fails_never_opens_the_circuit_for_another(
+    house: EngineHouse,
+) -> None:
+    house.upload(person(1), 1)
+    fail(house, person(0))
+    for _ in range(5 * FAILURES):
+        assert await reason_of(house, person(0)) == "ORIGIN_UNAVAILABLE"
+    assert await house.version(person(1)) == 1
+
+
+def test_one_entry_never_opens_it_even_where_one_failure_is_said_to_be_enough(
+    time: Steady,
+) -> None:
+    breaker = OriginBreaker(1, OPEN_S, time.ns)
+    for _ in range(3):
+        assert ask_in_vain(breaker, person(0)) == "ORIGIN_UNAVAILABLE"
+    ask_well(breaker, person(1))
+
+
+def test_a_bad_object_that_is_every_first_probe_does_not_keep_the_circuit_open(
+    breaker: OriginBreaker, time: Steady
+) -> None:
+    bad = person(0)
+    for _ in range(3):
+        time.now_s += OPEN_S
+        assert ask_in_vain(breaker, bad) == "ORIGIN_UNAVAILABLE"
+        assert ask_in_vain(breaker, bad) == "ORIGIN_CIRCUIT_OPEN"
+    # Another may ask at once, and not only after the next pause.
+    ask_well(breaker, person(1))
+    assert not is_refused(breaker, person(2))
+
+
+def test_probes_of_several_entries_that_fail_begin_another_pause(
+    breaker: OriginBreaker, time: Steady
+) -> None:
     time.now_s += OPEN_S
-    with pytest.raises(asyncio.CancelledError), breaker.asking():
+    for index in range(FAILURES):
+        assert ask_in_vain(breaker, person(index)) == "ORIGIN_UNAVAILABLE"
+    assert ask_in_vain(breaker, person(FAILURES)) == "ORIGIN_CIRCUIT_OPEN"
+
+
+def test_a_probe_that_hangs_gives_way_to_another_after_a_pause(
+    breaker: OriginBreaker, time: Steady
+) -> None:
+    time.now_s += OPEN_S
+    with breaker.asking(person(0)):
+        assert is_refused(breaker, person(1))
+        time.now_s += OPEN_S
+        ask_well(breaker, person(1))
+    assert not is_refused(breaker, person(2))
+
+
+def test_a_bad_object_of_a_probe_is_an_answer_of_the_origin(
+    breaker: OriginBreaker, time: Steady
+) -> None:
+    time.now_s += OPEN_S
+    with pytest.raises(OriginDataCorrupt), breaker.asking(person(0)):
+        raise OriginDataCorrupt("empty")
+    assert not is_refused(breaker, person(1))
+
+
+@pytest.mark.parametrize("nothing", [StaleFill("fenced"), HostBusy("no descriptors")])
+def test_a_probe_that_says_nothing_of_the_origin_lets_the_next_one_ask(
+    breaker: OriginBreaker, time: Steady, nothing: CacheError
+) -> None:
+    time.now_s += OPEN_S
+    with pytest.raises(type(nothing)), breaker.asking(person(0)):
+        raise nothing
+    ask_well(breaker, person(0))
+    assert not is_refused(breaker, person(1))
+
+
+def test_what_this_host_lacks_is_not_counted_against_the_origin(time: Steady) -> None:
+    breaker = OriginBreaker(FAILURES, OPEN_S, time.ns)
+    for index in range(2 * FAILURES):
+        with pytest.raises(HostBusy), breaker.asking(person(index)):
+            raise HostBusy("no descriptors")
+    ask_well(breaker, person(0))
+
+
+def test_what_fails_after_the_origin_has_answered_is_not_counted_against_it(time: Steady) -> None:
+    breaker = OriginBreaker(FAILURES, OPEN_S, time.ns)
+    for index in range(2 * FAILURES):
+        with suppress(OriginUnavailable), breaker.asking(person(index)) as asking:
+            asking.answered()
+            raise AWAY
+    ask_well(breaker, person(0))
+
+
+async def test_fills_that_wait_for_a_slot_in_vain_do_not_open_it(
+    closed_house: EngineHouse,
+) -> None:
+    house = closed_house
+    house.open(breaker_failures=FAILURES, breaker_open_s=OPEN_S, max_concurrent_fills=1)
+    slow = person(100)
+    house.upload(slow, 1)
+    stop = house.gates.stop(f"origin {house.object_keys(slow)[0]}")
+    filling = asyncio.create_task(house.version(slow))
+    await stop.reached()
+    house.engine.limits = replace(house.limits, fill_deadline_s=0.01)
+    for index in range(2 * FAILURES):
+        assert await reason_of(house, person(index)) == "FILLS_BUSY"
+    assert not house.cache.is_origin_left_alone
+    stop.release()
+    assert await filling == 1
+
+
+def test_a_probe_that_is_cancelled_lets_the_next_one_ask(
+    breaker: OriginBreaker, time: Steady
+) -> None:
+    time.now_s += OPEN_S
+    with pytest.raises(asyncio.CancelledError), breaker.asking(person(0)):
         raise asyncio.CancelledError
-    with breaker.asking():
+    with breaker.asking(person(0)):
         assert not breaker.is_open
 
 
-def test_a_fill_that_did_not_ask_says_nothing_of_the_origin(time: SteadyTime) -> None:
-    breaker = OriginBreaker(2, OPEN_S)
-    with pytest.raises(OriginUnavailable), breaker.asking():
-        raise AWAY
-    with pytest.raises(StaleFill), breaker.asking():
+def test_a_fill_that_did_not_ask_says_nothing_of_the_origin(time: Steady) -> None:
+    breaker = OriginBreaker(2, OPEN_S, time.ns)
+    ask_in_vain(breaker, person(0))
+    with pytest.raises(StaleFill), breaker.asking(person(1)):
         raise StaleFill("fenced while it queued")
-    with pytest.raises(OriginUnavailable), breaker.asking():
-        raise AWAY
+    ask_in_vain(breaker, person(2))
     assert breaker.is_open
+
+
+# ---- the log
+
+
+async def test_the_log_says_an_outages_first_failure_and_what_becomes_of_the_circuit(
+    house: EngineHouse,
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        await open_circuit(house)
+        await reason_of(house, person(50))
+        house.clock.advance(OPEN_S)
+        house.upload(person(51), 1)
+        await house.version(person(51))
+    warnings = [line for line in lines if line["log_level"] == "warning"]
+    assert [(line["event"], line.get("state")) for line in warnings] == [
+        ("origin_fails", None),
+        ("origin_circuit", "opened"),
+        ("origin_circuit", "probed"),
+        ("origin_circuit", "closed"),
+    ]
+    # Every fill has its line, at a level that nobody is woken by.
+    failed = [line for line in lines if line["event"] == "fill_failed"]
+    assert {line["log_level"] for line in failed} == {"info"}
+    assert len(failed) == FAILURES + 1
+
+
+async def test_while_an_outage_lasts_the_log_says_once_a_minute_how_many_fills_failed(
+    house: EngineHouse,
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        await open_circuit(house)
+        for _ in range(6):
+            house.clock.advance(20)
+            await reason_of(house, person(0))
+    counts = [line["failed_fills"] for line in lines if line["event"] == "origin_fails"]
+    assert counts == [1, FAILURES + 3, FAILURES + 6]
+
+
+async def test_one_bad_object_between_good_ones_is_said_once_a_minute_at_most(
+    house: EngineHouse,
+) -> None:
+    fail(house, person(0))
+    with structlog.testing.capture_logs() as lines:
+        for index in range(1, 10):
+            await reason_of(house, person(0))
+            house.upload(person(index), 1)
+            await house.version(person(index))
+    assert len([line for line in lines if line["log_level"] == "warning"]) == 1
+
+
+async def test_the_error_names_the_object_and_the_log_its_pseudonym(house: EngineHouse) -> None:
+    key = person(0)
+    fail(house, key)
+    with (
+        structlog.testing.capture_logs() as lines,
+        pytest.raises(OriginUnavailable) as failed,
+    ):
+        await house.get(key)
+    object_key = house.object_keys(key)[0]
+    assert failed.value.object_keys == (object_key,)
+    (line,) = [line for line in lines if line["event"] == "fill_failed"]
+    pseudonyms = house.engine.pseudonyms
+    assert line["objects"] == [pseudonyms.of(object_key)]
+    assert line["what"] == f"{key.namespace}/{pseudonyms.of(key.id)}"
+    assert key.id not in str({k: v for k, v in line.items() if k != "namespace"})
+
+
+async def test_an_empty_object_is_data_loss_that_names_it(house: EngineHouse) -> None:
+    house.upload(person(0), 1)
+    object_key = house.object_keys(person(0))[1]
+    house.origin.hold(object_key, b"")
+    for _ in range(2 * FAILURES):
+        with pytest.raises(OriginDataCorrupt) as failed:
+            await house.get(person(0))
+        assert (failed.value.reason, failed.value.object_keys) == ("OBJECT_EMPTY", (object_key,))
+    house.upload(person(1), 1)
+    assert await house.version(person(1)) == 1

@@ -12,6 +12,7 @@ import pytest
 
 from cachesvc.core.errors import (
     CacheError,
+    HostBusy,
     NoSuchObject,
     OriginDataCorrupt,
     OriginDenied,
@@ -96,6 +97,7 @@ async def test_a_hanging_origin_ends_with_the_fills_deadline(closed_house: Engin
     with pytest.raises(OriginUnavailable) as failed:
         await house.get(PERSON)
     assert failed.value.reason == "FILL_DEADLINE"
+    assert failed.value.object_keys == (house.object_keys(PERSON)[0],)
     # What hung holds nothing back: the next fill has its slot and its reads.
     house.engine.limits = replace(house.limits, fill_deadline_s=30.0)
     assert await house.version(PERSON) == 1
@@ -111,9 +113,9 @@ async def test_the_deadline_covers_the_time_in_the_queue(closed_house: EngineHou
     slow = asyncio.create_task(house.version(PERSON))
     await stop.reached()
     house.engine.limits = replace(house.limits, fill_deadline_s=0.01)
-    with pytest.raises(OriginUnavailable) as failed:
+    with pytest.raises(HostBusy) as failed:
         await house.get(bob)
-    assert failed.value.reason == "FILL_DEADLINE"
+    assert failed.value.reason == "FILLS_BUSY"
     assert house.sets_read(bob) == 0
     stop.release()
     assert await slow == 1

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from cachesvc.core.errors import NoSuchObject, OriginDenied, OriginUnavailable
+from cachesvc.core.errors import HostBusy, NoSuchObject, OriginDenied, OriginUnavailable
 from cachesvc.origin.directory import DirectoryOrigin
+from tests.support.descriptors import no_descriptors_left
 
 UNFINISHED = ".cachesvc-unfinished"
 SECRET = b"outside the root"
@@ -286,3 +287,16 @@ def names_of_unfinished(root: Path) -> list[str]:
 
 def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_file_for_which_this_host_has_no_descriptor_is_not_the_origins_failure(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "photo.png").write_bytes(b"bytes")
+    origin = DirectoryOrigin(tmp_path)
+    assert (await origin.read("photo.png")).data == b"bytes"
+    with no_descriptors_left(), pytest.raises(HostBusy) as caught:
+        await origin.read("photo.png")
+    assert caught.value.reason == "HOST_RESOURCES"
+    assert (await origin.read("photo.png")).data == b"bytes"
+    await origin.close()

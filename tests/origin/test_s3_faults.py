@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from cachesvc import __version__
-from cachesvc.core.errors import CacheError, OriginDenied, OriginUnavailable
+from cachesvc.core.errors import CacheError, HostBusy, OriginDenied, OriginUnavailable
 from cachesvc.core.origin import OriginObject, OriginStamp
 from cachesvc.origin.s3 import S3Origin
 from cachesvc.origin.s3_client import S3Settings
 from tests.origin.conftest import open_client, use_environment
+from tests.support.descriptors import no_descriptors_left
 from tests.support.s3_faults import BODY, PUT_DATE, Fault, FaultyS3, running_faulty_s3
 
 _MAX_READS = 2
@@ -31,7 +32,6 @@ FAULTS = [
     (Fault.TRUNCATES_WITH_LENGTH, OriginUnavailable, "ORIGIN_BAD_ANSWER"),
     (Fault.TRUNCATES_WITHOUT_LENGTH, OriginUnavailable, "ORIGIN_BAD_ANSWER"),
     (Fault.EMPTY_200, OriginUnavailable, "ORIGIN_BAD_ANSWER"),
-    (Fault.EMPTY_200_WITH_STAMP, OriginUnavailable, "ORIGIN_BAD_ANSWER"),
     (Fault.NO_STAMP, OriginUnavailable, "ORIGIN_BAD_ANSWER"),
     (Fault.BAD_DATE, OriginUnavailable, "ORIGIN_BAD_ANSWER"),
     (Fault.SAYS_500, OriginUnavailable, "ORIGIN_SERVER_ERROR"),
@@ -231,6 +231,30 @@ async def test_a_body_damaged_twice_is_not_read_a_third_time(faulty_s3: FaultyS3
             await origin.read("photo.png")
 
         assert faulty_s3.requests == 2
+
+
+async def test_an_empty_object_whose_etag_is_no_hash_is_empty_once_it_was_so_twice(
+    faulty_s3: FaultyS3,
+) -> None:
+    async with origin_of(faulty_s3, _AMPLE_S) as origin:
+        faulty_s3.fault = Fault.EMPTY_200_WITH_STAMP
+        assert (await origin.read("photo.png")).data == b""
+        assert faulty_s3.requests == 2
+
+
+async def test_a_connection_for_which_this_host_has_no_descriptor_is_not_the_origins_failure(
+    faulty_s3: FaultyS3,
+) -> None:
+    async with origin_of(faulty_s3, _AMPLE_S) as origin:
+        await origin.read("photo.png")
+        faulty_s3.fault = Fault.TRUNCATES_WITH_LENGTH  # closes the connection that is open
+        with pytest.raises(OriginUnavailable):
+            await origin.read("photo.png")
+        faulty_s3.fault = Fault.NONE
+        with no_descriptors_left(), pytest.raises(HostBusy) as caught:
+            await origin.read("photo.png")
+        assert caught.value.reason == "HOST_RESOURCES"
+        assert (await origin.read("photo.png")).data == BODY
 
 
 async def test_a_refusal_is_not_asked_again(faulty_s3: FaultyS3) -> None:

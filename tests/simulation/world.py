@@ -38,7 +38,7 @@ from tests.simulation.scheduler import VirtualLoop
 from tests.support.engine_house import LIMITS
 
 GRACE_NS = 1_000_000
-# The breaker counts real seconds, so it is left out of what is simulated.
+# The breaker is left out of what is simulated: what it refuses is nobody's schedule.
 NEVER = 1 << 30
 
 

@@ -15,7 +15,7 @@ from cachesvc.core.entry import EntryMeta, Row
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Field, Kind
 from cachesvc.core.scopes import Change
-from cachesvc.core.tensors import Buffer, Tensor
+from cachesvc.core.tensors import Buffer, DecodePlan, Tensor
 from cachesvc.tiers.disk import DiskTier, Written
 from cachesvc.tiers.disk_files import Location
 from cachesvc.tiers.memory import MemoryTier, Room
@@ -82,6 +82,9 @@ class GatedCodec:
 
     def __init__(self, gates: Gates) -> None:
         self._gates = gates
+
+    def plan_member(self, field: Field, data: bytes) -> DecodePlan:
+        return members.plan_member(field, data)
 
     def decode_member(self, field: Field, data: bytes) -> Tensor:
         return members.decode_member(field, data)

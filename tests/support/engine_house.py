@@ -43,6 +43,7 @@ LIMITS = Limits(
     max_warm_keys=100,
     max_concurrent_puts=64,
     max_pending_bytes=16 * MIB,
+    max_decoding_bytes=16 * MIB,
     fill_deadline_s=30.0,
     origin_after_grace_ns=2 * NS_PER_S,
 )

@@ -1,0 +1,70 @@
+"""What does the log say of an origin that fails, without a line for each call?
+
+At `warning`: the first failure of an outage, each change of the circuit, and once a minute
+how many fills have failed. A single failed fill stays at `info`. An outage is a row of failures
+without an answer between them. Entries and objects are named by their pseudonyms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from cachesvc.core.clock import NS_PER_S
+from cachesvc.core.errors import CacheError
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.pseudonyms import Pseudonyms
+from cachesvc.engine.breaker import Circuit
+
+log = structlog.get_logger()
+REPEAT_NS = 60 * NS_PER_S
+# An entry has a handful of members.
+MAX_OBJECTS_NAMED = 8
+
+
+class OutageLog:
+    """Belongs to the event loop, like everything that fills."""
+
+    def __init__(self, pseudonyms: Pseudonyms, steady_ns: Callable[[], int]) -> None:
+        self._pseudonyms = pseudonyms
+        self._steady_ns = steady_ns
+        self._since_ns: int | None = None  # None = no outage
+        self._said_ns: int | None = None
+        self._failed = 0
+
+    def fill_failed(self, key: EntryKey, error: CacheError, took_ms: float) -> None:
+        """Say that one fill failed, whatever the reason."""
+        objects = [self._pseudonyms.of(name) for name in error.object_keys[:MAX_OBJECTS_NAMED]]
+        log.info(
+            "fill_failed",
+            namespace=key.namespace,
+            what=f"{key.namespace}/{self._pseudonyms.of(key.id)}",
+            objects=objects,
+            reason=error.reason,
+            took_ms=took_ms,
+        )
+
+    def could_not_ask(self, error: CacheError) -> None:
+        """Count a fill that could not ask the origin; say so if it is time to."""
+        now_ns = self._steady_ns()
+        if self._since_ns is None:
+            self._since_ns, self._failed = now_ns, 0
+        self._failed += 1
+        # One bad object between good ones begins an outage each time it is asked for.
+        if self._said_ns is not None and now_ns - self._said_ns < REPEAT_NS:
+            return
+        self._said_ns = now_ns
+        log.warning(
+            "origin_fails",
+            reason=error.reason,
+            failed_fills=self._failed,
+            since_s=round((now_ns - self._since_ns) / NS_PER_S, 1),
+        )
+
+    def answered(self) -> None:
+        """The origin has answered: the outage, if there was one, is over."""
+        self._since_ns = None
+
+    def circuit_changed(self, change: Circuit) -> None:
+        log.warning("origin_circuit", state=change.value, failed_fills=self._failed)
