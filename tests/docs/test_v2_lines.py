@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from cachesvc_client.v2 import TwoLevelCacheV2
 from tests.docs.test_examples import run
 from tests.support import s3_processes, sample_objects
 from tests.support.daemons import ROOT, Daemon, running_daemon
+from tests.support.debian import why_missing
 from tests.support.s3_processes import ReservedPort
 
 PAGE = ROOT / "docs/migrating-from-v2.md"
@@ -113,11 +113,12 @@ def command_lines() -> list[str]:
     return commands.splitlines()
 
 
-@pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason=f"needs {', '.join(TOOLS)}")
 @pytest.mark.parametrize("whose", ["server", "daemon"])
 def test_v2s_commands_work_on_the_servers_port_and_on_the_daemons(
     daemon: Daemon, server: int, whose: str
 ) -> None:
+    if (reason := why_missing(*TOOLS)) is not None:
+        pytest.skip(reason)
     port = server if whose == "server" else daemon.http_port
     old = TwoLevelCacheV2(target=daemon.target)
     old.put_human(USER, "upper_body", sample_objects.person(USER).values)

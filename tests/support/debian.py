@@ -91,13 +91,13 @@ TABLE = (
         ("curl",),
         ("curl",),
         "the tests of the README's and V2's commands with curl are skipped",
-        ("tests/docs/test_quick_start.py", "tests/e2e/test_http_operations.py"),
+        ("tests/docs", "tests/e2e/test_http_operations.py"),
     ),
     Programs(
-        ("find",),
-        ("findutils",),
-        "the test of V2's command is skipped",
-        ("tests/e2e/test_v2_operations.py",),
+        ("find", "du"),
+        ("findutils", "coreutils"),
+        "the tests of V2's commands are skipped",
+        ("tests/docs/test_v2_lines.py", "tests/e2e/test_v2_operations.py"),
     ),
     Programs(
         ("node",),
