@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import grp
 import os
-import resource
-import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, Protocol
 
 import structlog
 
@@ -49,7 +48,6 @@ from cachesvc.edge.readiness import Readiness
 from cachesvc.edge.reloading import Reloaded
 from cachesvc.edge.server import GrpcServer
 from cachesvc.edge.service import CacheService
-from cachesvc.edge.service_manager import ServiceManager
 from cachesvc.edge.statistics import Statistics
 from cachesvc.edge.status_report import StatusReport
 from cachesvc.engine.cache import Cache
@@ -82,16 +80,28 @@ WITNESS = "catalog"
 EVICTIONS = (Removal.ENTRIES_LIMIT, Removal.BYTES_LIMIT, Removal.DISK_SPACE)
 
 
+class Output(Protocol):
+    """The process's log, which knows what gRPC's core says of handshakes and nobody else."""
+
+    def dropped_lines(self) -> int: ...
+
+    def on_handshake_failure(self, count: Callable[[], None]) -> None: ...
+
+
 class Daemon:
     """One daemon's parts. `start` may raise ConfigError; `stop` may be called after it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, output: Output | None = None) -> None:
+        """`output` is where the process's lines go; None = nobody counts them."""
         self.settings = settings
         self.grpc_port = 0
         self.http_port = 0
         self._clock = Clock()
         self._metrics = Metrics(__version__)
         self._certificates = Certificates(self._clock)
+        if output is not None:
+            self._metrics.read_dropped_lines_from(output.dropped_lines)
+            output.on_handshake_failure(lambda: self._metrics.handshake_failures.inc("grpc"))
         self._events = RecentEvents()
         self._problems = Problems()
         self._problems.set(PROBLEM, "starting")
@@ -176,7 +186,7 @@ class Daemon:
         removals = AuditedRemovals(cache, audit_key)
         service = CacheService(cache, statistics, local, removals)
         http = self._http_server(cache, removals, statistics)
-        await self._start_edges(service, http, control, gid)
+        await self._start_edges(service, http, local, control, gid)
 
     def _grants(self) -> Grants:
         return self._reloaded_grants.current()
@@ -300,7 +310,10 @@ class Daemon:
         if settings.http.tls.is_on:
             failures = self._metrics.reload_failures
             tls = ReloadedContext.of(
-                settings.http.tls, self._certificates, lambda: failures.inc("http_tls")
+                settings.http.tls,
+                self._certificates,
+                lambda: failures.inc("http_tls"),
+                lambda: self._metrics.handshake_failures.inc("http"),
             )
         return HttpServer(
             settings.http,
@@ -318,7 +331,12 @@ class Daemon:
         )
 
     async def _start_edges(
-        self, service: CacheService, http: HttpServer, control: ControlPage, gid: int | None
+        self,
+        service: CacheService,
+        http: HttpServer,
+        local: LocalDelivery,
+        control: ControlPage,
+        gid: int | None,
     ) -> None:
         settings = self.settings
         self._stack.push_async_callback(http.close)
@@ -341,10 +359,8 @@ class Daemon:
         dates = asyncio.create_task(self._certificates.run(), name="certificates")
         self._stack.push_async_callback(_end, dates)
         await grpc_server.start()
-        self._stack.push_async_callback(grpc_server.drain, settings.grpc.drain_s)
+        self._stack.push_async_callback(self._drain, grpc_server, http, local, control)
         control.start()
-        # First of all at the end: no local hit outlives the decision to stop.
-        self._stack.callback(control.retire)
         await grpc_server.set_serving(serving=True)
         self._problems.clear(PROBLEM)
         readiness = Readiness(self._problems, grpc_server.set_ready)
@@ -358,40 +374,42 @@ class Daemon:
             http_port=self.http_port,
         )
 
+    async def _drain(
+        self,
+        grpc_server: GrpcServer,
+        http: HttpServer,
+        local: LocalDelivery,
+        control: ControlPage,
+    ) -> None:
+        """Answer the calls under way, then end local hits.
+
+        The page stays open until then. An invalidation that is acknowledged meanwhile has
+        unlinked its files first, so local hits are as fresh as ever; and no successor
+        serves before this process has closed the page and given up its locks.
+        """
+        try:
+            local.stop_naming_files()
+            drain_s = self.settings.grpc.drain_s
+            await asyncio.gather(grpc_server.drain(drain_s), http.drain(drain_s))
+            await local.until_files_were_opened()
+        finally:
+            control.retire()
+
     def _after_catalog_loss(self) -> None:
         if self._cache is not None:
             self._cache.catalog_lost()
 
-    async def stop(self) -> None:
+    def reloadable_files(self) -> tuple[Reloaded[Any], ...]:
+        """Return what is made of files that may change while the daemon serves."""
+        grants = () if self.settings.access.file is None else (self._reloaded_grants,)
+        return (*grants, *self._certificates.files)
+
+    async def stop(self, why: str = "") -> None:
         """Drain: not ready, refuse new calls, let the rest finish, flush, close."""
         self._problems.set(PROBLEM, "shutting down")
-        log.info("draining")
+        log.info("draining", signal=why)
         await self._stack.aclose()
         log.info("stopped")
-
-
-async def serve(settings: Settings) -> None:
-    """Run a daemon until SIGTERM or SIGINT. Raises ConfigError."""
-    os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold people's photos
-    # Each entry of L1 keeps two descriptors, each caller one.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
-    manager = ServiceManager.of(os.environ, os.getpid())
-    with contextlib.closing(manager):
-        daemon = Daemon(settings)
-        await daemon.start()
-        # What is here now stays: S3's model alone is 100,000 objects. A full collection that
-        # looks at all of them holds up every hit for 95 ms.
-        gc.freeze()
-        manager.serving()
-        await ended.wait()
-        manager.stopping()
-        await daemon.stop()
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -7,7 +7,7 @@ key, user or path is ever a label. The catalogue is docs/metrics.md.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from prometheus_client import (
@@ -36,6 +36,7 @@ SERVED_BY = ("local", *TIERS)
 FAILURES = ("not_found", "failed")
 STAGES = ("origin", "decode", "l1_write", "l2_commit")
 RELOADED = ("grpc_tls", "http_tls", "access")
+LISTENERS = ("grpc", "http")
 ORIGIN_OUTCOMES = ("ok", "not_found", "unavailable", "denied", "corrupt")
 # RPCs whose time somebody waits for; the others are counted only.
 TIMED_RPCS = ("GetHuman", "GetGarment", "GetText", "GetTryOn", "Put", "Invalidate")
@@ -126,6 +127,12 @@ class Metrics:
             "what",
             RELOADED,
         )
+        self.handshake_failures = make.counter(
+            "handshake_failures",
+            "TLS handshakes that failed: not this protocol, or not our certificates.",
+            "listener",
+            LISTENERS,
+        )
         self.foreign_names = make.gauge(
             "disk_foreign_names", "Names under the L2 root that are not ours."
         )
@@ -140,6 +147,10 @@ class Metrics:
     def read_calls_from(self, tally: CallTally) -> None:
         """Show the calls of a server at each scrape."""
         self.registry.register(_CallCollector(tally))
+
+    def read_dropped_lines_from(self, read: Callable[[], int]) -> None:
+        """Show at each scrape how many log lines were lost."""
+        self.registry.register(_DroppedLines(read))
 
     def render(self, gauges: Iterable[GaugeReading]) -> bytes:
         """Return the exposition text of what is counted, and of the state's gauges.
@@ -251,6 +262,20 @@ class _Readings(Collector):
             for value, reading in readings.items():
                 family.add_metric([value] if label else [], reading)
             yield family
+
+
+class _DroppedLines(Collector):
+    """Shows a count of the log's own thread."""
+
+    def __init__(self, read: Callable[[], int]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        name, text = "cachesvc_log_lines_dropped", "Log lines that nobody read in time."
+        yield CounterMetricFamily(name, text, value=self._read())
 
 
 class _CallCollector(Collector):

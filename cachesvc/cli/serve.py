@@ -1,31 +1,92 @@
-"""`cachesvc serve`: run the daemon in the foreground until SIGTERM or Ctrl-C."""
+"""`cachesvc serve`: run the daemon in the foreground until a signal ends it."""
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO, cast
 
 from cachesvc.cli import allocator
 from cachesvc.cli.exits import ExitCode, fail
 from cachesvc.cli.options import ConfigFile
+from cachesvc.edge.signals import Signals
+
+if TYPE_CHECKING:
+    from cachesvc.cli.log_writer import LogWriter
+    from cachesvc.cli.raw_stderr import RawStderr
+    from cachesvc.config import Settings
 
 
 def serve(config: ConfigFile = None) -> None:
-    """Run the daemon until SIGTERM or Ctrl-C.
+    """Run the daemon until SIGTERM or Ctrl-C. SIGHUP reloads.
 
     It shuts down in order: no longer ready, refuse new calls, let the others end.
     Exit code 2 means that the settings cannot work, and says which.
     """
+    signals = Signals.install()
     allocator.limit_kept_memory()
     import asyncio
 
-    from cachesvc import app
     from cachesvc import config as configuration
-    from cachesvc.cli import logs
     from cachesvc.core.errors import ConfigError
 
     try:
         settings = configuration.load(config)
-        logs.configure(settings.log_format, settings.log_level)
-        # uvloop was tried and makes no difference: inline persons of 10.2 MB, median p50 of
-        # 11 interleaved rounds 8.1 ms on asyncio's loop, 7.9 ms on uvloop's; a round is 5 to 21.
-        asyncio.run(app.serve(settings))
+        with _logging(settings) as output:
+            from cachesvc import process
+            from cachesvc.cli import logs
+
+            # uvloop was tried and makes no difference: inline persons of 10.2 MB, median p50 of
+            # 11 interleaved rounds 8.1 ms on asyncio's loop, 7.9 ms on uvloop's; a round is 5 to
+            # 21.
+            asyncio.run(
+                process.serve(
+                    settings,
+                    signals,
+                    output,
+                    lambda: configuration.load(config),
+                    logs.set_level,
+                )
+            )
     except ConfigError as exc:
         fail(str(exc), ExitCode.USAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """See `cachesvc.app.Output`."""
+
+    raw: RawStderr
+    writer: LogWriter
+
+    def dropped_lines(self) -> int:
+        return self.writer.dropped
+
+    def on_handshake_failure(self, count: Callable[[], None]) -> None:
+        self.raw.on_handshake_failure = count
+
+
+@contextmanager
+def _logging(settings: Settings) -> Iterator[_Output]:
+    """Log by a thread for the length of a `with`; at its end, what is queued is written."""
+    from cachesvc.cli import logs
+    from cachesvc.cli.log_writer import LogWriter
+    from cachesvc.cli.raw_stderr import RawStderr
+
+    raw = RawStderr()
+    log_format = settings.log_format
+    earlier = sys.stderr
+    writer = LogWriter(raw.fd, lambda count: logs.dropped_line(log_format, stream, count))
+    stream = cast(TextIO, writer)
+    try:
+        # Tracebacks and warnings of the interpreter take the same way.
+        sys.stderr = stream
+        logs.configure(log_format, settings.log_level, stream)
+        raw.start()
+        yield _Output(raw, writer)
+    finally:
+        raw.give_back()
+        writer.end()
+        sys.stderr = earlier

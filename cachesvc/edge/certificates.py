@@ -12,7 +12,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -41,7 +41,8 @@ class Certificates:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._looks: list[Callable[[], object]] = []
+        # Of each listener that speaks TLS.
+        self.files: list[Reloaded[Any]] = []
         # Of each listener, what is in force.
         self._held: dict[str, Dates] = {}
         self._said: dict[str, tuple[Validity, Outlook, int]] = {}
@@ -66,7 +67,7 @@ class Certificates:
             return value
 
         made = Reloaded(f"{listener}.tls", tls_files.paths_of(settings), load, on_failure)
-        self._looks.append(made.current)
+        self.files.append(made)
         return made
 
     def gauges(self) -> list[GaugeReading]:
@@ -83,7 +84,7 @@ class Certificates:
 
     async def run(self) -> None:
         """Look and tell, for as long as the daemon lives. Does nothing where TLS is off."""
-        while self._looks:
+        while self.files:
             self.tell(self._clock.read())
             await asyncio.sleep(LOOK_EVERY_S)
             # A file's status may block.
@@ -91,8 +92,8 @@ class Certificates:
 
     def look(self) -> None:
         """Read files that have changed. Blocks."""
-        for look in self._looks:
-            look()
+        for files in self.files:
+            files.current()
 
     def tell(self, now: Now) -> None:
         """Log what is over or soon will be, unless that was said less than a day ago."""

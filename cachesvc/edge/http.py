@@ -22,6 +22,7 @@ from cachesvc.core.errors import CacheError, ConfigError, InvalidRequest
 from cachesvc.edge.calls import DeadlineExceeded
 from cachesvc.edge.http_access import HttpAccess, check_path
 from cachesvc.edge.http_connections import Connections
+from cachesvc.edge.http_draining import LOOKS_ONLY, Operations
 from cachesvc.edge.http_errors import NotServed, error_response
 from cachesvc.edge.http_routes import Route
 from cachesvc.edge.http_tls import HANDSHAKE_S
@@ -69,6 +70,7 @@ class HttpServer:
         self._max_connections = settings.max_connections
         self._connections: Connections | None = None
         self._listener: asyncio.Server | None = None
+        self._operations = Operations()
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._middleware()])
         for route in routes:
             app.router.add_route(route.method, route.path, self._guarded(route))
@@ -116,6 +118,10 @@ class HttpServer:
         bound: int = self._listener.sockets[0].getsockname()[1]
         return bound
 
+    async def drain(self, deadline_s: float) -> bool:
+        """Refuse new operations and wait for the others. Probes are answered until `close`."""
+        return await self._operations.drain(deadline_s)
+
     async def close(self) -> None:
         """Stop listening, and give requests under way a moment."""
         if self._listener is not None:
@@ -126,7 +132,10 @@ class HttpServer:
         async def handle(request: web.Request) -> web.StreamResponse:
             principal = self._access.principal_of(request)
             principal.check(route.action)
-            return await route.handle(request, principal)
+            if route.action in LOOKS_ONLY:
+                return await route.handle(request, principal)
+            with self._operations.under_way():
+                return await route.handle(request, principal)
 
         return handle
 

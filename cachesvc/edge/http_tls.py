@@ -15,6 +15,7 @@ from aiohttp import web
 
 from cachesvc.config_access import TlsSettings
 from cachesvc.core.credentials import NameKind, SubjectName
+from cachesvc.edge import tls_files
 from cachesvc.edge.certificates import Certificates
 from cachesvc.edge.reloading import Reloaded
 
@@ -39,15 +40,36 @@ class ReloadedContext(ssl.SSLContext):
         settings: TlsSettings,
         certificates: Certificates,
         on_failure: Callable[[], None] = lambda: None,
+        on_handshake_failure: Callable[[], None] = lambda: None,
     ) -> Self:
+        """`on_failure` counts files that cannot be used."""
         context = cls(ssl.PROTOCOL_TLS_SERVER)
-        context._files = certificates.reloaded(
-            "http", settings, lambda _, loaded: loaded, on_failure
-        )
+        counted = type("Counted", (_Handshake,), {"on_failure": staticmethod(on_handshake_failure)})
+
+        def make(_: tls_files.TlsFiles, loaded: ssl.SSLContext) -> ssl.SSLContext:
+            loaded.sslobject_class = counted
+            return loaded
+
+        context._files = certificates.reloaded("http", settings, make, on_failure)
         return context
 
     def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
         return self._files.current().wrap_bio(*args, **options)
+
+
+class _Handshake(ssl.SSLObject):
+    """One connection. asyncio tells nobody why a handshake failed."""
+
+    on_failure: Callable[[], None]
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError:
+            self.on_failure()
+            raise
 
 
 def certificate_names(request: web.Request) -> tuple[SubjectName, ...]:

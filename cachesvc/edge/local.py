@@ -5,6 +5,7 @@ The protocol and why it is coherent: docs/local-delivery.md.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from cachesvc import __version__
-from cachesvc.core.clock import Now
+from cachesvc.core.clock import NS_PER_S, Now
 from cachesvc.core.errors import InvalidRequest
 from cachesvc.edge import messages
 from cachesvc.engine.cache import Cache
@@ -26,6 +27,9 @@ MAX_REPORTED_KEYS = 10_000
 # A caller may say any version, and any number of them.
 MAX_LOGGED_VERSIONS = 16
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,31}")
+# A worker that was told a file's name opens it in well under a millisecond. On a busy host its
+# thread may have to wait for a processor first.
+OPENED_WITHIN_NS = NS_PER_S
 # A worker reports once a second. What it says is added to counters of 63 and 64 bits.
 MAX_REPORTED_HITS = (1 << 31) - 1
 
@@ -43,6 +47,8 @@ class LocalDelivery:
         self._grace = messages.duration(cache.state.limits.origin_after_grace_ns)
         self._read = messages.RequestReader(cache.state.kinds)
         self._versions: set[str] = set()
+        self._names_files = True
+        self._last_named_ns = -OPENED_WITHIN_NS
 
     def attach(self, request: pb.AttachRequest) -> pb.AttachResponse:
         self._log_once(request.client_version)
@@ -60,7 +66,8 @@ class LocalDelivery:
     def describe(self, served: Served, entry: pb.Entry, now: Now) -> None:
         """Name the file of `served` in `entry`, if it has one."""
         entry.boot_id = self._boot_id
-        if served.blob.shared_name is not None and self._may_share():
+        if served.blob.shared_name is not None and self._names_files and self._may_share():
+            self._last_named_ns = now.steady_ns
             left_ns = served.expires_ns - now.steady_ns
             file = pb.SharedFile(
                 name=f"{L1_DIRECTORY}/{served.blob.shared_name}",
@@ -68,6 +75,24 @@ class LocalDelivery:
                 origin_grace=self._grace,
             )
             entry.file.CopyFrom(file)
+
+    def stop_naming_files(self) -> None:
+        """From now on every answer is inline: the control page is about to close.
+
+        A is a caller, D the daemon.
+
+            A: Get | D: SIGTERM, closes the page | D: names a file | A: finds the page closed,
+            asks again, inline | D: refuses new calls
+        """
+        self._names_files = False
+
+    async def until_files_were_opened(self) -> None:
+        """Return once callers had the time to open the files that were named last."""
+        assert not self._names_files
+        opened_by_ns = self._last_named_ns + OPENED_WITHIN_NS
+        left_ns = opened_by_ns - self._cache.state.clock.read().steady_ns
+        if left_ns > 0:
+            await asyncio.sleep(left_ns / NS_PER_S)
 
     def report(self, request: pb.ReportHitsRequest) -> pb.ReportHitsResponse:
         """Count a worker's own hits. Raises InvalidRequest."""

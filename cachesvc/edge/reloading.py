@@ -36,7 +36,7 @@ class Reloaded(Generic[T]):
         make: Callable[[], T],
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        self._what = what
+        self.what = what
         self._paths = tuple(paths)
         self._make = make
         self._on_failure = on_failure
@@ -45,6 +45,8 @@ class Reloaded(Generic[T]):
         self._tried = self._signature()
         self._value = make()
         self._handed_on = self._value
+        self._reported = self._value
+        self._failure = ""
 
     def current(self) -> T:
         """Return the value of the files as they are now, or the last one that worked."""
@@ -62,6 +64,22 @@ class Reloaded(Generic[T]):
             self._handed_on = self._value
             return self._value
 
+    def reload(self) -> str:
+        """Look now, and say what became of the files since the last such answer.
+
+        `reloaded`, `unchanged`, or `failed: ` and why. What failed is tried again, changed or
+        not: a permission above the files may have been the reason.
+        """
+        with self._lock:
+            if self._failure:
+                self._tried = ()
+            self._look()
+            if self._failure:
+                return f"failed: {self._failure}"
+            said = "unchanged" if self._value is self._reported else "reloaded"
+            self._reported = self._value
+            return said
+
     def _look(self) -> None:
         before = self._signature()
         if before == self._tried:
@@ -69,11 +87,13 @@ class Reloaded(Generic[T]):
         try:
             value = self._make()
         except (ConfigError, OSError) as exc:
+            self._failure = str(exc)
             self._on_failure()
-            log.warning("reload_failed", what=self._what, error=str(exc), action="kept the old one")
+            log.warning("reload_failed", what=self.what, error=str(exc), action="kept the old one")
         else:
+            self._failure = ""
             self._value = value
-            log.info("reloaded", what=self._what)
+            log.info("reloaded", what=self.what)
         # A file that changed while it was read is looked at again by the next call.
         self._tried = before
 

@@ -6,6 +6,7 @@ server cannot tell which of its ports a call came by. They share one poller.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import ssl
@@ -34,6 +35,9 @@ from cachesvc.edge.tls_files import TlsFiles
 MAX_RECEIVE_BYTES = 2 << 20
 # Of each TCP listener: descriptors are for entries and their readers too.
 MAX_TCP_CONNECTIONS = 4096
+# A call has ended here once its answer is handed to gRPC. Its last bytes may still be on the
+# way to a caller who reads slowly.
+ANSWERS_READ_WITHIN_S = 1.0
 GROUP_SOCKET_MODE = 0o660
 ADMIN_SOCKET_MODE = 0o600
 
@@ -147,8 +151,7 @@ class GrpcServer:
         """Refuse new calls, wait for those under way, then close the listeners."""
         await self.set_serving(serving=False)
         in_time = await self._calls.drain(deadline_s)
-        for server in self._servers:
-            await server.stop(grace=0)
+        await asyncio.gather(*(server.stop(ANSWERS_READ_WITHIN_S) for server in self._servers))
         return in_time
 
     def _bind_unix(self, path: Path, mode: int, gid: int | None, who: Who) -> None:

@@ -14,9 +14,11 @@ import contextlib
 import mmap
 import os
 import struct
+import sys
 import threading
 import time
 from enum import IntEnum
+from typing import Literal
 
 from cachesvc.tiers import files
 
@@ -26,7 +28,6 @@ FORMAT_VERSION = 1
 PAGE_BYTES = 4096
 HEADER = struct.Struct("<8sII16s")
 STATE_OFFSET = 12
-HEARTBEAT = struct.Struct("<Q")
 HEARTBEAT_OFFSET = HEADER.size
 HEARTBEAT_EVERY_S = 0.1
 
@@ -97,7 +98,7 @@ class ControlPage:
             self._write_heartbeat()
 
     def _write_heartbeat(self) -> None:
-        HEARTBEAT.pack_into(self._page, HEARTBEAT_OFFSET, time.monotonic_ns())
+        _store(self._page, "Q", HEARTBEAT_OFFSET, time.monotonic_ns())
 
 
 def close_predecessor(directory_fd: int) -> bytes | None:
@@ -142,4 +143,15 @@ def replace_control_page(directory_fd: int, gid: int | None) -> ControlPage:
 
 
 def _write_state(page: mmap.mmap, state: ControlState) -> None:
-    struct.pack_into("<I", page, STATE_OFFSET, state)
+    _store(page, "I", STATE_OFFSET, state)
+
+
+def _store(page: mmap.mmap, unit: Literal["I", "Q"], offset: int, value: int) -> None:
+    """Write one aligned integer in a single store.
+
+    `struct.pack_into` fills its place with zeros before it writes byte after byte, and workers
+    read the page meanwhile: they would see no heartbeat, or half of one.
+    """
+    assert sys.byteorder == "little"
+    with memoryview(page) as whole, whole.cast(unit) as units:
+        units[offset // units.itemsize] = value

@@ -54,7 +54,8 @@ class Daemon:
     """One daemon that may be ended and started again with the same directories.
 
     `settings` are environment variables by their names without `CACHESVC_`; `environment`
-    is added as it is. `under` is a command that runs it and becomes it, as `strace -D` does.
+    is added as it is. `under` is a command that runs it and becomes it, as `strace -D` does;
+    `arguments` are those of `serve`.
     """
 
     def __init__(
@@ -63,8 +64,9 @@ class Daemon:
         settings: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
         under: Sequence[str] = (),
+        arguments: Sequence[str] = (),
     ) -> None:
-        self._command = (*under, *COMMAND)
+        self._command = (*under, *COMMAND, *arguments)
         self.runtime_dir = Path(tempfile.mkdtemp(prefix="cachesvc-test-", dir="/dev/shm"))
         self.state_dir = folder / "state"
         self.l2_root = folder / "l2"
@@ -104,13 +106,23 @@ class Daemon:
     def start(self) -> float:
         """Start it, and return the seconds until /readyz said ready."""
         started = time.monotonic()
-        self._process = self._spawn()
+        self.spawn()
         wait_until(self._is_ready, READY_WITHIN_S, self._describe)
         ready_s = time.monotonic() - started
         # Or their first call after a restart could still fail for the old connection.
         for channel in self._channels:
             grpc.channel_ready_future(channel).result(READY_WITHIN_S)
         return ready_s
+
+    def start_with_output(self, fd: int) -> None:
+        """Start it with `fd` as its output instead of its log."""
+        self._process = s3_processes.start(self._command, fd, env=self._variables())
+        wait_until(self._is_ready, READY_WITHIN_S, self._describe)
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """Start it, and return its process at once."""
+        self._process = self._spawn()
+        return self._process
 
     def start_in_vain(self) -> int:
         """Start it where it cannot run, and return its exit code."""
@@ -246,18 +258,20 @@ class Daemon:
     # ---- inside
 
     def _spawn(self) -> subprocess.Popen[bytes]:
+        return s3_processes.start(self._command, self.log, env=self._variables())
+
+    def _variables(self) -> dict[str, str]:
         inherited = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("CACHESVC_", "AWS_"))
         }
-        environment = {
+        return {
             **inherited,
             **{f"CACHESVC_{name}": value for name, value in self.settings.items()},
             **self._environment,
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'client'}",
         }
-        return s3_processes.start(self._command, self.log, env=environment)
 
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "the daemon is not running"

@@ -46,12 +46,12 @@ class ReservedPort:
 
 
 def start(
-    command: Sequence[str], log: Path, env: Mapping[str, str] | None = None
+    command: Sequence[str], log: Path | int, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a server that stays in the foreground; its output goes to `log`."""
+    """Start a server that stays in the foreground; its output goes to `log`, also a descriptor."""
 
     def spawn() -> subprocess.Popen[bytes]:
-        with log.open("ab") as output:
+        with open(log, "ab", closefd=isinstance(log, Path)) as output:
             return subprocess.Popen(
                 (*_DIE_WITH_PARENT, *command),
                 stdin=subprocess.DEVNULL,

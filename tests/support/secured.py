@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,13 +83,18 @@ class Credentials:
 
 @contextmanager
 def secured_daemon(
-    folder: Path, credentials: Credentials, *, host: str = BEYOND, demand_certificates: bool
+    folder: Path,
+    credentials: Credentials,
+    *,
+    host: str = BEYOND,
+    demand_certificates: bool,
+    arguments: Sequence[str] = (),
 ) -> Iterator[tuple[Daemon, str]]:
     """Run a daemon with a TLS port; yield it and the port's address."""
     port = ReservedPort(host)
     address = f"{host}:{port.number}"
     settings = credentials.settings(address, demand_certificates=demand_certificates)
-    daemon = Daemon(folder, settings)
+    daemon = Daemon(folder, settings, arguments=arguments)
     try:
         daemon.start()
         yield daemon, address

@@ -1,0 +1,94 @@
+"""What becomes of the lines that libraries write to descriptor 2 by themselves?
+
+gRPC's core writes there, in a form of its own, among them one line for each TLS handshake that
+failed. Descriptor 2 becomes a pipe whose lines are logged like any other, and counted; so
+neither a library nor the interpreter ever waits for whoever reads the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import re
+import threading
+from collections.abc import Callable
+
+import structlog
+
+log = structlog.get_logger()
+_STDERR = 2
+_APPENDING = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+_READ_BYTES = 64 << 10
+MAX_TEXT = 400
+# absl's form: level and date, time, thread, file and line.
+_CORE = re.compile(r"(?P<level>[IWEF])\d{4} \S+\s+\d+ (?P<place>[\w./-]+:\d+)\] (?P<text>.*)")
+_BEFORE_ABSL = "WARNING: All log messages before absl::InitializeLog()"
+
+
+class RawStderr:
+    """Takes descriptor 2 away from its owner until `give_back`. `fd` is where it really leads."""
+
+    def __init__(self) -> None:
+        self.fd = os.dup(_STDERR)
+        self.on_handshake_failure: Callable[[], None] = lambda: None
+        self._reading, writing = os.pipe2(os.O_CLOEXEC)
+        # A full pipe loses a library's line instead of holding up a thread that may hold the
+        # interpreter, without which nobody could read the pipe.
+        os.set_blocking(writing, False)
+        os.dup2(writing, _STDERR)
+        os.close(writing)
+        self._thread = threading.Thread(target=self._run, name="raw-stderr", daemon=True)
+
+    def start(self) -> None:
+        """Log what comes. Lines that came before are kept."""
+        self._thread.start()
+        crash_fd = _never_blocking(self.fd)
+        if crash_fd is not None:
+            # A crash takes the pipe along with what it said there last.
+            faulthandler.enable(crash_fd)
+
+    def give_back(self) -> None:
+        """Let descriptor 2 lead again where it led, and log what came until now."""
+        os.dup2(self.fd, _STDERR)  # the last writer's end: the thread sees the pipe's end
+        if self._thread.is_alive():
+            self._thread.join()
+        os.close(self._reading)
+
+    def _run(self) -> None:
+        rest = b""
+        with contextlib.suppress(OSError):
+            while data := os.read(self._reading, _READ_BYTES):
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self._take(line)
+                rest = rest[:_READ_BYTES]
+        if rest:
+            self._take(rest)
+
+    def _take(self, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip()
+        if not text or text.startswith(_BEFORE_ABSL):
+            return
+        found = _CORE.match(text)
+        if found is None:
+            log.warning("raw_stderr", text=text[:MAX_TEXT])
+            return
+        is_handshake = "andshake failed" in found["text"]
+        if is_handshake:
+            self.on_handshake_failure()
+        is_grave = is_handshake or found["level"] != "I"
+        say: Callable[..., None] = log.warning if is_grave else log.info
+        say("grpc_core", place=found["place"], text=found["text"][:MAX_TEXT])
+
+
+def _never_blocking(fd: int) -> int | None:
+    """Return another descriptor of what `fd` leads to, one that never blocks.
+
+    None if there is none. A crashed process that waits for its log's reader would never be
+    restarted.
+    """
+    try:
+        return os.open(f"/proc/self/fd/{fd}", _APPENDING)
+    except OSError:  # a socket, or a terminal of another user
+        return None

@@ -1,0 +1,49 @@
+"""Which HTTP requests does a stop wait for, and which does it refuse?
+
+What only looks (probes, metrics, the page) is answered to the end, and nobody waits for it:
+a scraper that never stops would hold up the stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cachesvc.core.access import Action
+from cachesvc.core.errors import Draining
+
+LOOKS_ONLY = frozenset({Action.PROBE, Action.OBSERVE})
+
+
+class Operations:
+    """Counts the requests that do something. Belongs to the event loop."""
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Count one for the length of a `with`. Raises Draining if the daemon stops already."""
+        if self._draining:
+            raise Draining("the daemon is shutting down; retry")
+        self._running += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+
+    async def drain(self, deadline_s: float) -> bool:
+        """Refuse new ones and wait for the others. Returns whether all ended in time."""
+        self._draining = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), deadline_s)
+        except TimeoutError:
+            return False
+        return True
