@@ -193,8 +193,15 @@ def _make_way(path: Path) -> None:
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise ConfigError(f"{path}: its directory cannot be made: {exc.strerror}") from exc
         return
+    except OSError as exc:
+        raise ConfigError(
+            f"{path}: cannot be looked at: {exc.strerror}; see CACHESVC_GRPC__SOCKET"
+        ) from exc
     if not stat.S_ISSOCK(mode):
         raise ConfigError(f"{path}: not a socket; remove it or set CACHESVC_GRPC__SOCKET")
     with socket.socket(socket.AF_UNIX) as probe:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cachesvc.cli.doctor import credentials, limits, listeners, memory, origins, storage, versions
+from cachesvc.cli.doctor import (
+    credentials,
+    limits,
+    listeners,
+    memory,
+    origins,
+    starts,
+    storage,
+    versions,
+)
 from cachesvc.cli.doctor.findings import Check, Finding, Patient, error
 
 CHECKS: tuple[Check, ...] = (
@@ -21,9 +30,14 @@ CHECKS: tuple[Check, ...] = (
     storage.check_root,
     storage.check_mount,
     storage.check_space,
+    storage.check_inodes,
     storage.check_fsync,
     storage.check_state_directory,
     storage.check_state_place,
+    starts.check_separate,
+    starts.check_directories,
+    starts.check_names,
+    starts.check_writing,
     origins.check_credentials,
     origins.check_access,
     origins.check_clock,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from cachesvc.cli import output
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
-from cachesvc.cli.doctor.listeners import daemon_pid
+from cachesvc.cli.doctor.places import daemon_pid
 from cachesvc.tiers import host_limits
 from cachesvc.tiers.host_limits import Limit, MemoryNeeds
 

@@ -9,19 +9,18 @@ import os
 import resource
 import socket
 import stat
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 from cachesvc.cli.doctor.memory import last_system_uid
+from cachesvc.cli.doctor.places import daemon_pid, holder_of
 from cachesvc.config_access import split_address
 from cachesvc.core.access import Role
 
 _LISTENING = "0A"
 # sockaddr_un, less its final NUL.
 _MAX_SOCKET_PATH_BYTES = 107
-_PEER = struct.Struct("3i")
 _SHELLS_OF_NOBODY = ("nologin", "false", "sync")
 # For sockets, the catalog, the origin's connections and the libraries.
 _SPARE_DESCRIPTORS = 512
@@ -47,7 +46,14 @@ def check_socket(patient: Patient) -> Iterator[Finding]:
         )
         return
     pid = daemon_pid(path)
-    if pid is not None:
+    if pid is not None and not holder_of(patient.settings.runtime_dir):
+        yield error(
+            check,
+            f"{path}: pid {pid} listens, and is no daemon with this runtime directory: the daemon "
+            "refuses to start",
+            "stop it, or set CACHESVC_GRPC__SOCKET to another",
+        )
+    elif pid is not None:
         yield ok(check, f"{path}: pid {pid} listens")
     else:
         yield ok(check, f"{path} was left by a daemon that died; the next start replaces it")
@@ -125,19 +131,6 @@ def check_descriptors(patient: Patient) -> Iterator[Finding]:
         )
     else:
         yield ok("descriptors", f"{needed} may be needed, {most} are allowed")
-
-
-def daemon_pid(path: Path) -> int | None:
-    """Return who listens on a unix socket; None if nobody does."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return None
-        peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    pid: int = _PEER.unpack(peer)[0]
-    return pid
 
 
 def listener_of(port: int, proc: Path = Path("/proc")) -> tuple[int, str] | None:

@@ -6,13 +6,18 @@ import configparser
 import contextlib
 import os
 import pwd
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from cachesvc.cli import output
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
-from cachesvc.cli.doctor.places import examine_directory, mount_of, nearest_existing
+from cachesvc.cli.doctor.places import (
+    daemon_pid,
+    examine_directory,
+    mount_of,
+    nearest_existing,
+    unnamed_file,
+)
 from cachesvc.config import Settings
 from cachesvc.config_access import ENV_PREFIX
 from cachesvc.edge.local import L1_DIRECTORY
@@ -50,11 +55,11 @@ def check_filesystem(patient: Patient) -> Iterator[Finding]:
 
 
 def check_space(patient: Patient) -> Iterator[Finding]:
-    """L1's limit against what the filesystem can still take, a running daemon's files included."""
+    """L1's limit against what the filesystem can take once the files of now are gone."""
     settings = patient.settings
     path = settings.runtime_dir
     usage = os.statvfs(nearest_existing(path))
-    available = usage.f_bavail * usage.f_frsize + _held_bytes(settings, path / L1_DIRECTORY)
+    available = usage.f_bavail * usage.f_frsize + _given_back_bytes(settings)
     sizes = f"{output.size_text(available)} for L1, whose limit is " + output.size_text(
         settings.l1.max_bytes
     )
@@ -93,7 +98,7 @@ def check_kernel(patient: Patient) -> Iterator[Finding]:
     """What local delivery asks of the filesystem: leases count readers, holes erase."""
     folder = nearest_existing(patient.settings.runtime_dir)
     directory_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fd = _unnamed_file(folder)
+    fd = unnamed_file(folder)
     try:
         files.write_all(fd, b"\xff" * 8192)
         shared = SharedFile(directory_fd, "", fd, 8192)
@@ -179,19 +184,34 @@ def _lingers(patient: Patient) -> bool:
     return (patient.filesystem / "var/lib/systemd/linger" / name).exists()
 
 
-def _held_bytes(settings: Settings, l1: Path) -> int:
-    """Return what a running daemon has taken already; its spare files have no name."""
+def _given_back_bytes(settings: Settings) -> int:
+    """Return what a start finds free besides: it empties the directory, whoever filled it.
+
+    A running daemon's spare files have no name there, and end with it.
+    """
+    l1 = settings.runtime_dir / L1_DIRECTORY
     try:
-        return sum(file.stat().st_size for file in l1.iterdir()) + settings.l1.spare_bytes
+        device = l1.stat().st_dev
+        named = sum(_taken_bytes(file.lstat()) for file in l1.iterdir())
     except OSError:  # none yet, or not ours to look into
         return 0
+    pid = daemon_pid(settings.socket_path)
+    unnamed = _unnamed_bytes(pid, device) if pid else 0
+    # Entries that readers hold have lost their names too, and stay.
+    return named + min(unnamed, settings.l1.spare_bytes)
 
 
-def _unnamed_file(folder: Path) -> int:
-    """Open a file that nobody else sees and that is gone when it is closed."""
-    try:
-        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError:
-        fd, name = tempfile.mkstemp(prefix=".cachesvc-doctor-", dir=folder)
-        Path(name).unlink()
-        return fd
+def _unnamed_bytes(pid: int, device: int) -> int:
+    """Return what the open files of `pid` that have no name take of that filesystem."""
+    found: dict[int, int] = {}
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                status = link.stat()
+                if status.st_dev == device and status.st_nlink == 0:
+                    found[status.st_ino] = _taken_bytes(status)
+    return sum(found.values())
+
+
+def _taken_bytes(status: os.stat_result) -> int:
+    return status.st_blocks * 512

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import stat
+import struct
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 
+_PEER = struct.Struct("3i")
 _ESCAPES = {r"\040": " ", r"\011": "\t", r"\012": "\n", r"\134": "\\"}
 
 
@@ -35,6 +40,44 @@ def nearest_existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
+
+
+def unnamed_file(folder: Path) -> int:
+    """Open a file that nobody else sees and that is gone when it is closed."""
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:
+        fd, name = tempfile.mkstemp(prefix=".cachesvc-doctor-", dir=folder)
+        Path(name).unlink()
+        return fd
+
+
+def daemon_pid(path: Path) -> int | None:
+    """Return who listens on a unix socket; None if nobody does."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return None
+        peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    pid: int = _PEER.unpack(peer)[0]
+    return pid
+
+
+def holder_of(directory: Path, locks: Path = Path("/proc/locks")) -> bool:
+    """Return whether a process of this host holds a daemon's lock on `directory`.
+
+    Looking takes no lock: a daemon that starts meanwhile would be refused it.
+    """
+    try:
+        status = directory.stat()
+        lines = locks.read_text().splitlines()
+    except OSError:
+        return False
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    wanted = f"{device}:{status.st_ino}"
+    return any(line.split()[1] == "FLOCK" and wanted in line.split() for line in lines)
 
 
 def examine_directory(
@@ -72,8 +115,6 @@ def examine_directory(
 
 
 def _can_be_made(check: str, path: Path, setting: str) -> Iterator[Finding]:
-    import os
-
     above = nearest_existing(path)
     if os.access(above, os.W_OK | os.X_OK):
         yield ok(check, f"{path} will be made at the start")

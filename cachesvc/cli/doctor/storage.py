@@ -16,6 +16,9 @@ from cachesvc.tiers import files
 _ROOT = f"{ENV_PREFIX}L2__ROOT"
 _STATE = f"{ENV_PREFIX}STATE_DIR"
 _PROBE_BYTES = 1 << 20
+# The smallest that is usual: a garment's text.
+_SMALL_ENTRY_BYTES = 950_000
+_OTHER_FILES = 32
 # A commit waits for one; NVMe takes a few ms, a network disk tens.
 _SLOW_FSYNC_S = 0.2
 
@@ -71,6 +74,28 @@ def check_space(patient: Patient) -> Iterator[Finding]:
         )
     else:
         yield ok("l2.space", state)
+
+
+def check_inodes(patient: Patient) -> Iterator[Finding]:
+    """Each entry takes one, its directory another; without one it is not stored."""
+    settings = patient.settings
+    kinds = settings.build_kinds().all
+    in_memory = sum(kind.max_entries * len(kind.namespaces) for kind in kinds)
+    for check, path, needed in (
+        ("runtime.inodes", settings.runtime_dir, in_memory + _OTHER_FILES),
+        ("l2.inodes", settings.l2.root, 2 * settings.l2.max_bytes // _SMALL_ENTRY_BYTES),
+    ):
+        usage = os.statvfs(nearest_existing(path))
+        if not usage.f_files or usage.f_favail >= needed:  # btrfs makes them as they are needed
+            yield ok(check, f"{usage.f_favail:,} are free" if usage.f_files else "no limit")
+        else:
+            yield warning(
+                check,
+                f"{path}: {usage.f_favail:,} of {usage.f_files:,} inodes are free, and as many "
+                f"entries as its limits allow need {needed:,}: the filesystem is full before them",
+                "remove files that nobody needs, or make it with more inodes (mkfs -N, mount -o "
+                "nr_inodes= for a tmpfs)",
+            )
 
 
 def check_fsync(patient: Patient) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from google.protobuf.internal import api_implementation
 
 from cachesvc import __version__
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
-from cachesvc.cli.doctor.listeners import daemon_pid
+from cachesvc.cli.doctor.places import daemon_pid
 from cachesvc.cli.version import CONTRACT, LIBRARIES, installed
 from cachesvc_client import CacheClient, CacheServiceError
 

@@ -9,9 +9,14 @@ from typing import Any
 import pytest
 
 from cachesvc.cli.doctor import memory
-from cachesvc.cli.doctor.findings import Level
+from cachesvc.cli.doctor.findings import Finding, Level, Patient
+from cachesvc.config import L1Settings, Settings
 from tests.cli.doctor.conftest import Examine
+from tests.conftest import NewDaemon
+from tests.support import sample_objects
 from tests.support.engine_mounts import small_filesystem
+from tests.support.grpc_calls import get_human
+from tests.support.sample_objects import fresh_id
 
 SOMEBODY = 4321
 
@@ -153,3 +158,24 @@ def test_a_directory_elsewhere_is_not_cleaned_by_logind(
 ) -> None:
     settings["runtime_dir"] = tmp_path
     assert examine(memory.check_remove_ipc, uid=1000).level is Level.OK
+
+
+def test_a_running_daemons_spare_files_come_back_and_a_dead_ones_are_not_imagined(
+    new_daemon: NewDaemon, tmp_path: Path
+) -> None:
+    with small_filesystem(tmp_path / "shm", 8 << 20) as small:
+        at = {"RUNTIME_DIR": str(small.path / "ours"), "L1__MAX_BYTES": str(7 << 20)}
+        daemon = new_daemon(**at)
+        user = fresh_id("u")
+        sample_objects.put_in_folder(daemon.origin_dir, sample_objects.person(user))
+        get_human(daemon.stub(), user)
+        settings = Settings(runtime_dir=small.path / "ours", l1=L1Settings(max_bytes=7 << 20))
+        assert memory_space(settings).level is Level.OK
+        daemon.stop()
+        (small.path / "other").write_bytes(bytes(3 << 20))
+        assert memory_space(settings).level is Level.ERROR
+
+
+def memory_space(settings: Settings) -> Finding:
+    (found,) = memory.check_space(Patient(settings))
+    return found

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cachesvc.cli.doctor import places, storage
-from cachesvc.cli.doctor.findings import Level
+from cachesvc.cli.doctor.findings import Level, Patient
+from cachesvc.config import Settings
 from tests.cli.doctor.conftest import Examine
 from tests.support.engine_mounts import small_filesystem
 
@@ -115,3 +117,17 @@ def test_a_root_that_is_a_file_is_an_error(
 ) -> None:
     (tmp_path / "l2").write_text("")
     assert "no directory" in examine(storage.check_root).message
+
+
+def test_too_few_inodes_for_as_many_entries_as_fit_are_a_warning(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    with small_filesystem(tmp_path / "disk", 8 << 20) as small:
+        settings["l2"] = {"root": small.path / "l2", "max_bytes": 8 << 20, "free_floor_bytes": 0}
+        in_memory, on_disk = storage.check_inodes(Patient(Settings(**settings)))
+        assert (in_memory.level, on_disk.level) == (Level.OK, Level.OK)
+        command = ["mount", "-o", "remount,nr_inodes=10", str(small.path)]
+        subprocess.run(command, check=True)
+        _, on_disk = storage.check_inodes(Patient(Settings(**settings)))
+    assert on_disk.level is Level.WARNING
+    assert "9 of 10 inodes are free" in on_disk.message

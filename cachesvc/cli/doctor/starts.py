@@ -1,0 +1,121 @@
+"""Would the daemon start here? Each step that may refuse is asked by the function that refuses.
+
+What is not there yet is not looked at: the start makes it, and `places.py` says whether it can.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from pathlib import Path
+
+from cachesvc.cli.doctor.findings import Finding, Patient, error, ok
+from cachesvc.cli.doctor.places import unnamed_file
+from cachesvc.config_access import ENV_PREFIX
+from cachesvc.core.errors import ConfigError
+from cachesvc.edge import audit
+from cachesvc.edge.local import L1_DIRECTORY
+from cachesvc.tiers import control, files
+from cachesvc.tiers.catalog_file import CatalogFile
+from cachesvc.tiers.disk_files import QUARANTINE, TEMPORARY
+
+# A page of SQLite, which its first write needs.
+_PROBE_BYTES = 4096
+_MEND = "remove or rename it, or name another directory in the settings"
+
+
+def check_separate(patient: Patient) -> Iterator[Finding]:
+    """Each of the three is locked by itself: the second lock on one directory is refused."""
+    settings = patient.settings
+    named = {
+        "RUNTIME_DIR": settings.runtime_dir,
+        "STATE_DIR": settings.state_dir,
+        "L2__ROOT": settings.l2.root,
+    }
+    same = [
+        f"{ENV_PREFIX}{one} and {ENV_PREFIX}{other}"
+        for one, other in combinations(named, 2)
+        if named[one].resolve() == named[other].resolve()
+    ]
+    if same:
+        yield error(
+            "start.separate",
+            f"{'; '.join(same)}: one directory for two purposes, which the daemon refuses",
+            "give each a directory of its own",
+        )
+    else:
+        yield ok("start.separate", "the runtime, the state and L2's directory are three")
+
+
+def check_directories(patient: Patient) -> Iterator[Finding]:
+    """The directories below them which the daemon opens, and makes where they are not there."""
+    settings = patient.settings
+    below_root = (TEMPORARY, QUARANTINE, *settings.build_kinds().namespaces)
+    paths = [settings.runtime_dir / L1_DIRECTORY, *(settings.l2.root / name for name in below_root)]
+    yield _all_pass("start.directories", [_opens(path) for path in paths if os.path.lexists(path)])
+
+
+def check_names(patient: Patient) -> Iterator[Finding]:
+    """Files and sockets that the start replaces or reads."""
+    settings = patient.settings
+    tries: list[Callable[[], None]] = [
+        lambda: _is_no_directory(settings.runtime_dir / control.NAME),
+        lambda: _is_socket_or_absent(settings.admin_socket_path),
+        CatalogFile(settings.state_dir).check_names,
+    ]
+    if not settings.audit.plain_ids and os.path.lexists(settings.state_dir / audit.KEY_FILE):
+        tries.append(lambda: _discard(audit.load_key(settings.state_dir)))
+    yield _all_pass("start.names", tries)
+
+
+def check_writing(patient: Patient) -> Iterator[Finding]:
+    """The control page and the catalog are written at each start."""
+    settings = patient.settings
+    paths = [path for path in (settings.runtime_dir, settings.state_dir) if path.is_dir()]
+    yield _all_pass("start.writing", [_takes_a_page(path) for path in paths])
+
+
+def _all_pass(check: str, tries: list[Callable[[], None]]) -> Finding:
+    problems = []
+    for attempt in tries:
+        try:
+            attempt()
+        except ConfigError as exc:
+            problems.append(str(exc))
+    if problems:
+        return error(check, f"the daemon refuses to start: {'; '.join(problems)}", _MEND)
+    return ok(check, "nothing stands in the way of a start")
+
+
+def _opens(path: Path) -> Callable[[], None]:
+    return lambda: os.close(files.open_directory(path, mode=0o750))
+
+
+def _takes_a_page(path: Path) -> Callable[[], None]:
+    def attempt() -> None:
+        try:
+            fd = unnamed_file(path)
+            try:
+                files.write_all(fd, bytes(_PROBE_BYTES))
+            finally:
+                os.close(fd)
+        except OSError as exc:
+            raise ConfigError(f"{path}: nothing can be written there: {exc.strerror}") from exc
+
+    return attempt
+
+
+def _is_no_directory(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        raise ConfigError(f"{path}: is a directory, in the place of a file")
+
+
+def _is_socket_or_absent(path: Path) -> None:
+    if os.path.lexists(path) and not stat.S_ISSOCK(path.lstat().st_mode):
+        raise ConfigError(f"{path}: not a socket")
+
+
+def _discard(_: bytes) -> None:
+    """Of the key only whether it can be read is of interest."""
