@@ -56,7 +56,7 @@ from cachesvc.metrics import Metrics
 from cachesvc.origin.directory import DirectoryOrigin
 from cachesvc.origin.s3 import S3Origin
 from cachesvc.origin.s3_client import S3Settings
-from cachesvc.tiers import files, host_limits
+from cachesvc.tiers import descriptors, files, host_limits
 from cachesvc.tiers.anchors import Anchor
 from cachesvc.tiers.catalog import Catalog
 from cachesvc.tiers.control import (
@@ -77,7 +77,17 @@ PROBLEM = "daemon"
 L1_PROBLEM = "l1"
 # Of the catalog's commits, in the runtime directory.
 WITNESS = "catalog"
-EVICTIONS = (Removal.ENTRIES_LIMIT, Removal.BYTES_LIMIT, Removal.DISK_SPACE)
+UNPROTECTED = (
+    "fs.protected_hardlinks is not 1: whoever may read a file of L1 could make a hard link of it, "
+    "and its link count would stay; answers are inline (sysctl fs.protected_hardlinks=1)"
+)
+EVICTIONS = (
+    Removal.ENTRIES_LIMIT,
+    Removal.BYTES_LIMIT,
+    Removal.TMPFS_FULL,
+    Removal.DESCRIPTORS,
+    Removal.DISK_SPACE,
+)
 
 
 class Output(Protocol):
@@ -259,13 +269,17 @@ class Daemon:
 
     def _open_memory(self, kinds: Kinds, gid: int | None, control: ControlPage) -> MemoryTier:
         metrics, problems = self._metrics, self._problems
+        is_shared = files.hard_links_are_protected()
+        if not is_shared:
+            log.warning("no_shared_files", reason=UNPROTECTED)
+            control.suspend("hard links")
 
         def on_owing(problem: str | None) -> None:
             if problem is None:
-                control.resume()
+                control.resume(L1_PROBLEM)
                 problems.clear(L1_PROBLEM)
             else:
-                control.suspend()
+                control.suspend(L1_PROBLEM)
                 problems.set(L1_PROBLEM, f"a file cannot be removed: {problem}")
 
         def on_removal(entry: MemoryEntry, cause: Removal) -> None:
@@ -288,6 +302,8 @@ class Daemon:
             allow_heap=self.settings.l1.allow_heap,
             spare_bytes=self.settings.l1.spare_bytes,
             on_owing=on_owing,
+            max_files=descriptors.files_of_l1(),
+            is_shared=is_shared,
         )
 
     def _note_eviction(self, tier: str, meta: EntryMeta, cause: Removal) -> None:
@@ -342,7 +358,7 @@ class Daemon:
         self._stack.push_async_callback(http.close)
         if settings.http.listen:
             self.http_port = await http.start(settings.http.listen)
-        calls = Calls(settings.grpc.default_deadline_s)
+        calls = Calls(settings.grpc.default_deadline_s, settings.grpc.stream_stall_s)
         self._metrics.read_calls_from(calls.tally)
         grpc_server = GrpcServer(settings.grpc, service, calls, self._clock)
         workers = callers.socket_group(frozenset(settings.access.socket_roles))

@@ -50,6 +50,8 @@ class GrpcSettings(Section):
     tls: TlsSettings = TlsSettings()
     # Every call ends: one that names no deadline gets this one.
     default_deadline_s: float = Field(30.0, gt=0)
+    # What a stream sends is held for it; a caller that takes 1 MiB in this time is read slowly.
+    stream_stall_s: float = Field(30.0, gt=0)
     # Rejects floods before they cost memory; a worker has a handful of calls in flight.
     max_concurrent_streams: int = Field(256, ge=1)
     drain_s: float = Field(10.0, ge=0)

@@ -40,7 +40,15 @@ LISTENERS = ("grpc", "http")
 ORIGIN_OUTCOMES = ("ok", "not_found", "unavailable", "denied", "corrupt")
 # RPCs whose time somebody waits for; the others are counted only.
 TIMED_RPCS = ("GetHuman", "GetGarment", "GetText", "GetTryOn", "Put", "Invalidate")
-_LEAVES_MEMORY_BY = ("entries_limit", "bytes_limit", "expired", "invalidated", "replaced")
+_LEAVES_MEMORY_BY = (
+    "entries_limit",
+    "bytes_limit",
+    "tmpfs_full",
+    "descriptors",
+    "expired",
+    "invalidated",
+    "replaced",
+)
 _LEAVES_DISK_BY = ("disk_space", "expired")
 # Few buckets each: 300 series are the limit for all.
 _LATENCY_S = (0.0005, 0.003, 0.02, 0.1, 0.5, 2.0, 10.0)

@@ -30,7 +30,7 @@ async def serve(
     """Run a daemon until a signal says to end it. Raises ConfigError."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold people's photos
-    # Each entry of L1 keeps two descriptors, each caller one.
+    # Each entry of L1 keeps a descriptor, each caller one.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     reloads = ReloadRequests(settings, read_settings, set_log_level)

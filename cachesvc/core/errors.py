@@ -111,6 +111,12 @@ class Draining(CacheError):
     default_reason = "DRAINING"
 
 
+class MemoryFull(CacheError):
+    """tmpfs, or the process, has no more for L1. Stays in the engine: evict, try once more."""
+
+    default_reason = "NO_ROOM"
+
+
 class CorruptEntry(CacheError):
     """Bytes on disk failed their checksum. Stays in the engine: quarantine, count, miss."""
 

@@ -20,6 +20,9 @@ class Removal(Enum):
 
     ENTRIES_LIMIT = "entries_limit"
     BYTES_LIMIT = "bytes_limit"
+    # Somebody else has what L1's limits allow: room of tmpfs, its inodes, or descriptors.
+    TMPFS_FULL = "tmpfs_full"
+    DESCRIPTORS = "descriptors"
     DISK_SPACE = "disk_space"
     EXPIRED = "expired"
     INVALIDATED = "invalidated"

@@ -34,7 +34,7 @@ LATE_WITHIN_S = 0.15
 
 
 class DeadlineExceeded(CacheError):
-    """The caller named no deadline, and the default one passed."""
+    """The caller named no deadline and the default one passed, or it does not read its stream."""
 
     default_reason = "DEADLINE"
 
@@ -45,8 +45,9 @@ _DEFECT = CacheError("the daemon failed; its log says how")
 class Calls:
     """Counts the calls under way, because grpc.aio's own stop does not wait for their end."""
 
-    def __init__(self, default_deadline_s: float) -> None:
+    def __init__(self, default_deadline_s: float, stream_stall_s: float) -> None:
         self._default_deadline_s = default_deadline_s
+        self._stream_stall_s = stream_stall_s
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -110,7 +111,7 @@ class Calls:
                 # unsent, sends them again with the status, and fails.
                 await _sent(context.send_initial_metadata(()))
                 async for answer in answers:
-                    await _sent(context.write(answer))
+                    await self._written(context, answer)
 
         return self._counted(rpc, serve)
 
@@ -156,6 +157,16 @@ class Calls:
         self._running -= 1
         if not self._running:
             self._idle.set()
+
+    async def _written(self, context: Context, answer: A) -> None:
+        """Write a message of a stream. Raises DeadlineExceeded if its caller does not read."""
+        try:
+            async with asyncio.timeout(self._stream_stall_s):
+                await _sent(context.write(answer))
+        except TimeoutError as exc:
+            raise DeadlineExceeded(
+                f"the stream was not read for {self._stream_stall_s:g} s", reason="STREAM_STALLED"
+            ) from exc
 
     def _check_not_draining(self) -> None:
         if self._draining:

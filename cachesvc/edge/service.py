@@ -107,10 +107,12 @@ class CacheService:
     ) -> AsyncGenerator[pb.GetResponse, None]:
         served = await self._cache.get(self._read.any(request))
         yield pb.GetResponse(info=self._info(served))
-        view = served.blob.view()
-        for start in range(0, view.nbytes, STREAM_CHUNK_BYTES):
-            _check_not_erased(served.blob)
-            yield pb.GetResponse(data=bytes(view[start : start + STREAM_CHUNK_BYTES]))
+        with self._cache.state.memory.sending(served.blob):
+            view = served.blob.view()
+            for start in range(0, view.nbytes, STREAM_CHUNK_BYTES):
+                # In the same step as the copy: an erasure marks before it zeroes.
+                _check_not_erased(served.blob)
+                yield pb.GetResponse(data=bytes(view[start : start + STREAM_CHUNK_BYTES]))
 
     def _info(self, served: Served) -> pb.EntryInfo:
         return messages.entry_info(served, self._cache.state.clock.read())

@@ -22,6 +22,14 @@ from cachesvc_proto.v1 import cache_pb2 as pb
 _MAX_UINT64 = (1 << 64) - 1
 
 
+_EVICTIONS = (
+    Removal.ENTRIES_LIMIT,
+    Removal.BYTES_LIMIT,
+    Removal.TMPFS_FULL,
+    Removal.DESCRIPTORS,
+)
+
+
 class Statistics:
     """Reads the state of one daemon. Changes nothing. Belongs to the event loop."""
 
@@ -113,6 +121,11 @@ class Statistics:
             "tier",
             {"memory": memory.index.max_bytes, "disk": disk.max_bytes},
         )
+        yield _single(
+            "memory_room_bytes",
+            "What L1 can have now: its limit, or less where others fill tmpfs.",
+            memory.room_bytes(memory_free_bytes),
+        )
         yield (
             "filesystem_free_bytes",
             "Free bytes of the tier's filesystem, whoever uses it.",
@@ -185,7 +198,7 @@ class Statistics:
             entries=len(index),
             size_bytes=index.used_bytes,
             max_bytes=index.max_bytes,
-            evictions=self._removals("memory_removals", Removal.ENTRIES_LIMIT, Removal.BYTES_LIMIT),
+            evictions=self._removals("memory_removals", *_EVICTIONS),
             expirations=self._removals("memory_removals", Removal.EXPIRED),
         )
 

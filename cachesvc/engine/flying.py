@@ -230,7 +230,9 @@ class FlightRunner:
         room = self._room(flight, meta.size_bytes)
         try:
             started = time.monotonic()
-            await state.in_worker(state.memory.write, room, parts)
+            await state.write_to_memory(
+                room, lambda: state.in_worker(state.memory.write, room, parts)
+            )
             state.metrics.stage_seconds.observe(time.monotonic() - started, "l1_write")
             self._publish(flight, meta, room, "origin", accesses=0)
         finally:

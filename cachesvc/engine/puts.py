@@ -224,7 +224,9 @@ class Putter:
             try:
                 room = state.memory.reserve(meta.key, meta.size_bytes)
                 held.callback(state.memory.discard, room)
-                await state.in_worker(state.memory.write, room, (data,))
+                await state.write_to_memory(
+                    room, lambda: state.in_worker(state.memory.write, room, (data,))
+                )
                 tombstone, durable = self._begin(upload, meta, written)
             except BaseException:  # cancelled too: no file without a row
                 if written is not None:

@@ -41,7 +41,10 @@ class RowReader:
         """
         state, namespace = self._state, row.meta.key.namespace
         try:
-            await state.disk.read_into(row, lambda chunks: state.memory.write(room, chunks))
+            await state.write_to_memory(
+                room,
+                lambda: state.disk.read_into(row, lambda chunks: state.memory.write(room, chunks)),
+            )
         except CorruptEntry as exc:
             state.metrics.damaged.inc()
             log.warning("entry_damaged", namespace=namespace, error=exc.message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -12,7 +12,7 @@ import structlog
 
 from cachesvc.core.clock import NS_PER_S, Now
 from cachesvc.core.entry import EntryMeta, GenerationSource
-from cachesvc.core.errors import NotDurable
+from cachesvc.core.errors import MemoryFull, NotDurable
 from cachesvc.core.events import RecentEvents
 from cachesvc.core.freshness import is_new_enough
 from cachesvc.core.keys import EntryKey
@@ -108,6 +108,14 @@ class State:
     async def in_worker(self, call: Any, *args: Any) -> Any:
         """Run a blocking call in the workers' pool."""
         return await asyncio.get_running_loop().run_in_executor(self.workers, call, *args)
+
+    async def write_to_memory(self, room: Any, write: Callable[[], Awaitable[None]]) -> None:
+        """Run `write`, which fills `room`; once more if L1 had to give something up for it."""
+        try:
+            await write()
+        except MemoryFull:
+            self.memory.make_room(room)
+            await write()
 
     def is_new_enough(self, meta: EntryMeta, needed_ns: int) -> bool:
         """Return whether an entry meets an `origin_after`, less the grace."""

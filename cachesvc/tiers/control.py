@@ -45,7 +45,7 @@ class ControlPage:
         self.boot_id = boot_id
         self._page = page
         self._is_open = False
-        self._is_suspended = False
+        self._suspended_for: set[str] = set()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -59,19 +59,19 @@ class ControlPage:
         self._write_own_state()
         self._thread.start()
 
-    def suspend(self) -> None:
-        """End local hits at once, until `resume`. It may be called before `start`, and again."""
-        self._is_suspended = True
+    def suspend(self, why: str) -> None:
+        """End local hits at once, until `resume(why)`. It may come before `start`, and again."""
+        self._suspended_for.add(why)
         self._write_own_state()
 
-    def resume(self) -> None:
-        """Allow local hits again, unless the page was retired."""
-        self._is_suspended = False
+    def resume(self, why: str) -> None:
+        """Allow local hits again, unless the page is retired, or suspended for another reason."""
+        self._suspended_for.discard(why)
         self._write_own_state()
 
     @property
     def allows_local_hits(self) -> bool:
-        return self._is_open and not self._is_suspended
+        return self._is_open and not self._suspended_for
 
     def retire(self) -> None:
         """End local hits at once; calls are still answered."""
@@ -82,7 +82,7 @@ class ControlPage:
         if not self._is_open:
             state = ControlState.CLOSED
         else:
-            state = ControlState.SUSPENDED if self._is_suspended else ControlState.SERVING
+            state = ControlState.SUSPENDED if self._suspended_for else ControlState.SERVING
         _write_state(self._page, state)
 
     def close(self) -> None:

@@ -86,13 +86,20 @@ class _Departed:
 class Departures:
     """What left, until it is free. `on_owing` is told when the first is owed, and the last no more.
 
-    `held_bytes` are of owed and held files; `leases_work` False = readers cannot be seen.
+    `held_bytes` are of owed and held files; `leases_work` False = readers cannot be seen. Not
+    `is_shared` = no worker believes a link count, so nothing is owed.
     """
 
     def __init__(
-        self, spares: Spares, *, leases_work: bool, on_owing: Callable[[str | None], None]
+        self,
+        spares: Spares,
+        *,
+        leases_work: bool,
+        is_shared: bool,
+        on_owing: Callable[[str | None], None],
     ) -> None:
         self._spares = spares
+        self._is_shared = is_shared
         self._leases_work = leases_work
         self._on_owing = on_owing
         self._owed: list[_Departed] = []
@@ -114,9 +121,9 @@ class Departures:
         departed = _Departed(blob.file, whose, weakref.ref(blob), weakref.ref(blob.mapping))
         is_unlinked = departed.file.unlink()
         departed.file.shut_out()
-        if not is_unlinked:
+        if not is_unlinked and self._is_shared:
             self._owe(departed)
-        elif self._has_readers(departed):
+        elif blob.senders or self._has_readers(departed):
             self._hold(departed)
         else:
             self._leave(departed, [blob])
@@ -178,8 +185,8 @@ class Departures:
 
     @property
     def descriptors(self) -> int:
-        """How many files are still open."""
-        return len(self._owed) + len(self._held) + len(self._leaving)
+        """How many files stay open for now; those that are leaving do not."""
+        return len(self._owed) + len(self._held)
 
     @property
     def owed_files(self) -> int:

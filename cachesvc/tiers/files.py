@@ -116,6 +116,14 @@ def write_all(fd: int, data: Buffer) -> None:
         view = view[written:]
 
 
+def hard_links_are_protected(path: Path = Path("/proc/sys/fs/protected_hardlinks")) -> bool:
+    """Return whether the kernel keeps others from linking files that they may only read."""
+    try:
+        return path.read_text().strip() == "1"
+    except OSError:
+        return False
+
+
 def is_regular(fd: int) -> bool:
     return stat.S_ISREG(os.fstat(fd).st_mode)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,24 +18,23 @@ from pathlib import Path
 import structlog
 
 from cachesvc.core.entry import EntryMeta, more_accesses
-from cachesvc.core.errors import ConfigError
+from cachesvc.core.errors import Overloaded
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.lru import LruIndex, NamespaceLimits, Removal
 from cachesvc.core.scopes import Scope
 from cachesvc.core.tensors import Buffer
-from cachesvc.tiers import files, leases
+from cachesvc.tiers import files, first_look
 from cachesvc.tiers.departures import Departures, Whose
-from cachesvc.tiers.rooms import FILE_MODE, Room, RoomWriter
+from cachesvc.tiers.rooms import FILE_MODE, UNSHARED_MODE, Room, RoomWriter
 from cachesvc.tiers.shared_files import HeapBytes, SharedFile
 from cachesvc.tiers.spares import Spares
 
 log = structlog.get_logger()
 SUFFIX = ".safetensors"
-
-_UNSEEN = (
-    "evicted files count as held for 60 s, whoever reads them; then only tmpfs knows, "
-    "and an erasure does not reach them"
-)
+# Of what tmpfs could not give, at most so many times as much is evicted for it: where workers
+# have all of L1 mapped, evicting the rest would give nothing back.
+_MOST_TIMES = 4
+_SAY_AGAIN_S = 60.0
 
 # Called for each entry that leaves, and why.
 OnRemoval = Callable[["MemoryEntry", Removal], None]
@@ -75,7 +75,8 @@ class MemoryTier:
     them mapped or their name could not be removed; they are inside `max_bytes`, because tmpfs
     still pays for them. So are spare files, at most `spare_bytes` of them, but they give way
     to any entry. `on_owing` is told why a file could not be removed, and None when all are:
-    no worker may serve itself in between.
+    no worker may serve itself in between. `max_files` are the descriptors that L1 may have.
+    Not `is_shared` = nobody else may open its files, so nobody believes their link count.
 
     Raises:
         ConfigError: the directory is not usable, or its filesystem too small and
@@ -93,69 +94,31 @@ class MemoryTier:
         allow_heap: bool = False,
         spare_bytes: int = 0,
         on_owing: Callable[[str | None], None] = lambda problem: None,
+        max_files: int = 1 << 20,
+        is_shared: bool = True,
     ) -> None:
         self.index: LruIndex[MemoryEntry] = LruIndex(limits, max_bytes)
         self._on_removal = on_removal
         self._directory_fd = files.open_directory(path, mode=0o750, gid=gid)
         self._reserved_bytes = 0
+        self._rooms = 0
+        self._max_files = max_files
+        # What streams send from the heap.
+        self._sent_bytes = 0
+        self._full_said_s = float("-inf")
         # Part of each name: one that a dead daemon's answer gave must not lead to another file.
         self._life = os.urandom(8).hex()
         self._written = 0
-        self._remove_leftovers(path)
-        leases_work = self._try_lease(path)
-        self.spares = Spares(self._directory_fd, spare_bytes, mode=FILE_MODE, gid=gid)
-        self.departures = Departures(self.spares, leases_work=leases_work, on_owing=on_owing)
-        self._writer = RoomWriter(self._directory_fd, gid, self.spares)
-        available = files.free_bytes(self._directory_fd)
-        if available < max_bytes and not allow_heap:
-            raise ConfigError(
-                f"{path}: {available:,} bytes are free, but l1.max_bytes is {max_bytes:,}. "
-                "Give the filesystem more room (Docker: --shm-size), lower CACHESVC_L1__MAX_BYTES, "
-                "or set CACHESVC_L1__ALLOW_HEAP=true to serve what does not fit from the heap"
-            )
-
-    def _remove_leftovers(self, path: Path) -> None:
-        """Empty the directory: nothing of an earlier life may be served.
-
-        Raises ConfigError: what cannot be removed now could not be invalidated either.
-        """
-        for name in os.listdir(self._directory_fd):
-            try:
-                os.unlink(name, dir_fd=self._directory_fd)
-            except (IsADirectoryError, FileNotFoundError):
-                continue
-            except OSError as exc:
-                raise _not_writable(path, exc, "a file of an earlier daemon stays there") from exc
-
-    def _try_lease(self, path: Path) -> bool:
-        """Return whether readers can be seen here, tried with a file that nobody else has.
-
-        Raises ConfigError: no file can be made and removed there.
-        """
-        probe = f".probe-{os.getpid()}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            fd = os.open(probe, flags, 0o600, dir_fd=self._directory_fd)
-        except OSError as exc:
-            if exc.errno in files.NO_ROOM:  # the check of the free space says what that costs
-                return True
-            raise _not_writable(path, exc) from exc
-        try:
-            os.unlink(probe, dir_fd=self._directory_fd)
-            is_gone = os.fstat(fd).st_nlink == 0
-            problem = leases.why_not(fd)
-        except OSError as exc:
-            raise _not_writable(path, exc) from exc
-        finally:
-            os.close(fd)
-        if not is_gone:
-            raise ConfigError(
-                f"{path}: a removed file keeps its link count there, so nothing could be "
-                "invalidated; set CACHESVC_RUNTIME_DIR to a directory in a tmpfs of this host"
-            )
-        if problem is not None:
-            log.warning("l1_readers_cannot_be_seen", error=problem, consequence=_UNSEEN)
-        return problem is None
+        first_look.remove_leftovers(path, self._directory_fd)
+        leases_work = first_look.leases_work(path, self._directory_fd)
+        mode = FILE_MODE if is_shared else UNSHARED_MODE
+        self.spares = Spares(self._directory_fd, spare_bytes, mode=mode, gid=gid)
+        self.departures = Departures(
+            self.spares, leases_work=leases_work, is_shared=is_shared, on_owing=on_owing
+        )
+        self._writer = RoomWriter(self._directory_fd, mode, gid, self.spares)
+        if not allow_heap:
+            first_look.check_room(path, self._directory_fd, max_bytes)
 
     # ---- lookups
 
@@ -184,18 +147,71 @@ class MemoryTier:
         for victim, cause in victims:
             self._remove(victim, cause)
         # Readers may still hold what was just evicted.
-        if size_bytes > self.free_bytes:
+        if size_bytes > self.free_bytes or not self._free_descriptor():
             return self.heap_room(size_bytes)
         spare = self.spares.take(size_bytes, most_bytes=self.free_bytes)
         # The rest of a larger one is cut off when it is written.
         reserved_bytes = max(size_bytes, spare.size_bytes) if spare else size_bytes
         self._reserved_bytes += reserved_bytes
+        self._rooms += 1
         self._written += 1
         room = Room(f"{self._life}-{self._written:x}{SUFFIX}", size_bytes, reserved_bytes)
         if spare is not None:
             room.spare.append(spare)
         room.leaving = self._make_spares_give_way()
         return room
+
+    def _free_descriptor(self) -> bool:
+        """Have one descriptor more for L1 than it uses; False if evicting gives none."""
+        while self.descriptors >= self._max_files:
+            if self.spares.descriptors:
+                self.spares.drop_oldest()
+            elif len(self.index):
+                self._remove(next(iter(self.index)), Removal.DESCRIPTORS)
+            else:
+                return False
+        return True
+
+    @property
+    def descriptors(self) -> int:
+        """How many files L1 has, has reserved, or cannot close yet."""
+        kept = len(self.index) + self.departures.descriptors
+        return kept + self._rooms + self.spares.descriptors
+
+    def make_room(self, room: Room) -> None:
+        """Evict what was used least for a room that tmpfs, or the process, could not give.
+
+        Whoever else uses them has what L1's own limits allow. Spare files go first. After it,
+        `write` tries a last time.
+        """
+        room.is_last_try = True
+        freed_bytes, tried_bytes = self.spares.drop_all(), 0
+        for entry in list(self.index):
+            if freed_bytes >= room.size_bytes or tried_bytes >= _MOST_TIMES * room.size_bytes:
+                break
+            held_bytes = self.held_bytes
+            self._remove(entry, Removal.TMPFS_FULL)
+            tried_bytes += entry.size_bytes
+            freed_bytes += entry.size_bytes - (self.held_bytes - held_bytes)
+        room.leaving = self.spares.leaving()
+        self._say_full()
+
+    def _say_full(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._full_said_s >= _SAY_AGAIN_S:
+            self._full_said_s = now_s
+            log.warning(
+                "l1_has_less_room_than_its_limit",
+                used_bytes=self.index.used_bytes,
+                max_bytes=self.index.max_bytes,
+                consequence="what was used least leaves L1",
+            )
+
+    def room_bytes(self, filesystem_free_bytes: int) -> int:
+        """Return what L1 can have now: its limit, or less where tmpfs has less left for it."""
+        spare_bytes = self.spares.ready_bytes + self.spares.leaving_bytes
+        taken_bytes = self.index.used_bytes + self._reserved_bytes + self.departures.held_bytes
+        return min(self.index.max_bytes, taken_bytes + spare_bytes + filesystem_free_bytes)
 
     def _make_spares_give_way(self) -> tuple[Future[None], ...]:
         """Drop spares until the limit holds; return what must be free before pages are taken."""
@@ -207,7 +223,40 @@ class MemoryTier:
 
     @property
     def held_bytes(self) -> int:
-        return self.departures.held_bytes
+        return self.departures.held_bytes + self._sent_bytes
+
+    @contextlib.contextmanager
+    def sending(self, blob: object) -> Iterator[None]:
+        """Count what a stream sends for as long as it does: its caller may read slowly.
+
+        What is on the heap is in L1's limit like the rest. One stream of it is always let
+        through. Raises Overloaded, reason TOO_MANY_STREAMS.
+        """
+        if isinstance(blob, SharedFile):
+            blob.senders += 1
+            try:
+                yield
+            finally:
+                blob.senders -= 1
+            return
+        size_bytes = blob.size_bytes if isinstance(blob, HeapBytes) else 0
+        if self._sent_bytes and self.held_bytes + size_bytes > self.index.max_bytes:
+            raise Overloaded(
+                "streams that are under way hold all of L1; retry later", reason="TOO_MANY_STREAMS"
+            )
+        self._sent_bytes += size_bytes
+        self._keep_to_the_limit()
+        try:
+            yield
+        finally:
+            self._sent_bytes -= size_bytes
+
+    def _keep_to_the_limit(self) -> None:
+        for entry in list(self.index):
+            taken_bytes = self.index.used_bytes + self._reserved_bytes + self.held_bytes
+            if taken_bytes <= self.index.max_bytes:
+                break
+            self._remove(entry, Removal.BYTES_LIMIT)
 
     @property
     def owed_files(self) -> int:
@@ -236,9 +285,10 @@ class MemoryTier:
     def write(self, room: Room, chunks: Iterable[Buffer]) -> None:
         """Fill `room`, in a worker thread.
 
-        If L1 cannot give a file (tmpfs is full, descriptors are used up) the bytes stay on
-        the heap. If `chunks` raises, no file is left; the room still has to be discarded.
-        Raises Overloaded if writing fails in the middle.
+        If L1 cannot give a file the bytes stay on the heap. Where tmpfs is full, or descriptors
+        are used up, it raises MemoryFull the first time, before it asks for a chunk: then
+        `make_room` comes, and another `write`. If `chunks` raises, no file is left; the room
+        still has to be discarded. Raises Overloaded if writing fails in the middle.
         """
         self._writer.write(room, chunks)
 
@@ -260,7 +310,8 @@ class MemoryTier:
         entry = MemoryEntry(meta, room.blob, accesses, steady_ns, meta.expires_ns(accesses))
         self.index.add(entry)
         # The next miss is most likely one of this size.
-        self.spares.prepare(room.size_bytes, self.free_bytes)
+        if self.descriptors < self._max_files:
+            self.spares.prepare(room.size_bytes, self.free_bytes)
         return entry
 
     def discard(self, room: Room) -> None:
@@ -278,6 +329,7 @@ class MemoryTier:
         assert not room.settled
         room.settled = True
         self._reserved_bytes -= room.reserved_bytes
+        self._rooms -= bool(room.name)
 
     # ---- leaving
 
@@ -343,10 +395,3 @@ class MemoryTier:
         self.spares.close()
         self.departures.close()
         os.close(self._directory_fd)
-
-
-def _not_writable(path: Path, exc: OSError, what: str = "no file can be made there") -> ConfigError:
-    return ConfigError(
-        f"{path}: {what}: {exc.strerror}; let uid {os.geteuid()} write there (its mode, "
-        "chattr -a, a read-only mount), or set another CACHESVC_RUNTIME_DIR"
-    )

@@ -12,13 +12,14 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from cachesvc.core.errors import Overloaded
+from cachesvc.core.errors import MemoryFull, Overloaded
 from cachesvc.core.tensors import Buffer
 from cachesvc.tiers import files, spares
 from cachesvc.tiers.shared_files import HeapBytes, OpenFile, SharedFile
 from cachesvc.tiers.spares import Spare, Spares
 
 FILE_MODE = 0o440
+UNSHARED_MODE = 0o400
 
 
 @dataclass(slots=True)
@@ -27,7 +28,8 @@ class Room:
 
     `reserved_bytes` of L1 are its own until `publish` or `discard`. `blob` is set by `write`.
     `spare` has at most one file to write to; whoever pops it closes it. What is in `leaving`
-    has to be free before other pages are taken.
+    has to be free before other pages are taken. `is_last_try` = what finds no room now goes to
+    the heap.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Room:
     reserved_bytes: int
     blob: SharedFile | HeapBytes | None = None
     settled: bool = False
+    is_last_try: bool = False
     spare: list[Spare] = field(default_factory=list)
     leaving: tuple[Future[None], ...] = ()
 
@@ -47,12 +50,18 @@ def _write(fd: int, chunk: Buffer) -> None:
         raise Overloaded("L1 cannot be written", reason="NO_ROOM") from exc
 
 
+def _give_up(room: Room, exc: OSError) -> None:
+    """Leave the blob to the heap. Raises MemoryFull where evicting something may help."""
+    if exc.errno in files.NO_ROOM and not room.is_last_try:
+        raise MemoryFull(str(exc.strerror)) from exc
+
+
 class RoomWriter:
     """Writes blobs into the files of one L1 directory."""
 
-    def __init__(self, directory_fd: int, gid: int | None, spare_files: Spares) -> None:
+    def __init__(self, directory_fd: int, mode: int, gid: int | None, spare_files: Spares) -> None:
         self._directory_fd = directory_fd
-        self._gid = gid
+        self._mode, self._gid = mode, gid
         self._spares = spare_files
 
     def write(self, room: Room, chunks: Iterable[Buffer]) -> None:
@@ -80,7 +89,7 @@ class RoomWriter:
         """Return a descriptor whose space is already taken, or None if L1 cannot give it.
 
         Taking the space first means that it cannot run out in the middle of a stream that
-        can be read only once.
+        can be read only once. Raises MemoryFull where evicting something may help.
         """
         with contextlib.suppress(IndexError):  # no spare, or `discard` was faster
             spare = room.spare.pop()
@@ -88,8 +97,9 @@ class RoomWriter:
                 self._spares.wait_for(room.leaving)
             try:
                 spares.fit(spare, room.size_bytes)
-            except OSError:
+            except OSError as exc:
                 os.close(spare.fd)
+                _give_up(room, exc)
                 return None
             return spare.fd
         self._spares.wait_for(room.leaving)
@@ -98,14 +108,16 @@ class RoomWriter:
     def _create(self, room: Room) -> int | None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            fd = os.open(room.name, flags, FILE_MODE, dir_fd=self._directory_fd)
-        except OSError:
+            fd = os.open(room.name, flags, self._mode, dir_fd=self._directory_fd)
+        except OSError as exc:
+            _give_up(room, exc)
             return None
         try:
-            files.set_access(fd, FILE_MODE, self._gid)
+            files.set_access(fd, self._mode, self._gid)
             os.posix_fallocate(fd, 0, room.size_bytes)
-        except OSError:
+        except OSError as exc:
             self._drop(fd, room)
+            _give_up(room, exc)
             return None
         return fd
 

@@ -148,7 +148,7 @@ class OpenFile:
 class SharedFile:
     """A file in `l1/`, mapped, for those who read it here."""
 
-    __slots__ = ("__weakref__", "_view", "file", "is_erased", "mapping")
+    __slots__ = ("__weakref__", "_view", "file", "is_erased", "mapping", "senders")
 
     def __init__(self, directory_fd: int, name: str, fd: int, size_bytes: int) -> None:
         self.file = OpenFile(directory_fd, name, fd, size_bytes)
@@ -156,6 +156,8 @@ class SharedFile:
         self.mapping = self.file.map()
         self._view = self.mapping.view()
         self.is_erased = False
+        # Streams that send it: they may go on for long.
+        self.senders = 0
 
     @property
     def name(self) -> str:
@@ -196,7 +198,9 @@ class HeapBytes:
 
 def _punch(fd: int, size_bytes: int) -> None:
     mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
-    if _libc.fallocate(fd, mode, 0, size_bytes):
+    # To the end of the last page: a page that is only partly in the hole is zeroed and kept.
+    whole_bytes = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    if _libc.fallocate(fd, mode, 0, whole_bytes):
         raise _last_error()
 
 

@@ -146,6 +146,18 @@ class Spares:
         oldest = self._prepared.pop(0)
         self.give_back(oldest.size_bytes, _close_made, oldest.made)
 
+    def drop_all(self) -> int:
+        """Give all back, and return how many bytes they have."""
+        ready_bytes = self.ready_bytes
+        while self._prepared:
+            self.drop_oldest()
+        return ready_bytes
+
+    @property
+    def descriptors(self) -> int:
+        """How many files are ready, or being made."""
+        return len(self._prepared)
+
     def drop(self, spare: Spare) -> None:
         """Close one that was taken and not used."""
         self.give_back(spare.size_bytes, os.close, spare.fd)

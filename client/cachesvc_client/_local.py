@@ -237,7 +237,7 @@ class LocalDelivery:
                     self._next_attach_s = 0.0
                 return None
             try:
-                fd = os.open(name, _FILE, dir_fd=self._directory_fd)
+                fd = _open_file(name, self._directory_fd)
             except FileNotFoundError:
                 return None  # unlinked between the answer and this
         # A successor may use the name again (in containers pids repeat), for another entry.
@@ -343,6 +343,19 @@ def needed_ns(origin_after: datetime | None) -> int:
     since = origin_after - datetime(1970, 1, 1, tzinfo=timezone.utc)
     asked_ns = (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
     return min(asked_ns, time.time_ns())
+
+
+def _open_file(name: str, directory_fd: int) -> int:
+    """Open a shared file by its name. Raises OSError.
+
+    The daemon shuts a file right after it has unlinked it, and this may come in between:
+
+        A: finds the name | D: unlinks, sets the mode to 0 | A: is refused -> looks again: no name
+    """
+    try:
+        return os.open(name, _FILE, dir_fd=directory_fd)
+    except PermissionError:
+        return os.open(name, _FILE, dir_fd=directory_fd)
 
 
 def _why_not(control: ControlPage | None, boot_id: bytes | None, directory: str) -> str:

@@ -47,7 +47,7 @@ class Endless:
     """A streaming call that always has one more message, over a real server and channel."""
 
     def __init__(self, default_deadline_s: float) -> None:
-        self.calls = Calls(default_deadline_s)
+        self.calls = Calls(default_deadline_s, stream_stall_s=30.0)
         self.begun = asyncio.Event()
 
     @asynccontextmanager

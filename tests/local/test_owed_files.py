@@ -155,6 +155,45 @@ def test_a_start_over_files_that_cannot_be_removed_is_one_line(
     daemon.start()
 
 
+# ---- hard links
+
+
+WITHOUT_PROTECTION = """
+printf 0 > "$0"
+mount --bind "$0" /proc/sys/fs/protected_hardlinks
+exec "$@"
+"""
+
+
+def test_where_readers_may_make_hard_links_no_file_is_shared(
+    tmp_path: Path, new_client: NewClient, new_worker: NewWorker
+) -> None:
+    """Promise 10. The kernel's word is replaced for this daemon alone."""
+    if os.geteuid() != 0:
+        pytest.skip("a mount namespace needs root")
+    said = tmp_path / "protected_hardlinks"
+    under = ("unshare", "--mount", "sh", "-ec", WITHOUT_PROTECTION, str(said))
+    daemon = Daemon(tmp_path, under=under)
+    try:
+        daemon.start()
+        text, l1 = fresh_id("text"), daemon.runtime_dir / "l1"
+        client, worker = new_client(daemon), new_worker(daemon.target)
+        put_version(client, text, 7)
+        assert worker.do(steps.get, "held", text) == 7
+        assert not worker.do(steps.is_mapped, "held")
+        (file,) = l1.iterdir()
+        assert file.stat().st_mode & 0o777 == 0o400
+        # A link holds nothing up: nobody believes its count.
+        os.link(file, daemon.runtime_dir / "kept")
+        client.invalidate(clothing_id=text)
+        assert worker.do(steps.try_get, text) in ABSENT
+        assert "no_shared_files" in daemon.log_text()
+        assert daemon.http("/readyz")[0] == 200
+        wait_until(lambda: (daemon.runtime_dir / "kept").stat().st_blocks == 0, MENDED_WITHIN_S)
+    finally:
+        daemon.close()
+
+
 # ---- many of them
 
 

@@ -33,12 +33,13 @@ class SmallFilesystem:
 
 
 @contextmanager
-def small_filesystem(path: Path, size_bytes: int) -> Iterator[SmallFilesystem]:
-    """Mount one at `path`; skips the test where mounting is not allowed."""
+def small_filesystem(path: Path, size_bytes: int, inodes: int = 0) -> Iterator[SmallFilesystem]:
+    """Mount one at `path`, `inodes` 0 = without a limit; skips where mounting is not allowed."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small tmpfs needs root")
     path.mkdir(parents=True)
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(path)]
+    options = f"size={size_bytes},nr_inodes={inodes}"
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)]
     if subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("mounting a small tmpfs is not allowed here")
     try:

@@ -26,6 +26,7 @@ CHECKS: tuple[Check, ...] = (
     memory.check_space,
     memory.check_physical_memory,
     memory.check_kernel,
+    memory.check_hard_links,
     memory.check_remove_ipc,
     storage.check_root,
     storage.check_mount,

@@ -121,6 +121,20 @@ def check_kernel(patient: Patient) -> Iterator[Finding]:
         os.close(directory_fd)
 
 
+def check_hard_links(patient: Patient) -> Iterator[Finding]:
+    """A hard link keeps a removed file's link count up, which is what workers believe."""
+    check, path = "runtime.hard_links", patient.filesystem / "proc/sys/fs/protected_hardlinks"
+    if files.hard_links_are_protected(path):
+        yield ok(check, "nobody can make hard links of files that they may only read")
+    else:
+        yield warning(
+            check,
+            "fs.protected_hardlinks is not 1: whoever may read L1's files could keep them valid by "
+            "a hard link, so the daemon hands out none: every answer is inline",
+            "sysctl -w fs.protected_hardlinks=1",
+        )
+
+
 def check_remove_ipc(patient: Patient) -> Iterator[Finding]:
     """systemd-logind deletes a user's /dev/shm files when the user's last session ends."""
     check, path = "runtime.remove_ipc", patient.settings.runtime_dir

@@ -315,7 +315,7 @@ const tiers: Row = {
     }),
     graph({
       title: "Left L1",
-      description: "By reason. entries_limit and bytes_limit are evictions.",
+      description: "By reason. entries_limit, bytes_limit, tmpfs_full and descriptors are evictions.",
       unit: "cps",
       stacked: true,
       queries: asked(

@@ -179,3 +179,15 @@ def test_a_running_daemons_spare_files_come_back_and_a_dead_ones_are_not_imagine
 def memory_space(settings: Settings) -> Finding:
     (found,) = memory.check_space(Patient(settings))
     return found
+
+
+@pytest.mark.parametrize(
+    ("says", "level"), [("1\n", Level.OK), ("0\n", Level.WARNING), (None, Level.WARNING)]
+)
+def test_hard_links_that_the_kernel_allows_to_readers_are_seen(
+    examine: Examine, filesystem: Path, says: str | None, level: Level
+) -> None:
+    if says is not None:
+        (filesystem / "proc/sys/fs").mkdir(parents=True)
+        (filesystem / "proc/sys/fs/protected_hardlinks").write_text(says)
+    assert examine(memory.check_hard_links).level is level

@@ -1,0 +1,83 @@
+"""Can L1 live in this directory? Asked once, before the first entry.
+
+What cannot be removed, or keeps its link count when it is, could not be invalidated.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import structlog
+
+from cachesvc.core.errors import ConfigError
+from cachesvc.tiers import files, leases
+
+log = structlog.get_logger()
+_UNSEEN = (
+    "evicted files count as held for 60 s, whoever reads them; then only tmpfs knows, "
+    "and an erasure does not reach them"
+)
+
+
+def remove_leftovers(path: Path, directory_fd: int) -> None:
+    """Empty the directory: nothing of an earlier life may be served.
+
+    Raises ConfigError: what cannot be removed now could not be invalidated either.
+    """
+    for name in os.listdir(directory_fd):
+        try:
+            os.unlink(name, dir_fd=directory_fd)
+        except (IsADirectoryError, FileNotFoundError):
+            continue
+        except OSError as exc:
+            raise _not_writable(path, exc, "a file of an earlier daemon stays there") from exc
+
+
+def leases_work(path: Path, directory_fd: int) -> bool:
+    """Return whether readers can be seen here, tried with a file that nobody else has.
+
+    Raises ConfigError: no file can be made and removed there.
+    """
+    probe = f".probe-{os.getpid()}"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(probe, flags, 0o600, dir_fd=directory_fd)
+    except OSError as exc:
+        if exc.errno in files.NO_ROOM:  # the check of the free space says what that costs
+            return True
+        raise _not_writable(path, exc) from exc
+    try:
+        os.unlink(probe, dir_fd=directory_fd)
+        is_gone = os.fstat(fd).st_nlink == 0
+        problem = leases.why_not(fd)
+    except OSError as exc:
+        raise _not_writable(path, exc) from exc
+    finally:
+        os.close(fd)
+    if not is_gone:
+        raise ConfigError(
+            f"{path}: a removed file keeps its link count there, so nothing could be "
+            "invalidated; set CACHESVC_RUNTIME_DIR to a directory in a tmpfs of this host"
+        )
+    if problem is not None:
+        log.warning("l1_readers_cannot_be_seen", error=problem, consequence=_UNSEEN)
+    return problem is None
+
+
+def check_room(path: Path, directory_fd: int, max_bytes: int) -> None:
+    """Raise ConfigError if the filesystem has less for L1 than its limit."""
+    available = files.free_bytes(directory_fd)
+    if available < max_bytes:
+        raise ConfigError(
+            f"{path}: {available:,} bytes are free, but l1.max_bytes is {max_bytes:,}. "
+            "Give the filesystem more room (Docker: --shm-size), lower CACHESVC_L1__MAX_BYTES, "
+            "or set CACHESVC_L1__ALLOW_HEAP=true to serve what does not fit from the heap"
+        )
+
+
+def _not_writable(path: Path, exc: OSError, what: str = "no file can be made there") -> ConfigError:
+    return ConfigError(
+        f"{path}: {what}: {exc.strerror}; let uid {os.geteuid()} write there (its mode, "
+        "chattr -a, a read-only mount), or set another CACHESVC_RUNTIME_DIR"
+    )
