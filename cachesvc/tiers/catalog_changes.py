@@ -8,7 +8,7 @@ spoils the index or the record, not both. Plain functions on a connection.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cachesvc.core.keys import EntryKey
@@ -31,7 +31,7 @@ def record(db: sqlite3.Connection, change: Change, lost: Change) -> None:
     """
     scope = change.scope
     try:
-        known = _parsed(db.execute(_ONE, (scope.kind.value, scope.value)).fetchone())
+        known = _recorded(db, scope)
     except SpoiltChange:
         known = lost.changed_ns, lost.up_to_generation, ""
     changed_ns, up_to = change.changed_ns, change.up_to_generation
@@ -53,9 +53,7 @@ def _both(known: tuple[int, int, str], namespaces: str) -> str:
 
 def last_change_ns(db: sqlite3.Connection, scopes: Iterable[Scope]) -> int:
     """Return the latest change of any of `scopes`, 0 if none. Raises SpoiltChange."""
-    found = (
-        _parsed(db.execute(_ONE, (scope.kind.value, scope.value)).fetchone()) for scope in scopes
-    )
+    found = (_recorded(db, scope) for scope in scopes)
     return max((change[0] for change in found if change is not None), default=0)
 
 
@@ -64,31 +62,34 @@ def removed_up_to(db: sqlite3.Connection, key: EntryKey, owner: str) -> int:
 
     Raises SpoiltChange.
     """
-    scopes = scopes_of_row(key, owner)
-    wanted = [value for scope in scopes for value in (scope.kind.value, scope.value)]
+    wanted = [(scope.kind.value, scope.value) for scope in scopes_of_row(key, owner)]
     newest = 0
-    for found in db.execute(_OF_ONE_ROW, wanted):
-        change = _parsed(found)
-        assert change is not None
-        _, up_to_generation, namespaces = change
+    for found in db.execute(_OF_ONE_ROW, [value for names in wanted for value in names]):
+        _, up_to_generation, namespaces = _parsed(found, wanted)
         # A user and a garment may have the same id.
         if not namespaces or key.namespace in namespaces.split(","):
             newest = max(newest, up_to_generation)
     return newest
 
 
-def _parsed(found: tuple[Any, ...] | None) -> tuple[int, int, str] | None:
-    """Return time, generation and namespaces of a record."""
-    if found is None:
-        return None
+def _recorded(db: sqlite3.Connection, scope: Scope) -> tuple[int, int, str] | None:
+    names = (scope.kind.value, scope.value)
+    found = db.execute(_ONE, names).fetchone()
+    return None if found is None else _parsed(found, [names])
+
+
+def _parsed(found: tuple[Any, ...], wanted: Sequence[tuple[str, str]]) -> tuple[int, int, str]:
+    """Return time, generation and namespaces of a record of one of the scopes `wanted`."""
     *values, row_sum = found
     _, _, changed_ns, up_to_generation, namespaces = values
     # The first release wrote none.
     if row_sum is not None and row_sum != sum_of(*values):
         raise SpoiltChange("a recorded change is not what was stored")
-    if isinstance(changed_ns, int) and isinstance(up_to_generation, int):
-        return changed_ns, up_to_generation, str(namespaces)
-    raise SpoiltChange("a recorded change cannot be understood")
+    # A spoilt page of the tree leads to another scope's record.
+    are_ints = isinstance(changed_ns, int) and isinstance(up_to_generation, int)
+    if found[:2] not in wanted or not are_ints:
+        raise SpoiltChange("a recorded change cannot be understood")
+    return changed_ns, up_to_generation, str(namespaces)
 
 
 def scopes_of_row(key: EntryKey, owner: str) -> tuple[Scope, ...]:
@@ -104,12 +105,16 @@ def scopes_of_row(key: EntryKey, owner: str) -> tuple[Scope, ...]:
 
 
 def replace_spoilt(db: sqlite3.Connection, scopes: Iterable[Scope], lost: Change) -> None:
-    """Assume `lost` for each of `scopes` whose record is spoilt."""
+    """Assume `lost` for each of `scopes` whose record is spoilt.
+
+    Raises SpoiltChange where that does not mend it: the tree itself is spoilt.
+    """
     for scope in scopes:
         try:
-            _parsed(db.execute(_ONE, (scope.kind.value, scope.value)).fetchone())
+            _recorded(db, scope)
         except SpoiltChange:
             record(db, Change(scope, lost.changed_ns, lost.up_to_generation), lost)
+            _recorded(db, scope)
 
 
 def add_sums(db: sqlite3.Connection, after: tuple[str, str], limit: int) -> tuple[str, str] | None:

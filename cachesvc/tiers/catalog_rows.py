@@ -227,24 +227,36 @@ def _covered_by(change: Change) -> tuple[str, tuple[str | int, ...]]:
 def distrust(db: sqlite3.Connection, key: EntryKey, lost: Change) -> list[Location]:
     """Delete the row of `key` if it is spoilt, or if a recorded removal covers it.
 
-    Gives the file of a row that was not spoilt.
+    Gives the file of a row that was not spoilt. Raises UnreadableRow where the catalog is.
     """
-    found = db.execute(_ONE, key).fetchone()
+    found = _one(db, key)
     if found is None:
         return []
     try:
-        row = row_of(found)
-        changes.replace_spoilt(db, changes.scopes_of_row(key, row.meta.owner), lost)
-        if row.meta.generation > changes.removed_up_to(db, key, row.meta.owner):
-            return []
+        meta = row_of(found).meta
     except UnreadableRow:
         db.execute("DELETE FROM entries WHERE namespace = ? AND id = ?", key)
         # What it counted for cannot be known from it.
         recount(db)
         return []
-    at = Location(key, row.meta.generation)
+    changes.replace_spoilt(db, changes.scopes_of_row(key, meta.owner), lost)
+    if meta.generation > changes.removed_up_to(db, key, meta.owner):
+        return []
+    at = Location(key, meta.generation)
     delete_one(db, at)
     return [at]
+
+
+def _one(db: sqlite3.Connection, key: EntryKey) -> tuple[Any, ...] | None:
+    """Return the stored values of `key`.
+
+    Raises UnreadableRow: a spoilt page of the tree leads to another key's row. No row of the
+    catalog can be relied on then.
+    """
+    found: tuple[Any, ...] | None = db.execute(_ONE, key).fetchone()
+    if found is not None and found[:2] != tuple(key):
+        raise UnreadableRow("the row of another key was found")
+    return found
 
 
 _ONE = f"SELECT {COLUMNS} FROM entries WHERE namespace = ? AND id = ?"  # noqa: S608 constants
@@ -255,7 +267,7 @@ def trusted(db: sqlite3.Connection, key: EntryKey) -> Row | None:
 
     Raises UnreadableRow where `distrust` has to look: it is spoilt, or a removal covers it.
     """
-    found = db.execute(_ONE, key).fetchone()
+    found = _one(db, key)
     if found is None:
         return None
     row = row_of(found)
@@ -313,7 +325,7 @@ def _delete_rows(db: sqlite3.Connection, rows: list[Row]) -> list[Row]:
 def confirm(db: sqlite3.Connection, renewed: Row) -> None:
     """Take what an origin said of the same generation. Uses stay what they are."""
     meta = renewed.meta
-    found = db.execute(_ONE, meta.key).fetchone()
+    found = _one(db, meta.key)
     if found is None or found[3] != meta.generation:
         return
     for stored in _readable(db, found):
