@@ -18,7 +18,7 @@ from cachesvc.core.clock import Now
 from cachesvc.core.errors import NotDurable
 from cachesvc.core.events import Invalidation
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.scopes import Change, Scope
+from cachesvc.core.scopes import Change, Scope, ScopeKind
 from cachesvc.engine.puts import PutTable
 from cachesvc.engine.state import State, log
 
@@ -118,6 +118,8 @@ class Remover:
         if erase:
             await self._erase(removal.scope)
             await unlinking
+        if erase or removal.scope.kind in (ScopeKind.NAMESPACE, ScopeKind.EVERYTHING):
+            await self._erase_set_aside(removal.scope)
         self._state.check_nothing_owed(removal.scope)
         await self._state.wait_for_succession()
         self._state.metrics.invalidations.inc()
@@ -138,6 +140,17 @@ class Remover:
         except OSError as exc:
             raise NotDurable(
                 "the entries are gone, but what workers have mapped could not be zeroed; retry",
+                reason="ERASE_FAILED",
+            ) from exc
+
+    async def _erase_set_aside(self, scope: Scope) -> None:
+        """Remove damaged files and a catalog that were kept for a person to look at."""
+        try:
+            await self._state.disk.erase_set_aside(scope)
+        except OSError as exc:
+            raise NotDurable(
+                "the entries are gone, but what was set aside of them as damaged could not be"
+                " removed; retry",
                 reason="ERASE_FAILED",
             ) from exc
 

@@ -30,6 +30,7 @@ from cachesvc.tiers.anchors import Anchor, NameLost
 from cachesvc.tiers.catalog_facts import Total
 from cachesvc.tiers.catalog_file import BUSY_TIMEOUT_S, CatalogFile, Damaged, Opened
 from cachesvc.tiers.disk_files import Location
+from cachesvc.tiers.quarantine import erase_catalog_set_aside, trim_catalog_set_aside
 from cachesvc.tiers.witness import Witness
 from cachesvc.tiers.write_queue import RunBatch, Write, WriteQueue
 
@@ -356,6 +357,14 @@ class Catalog:
             return bool(self._draft.all_have_sums)
 
         return self._writes.put(run)
+
+    def trim_set_aside(self, wall_ns: int) -> None:
+        """Remove a catalog that was set aside long ago. Blocks; raises OSError."""
+        trim_catalog_set_aside(self._file.path, wall_ns)
+
+    def erase_set_aside(self) -> None:
+        """Remove a catalog that was set aside, durably. Blocks; raises OSError."""
+        erase_catalog_set_aside(self._file.path)
 
     def lost_names(self) -> list[Path]:
         """Return the paths that no longer lead to what was opened by them. Blocks."""

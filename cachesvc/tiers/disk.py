@@ -90,6 +90,7 @@ class DiskTier:
         self._reserved_bytes = 0
         # Of files that have no row any more and are yet to be unlinked: still on the disk.
         self._leaving_bytes = 0
+        self._quarantined_bytes = 0
         self._evicting = asyncio.Lock()
         # Changes that a full disk kept out of the catalog; `step` tries again.
         self._unrecorded: dict[Scope, Change] = {}
@@ -114,8 +115,8 @@ class DiskTier:
 
     @property
     def occupied_bytes(self) -> int:
-        """What lies under the root: files with a row, and those that have yet to be unlinked."""
-        return self.used_bytes + self._leaving_bytes
+        """What lies under the root: entries, files yet to be unlinked, and the quarantine."""
+        return self.used_bytes + self._leaving_bytes + self._quarantined_bytes
 
     @property
     def max_bytes(self) -> int:
@@ -332,6 +333,7 @@ class DiskTier:
 
     async def step(self, steady_ns: int, wall_ns: int) -> None:
         """Evict down to the marks, drop what expired, and retry what a full disk refused."""
+        await self._trim_set_aside(wall_ns)
         with contextlib.suppress(NotDurable):
             await self.evict(0)
             useless_ns = steady_ns - self._keep_expired_ns
@@ -347,6 +349,25 @@ class DiskTier:
             proven_ns = self._proven_time.at(Now(wall_ns, steady_ns))
             await self._catalog.forget_changes(proven_ns - CHANGES_KEPT_NS)
 
+    async def _trim_set_aside(self, wall_ns: int) -> None:
+        """Drop what was set aside long ago, and count what stays of it as L2's."""
+
+        def trim() -> int:
+            self._catalog.trim_set_aside(wall_ns)
+            return self._files.quarantined.trim(wall_ns)
+
+        with contextlib.suppress(OSError):  # read-only, say: it stays, counted as before
+            self._quarantined_bytes = await self._write(trim)
+
+    async def erase_set_aside(self, scope: Scope) -> None:
+        """Remove what was set aside of `scope`, damaged files and a catalog. Raises OSError."""
+
+        def erase() -> None:
+            self._files.quarantined.erase(scope)
+            self._catalog.erase_set_aside()
+
+        await self._write(erase)
+
     async def _expire(self, useless_ns: int) -> list[Row]:
         """Drop the next that expired, if any. Who needs room meanwhile waits for theirs."""
         async with self._evicting:
@@ -360,7 +381,7 @@ class DiskTier:
             free_bytes = await self._look_at_free_bytes()
             to_free = self._watermarks.bytes_to_free(
                 self.used_bytes,
-                self._reserved_bytes + wanted_bytes,
+                self._reserved_bytes + wanted_bytes + self._quarantined_bytes,
                 # What is leaving is as good as gone: nothing more has to go in its place.
                 free_bytes + self._leaving_bytes,
             )

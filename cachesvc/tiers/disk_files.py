@@ -18,17 +18,17 @@ from cachesvc.core.checksum import Checksum
 from cachesvc.core.errors import CorruptEntry
 from cachesvc.core.keys import EntryKey, is_id
 from cachesvc.core.tensors import Buffer
-from cachesvc.tiers import files
+from cachesvc.tiers import files, quarantine
 from cachesvc.tiers.anchors import Anchor
+from cachesvc.tiers.directories import directory, made_directory
+from cachesvc.tiers.quarantine import Quarantine, name_of
 from cachesvc.tiers.witness import Witness
 
 SUFFIX = ".safetensors"
 TEMPORARY = ".tmp"
-QUARANTINE = ".quarantine"
 WITNESS = ".catalog"
 CHUNK_BYTES = 256 * 1024  # of the sizes tried for read + hash + write to tmpfs, the fastest
 BLOCK_BYTES = 4096
-MAX_QUARANTINED = 100  # kept for a person to look at; more would be a second, unbounded tier
 _OURS = re.compile(r"[0-9]{1,20}\.safetensors")
 
 
@@ -56,9 +56,10 @@ class DiskFiles:
         self._root = root
         self._root_fd = files.open_directory(root, mode=0o750)
         files.lock_directory(self._root_fd, root)
+        self.quarantined = Quarantine(self._root_fd)
         # A root that was used before had another daemon, which may have died just now.
-        self.was_used = any(_exists(self._root_fd, name) for name in (TEMPORARY, QUARANTINE))
-        for name in (TEMPORARY, QUARANTINE, *namespaces):
+        self.was_used = any(_exists(self._root_fd, name) for name in (TEMPORARY, quarantine.NAME))
+        for name in (TEMPORARY, quarantine.NAME, *namespaces):
             os.close(files.open_directory(root / name, mode=0o750))
         self._remove_temporaries()
 
@@ -72,6 +73,7 @@ class DiskFiles:
         opened = cls.__new__(cls)
         opened._root = root
         opened._root_fd = os.open(root, files.DIRECTORY_FLAGS)
+        opened.quarantined = Quarantine(opened._root_fd)
         opened.was_used = True
         return opened
 
@@ -84,7 +86,7 @@ class DiskFiles:
         return Witness(self._root_fd, WITNESS, knows_one_catalog=True)
 
     def _remove_temporaries(self) -> None:
-        with _directory(self._root_fd, TEMPORARY) as fd:
+        with directory(self._root_fd, TEMPORARY) as fd:
             for name in os.listdir(fd):
                 with contextlib.suppress(OSError):  # a directory: not ours
                     os.unlink(name, dir_fd=fd)
@@ -100,7 +102,7 @@ class DiskFiles:
         name = str(location.generation)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         # Made again if somebody cleaned it away: no write could ever succeed without it.
-        with _made_directory(self._root_fd, TEMPORARY) as temporary_fd:
+        with made_directory(self._root_fd, TEMPORARY) as temporary_fd:
             fd = os.open(name, flags, 0o640, dir_fd=temporary_fd)
             try:
                 try:
@@ -129,8 +131,8 @@ class DiskFiles:
     def _try_to_rename(self, temporary_fd: int, temporary: str, location: Location) -> None:
         key, name = location.key, f"{location.generation}{SUFFIX}"
         with (
-            _made_directory(self._root_fd, key.namespace) as namespace_fd,
-            _made_directory(namespace_fd, key.id) as id_fd,
+            made_directory(self._root_fd, key.namespace) as namespace_fd,
+            made_directory(namespace_fd, key.id) as id_fd,
         ):
             os.rename(temporary, name, src_dir_fd=temporary_fd, dst_dir_fd=id_fd)
             try:
@@ -160,8 +162,8 @@ class DiskFiles:
         key, name = location.key, f"{location.generation}{SUFFIX}"
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         with (
-            _directory(self._root_fd, key.namespace) as namespace_fd,
-            _directory(namespace_fd, key.id) as id_fd,
+            directory(self._root_fd, key.namespace) as namespace_fd,
+            directory(namespace_fd, key.id) as id_fd,
         ):
             fd = os.open(name, flags, dir_fd=id_fd)
         try:
@@ -182,8 +184,8 @@ class DiskFiles:
         """
         key = location.key
         with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
-            namespace_fd = stack.enter_context(_directory(self._root_fd, key.namespace))
-            id_fd = stack.enter_context(_directory(namespace_fd, key.id))
+            namespace_fd = stack.enter_context(directory(self._root_fd, key.namespace))
+            id_fd = stack.enter_context(directory(namespace_fd, key.id))
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{location.generation}{SUFFIX}", dir_fd=id_fd)
             if durable:
@@ -192,26 +194,19 @@ class DiskFiles:
                 os.rmdir(key.id, dir_fd=namespace_fd)
 
     def quarantine(self, location: Location) -> None:
-        """Set a damaged file aside for a person to look at; the oldest give way."""
+        """Set a damaged file aside for a person to look at."""
         key = location.key
-        target = f"{key.namespace}.{key.id}.{location.generation}"
-        source = f"{location.generation}{SUFFIX}"
-        # Made again if somebody deleted it: damage must not stay among the entries.
-        with _made_directory(self._root_fd, QUARANTINE) as fd:
-            # By descriptors: a link planted for a directory must not lead elsewhere.
-            with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-                namespace_fd = stack.enter_context(_directory(self._root_fd, key.namespace))
-                id_fd = stack.enter_context(_directory(namespace_fd, key.id))
-                os.rename(source, target, src_dir_fd=id_fd, dst_dir_fd=fd)
-            names = sorted(os.listdir(fd), key=lambda name: _mtime(fd, name))
-            for name in names[:-MAX_QUARANTINED]:
-                with contextlib.suppress(OSError):
-                    os.unlink(name, dir_fd=fd)
+        name, source = name_of(key, location.generation), f"{location.generation}{SUFFIX}"
+        # By descriptors: a link planted for a directory must not lead elsewhere.
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            namespace_fd = stack.enter_context(directory(self._root_fd, key.namespace))
+            id_fd = stack.enter_context(directory(namespace_fd, key.id))
+            self.quarantined.take(name, source, id_fd)
         self.remove(location)
 
     def walk(self, namespace: str) -> Iterator[Location | None]:
         """Yield what lies under `namespace`: our files, and None for each name that is not ours."""
-        with _directory(self._root_fd, namespace) as namespace_fd:
+        with directory(self._root_fd, namespace) as namespace_fd:
             for entry_id in os.listdir(namespace_fd):
                 try:
                     yield from _listed(namespace_fd, EntryKey(namespace, entry_id))
@@ -220,7 +215,7 @@ class DiskFiles:
 
     def list_key(self, key: EntryKey) -> list[Location]:
         """Return the files of `key`, whether they have a row or not."""
-        with contextlib.suppress(OSError), _directory(self._root_fd, key.namespace) as fd:
+        with contextlib.suppress(OSError), directory(self._root_fd, key.namespace) as fd:
             return [at for at in _listed(fd, key) if at is not None]
         return []
 
@@ -229,31 +224,8 @@ class DiskFiles:
         os.close(self._root_fd)
 
 
-@contextlib.contextmanager
-def _directory(parent_fd: int, name: str) -> Iterator[int]:
-    """Open a directory below another, never through a symlink."""
-    fd = os.open(name, files.DIRECTORY_FLAGS, dir_fd=parent_fd)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def _made_directory(parent_fd: int, name: str) -> Iterator[int]:
-    """The same, made durably if it is missing."""
-    try:
-        os.mkdir(name, 0o750, dir_fd=parent_fd)
-    except FileExistsError:
-        pass
-    else:
-        os.fsync(parent_fd)
-    with _directory(parent_fd, name) as fd:
-        yield fd
-
-
 def _listed(namespace_fd: int, key: EntryKey) -> list[Location | None]:
-    with _directory(namespace_fd, key.id) as id_fd:
+    with directory(namespace_fd, key.id) as id_fd:
         names = os.listdir(id_fd)
     return [
         Location(key, int(name.removesuffix(SUFFIX)))
@@ -284,11 +256,3 @@ def _exists(directory_fd: int, name: str) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _mtime(directory_fd: int, name: str) -> float:
-    """Return 0 if it is gone: another thread may trim the same directory."""
-    try:
-        return os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_mtime
-    except FileNotFoundError:
-        return 0.0

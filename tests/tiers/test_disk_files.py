@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from cachesvc.core.checksum import checksum
 from cachesvc.core.errors import ConfigError, CorruptEntry
 from cachesvc.core.keys import EntryKey
-from cachesvc.tiers.disk_files import MAX_QUARANTINED, DiskFiles, Location
+from cachesvc.tiers.disk_files import DiskFiles, Location
+from cachesvc.tiers.quarantine import MAX_FILES
 from tests.support.engine_mounts import small_filesystem
 
 NAMESPACES = ("garment", "text")
@@ -353,13 +354,13 @@ def test_a_damaged_file_is_set_aside_whole(disk_files: DiskFiles, root: Path) ->
 def test_the_quarantine_is_bounded_and_the_oldest_give_way(
     disk_files: DiskFiles, root: Path
 ) -> None:
-    for generation in range(1, MAX_QUARANTINED + 4):
+    for generation in range(1, MAX_FILES + 4):
         at = Location(AT.key, generation)
         disk_files.write(at, b"damaged")
         os.utime(path_of(root, at), (generation, generation))
         disk_files.quarantine(at)
     left = {int(p.name.rsplit(".", 1)[1]) for p in (root / ".quarantine").iterdir()}
-    assert left == set(range(4, MAX_QUARANTINED + 4))
+    assert left == set(range(4, MAX_FILES + 4))
 
 
 def test_a_quarantined_name_that_another_thread_has_just_trimmed_is_no_error(
