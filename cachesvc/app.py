@@ -263,6 +263,7 @@ class Daemon:
             self.settings.l2.watermarks(),
             on_removal=on_removal,
             on_damage=self._metrics.damaged.inc,
+            on_no_room=self._metrics.disk_refused_writes.inc,
             anchors=(runtime,),
             keep_expired_ns=int(self.settings.l2.keep_expired_hours * 3600 * NS_PER_S),
         )

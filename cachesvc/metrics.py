@@ -125,6 +125,10 @@ class Metrics:
         self.disk_rejections = make.counter(
             "disk_rejections", "Entries that L2 did not admit or could not write."
         )
+        self.disk_refused_writes = make.counter(
+            "disk_refused_writes",
+            "Writes that found the filesystem's bytes or inodes used up; L2 gave way, once each.",
+        )
         self.disk_written_bytes = make.counter("disk_written_bytes", "Bytes written to L2.")
         self.catalog_resets = make.counter(
             "catalog_resets", "Times a damaged catalog was set aside."

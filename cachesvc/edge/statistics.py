@@ -133,6 +133,11 @@ class Statistics:
             {"memory": memory_free_bytes, "disk": disk.free_bytes},
         )
         yield _single(
+            "disk_limit_in_force_bytes",
+            "Bytes that L2 may hold now: its limit, or less where others take the room.",
+            disk.limit_in_force_bytes,
+        )
+        yield _single(
             "disk_high_watermark_bytes",
             "Bytes in L2 above which entries are evicted.",
             disk.high_watermark_bytes,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,8 @@ EXPIRE_BATCH = 200
 LITTER_BATCH = 200
 # Changes older than this are forgotten; a Put whose source is older is refused unseen.
 CHANGES_KEPT_NS = 30 * 24 * 3600 * NS_PER_S
+# A filesystem's bytes or inodes are used up, or a quota's.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 T = TypeVar("T")
 
 # Called for each entry that leaves to make room or by its age.
@@ -73,6 +76,7 @@ class DiskTier:
         *,
         on_removal: OnRemoval,
         on_damage: Callable[[], None] = lambda: None,
+        on_no_room: Callable[[], None] = lambda: None,
         keep_expired_ns: int = 0,
         anchors: Sequence[Anchor] = (),
         read_threads: int = 4,
@@ -83,6 +87,7 @@ class DiskTier:
         self._watermarks = watermarks
         self._on_removal = on_removal
         self._on_damage = on_damage
+        self._on_no_room = on_no_room
         self._anchors = anchors
         self._keep_expired_ns = keep_expired_ns
         self._readers = ThreadPoolExecutor(read_threads, thread_name_prefix="l2-read")
@@ -129,6 +134,12 @@ class DiskTier:
     @property
     def floor_bytes(self) -> int:
         return self._watermarks.floor_bytes
+
+    @property
+    def limit_in_force_bytes(self) -> int:
+        """What may lie in L2 now: its limit, or less where others take the filesystem's room."""
+        room = self.occupied_bytes + max(0, self.free_bytes - self.floor_bytes)
+        return min(self.max_bytes, room)
 
     @property
     def last_generation(self) -> int:
@@ -191,12 +202,32 @@ class DiskTier:
         location = Location(meta.key, meta.generation)
         self._awaiting_row.add(location)
         try:
-            await self._write(self._files.write, location, *parts)
+            await self._write_file(location, size, parts)
         except BaseException:  # cancelled too: the room is given back, the file is litter
             self._reserved_bytes -= size
             self._awaiting_row.discard(location)
             raise
         return Written(meta, size)
+
+    async def _write_file(self, location: Location, size: int, parts: tuple[Buffer, ...]) -> None:
+        """Write it; where somebody else took the room, make some and try once more."""
+        try:
+            await self._write(self._files.write, location, *parts)
+        except OSError as exc:
+            if exc.errno not in NO_ROOM:
+                raise
+            namespace = location.key.namespace
+            log.warning("l2_gives_way", namespace=namespace, error=exc.strerror, size_bytes=size)
+            self._on_no_room()
+            await self._evict_at_least(size)
+            await self._write(self._files.write, location, *parts)
+
+    async def _evict_at_least(self, size: int) -> None:
+        """Free `size` bytes, and the inodes with them, whatever the marks say."""
+        with contextlib.suppress(NotDurable):
+            async with self._evicting:
+                while size > 0 and (victims := await self._victims(size)):
+                    size -= await self._forget(victims, Removal.DISK_SPACE)
 
     def commit(self, written: Written, accesses: int, steady_ns: int) -> asyncio.Task[None]:
         """Queue the row; its order among all catalog writes is fixed when this returns.

@@ -201,6 +201,15 @@ async def test_5000_flipped_bits_serve_no_old_bytes_and_lose_no_key(trial: Trial
     assert tried.total() == LONG_FLIPS
 
 
+async def test_a_key_that_lost_a_bit_leads_nobody_to_another_keys_row(trial: Trial) -> None:
+    """It stands in the wrong place of its tree, and searches go astray from there."""
+    data = (trial.folder / PLACES[0]).read_bytes()
+    for known in trial.wardrobe.known.values():
+        at = data.find("".join((*known.key, known.owner)).encode())
+        if known.key.namespace == GARMENT and at >= 0:
+            await trial.try_flip(PLACES[0], 8 * (at + len("ga")))
+
+
 async def test_no_flipped_bit_of_the_header_keeps_a_daemon_from_starting(trial: Trial) -> None:
     """Of the bytes that SQLite checks before it opens a file."""
     for byte in (16, 18, 19, 47, 63):

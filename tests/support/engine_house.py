@@ -90,6 +90,7 @@ class EngineHouse:
             self.watermarks,
             on_removal=lambda row, cause: None,
             on_damage=self.metrics.damaged.inc,
+            on_no_room=self.metrics.disk_refused_writes.inc,
             keep_expired_ns=self.keep_expired_ns,
             read_threads=self.disk_threads,
             write_threads=self.disk_threads,
