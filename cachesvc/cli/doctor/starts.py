@@ -17,9 +17,9 @@ from cachesvc.config_access import ENV_PREFIX
 from cachesvc.core.errors import ConfigError
 from cachesvc.edge import audit
 from cachesvc.edge.local import L1_DIRECTORY
-from cachesvc.tiers import control, files
+from cachesvc.tiers import control, files, quarantine
 from cachesvc.tiers.catalog_file import CatalogFile
-from cachesvc.tiers.disk_files import QUARANTINE, TEMPORARY
+from cachesvc.tiers.disk_files import TEMPORARY
 
 # A page of SQLite, which its first write needs.
 _PROBE_BYTES = 4096
@@ -52,7 +52,7 @@ def check_separate(patient: Patient) -> Iterator[Finding]:
 def check_directories(patient: Patient) -> Iterator[Finding]:
     """The directories below them which the daemon opens, and makes where they are not there."""
     settings = patient.settings
-    below_root = (TEMPORARY, QUARANTINE, *settings.build_kinds().namespaces)
+    below_root = (TEMPORARY, quarantine.NAME, *settings.build_kinds().namespaces)
     paths = [settings.runtime_dir / L1_DIRECTORY, *(settings.l2.root / name for name in below_root)]
     yield _all_pass("start.directories", [_opens(path) for path in paths if os.path.lexists(path)])
 
