@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cachesvc.cli.main import main
+from cachesvc.cli.entry import main
 
 if __name__ == "__main__":
     main()

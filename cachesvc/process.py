@@ -48,6 +48,7 @@ async def _run(daemon: Daemon, answers: _Answers, reloads: ReloadRequests) -> No
     manager = ServiceManager.of(os.environ, os.getpid())
     with contextlib.closing(manager):
         await daemon.start()
+        gc.enable()
         # What is here now stays: S3's model alone is 100,000 objects. A full collection that
         # looks at all of them holds up every hit for 95 ms.
         gc.freeze()

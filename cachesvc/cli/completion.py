@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-PROGRAM = "cachesvc"
+from cachesvc.cli import exits
+
+PROGRAM = exits.PROGRAM
 # The variable by which the script asks; typer derives it from the program's name.
 _ASKING = f"_{PROGRAM}_complete".upper()
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sys
 from enum import IntEnum
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import typer
+PROGRAM = "cachesvc"
+# Of the command line and of each command: no rich tracebacks, -h beside --help.
+HOW_COMMANDS_BEHAVE: dict[str, Any] = {
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
 
 
 class ExitCode(IntEnum):
@@ -27,4 +32,4 @@ MEANINGS = (
 def fail(message: str, code: ExitCode = ExitCode.FAILED) -> NoReturn:
     """Print one line on stderr and end the command with `code`."""
     print(f"cachesvc: {' '.join(message.split())}", file=sys.stderr)
-    raise typer.Exit(code)
+    raise SystemExit(int(code))

@@ -24,17 +24,27 @@ from cachesvc.cli import (
     warm,
 )
 from cachesvc.cli.doctor.command import doctor
+from cachesvc.cli.options import ConfigFile
 from cachesvc.cli.v2.command import import_v2
 
+
+def _serve(config: ConfigFile = None) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C. SIGHUP reloads.
+
+    It shuts down in order: no longer ready, refuse new calls, let the others end.
+    Exit code 2 means that the settings cannot work, and says which.
+    """
+    serve.run(config)
+
+
 app = typer.Typer(
-    name=completion.PROGRAM,
+    name=exits.PROGRAM,
     help="Serves prepared tensors from memory, NVMe and S3: the daemon, and its operator's tools.",
     epilog=exits.MEANINGS,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    **exits.HOW_COMMANDS_BEHAVE,
 )
-app.command("serve")(serve.serve)
+app.command("serve")(_serve)
 app.command("stats")(stats.stats)
 app.add_typer(get.app, name="get")
 app.add_typer(put.app, name="put")
@@ -71,4 +81,4 @@ def _root(
 
 def main() -> None:
     """Run the command that `sys.argv` names, and exit."""
-    app(prog_name=completion.PROGRAM)
+    app(prog_name=exits.PROGRAM)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import socket
 import ssl
 import stat
@@ -165,9 +166,12 @@ class GrpcServer:
             raise ConfigError(f"{path}: cannot listen; see CACHESVC_GRPC__SOCKET") from exc
         finally:
             os.umask(earlier)
-        if gid is not None:
-            os.chown(path, -1, gid)
-        path.chmod(mode)
+        try:
+            if gid is not None:
+                os.chown(path, -1, gid)
+            path.chmod(mode)
+        except OSError as exc:
+            raise ConfigError(f"{path}: its access cannot be set: {exc.strerror}") from exc
 
     def _server(self, who: Who, options: tuple[tuple[str, int], ...]) -> grpc.aio.Server:
         streams = ("grpc.max_concurrent_streams", self._settings.max_concurrent_streams)
@@ -209,8 +213,33 @@ def _make_way(path: Path) -> None:
         try:
             probe.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
+            _remove_left(path)
             return
         except OSError as exc:
-            raise ConfigError(f"{path}: cannot be looked at: {exc.strerror}") from exc
+            raise ConfigError(
+                f"{path}: a socket of {_owner_of(path)} is there, which this user may not open: "
+                f"{exc.strerror}. If no daemon of that user runs, remove it; otherwise set "
+                "CACHESVC_RUNTIME_DIR"
+            ) from exc
     raise ConfigError(f"{path}: another daemon listens there; see CACHESVC_GRPC__SOCKET")
+
+
+def _remove_left(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as exc:
+        raise ConfigError(
+            f"{path}: a socket of {_owner_of(path)} that nobody listens on cannot be removed: "
+            f"{exc.strerror}. Remove it as that user or as root"
+        ) from exc
+
+
+def _owner_of(path: Path) -> str:
+    try:
+        uid = path.lstat().st_uid
+    except OSError:
+        return "another user"
+    try:
+        return f"the user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"the user {uid}"

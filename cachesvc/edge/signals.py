@@ -15,7 +15,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     import asyncio
@@ -89,6 +89,8 @@ _STAY_IGNORED = frozenset({signal.SIGINT, signal.SIGQUIT})
 class Signals:
     """Keeps signals until the event loop takes them. One for each process."""
 
+    _of_the_process: ClassVar[Signals | None] = None
+
     def __init__(self) -> None:
         self._pending: list[int] = []
         self._deliver: Callable[[int], None] | None = None
@@ -97,8 +99,13 @@ class Signals:
 
     @classmethod
     def install(cls) -> Signals:
-        """Decide every signal from now on. Call it in the main thread, as early as possible."""
-        signals = cls()
+        """Decide every signal from now on. Call it in the main thread, as early as possible.
+
+        A process has one: called again, this returns it.
+        """
+        if cls._of_the_process is not None:
+            return cls._of_the_process
+        signals = cls._of_the_process = cls()
         for number, decision in DECISIONS.items():
             if number in _STAY_IGNORED and signal.getsignal(number) is signal.SIG_IGN:
                 continue

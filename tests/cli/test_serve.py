@@ -154,3 +154,23 @@ def test_a_second_daemon_on_the_same_directory_is_code_2(
             client.stats()  # the first one serves on
     finally:
         s3_processes.kill(process)
+
+
+def test_the_daemon_loads_neither_other_commands_nor_an_origin_that_is_not_used() -> None:
+    code = """
+import sys
+from cachesvc.cli import entry, serve
+from cachesvc import process
+unwanted = ["typer", "rich", "aiobotocore", "botocore", "boto3", "cachesvc.origin.directory"]
+print([name for name in unwanted if name in sys.modules])
+"""
+    hidden = "from cachesvc.cli.serve import _hidden\nwith _hidden('rich'):\n    import structlog\n"
+    done = subprocess.run(
+        [sys.executable, "-c", hidden + code],
+        env=environment({}),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=ANSWERS_WITHIN_S,
+    )
+    assert done.stdout == "[]\n"

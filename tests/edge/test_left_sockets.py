@@ -1,0 +1,70 @@
+"""Is a socket that is in the way a clear error, whoever left it?"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from cachesvc.core.errors import ConfigError
+from cachesvc.edge import server
+
+# Without a name on any host.
+STRANGER = 54_321
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Path:
+    """A socket of a stranger that nobody listens on, in a directory where all may make files."""
+    path = tmp_path / "cachesvc.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+    return path
+
+
+def test_a_socket_that_nobody_listens_on_makes_way(left: Path) -> None:
+    server._make_way(left)
+    assert not left.exists()
+
+
+def test_a_strangers_socket_in_a_sticky_directory_is_named_with_what_to_do(left: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("giving a file away needs root")
+    os.chown(left, 0, 0)
+    left.chmod(0o666)
+    left.parent.chmod(0o1777)
+    for above in left.parent.parents[:2]:
+        above.chmod(above.stat().st_mode | 0o011)
+    with as_user(STRANGER), pytest.raises(ConfigError) as refused:
+        server._make_way(left)
+    assert "a socket of the user root that nobody listens on cannot be removed" in str(
+        refused.value
+    )
+    assert left.is_socket()
+
+
+def test_a_socket_that_may_not_be_opened_is_named_with_its_owner(left: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("giving a file away needs root")
+    os.chown(left, STRANGER, STRANGER)
+    left.chmod(0o600)
+    for above in left.parents[:3]:
+        above.chmod(above.stat().st_mode | 0o011)
+    with as_user(STRANGER + 1), pytest.raises(ConfigError) as refused:
+        server._make_way(left)
+    assert f"a socket of the user {STRANGER} is there" in str(refused.value)
+
+
+class as_user:  # noqa: N801 reads as a statement
+    """Act as another user on filesystems, in this thread's process, for the length of a `with`."""
+
+    def __init__(self, uid: int) -> None:
+        self._uid = uid
+
+    def __enter__(self) -> None:
+        os.seteuid(self._uid)
+
+    def __exit__(self, *_: object) -> None:
+        os.seteuid(0)
