@@ -19,6 +19,7 @@ HEARTBEAT_LIMIT_NS = 1_000_000_000
 _MAGIC = b"cachesvc"
 _VERSION = 1
 _SERVING = 1
+_SUSPENDED = 3
 _HEADER = struct.Struct("<8sII16s")
 _STATE_AND_HEARTBEAT = struct.Struct("<I16xQ")
 _STATE_OFFSET = 12
@@ -39,6 +40,11 @@ class ControlPage:
         state, heartbeat_ns = _STATE_AND_HEARTBEAT.unpack_from(self._page, _STATE_OFFSET)
         age_ns: int = time.monotonic_ns() - heartbeat_ns
         return bool(state == _SERVING and 0 <= age_ns < HEARTBEAT_LIMIT_NS)
+
+    def is_suspended(self) -> bool:
+        """Return whether the daemon answers calls and lets nobody serve itself."""
+        state, _ = _STATE_AND_HEARTBEAT.unpack_from(self._page, _STATE_OFFSET)
+        return bool(state == _SUSPENDED)
 
 
 def open_control_page(directory_fd: int) -> ControlPage | None:

@@ -363,6 +363,8 @@ def _why_not(control: ControlPage | None, boot_id: bytes | None, directory: str)
         return f"{directory} has no control page of a daemon"
     if boot_id is not None and control.boot_id != boot_id:
         return f"the control page in {directory} is another daemon's"
+    if control.is_suspended():
+        return f"the daemon of {directory} shares no files for now; its log says why"
     if not control.is_serving():
         return f"the daemon of {directory} is not serving"
     return ""

@@ -181,6 +181,7 @@ def test_where_readers_may_make_hard_links_no_file_is_shared(
         put_version(client, text, 7)
         assert worker.do(steps.get, "held", text) == 7
         assert not worker.do(steps.is_mapped, "held")
+        assert "shares no files for now" in worker.do(steps.transport)
         (file,) = l1.iterdir()
         assert file.stat().st_mode & 0o777 == 0o400
         # A link holds nothing up: nobody believes its count.
