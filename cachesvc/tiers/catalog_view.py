@@ -15,9 +15,10 @@ from urllib.parse import quote
 from cachesvc.core.entry import Row
 from cachesvc.core.errors import ConfigError, CorruptEntry
 from cachesvc.core.keys import EntryKey
+from cachesvc.tiers import catalog_facts
 from cachesvc.tiers import catalog_rows as rows
 from cachesvc.tiers import catalog_schema as schema
-from cachesvc.tiers.catalog_facts import Total
+from cachesvc.tiers.catalog_facts import Facts, Total
 from cachesvc.tiers.catalog_file import BUSY_TIMEOUT_S, FILE_NAME
 
 PAGE_ROWS = 500
@@ -46,6 +47,13 @@ class CatalogView:
         """Return what all namespaces hold together."""
         sql = "SELECT coalesce(sum(entries), 0), coalesce(sum(stored_bytes), 0) FROM totals"
         return Total(*self._read(lambda: self._db.execute(sql).fetchone()))
+
+    def facts(self) -> Facts:
+        """Return what the catalog says of itself."""
+        try:
+            return self._read(lambda: catalog_facts.read(self._db))
+        except schema.UnreadableRow as exc:
+            raise CorruptEntry(f"the catalog is damaged: {exc}") from exc
 
     def rows(self) -> Iterator[Row]:
         """Yield every row that stays, by key; one that comes or goes meanwhile perhaps."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cachesvc.cli.doctor import (
+    catalog,
     credentials,
     limits,
     listeners,
@@ -35,6 +36,8 @@ CHECKS: tuple[Check, ...] = (
     storage.check_fsync,
     storage.check_state_directory,
     storage.check_state_place,
+    catalog.check_clock,
+    catalog.check_state,
     starts.check_separate,
     starts.check_directories,
     starts.check_names,

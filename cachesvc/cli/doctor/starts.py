@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 
+from cachesvc.app import WITNESS
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok
 from cachesvc.cli.doctor.places import unnamed_file
 from cachesvc.config_access import ENV_PREFIX
@@ -20,6 +21,7 @@ from cachesvc.edge.local import L1_DIRECTORY
 from cachesvc.tiers import control, files, quarantine
 from cachesvc.tiers.catalog_file import CatalogFile
 from cachesvc.tiers.disk_files import TEMPORARY
+from cachesvc.tiers.disk_files import WITNESS as WITNESS_IN_ROOT
 
 # A page of SQLite, which its first write needs.
 _PROBE_BYTES = 4096
@@ -63,6 +65,8 @@ def check_names(patient: Patient) -> Iterator[Finding]:
     tries: list[Callable[[], None]] = [
         lambda: _is_no_directory(settings.runtime_dir / control.NAME),
         lambda: _is_socket_or_absent(settings.admin_socket_path),
+        lambda: _is_file_or_absent(settings.runtime_dir / WITNESS),
+        lambda: _is_file_or_absent(settings.l2.root / WITNESS_IN_ROOT),
         CatalogFile(settings.state_dir).check_names,
     ]
     if not settings.audit.plain_ids and os.path.lexists(settings.state_dir / audit.KEY_FILE):
@@ -110,6 +114,11 @@ def _takes_a_page(path: Path) -> Callable[[], None]:
 def _is_no_directory(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         raise ConfigError(f"{path}: is a directory, in the place of a file")
+
+
+def _is_file_or_absent(path: Path) -> None:
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise ConfigError(f"{path}: not a regular file")
 
 
 def _is_socket_or_absent(path: Path) -> None:

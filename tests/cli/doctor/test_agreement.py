@@ -244,6 +244,8 @@ for setting, name in (
     ("runtime_dir", "control"),
     ("runtime_dir", "cachesvc.sock"),
     ("runtime_dir", "admin.sock"),
+    ("runtime_dir", "catalog"),
+    ("l2.root", ".catalog"),
     ("state_dir", "catalog.sqlite"),
     ("state_dir", "audit.key"),
 ):

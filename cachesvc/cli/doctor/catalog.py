@@ -1,0 +1,106 @@
+"""Is the catalog one that the daemon will go on with, at the time that this host believes?"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cachesvc.app import WITNESS
+from cachesvc.cli.doctor.findings import Finding, Patient, ok, warning
+from cachesvc.cli.doctor.places import daemon_pid
+from cachesvc.core.clock import NS_PER_S
+from cachesvc.core.errors import ConfigError, CorruptEntry
+from cachesvc.tiers.catalog_facts import Facts
+from cachesvc.tiers.catalog_view import CatalogView
+from cachesvc.tiers.disk_files import WITNESS as WITNESS_IN_ROOT
+from cachesvc.tiers.witness import Commit, Witness
+
+# A clock that is corrected step by step.
+_BEHIND_S = 60
+
+
+def check_clock(patient: Patient) -> Iterator[Finding]:
+    """What was written later than now was written by a wrong clock, or this one is wrong."""
+    check = "catalog.clock"
+    facts = _facts(patient)
+    if not isinstance(facts, Facts):
+        yield facts or ok(check, "there is no catalog yet")
+        return
+    behind_s = facts.last_write_ns / NS_PER_S - time.time()
+    written = datetime.fromtimestamp(facts.last_write_ns / NS_PER_S, UTC)
+    if behind_s > _BEHIND_S:
+        yield warning(
+            check,
+            f"the catalog was last written at {written:%Y-%m-%d %H:%M} UTC, {behind_s:.0f} s later "
+            "than this host's clock says now: the clock is behind, or was ahead then",
+            "set the clock right before the daemon starts (timedatectl, chronyc makestep)",
+        )
+    else:
+        yield ok(check, f"last written at {written:%Y-%m-%d %H:%M} UTC")
+
+
+def check_state(patient: Patient) -> Iterator[Finding]:
+    """An older state, as a snapshot brings back, is set aside by the start."""
+    check = "catalog.state"
+    if daemon_pid(patient.settings.socket_path) is not None:
+        yield ok(check, "the daemon runs with it")
+        return
+    facts = _facts(patient)
+    if not isinstance(facts, Facts):
+        yield facts or ok(check, "there is no catalog yet")
+        return
+    commit, settings = Commit(facts.catalog_id, facts.commits), patient.settings
+    later = [
+        path
+        for path, knows_one in (
+            (settings.l2.root / WITNESS_IN_ROOT, True),
+            (settings.runtime_dir / WITNESS, False),
+        )
+        if _contradicts(path, commit, knows_one_catalog=knows_one)
+    ]
+    if later:
+        yield warning(
+            check,
+            f"{later[0]} knows of a later state than {settings.state_dir} holds, as after a "
+            "snapshot was put back: the next start sets the catalog aside, and L2 starts empty",
+            "nothing, if that was meant; otherwise find out who restores this directory",
+        )
+    else:
+        yield ok(check, "nothing knows of a later state of it")
+
+
+def _facts(patient: Patient) -> Facts | Finding | None:
+    """Return what the catalog says of itself, None if there is none, or why it cannot be read."""
+    directory = patient.settings.state_dir
+    try:
+        view = CatalogView(directory)
+    except ConfigError:
+        return None
+    try:
+        return view.facts()
+    except (ConfigError, CorruptEntry) as exc:
+        return warning(
+            "catalog",
+            f"{exc}: the next start brings it to its own version, or sets it aside and starts "
+            "with an empty L2",
+            "start the daemon; its log says which",
+        )
+    finally:
+        view.close()
+
+
+def _contradicts(path: Path, commit: Commit, *, knows_one_catalog: bool) -> bool:
+    if not path.is_file() or path.is_symlink():
+        return False
+    directory_fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        witness = Witness(directory_fd, path.name, knows_one_catalog=knows_one_catalog)
+    finally:
+        os.close(directory_fd)
+    try:
+        return witness.contradicts(commit)
+    finally:
+        witness.close()
