@@ -323,7 +323,14 @@ class Daemon:
         history = History(statistics, self._metrics)
         sampling = asyncio.create_task(history.run(self._clock), name="history")
         self._stack.push_async_callback(_end, sampling)
-        report = StatusReport(cache, statistics, self._metrics, settings, self._problems.current)
+        report = StatusReport(
+            cache,
+            statistics,
+            self._metrics,
+            settings,
+            self._problems.current,
+            self._certificates,
+        )
         tls = None
         if settings.http.tls.is_on:
             failures = self._metrics.reload_failures

@@ -6,6 +6,7 @@ What a credential is worth is decided in `core/credentials.py`, what a role may 
 
 from __future__ import annotations
 
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,11 @@ def is_loopback(address: str) -> bool:
 def read_grants(path: Path) -> GrantSettings:
     """Return what `access.file` holds. Raises ConfigError."""
     try:
-        if path.stat().st_mode & 0o002:
+        mode = path.stat().st_mode
+        # Reading a FIFO or a device need not end.
+        if not stat.S_ISREG(mode):
+            raise ConfigError(f"access.file: {path} is not a regular file")
+        if mode & 0o002:
             raise ConfigError(f"access.file: {path} may be written by everybody: chmod o-w")
         return GrantSettings.model_validate(tomllib.loads(path.read_text()))
     except OSError as exc:

@@ -5,9 +5,11 @@ Pure: decides over readings that somebody else took.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
+
+from cachesvc.core.certificates import Outlook
 
 # Above it, most of what L1 may take is held by readers of entries that already left.
 HELD_SHARE = 0.5
@@ -45,6 +47,8 @@ class Readings:
     disk_free_bytes: int
     disk_floor_bytes: int
     loop_lag_s: float
+    # Of the listeners with TLS, by the metric's label.
+    certificates: Mapping[str, Outlook] = field(default_factory=dict)
 
 
 def advise(readings: Readings) -> list[Advice]:
@@ -74,6 +78,16 @@ def _critical(readings: Readings) -> Iterator[Advice]:
             "every second; do not restart the daemon before it succeeded.",
             "CachesvcInvalidationsNotDurable",
         )
+    over = _with(readings.certificates, Outlook.EXPIRED, Outlook.NOT_YET)
+    if over:
+        yield Advice(
+            "certificates_over",
+            "critical",
+            f"Certificates that do not hold now: {over}. No handshake that needs them succeeds.",
+            "Put new files in their places by renaming; no restart. If their dates are right, set "
+            "this host's clock.",
+            "CachesvcCertificateEnding",
+        )
 
 
 def _data_warnings(readings: Readings) -> Iterator[Advice]:
@@ -102,6 +116,15 @@ def _data_warnings(readings: Readings) -> Iterator[Advice]:
             "Check the disk of l2.root; the damaged files are in its .quarantine.",
             "CachesvcEntriesDamaged",
         )
+    soon = _with(readings.certificates, Outlook.ENDS_SOON)
+    if soon:
+        yield Advice(
+            "certificates_end_soon",
+            "warning",
+            f"Certificates that end soon: {soon}.",
+            "Renew them: put new files in their places by renaming; no restart.",
+            "CachesvcCertificateEndsSoon",
+        )
     if readings.decode_failures:
         yield Advice(
             "undecodable_objects",
@@ -110,6 +133,10 @@ def _data_warnings(readings: Readings) -> Iterator[Advice]:
             "The log names their hashes, and the failed call its object_keys: write them again.",
             "CachesvcDecodeFailing",
         )
+
+
+def _with(certificates: Mapping[str, Outlook], *outlooks: Outlook) -> str:
+    return ", ".join(sorted(name for name, found in certificates.items() if found in outlooks))
 
 
 def _room_warnings(readings: Readings) -> Iterator[Advice]:

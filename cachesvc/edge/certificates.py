@@ -82,6 +82,12 @@ class Certificates:
             for (name, text), of_each in zip(_DATES.items(), values, strict=True)
         ]
 
+    def outlooks(self) -> dict[str, Outlook]:
+        """Return how each file in force looks now, by the metric's label."""
+        now = self._clock.read()
+        wall_s = now.wall_ns / NS_PER_S
+        return {label: dates.outlook(wall_s) for label, dates in self._dates(now).items()}
+
     async def run(self) -> None:
         """Look and tell, for as long as the daemon lives. Does nothing where TLS is off."""
         while self.files:

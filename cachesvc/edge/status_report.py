@@ -14,6 +14,7 @@ from cachesvc.config import Settings
 from cachesvc.core import advice
 from cachesvc.core.kinds import Kind
 from cachesvc.edge import messages
+from cachesvc.edge.certificates import Certificates
 from cachesvc.edge.statistics import Statistics
 from cachesvc.engine.cache import Cache
 from cachesvc.metrics import Metrics
@@ -33,12 +34,14 @@ class StatusReport:
         registry: Metrics,
         settings: Settings,
         not_ready: Callable[[], dict[str, str]],
+        certificates: Certificates,
     ) -> None:
         self._cache = cache
         self._statistics = statistics
         self._metrics = registry
         self._settings = settings
         self._not_ready = not_ready
+        self._certificates = certificates
         self._started_ns = cache.state.clock.read().steady_ns
 
     async def gauges(self) -> Gauges:
@@ -134,6 +137,7 @@ class StatusReport:
                 disk_free_bytes=int(gauges["filesystem_free_bytes"]["disk"]),
                 disk_floor_bytes=int(gauges["disk_floor_bytes"][""]),
                 loop_lag_s=gauges["loop_lag_seconds"][""],
+                certificates=self._certificates.outlooks(),
             )
         )
 

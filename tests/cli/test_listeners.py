@@ -71,3 +71,13 @@ def test_a_file_of_grants_that_everybody_may_write_is_refused(tmp_path: Path) ->
     file.chmod(0o646)
     with pytest.raises(ConfigError, match="written by everybody"):
         load(tmp_path, f'[access]\nfile = "{file}"\n')
+
+
+def test_a_list_of_callers_that_is_a_fifo_or_a_folder_is_refused_and_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    for name in ("fifo", "folder"):
+        with pytest.raises(ConfigError, match=rf"access\.file: .*{name} is not a regular file"):
+            load(tmp_path, f'[access]\nfile = "{tmp_path / name}"\n')

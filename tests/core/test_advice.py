@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cachesvc.core.advice import Readings, advise
+from cachesvc.core.certificates import Outlook
 
 WELL = Readings(
     not_ready={},
@@ -28,6 +29,7 @@ WELL = Readings(
 
 
 def test_a_cache_that_is_well_needs_nobody() -> None:
+    assert advise(replace(WELL, certificates={"grpc": Outlook.HOLDS})) == []
     assert advise(WELL) == []
     assert advise(replace(WELL, held_bytes=500)) == []
 
@@ -46,6 +48,9 @@ def test_a_cache_that_is_well_needs_nobody() -> None:
         ({"foreign_names": 3}, "foreign_names", "warning"),
         ({"disk_free_bytes": 99}, "disk_at_floor", "warning"),
         ({"loop_lag_s": 0.3}, "loop_lagging", "warning"),
+        ({"certificates": {"grpc": Outlook.ENDS_SOON}}, "certificates_end_soon", "warning"),
+        ({"certificates": {"http": Outlook.EXPIRED}}, "certificates_over", "critical"),
+        ({"certificates": {"http": Outlook.NOT_YET}}, "certificates_over", "critical"),
     ],
 )
 def test_each_trouble_is_named_with_what_to_do(
