@@ -87,6 +87,12 @@ class OriginUnavailable(OriginError):
     default_reason = "ORIGIN_UNAVAILABLE"
 
 
+class ObjectChanging(OriginUnavailable):
+    """The origin is well, and somebody is writing this one object. Retryable."""
+
+    default_reason = "ORIGIN_OBJECT_CHANGING"
+
+
 class OriginDenied(OriginError):
     """The origin refused our credentials or policy: an operator must act."""
 

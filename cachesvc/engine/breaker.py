@@ -19,6 +19,7 @@ from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.errors import (
     CacheError,
     HostBusy,
+    ObjectChanging,
     OriginUnavailable,
     StaleFill,
 )
@@ -85,6 +86,9 @@ class OriginBreaker:
         try:
             yield asked
             asked.answered()
+        except ObjectChanging:
+            asked.answered()
+            raise
         except OriginUnavailable:
             if not asked.has_answer:
                 self._fail(key, asked)

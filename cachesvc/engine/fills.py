@@ -20,6 +20,7 @@ from cachesvc.core.errors import (
     CacheError,
     HostBusy,
     NoSuchObject,
+    ObjectChanging,
     OriginDataCorrupt,
     OriginDenied,
     OriginUnavailable,
@@ -181,6 +182,9 @@ class Filler:
         try:
             yield
             self._outages.answered()
+        except ObjectChanging:
+            self._outages.answered()
+            raise
         except OriginUnavailable as exc:
             self._outages.could_not_ask(exc)
             raise

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 import errno
 
-from cachesvc.core.errors import HostBusy, NoSuchObject, OriginDataCorrupt, OriginUnavailable
+from cachesvc.core.errors import (
+    HostBusy,
+    NoSuchObject,
+    ObjectChanging,
+    OriginDataCorrupt,
+    OriginUnavailable,
+)
 
 # A cold read of all members takes 1-3 s; past this its caller has given up anyway.
 DEFAULT_DEADLINE_S = 10.0
@@ -59,8 +65,8 @@ def timed_out(deadline_s: float) -> OriginUnavailable:
     return OriginUnavailable(f"the origin took longer than {deadline_s:g} s", reason=TIMEOUT)
 
 
-def changing() -> OriginUnavailable:
-    return OriginUnavailable(
+def changing() -> ObjectChanging:
+    return ObjectChanging(
         "another process is writing the object's file in place; write a new file and rename it "
         "over the old one",
         reason=OBJECT_CHANGING,

@@ -14,6 +14,7 @@ from cachesvc.core.errors import (
     CacheError,
     HostBusy,
     NoSuchObject,
+    ObjectChanging,
     OriginDataCorrupt,
     OriginDenied,
     OriginUnavailable,
@@ -287,6 +288,14 @@ def test_what_this_host_lacks_is_not_counted_against_the_origin(time: Steady) ->
     for index in range(2 * FAILURES):
         with pytest.raises(HostBusy), breaker.asking(person(index)):
             raise HostBusy("no descriptors")
+    ask_well(breaker, person(0))
+
+
+def test_objects_that_somebody_is_writing_do_not_open_the_circuit(time: Steady) -> None:
+    breaker = OriginBreaker(FAILURES, OPEN_S, time.ns)
+    for index in range(2 * FAILURES):
+        with pytest.raises(ObjectChanging), breaker.asking(person(index)):
+            raise ObjectChanging("being written")
     ask_well(breaker, person(0))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -49,12 +48,9 @@ class Host:
         else:
             self.settings[setting] = path
 
-    def mount(self, size_bytes: int = 64 << 20, options: str = "") -> SmallFilesystem:
-        small = self.stack.enter_context(small_filesystem(self.folder / "mount", size_bytes))
-        if options:
-            command = ["mount", "-o", f"remount,{options}", str(small.path)]
-            subprocess.run(command, check=True)
-        return small
+    def mount(self, size_bytes: int = 64 << 20, inodes: int = 0) -> SmallFilesystem:
+        mounted = small_filesystem(self.folder / "mount", size_bytes, inodes)
+        return self.stack.enter_context(mounted)
 
     def doctors_errors(self) -> list[Finding]:
         found = findings(Patient(Settings(**self.settings)))
@@ -119,7 +115,7 @@ def read_only_but_made(host: Host, setting: str) -> None:
 
 
 def without_inodes(host: Host, setting: str) -> None:
-    small = host.mount(options="nr_inodes=3")
+    small = host.mount(inodes=3)
     host.set(setting, small.path / "ours")
     (small.path / "ours").mkdir(mode=0o750)
     (small.path / "other").write_text("")
