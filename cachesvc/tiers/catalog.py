@@ -238,7 +238,10 @@ class Catalog:
             raise
 
     def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `read` on this thread's own connection. Raises NotDurable if it cannot."""
+        """Run `read` on this thread's own connection, which shows it one moment of the catalog.
+
+        Raises NotDurable if it cannot.
+        """
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
         epoch = self._epoch
         try:
@@ -247,7 +250,13 @@ class Catalog:
                 db = schema.connect(uri, timeout_s=BUSY_TIMEOUT_S, uri=True)
                 self._readers.append(db)
                 self._local.db, self._local.epoch = db, epoch
-            return read(db)
+            # A row of before a removal's commit, beside the removal, would look like damage.
+            db.execute("BEGIN")
+            try:
+                return read(db)
+            finally:
+                if db.in_transaction:
+                    db.rollback()
         except sqlite3.Error as exc:
             raise NotDurable("the catalog cannot be read") from exc
 

@@ -110,6 +110,22 @@ async def test_a_key_has_one_row_and_the_replaced_ones_file_is_named(catalog: Ca
     assert catalog.totals["garment"].entries == 1
 
 
+async def test_a_read_sees_one_moment_whatever_is_committed_meanwhile(catalog: Catalog) -> None:
+    await catalog.upsert(row_of())
+    loop = asyncio.get_running_loop()
+
+    async def remove() -> None:
+        await invalidate(catalog, key_scope(KEY), 5)
+
+    def look_twice(db: sqlite3.Connection) -> list[int]:
+        counts = [db.execute("SELECT COUNT(*) FROM entries").fetchone()[0]]
+        asyncio.run_coroutine_threadsafe(remove(), loop).result()
+        return [*counts, db.execute("SELECT COUNT(*) FROM entries").fetchone()[0]]
+
+    assert await asyncio.to_thread(catalog._read, look_twice) == [1, 1]
+    assert catalog.lookup(KEY) is None
+
+
 async def test_delete_takes_the_named_generation_only(catalog: Catalog) -> None:
     await catalog.upsert(row_of(generation=2))
     assert await catalog.delete([Location(KEY, 1)]) == []
