@@ -70,14 +70,15 @@ def _why_not(missing: Sequence[Programs], tried: Path | None, root: Path) -> str
     packages = " ".join(_packages(missing))
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
         return f"There is no apt-get here. In Debian the packages are: {packages}"
-    command = f"apt-get install --no-install-recommends {packages}"
     if os.geteuid() != 0:
-        return f"Only root can install them: {command}"
+        return f"Only root can install them: {_command(missing)}"
     if tried is not None and tried.exists() and set(packages.split()) <= set(_lines(tried)):
-        return (
-            f"apt-get could not have them the last time. To try again: make programs, or {command}"
-        )
+        return f"apt-get failed the last time. To try again: make programs, or {_command(missing)}"
     return Apt(root).why_unsound()
+
+
+def _command(rows: Sequence[Programs]) -> str:
+    return f"apt-get install --no-install-recommends {' '.join(_packages(rows))}"
 
 
 def _lines(path: Path) -> list[str]:
@@ -85,16 +86,19 @@ def _lines(path: Path) -> list[str]:
 
 
 def _install(missing: Sequence[Programs], root: Path) -> str | None:
-    """Install what apt-get can have; return what dpkg needs afterwards, or None."""
+    """Install what apt-get can have; return what is to be done by hand afterwards, or None."""
     print(f"Installing programs for the tests: {' '.join(_packages(missing))}", flush=True)
     with Apt(root) as apt:
         # All at once is quickest. A package that cannot be had fails them all: then each alone.
-        for rows in (missing, *([row] for row in missing)):
+        alone = [[row] for row in missing] if len(missing) > 1 else []
+        for rows in (missing, *alone):
             if packages := _packages(_missing(rows)):
                 apt.install(packages)
             if not _missing(missing) or apt.gave_up:
                 break
-        return apt.why_unsound()
+        left = _missing(missing)
+        again = f"To try again: make programs, or {_command(left)}" if left else None
+        return apt.why_unsound() or again
 
 
 def _say(

@@ -8,9 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+# torch alone takes many seconds to load from a cold disk, and here each contender loads it.
+@pytest.mark.timeout(240)
 def test_a_quick_run_measures_a_local_hit_beside_the_floor(tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     command = (sys.executable, "-m", "bench", "--quick", "--only", "floor,local")

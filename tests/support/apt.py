@@ -236,6 +236,6 @@ def _progress(title: str, lines: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def _print(text: str, end: str = "\n") -> None:
-    # Who read this may be gone. dpkg has to end all the same.
-    with contextlib.suppress(OSError):
+    # The reader may be gone, and a signal may come in the middle of a line. dpkg has to end first.
+    with contextlib.suppress(OSError, RuntimeError):
         print(text, end=end, flush=True)
