@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cachesvc.core import ttl
-from cachesvc.core.clock import NS_PER_S
+from cachesvc.core.clock import MAX_WALL_NS, NS_PER_S
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.origin import OriginStamp
 
@@ -61,6 +61,15 @@ class EntryMeta:
         known_age = self.confirmed_ns <= steady_ns + MAX_CLOCK_ERROR_NS
         return known_age and steady_ns < self.expires_ns(accesses) + late_ns
 
+    def lowered(self, now_ns: int) -> EntryMeta:
+        """Return it with no Put's time later than now (wall).
+
+        How old its source was is not known then: it is older than any moment that is named.
+        """
+        if self.as_of_ns <= now_ns:
+            return self
+        return replace(self, as_of_ns=now_ns, origin_ns=0)
+
     @property
     def etag(self) -> str:
         """Opaque; differs when any member does."""
@@ -76,8 +85,13 @@ def more_accesses(known: int, count: int) -> int:
 
 
 def oldest_ns(stamps: tuple[OriginStamp, ...]) -> int:
-    """Return the oldest Last-Modified, in wall nanoseconds."""
-    return int(min(stamp.last_modified_s for stamp in stamps) * NS_PER_S)
+    """Return the oldest Last-Modified, in wall nanoseconds.
+
+    A file's time may be any: one from before 1970 is older than every moment that can be
+    named, and one from after 2262 is later than now for as long as anybody asks.
+    """
+    oldest_s = min(stamp.last_modified_s for stamp in stamps)
+    return int(min(max(0.0, oldest_s) * NS_PER_S, MAX_WALL_NS))
 
 
 class GenerationSource:

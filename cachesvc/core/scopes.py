@@ -134,3 +134,8 @@ class Tombstones:
         """Return the latest change that is not recorded yet, 0 if none covers `key`."""
         changes = (changed for scope, changed in self._scopes.values() if scope.covers(key, owner))
         return max(changes, default=0)
+
+    def lower(self, now_ns: int) -> None:
+        """Take changes that are later than now for changes of this moment."""
+        for tombstone, (scope, changed_ns) in self._scopes.items():
+            self._scopes[tombstone] = (scope, min(changed_ns, now_ns))

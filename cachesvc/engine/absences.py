@@ -10,6 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from cachesvc.core.errors import NoSuchObject
+from cachesvc.core.freshness import Need
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import Scope
 
@@ -43,8 +44,8 @@ class Absences:
         while len(self._absences) > MAX_ABSENCES:
             self.forget(*next(iter(self._absences)))
 
-    def check(self, key: EntryKey, owner: str, *, needed_ns: int, steady_ns: int) -> None:
-        """Raise NoSuchObject if the origin said so a moment ago, and not before `needed_ns`.
+    def check(self, key: EntryKey, owner: str, need: Need, steady_ns: int) -> None:
+        """Raise NoSuchObject if the origin said so a moment ago, and not before what is needed.
 
         A caller that names the moment of a change knows of an upload; an older answer
         is none to its question.
@@ -54,7 +55,7 @@ class Absences:
             return
         if steady_ns >= absence.until_ns:
             self.forget(key, owner)
-        elif absence.asked_ns >= needed_ns:
+        elif not need.named_ns or need.moment_ns <= absence.asked_ns <= need.arrival_ns:
             raise NoSuchObject("the origin has no such object", object_keys=absence.object_keys)
 
     def forget(self, key: EntryKey, owner: str) -> None:

@@ -41,6 +41,11 @@ class Cache:
 
     def __init__(self, state: State, origin: Origin, codec: Codec) -> None:
         self.state = state
+        now = state.clock.read()
+        state.watch.begin(now, state.disk.last_write_ns)
+        # Generations only grow, so the last life ran behind: what it recorded is too early.
+        if 0 < state.disk.last_write_ns < state.disk.last_generation <= now.wall_ns:
+            state.changes_known_from_ns = now.wall_ns
         filler = Filler(state, origin, codec)
         puts = PutTable()
         self._reader = Reader(state, FlightRunner(state, filler))

@@ -62,7 +62,7 @@ class ExpiredRows:
         if (
             meta.kind_version != flight.kind.version
             or not meta.is_servable(state.clock.read().steady_ns, row.accesses, late_ns=stale_ns)
-            or not state.is_new_enough(meta, flight.needed_ns)
+            or not state.is_new_enough(meta, flight.need)
             or state.tombstones.covers(flight.key, meta.owner)
         ):
             return False

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from cachesvc.core.entry import EntryMeta
 from cachesvc.core.errors import CacheError, StaleFill
+from cachesvc.core.freshness import Need
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kind
 from cachesvc.core.scopes import Scope
@@ -39,7 +40,7 @@ class Served(NamedTuple):
 class Flight:
     """`owner` empty = nobody said whose it is, so only L2 can be asked.
 
-    `needed_ns` is the `origin_after` of the call that started it. `source_owner` is
+    `need` is the `origin_after` of the call that started it. `source_owner` is
     whose bytes it carries, None as long as they may come from L2. `origin_began_ns`
     is the steady time at which its origin reads began. `to_memory` False = L2 only.
     `may_ask_origin` False = only what L2 has. `stored_meanwhile` is what other flights of
@@ -50,7 +51,7 @@ class Flight:
     key: EntryKey
     owner: str
     kind: Kind
-    needed_ns: int
+    need: Need
     to_memory: bool = True
     may_ask_origin: bool = True
     source_owner: str | None = None

@@ -121,7 +121,7 @@ class FlightRunner:
     async def _renew(self, flight: Flight, row: Row, stamps: tuple[OriginStamp, ...]) -> bool:
         """Serve L2's bytes, which are what the origin holds now; False if they are lost."""
         renewed = self._expired.renewed(flight, row, stamps)
-        if not self._state.is_new_enough(renewed.meta, flight.needed_ns):
+        if not self._state.is_answer_new_enough(renewed.meta, flight.need):
             # Too old for whoever began it, but a call that named no time may have joined.
             blob = await self._rows.read_to_heap(row)
             if blob is not None:
@@ -138,7 +138,7 @@ class FlightRunner:
     async def _land_filled(
         self, flight: Flight, meta: EntryMeta, filled: Filled, row: Row | None
     ) -> None:
-        if not self._state.is_new_enough(meta, flight.needed_ns):
+        if not self._state.is_answer_new_enough(meta, flight.need):
             # Half an upload, or an old one: good for nobody who comes later.
             data = await self._state.in_worker(joined, filled.parts)
             blob = self._state.memory.on_heap(data, meta)
@@ -181,7 +181,7 @@ class FlightRunner:
             not state.tombstones.covers(flight.key, meta.owner)
             and meta.is_servable(state.clock.read().steady_ns, row.accesses)
             and meta.kind_version == flight.kind.version
-            and self._state.is_new_enough(meta, flight.needed_ns)
+            and state.is_new_enough(meta, flight.need)
         )
 
     async def _promote(self, flight: Flight, row: Row) -> bool:
@@ -256,7 +256,9 @@ class FlightRunner:
         assert room.blob is not None
         accesses = state.uses.accesses_of(meta, accesses)
         if flight.to_memory:
-            steady_ns = state.clock.read().steady_ns
+            wall_ns, steady_ns = state.clock.read()
+            if meta.as_of_ns > wall_ns:  # L2's row was read before it was lowered
+                state.owes_lowering = True
             state.memory.publish(room, meta, accesses=accesses, steady_ns=steady_ns)
         state.memory.keep_in_reach(room.blob, meta)
         flight.land(Served(meta, room.blob, tier, meta.expires_ns(accesses), accesses))

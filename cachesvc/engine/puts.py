@@ -131,7 +131,7 @@ class Putter:
             raise InvalidRequest("persist needs owner_id", reason="OWNER_REQUIRED")
         if len(self._puts) >= self._state.limits.max_concurrent_puts:
             raise Overloaded("too many Puts are under way; retry later", reason="TOO_MANY_PUTS")
-        upload = Upload(header, self._state.clock.read(), self._state.limits.max_entry_bytes)
+        upload = Upload(header, self._state.read_time(), self._state.limits.max_entry_bytes)
         self._puts.add(upload)
         try:
             yield upload
@@ -179,23 +179,32 @@ class Putter:
         if header.as_of_ns is None:
             # Its source is as new as this call, whatever the clock did since the last change.
             return
-        scopes = scopes_of(header.key, header.owner, self._state.kinds)
+        if self._state.watch.is_from_before(header.as_of_ns, self._state.read_time()):
+            raise _outdated()
+        newest_ns = await self._newest_ns(header)
+        if newest_ns > self._state.read_time().wall_ns:
+            # The clock was ahead when that was stored. It is taken for something of this
+            # moment, so the next source that is read will do.
+            await self._state.lower_times()
+            raise _outdated()
+        forgotten_ns = upload.arrival.wall_ns - MAX_SOURCE_AGE_NS
+        if as_of_ns < max(newest_ns, forgotten_ns, self._state.changes_known_from_ns):
+            raise _outdated()
+
+    async def _newest_ns(self, header: PutHeader) -> int:
+        """Return the latest known change of what is put, as wall time."""
+        state = self._state
+        scopes = scopes_of(header.key, header.owner, state.kinds)
         # Before the catalog is asked: a change leaves here only once it is in there.
-        newest_ns = self._state.tombstones.last_change_ns(header.key, header.owner)
-        newest_ns = max(newest_ns, await self._state.disk.last_change_ns(scopes))
-        row = await self._state.disk.lookup(header.key)
+        newest_ns = state.tombstones.last_change_ns(header.key, header.owner)
+        newest_ns = max(newest_ns, await state.disk.last_change_ns(scopes))
+        row = await state.disk.lookup(header.key)
         if row is not None:
             newest_ns = max(newest_ns, row.meta.as_of_ns)
-        cached = self._state.memory.lookup(header.key, upload.arrival.steady_ns)
+        cached = state.memory.lookup(header.key, state.clock.read().steady_ns)
         if cached is not None:
             newest_ns = max(newest_ns, cached.meta.as_of_ns)
-        forgotten_ns = upload.arrival.wall_ns - MAX_SOURCE_AGE_NS
-        too_old_to_judge = as_of_ns < max(forgotten_ns, self._state.changes_known_from_ns)
-        if as_of_ns < newest_ns or too_old_to_judge:
-            raise Aborted(
-                "as_of is older than the last change of this key: read the source again",
-                reason="PUT_OUTDATED",
-            )
+        return newest_ns
 
     def _describe(
         self, upload: Upload, size_bytes: int, digest: int, stamps: tuple[OriginStamp, ...]
@@ -284,7 +293,9 @@ class Putter:
     def _publish(self, upload: Upload, meta: EntryMeta, room: Any, *, in_l2: bool) -> Served:
         """Publish to L1, unless an invalidation came while the row was being written."""
         upload.check_fence()
-        steady_ns = self._state.clock.read().steady_ns
+        wall_ns, steady_ns = self._state.read_time()
+        if meta.as_of_ns > wall_ns:  # the clock went back meanwhile
+            self._state.owes_lowering = True
         cached = self._state.memory.publish(room, meta, accesses=0, steady_ns=steady_ns)
         if cached is None and not in_l2:
             raise Overloaded("neither L1 nor L2 has room for this entry", reason="NO_ROOM")
@@ -301,6 +312,13 @@ class Putter:
             counted.users -= 1
             if not counted.users:
                 del self._locks[key]
+
+
+def _outdated() -> Aborted:
+    return Aborted(
+        "as_of is older than the last change of this key: read the source again",
+        reason="PUT_OUTDATED",
+    )
 
 
 @dataclass(slots=True)

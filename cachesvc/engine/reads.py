@@ -6,10 +6,10 @@ import asyncio
 import time
 from typing import NamedTuple
 
-from cachesvc.core import freshness
 from cachesvc.core.clock import Now
 from cachesvc.core.entry import more_accesses
 from cachesvc.core.errors import Aborted, CacheError, NoSuchObject, Overloaded, StaleFill
+from cachesvc.core.freshness import ANY_AGE, Need, need_of
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kind
 from cachesvc.engine.flights import Flight, Served
@@ -69,7 +69,7 @@ class Reader:
 
     async def fetch(self, request: ReadRequest) -> None:
         """Bring the entry to L1 without counting a request or a use. Raises as `get`."""
-        found = self._lookup_or_join(request, needed_ns=0)
+        found = self._lookup_or_join(request, ANY_AGE)
         if not isinstance(found, Served):
             _, future = found
             await future
@@ -77,10 +77,10 @@ class Reader:
     async def _get(self, request: ReadRequest) -> Served:
         request.kind.check_version(request.kind_version)
         arrival = self._state.clock.read()
-        needed_ns = freshness.needed_ns(request.origin_after_ns, arrival.wall_ns)
+        need = need_of(request.origin_after_ns, arrival.wall_ns)
         fenced = 0
         while True:
-            found = self._lookup_or_join(request, needed_ns)
+            found = self._lookup_or_join(request, need)
             if isinstance(found, Served):
                 return found
             flight, future = found
@@ -95,10 +95,10 @@ class Reader:
                     ) from exc
                 continue
             except NoSuchObject:
-                if needed_ns and not self._asked_since(flight, arrival):
+                if need.named_ns and not self._asked_since(flight, arrival):
                     continue  # the origin was asked before this call, and its upload, came
                 raise
-            if self._state.is_new_enough(served.meta, needed_ns):
+            if self._meets(served, need, flight, arrival):
                 # Uses prolong an entry's life, which is over if it is stale.
                 if not served.is_stale:
                     self._count_use(served)
@@ -111,13 +111,19 @@ class Reader:
                 )
             # It was under way before this call came: the next one asks the origin anew.
 
+    def _meets(self, served: Served, need: Need, flight: Flight, arrival: Now) -> bool:
+        """Return whether what a flight landed with is new enough for a call that waited for it."""
+        if need.named_ns and not served.is_stale and self._asked_since(flight, arrival):
+            return self._state.is_answer_new_enough(served.meta, need)
+        return self._state.is_new_enough(served.meta, need)
+
     def _asked_since(self, flight: Flight, arrival: Now) -> bool:
         """Return whether the flight asked the origin after `arrival`."""
         began_ns = flight.origin_began_ns
         return began_ns is not None and began_ns >= arrival.steady_ns
 
     def _lookup_or_join(
-        self, request: ReadRequest, needed_ns: int
+        self, request: ReadRequest, need: Need
     ) -> Served | tuple[Flight, asyncio.Future[Served]]:
         """Return L1's entry, or the flight to wait on. No await: one flight per key."""
         state = self._state
@@ -125,15 +131,15 @@ class Reader:
         cached = state.memory.lookup(request.key, steady_ns)
         if cached is not None:
             served = Served(cached.meta, cached.blob, "memory", cached.expires_ns)
-            if self._state.is_new_enough(served.meta, needed_ns):
+            if state.is_new_enough(served.meta, need):
                 self._count_hits(cached, steady_ns, 1)
                 return served
         flight = state.flights.find(request.key, request.owner)
-        if flight is not None and not self._may_join(flight, needed_ns, steady_ns):
+        if flight is not None and not self._may_join(flight, need, steady_ns):
             state.flights.detach(flight)
             flight = None
         if flight is None:
-            flight = self._start(request, needed_ns)
+            flight = self._start(request, need, steady_ns)
         else:
             state.metrics.coalesced.inc()
             flight.to_memory = flight.to_memory or request.to_memory
@@ -164,7 +170,7 @@ class Reader:
 
     # ---- flights
 
-    def _may_join(self, flight: Flight, needed_ns: int, steady_ns: int) -> bool:
+    def _may_join(self, flight: Flight, need: Need, steady_ns: int) -> bool:
         """Return False if it has landed with something too old for this call.
 
         A disk that hangs can keep a landed flight for longer than its entry may be served.
@@ -172,23 +178,18 @@ class Reader:
         result = flight.result
         if result is None:
             return True
-        return steady_ns < result.expires_ns and self._state.is_new_enough(result.meta, needed_ns)
+        return steady_ns < result.expires_ns and self._state.is_new_enough(result.meta, need)
 
-    def _start(self, request: ReadRequest, needed_ns: int) -> Flight:
+    def _start(self, request: ReadRequest, need: Need, steady_ns: int) -> Flight:
         state = self._state
-        state.absences.check(
-            request.key,
-            request.owner,
-            needed_ns=needed_ns,
-            steady_ns=state.clock.read().steady_ns,
-        )
+        state.absences.check(request.key, request.owner, need, steady_ns)
         if len(state.flights) >= state.limits.max_flights:
             raise Overloaded("too many fills are under way; retry later", reason="TOO_MANY_FLIGHTS")
         flight = Flight(
             request.key,
             request.owner,
             request.kind,
-            needed_ns,
+            need,
             to_memory=request.to_memory,
             may_ask_origin=request.may_ask_origin,
         )

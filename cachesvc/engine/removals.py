@@ -74,7 +74,7 @@ class Remover:
         Raises:
             NotDurable: nothing of it is served any more, it is being retried.
         """
-        arrival = self._state.clock.read()
+        arrival = self._state.read_time()
         changed_ns = min(changed_at_ns or arrival.wall_ns, arrival.wall_ns)
         removal = self._begin(scope, changed_ns)
         return await self._state.outliving_its_caller(

@@ -10,11 +10,11 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from cachesvc.core.clock import NS_PER_S, Now
+from cachesvc.core.clock import NS_PER_S, ClockWatch, Now
 from cachesvc.core.entry import EntryMeta, GenerationSource
 from cachesvc.core.errors import MemoryFull, NotDurable
 from cachesvc.core.events import RecentEvents
-from cachesvc.core.freshness import is_new_enough
+from cachesvc.core.freshness import Need, is_answer_new_enough, is_new_enough
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kinds
 from cachesvc.core.problems import Problems
@@ -82,6 +82,9 @@ class State:
     # Wall time from which every change is known: a full disk may have kept the changes
     # of a daemon that died out of the catalog.
     changes_known_from_ns: int = 0
+    watch: ClockWatch = field(default_factory=ClockWatch)
+    # Something may be stored that is later than now: at a start, and when the clock was set.
+    owes_lowering: bool = True
     pending_commit_bytes: int = 0
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _waiting_for_lift: set[asyncio.Future[None]] = field(default_factory=set)
@@ -117,9 +120,47 @@ class State:
             self.memory.make_room(room)
             await write()
 
-    def is_new_enough(self, meta: EntryMeta, needed_ns: int) -> bool:
-        """Return whether an entry meets an `origin_after`, less the grace."""
-        return is_new_enough(meta.origin_ns, needed_ns, self.limits.origin_after_grace_ns)
+    # ---- a clock that is set
+
+    def read_time(self) -> Now:
+        """Read the clock, and notice whether it was set since somebody looked last."""
+        now = self.clock.read()
+        step_ns = self.watch.step_ns(now)
+        if step_ns > 0:
+            # What was recorded while the clock was behind says nothing about a source.
+            self.changes_known_from_ns = now.wall_ns
+        elif step_ns < 0:
+            self.changes_known_from_ns = min(self.changes_known_from_ns, now.wall_ns)
+        if step_ns:
+            log.warning("clock_was_set", by_s=round(step_ns / NS_PER_S, 3))
+            self.owes_lowering = True
+        return now
+
+    async def lower_times(self) -> None:
+        """Take what is stored with a time later than now for something of this moment, durably.
+
+        Raises NotDurable; then it is still owed.
+        """
+        now = self.read_time()
+        self.owes_lowering = False
+        self.tombstones.lower(now.wall_ns)
+        self.memory.lower_times(now.wall_ns)
+        try:
+            await self.disk.lower_times(now, self.changes_known_from_ns)
+        except BaseException:
+            self.owes_lowering = True
+            raise
+
+    # ---- judging
+
+    def is_new_enough(self, meta: EntryMeta, need: Need) -> bool:
+        """Return whether a stored entry meets an `origin_after`, less the grace."""
+        grace_ns = self.limits.origin_after_grace_ns
+        return is_new_enough(meta.origin_ns, need, grace_ns, read_ns=meta.begun_ns)
+
+    def is_answer_new_enough(self, meta: EntryMeta, need: Need) -> bool:
+        """Return whether what the origin has just said meets it."""
+        return is_answer_new_enough(meta.origin_ns, need, self.limits.origin_after_grace_ns)
 
     def check_nothing_owed(self, scope: Scope) -> None:
         """Raise NotDurable while a file of what was removed still is in L1.

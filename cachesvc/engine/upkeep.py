@@ -23,11 +23,13 @@ class Upkeep:
         self.loop_lag = LoopLag()
 
     async def memory_step(self) -> None:
-        self._state.memory.step(self._state.clock.read().steady_ns)
+        self._state.memory.step(self._state.read_time().steady_ns)
 
     async def disk_step(self) -> None:
         await self.remember_uses()
-        now = self._state.clock.read()
+        now = self._state.read_time()
+        if self._state.owes_lowering:
+            await self._state.lower_times()
         await self._state.disk.step(now.steady_ns, now.wall_ns)
 
     async def names_step(self) -> None:

@@ -342,11 +342,20 @@ class Catalog:
 
     def forget_changes(self, before_ns: int) -> asyncio.Future[None]:
         """Drop recorded changes older than `before_ns` (wall)."""
+        return self._writes.put(lambda db: changes.forget(db, before_ns, self._lost()))
 
-        def run(db: sqlite3.Connection) -> None:
-            db.execute("DELETE FROM changes WHERE changed_ns < ?", (before_ns,))
+    def lower_changes(self, now_ns: int) -> asyncio.Future[int]:
+        """Take recorded changes later than `now_ns` (wall) for ones of it. Gives how many."""
+        return self._writes.put(lambda db: changes.lower(db, now_ns))
 
-        return self._writes.put(run)
+    def later_rows(self, now: Now, after: EntryKey, limit: int) -> list[Row]:
+        """Return rows behind `after` that were put, or used, later than now. Blocks."""
+        sql = (
+            f"SELECT {rows.COLUMNS} FROM entries WHERE (namespace, id) > (?, ?)"  # noqa: S608
+            " AND (as_of_ns > ? OR last_access_ns > ?) ORDER BY namespace, id LIMIT ?"
+        )
+        values = (*after, *now, limit)
+        return self._read(lambda db: list(rows.readable_rows(db.execute(sql, values))))
 
     @property
     def all_have_sums(self) -> bool:

@@ -7,6 +7,7 @@ spoils the index or the record, not both. Plain functions on a connection.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -49,6 +50,31 @@ def _both(known: tuple[int, int, str], namespaces: str) -> str:
     if up_to_generation and not earlier:
         return ""  # all of them
     return ",".join(sorted({*earlier.split(","), *namespaces.split(",")} - {""}))
+
+
+def forget(db: sqlite3.Connection, before_ns: int, lost: Change) -> None:
+    """Drop what is older than `before_ns`, and remember that something was.
+
+    Should the clock have been ahead, a source from before that moment is refused all the same.
+    """
+    if db.execute("DELETE FROM changes WHERE changed_ns < ?", (before_ns,)).rowcount:
+        record(db, Change(Scope(ScopeKind.EVERYTHING), before_ns), lost)
+
+
+def lower(db: sqlite3.Connection, now_ns: int) -> int:
+    """Take changes later than `now_ns` for ones of that moment; what is spoilt stays so.
+
+    Returns how many there were.
+    """
+    sql = f"SELECT {_COLUMNS} FROM changes WHERE changed_ns > ?"  # noqa: S608 constants
+    later = db.execute(sql, (now_ns,)).fetchall()
+    for found in later:
+        with contextlib.suppress(SpoiltChange):
+            _parsed(found)
+            scope, value, _, up_to_generation, namespaces, _ = found
+            values = scope, value, now_ns, up_to_generation, namespaces
+            db.execute("REPLACE INTO changes VALUES (?, ?, ?, ?, ?, ?)", (*values, sum_of(*values)))
+    return len(later)
 
 
 def last_change_ns(db: sqlite3.Connection, scopes: Iterable[Scope]) -> int:

@@ -12,18 +12,18 @@ import errno
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
-from cachesvc.core.clock import NS_PER_S, Now, ProvenTime
+from cachesvc.core.clock import NS_PER_S, AgeTime, Now, ProvenTime
 from cachesvc.core.entry import EntryMeta, Row
 from cachesvc.core.errors import CorruptEntry, NotDurable
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.lru import Removal
-from cachesvc.core.scopes import Change, Scope
+from cachesvc.core.scopes import Change, Scope, ScopeKind
 from cachesvc.core.tensors import Buffer
 from cachesvc.core.watermarks import Watermarks
 from cachesvc.tiers.anchors import Anchor, NameLost, lost_of
@@ -35,6 +35,7 @@ log = structlog.get_logger()
 # Rows that one step of the sweeper deletes, so that no commit becomes long.
 EXPIRE_BATCH = 200
 LITTER_BATCH = 200
+LOWER_BATCH = 200
 # Changes older than this are forgotten; a Put whose source is older is refused unseen.
 CHANGES_KEPT_NS = 30 * 24 * 3600 * NS_PER_S
 # A filesystem's bytes or inodes are used up, or a quota's.
@@ -99,8 +100,11 @@ class DiskTier:
         self._evicting = asyncio.Lock()
         # Changes that a full disk kept out of the catalog; `step` tries again.
         self._unrecorded: dict[Scope, Change] = {}
-        # The last generation is the time at which the last entry was stored.
-        self._proven_time = ProvenTime(catalog.last_generation)
+        # The first release recorded no last write; its last generation is when it stored last.
+        self._proven_time = ProvenTime(catalog.last_write_ns or catalog.last_generation)
+        stored_last = Now(catalog.last_generation, catalog.last_generation)
+        written_last = Now(catalog.last_write_ns, catalog.last_write_steady_ns)
+        self._age_time = AgeTime(written_last if catalog.last_write_ns else stored_last)
         # Files whose row is still to come: the sweep would take them for litter.
         self._awaiting_row: set[Location] = set()
         # Files, by their owner, whose commit failed, and then their removal.
@@ -140,6 +144,11 @@ class DiskTier:
         """What may lie in L2 now: its limit, or less where others take the filesystem's room."""
         room = self.occupied_bytes + max(0, self.free_bytes - self.floor_bytes)
         return min(self.max_bytes, room)
+
+    @property
+    def last_write_ns(self) -> int:
+        """Wall time of the catalog's last write in the life before, 0 if it is not known."""
+        return self._catalog.last_write_ns
 
     @property
     def last_generation(self) -> int:
@@ -367,7 +376,8 @@ class DiskTier:
         await self._trim_set_aside(wall_ns)
         with contextlib.suppress(NotDurable):
             await self.evict(0)
-            useless_ns = steady_ns - self._keep_expired_ns
+            now = Now(wall_ns, steady_ns)
+            useless_ns = self._age_time.at(now) - self._keep_expired_ns
             while await self._expire(useless_ns):
                 pass
             for scope, change in list(self._unrecorded.items()):
@@ -377,8 +387,7 @@ class DiskTier:
                     del self._unrecorded[scope]
             while not self._catalog.all_have_sums:
                 await self._catalog.add_sums()
-            proven_ns = self._proven_time.at(Now(wall_ns, steady_ns))
-            await self._catalog.forget_changes(proven_ns - CHANGES_KEPT_NS)
+            await self._catalog.forget_changes(self._proven_time.at(now) - CHANGES_KEPT_NS)
 
     async def _trim_set_aside(self, wall_ns: int) -> None:
         """Drop what was set aside long ago, and count what stays of it as L2's."""
@@ -444,6 +453,41 @@ class DiskTier:
             self._on_removal(row, cause)
         return size_bytes
 
+    async def lower_times(self, now: Now, changes_known_from_ns: int) -> None:
+        """Take what is stored with a time later than now for something of this moment.
+
+        A change of everything is recorded for `changes_known_from_ns`, unless it is 0, which
+        removes nothing. Raises NotDurable.
+        """
+        for scope, change in self._unrecorded.items():
+            if change.changed_ns > now.wall_ns:
+                self._unrecorded[scope] = replace(change, changed_ns=now.wall_ns)
+        lowered = await self._catalog.lower_changes(now.wall_ns)
+        if changes_known_from_ns:
+            everything = Scope(ScopeKind.EVERYTHING)
+            await self._catalog.record_change(Change(everything, changes_known_from_ns))
+        last_use_ns = max((row.last_access_ns for row in await self.hottest(1)), default=0)
+        # Each Put has recorded its `as_of` as a change: nothing else tells us to read all rows.
+        if lowered or last_use_ns > now.steady_ns:
+            await self._lower_rows(now, max(0, last_use_ns - now.steady_ns))
+
+    async def _lower_rows(self, now: Now, use_lead_ns: int) -> None:
+        """Lower Puts' times; move all uses back by `use_lead_ns`, so that their order stays.
+
+        Otherwise what is used from now on would be evicted before what was used then.
+        """
+        after: EntryKey | None = EntryKey("", "")
+        while after is not None:
+            later = await self._read(self._catalog.later_rows, now, after, LOWER_BATCH)
+            for row in later:
+                meta, last_access_ns = row.meta.lowered(now.wall_ns), row.last_access_ns
+                if meta is not row.meta:
+                    await self._catalog.confirm(replace(row, meta=meta))
+                if last_access_ns > now.steady_ns:
+                    moved = Row(meta, row.accesses, last_access_ns - use_lead_ns)
+                    await self._catalog.record_accesses([moved])
+            after = later[-1].meta.key if later else None
+
     async def confirm(self, row: Row) -> None:
         """Renew a generation in the catalog. If the disk is full it is asked for again later."""
         with contextlib.suppress(NotDurable):
@@ -462,7 +506,7 @@ class DiskTier:
     async def sweep_litter(self, namespace: str, before_generation: int) -> LitterReport:
         """Remove files of `namespace` that have no row, left by a crash.
 
-        Only generations below `before_generation` (the sweep's start) are looked at, and none
+        Only generations below `before_generation` are looked at, and none
         whose row is still to come. Names that are not ours are counted, never deleted.
 
         A Put's file is listed | which files await a row | its row commits | who has a row

@@ -362,6 +362,11 @@ class MemoryTier:
             self._remove(entry, Removal.EXPIRED)
         self.departures.step(steady_ns)
 
+    def lower_times(self, now_ns: int) -> None:
+        """Take Puts from later than now for Puts of this moment, whose bytes are of unknown age."""
+        for entry in self.index:
+            entry.meta = entry.meta.lowered(now_ns)
+
     def on_heap(self, data: bytes, meta: EntryMeta) -> HeapBytes:
         """Return a blob of bytes that no tier holds."""
         blob = HeapBytes(data)

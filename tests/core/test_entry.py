@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,3 +62,21 @@ def test_a_checksum_over_chunks_is_that_of_the_whole(data: bytes, cuts: list[int
         digest.update(data[start:end])
     assert digest.value() == checksum(data)
     assert -(1 << 63) <= checksum(data) < 1 << 63
+
+
+@pytest.mark.parametrize(
+    ("modified_s", "expected_ns"),
+    [
+        (0.0, 0),
+        (-1.0, 0),
+        (-62_135_596_800.0, 0),
+        (-1e18, 0),
+        (1.5, 1_500_000_000),
+        (10_413_792_000.0, (1 << 63) - 1),
+        (1e18, (1 << 63) - 1),
+    ],
+)
+def test_any_time_of_a_file_becomes_one_that_the_catalog_can_hold(
+    modified_s: float, expected_ns: int
+) -> None:
+    assert oldest_ns((replace(_STAMP, last_modified_s=modified_s),)) == expected_ns

@@ -192,6 +192,17 @@ async def test_files_that_other_programs_put_there_are_read(
     assert found.stamp.last_modified_s == 1_700_000_000
 
 
+@pytest.mark.parametrize(
+    "modified_ns", [-(10**18), -1, 0, 10_413_792_000 * 10**9, (1 << 63) - 1], ids=str
+)
+async def test_a_file_of_any_time_is_read(
+    origin: DirectoryOrigin, root: Path, modified_ns: int
+) -> None:
+    (root / "photo.png").write_bytes(b"photo")
+    os.utime(root / "photo.png", ns=(modified_ns, modified_ns))
+    assert (await origin.read("photo.png")).data == b"photo"
+
+
 async def test_an_object_of_the_same_size_and_time_but_other_bytes_has_another_etag(
     origin: DirectoryOrigin, root: Path
 ) -> None:

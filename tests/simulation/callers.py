@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.errors import CacheError, CorruptEntry, Draining, NoSuchObject, StaleFill
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Subject
@@ -24,6 +25,18 @@ LEAVES = 0.1
 EVENTS = ("delete", "origin", "catalog", "disk", "wait", *("upload",) * 5)
 # Nobody shuts down while calls are under way, and these stay in the engine.
 UNEXPECTED = (Draining, StaleFill, CorruptEntry)
+# A Put that notices a clock that was set is refused; so are those of the next minute whose
+# source may be from before that.
+PUT_ATTEMPTS = 3
+PUT_PAUSE_S = 61.0
+# Some hosts have a short deadline, and all answers come from a slow world.
+GET_ATTEMPTS = 20
+# By how much a clock is set, either way.
+CLOCK_STEPS_S = (3, 90, 5 * 3600, 3 * 24 * 3600, 365 * 24 * 3600)
+
+
+def clock_step_ns(choose: random.Random) -> int:
+    return choose.choice(CLOCK_STEPS_S) * choose.choice((-1, 1)) * NS_PER_S
 
 
 class Callers:
@@ -39,8 +52,9 @@ class Callers:
         self._keys = choose.choice((KEYS[:1], KEYS[2:], KEYS))
         # Gets that name no owner, for what is cached only.
         self._has_ownerless = choose.random() < 0.3
-        # Some hosts have a disk that is full again and again.
-        self._events = EVENTS + choose.choice(((), ("disk",) * 10))
+        # Some hosts have a disk that is full again and again, some a clock that jumps.
+        self._events = EVENTS + choose.choice(((), ("disk",) * 10, ("clock",) * 5))
+        self._leaves = LEAVES
         self.unexpected: list[str] = []
 
     async def run(self, callers: int, calls: int) -> None:
@@ -81,6 +95,8 @@ class Callers:
                 self._life.writes.failing = not self._life.writes.failing
             case "disk":
                 self._life.files.is_full = not self._life.files.is_full
+            case "clock":
+                self._life.clock.wall_off_ns += clock_step_ns(self._choose)
             case "wait":
                 await asyncio.sleep(self._choose.random() * 3)
             case _:
@@ -108,7 +124,7 @@ class Callers:
         """Wait for the answer, or leave early; write down how it ended."""
         task = asyncio.create_task(work)
         patience_s = None
-        if self._choose.random() < LEAVES:
+        if self._choose.random() < self._leaves:
             patience_s = self._life.loop.delay_s()
         try:
             async with asyncio.timeout(patience_s):
@@ -132,7 +148,7 @@ class Callers:
     async def _get(self, key: EntryKey, owner: str) -> None:
         choose, needed_ns = self._choose, 0
         if choose.random() < 0.2:
-            needed_ns = self._life.clock.read().wall_ns - int(choose.random() * 1e8)
+            needed_ns = self._life.clock.true_ns - int(choose.random() * 1e8)
         if self._has_ownerless and choose.random() < 0.2:
             owner = ""
         request = ReadRequest(
@@ -144,10 +160,15 @@ class Callers:
             to_memory=bool(needed_ns) or choose.random() < 0.8,
         )
         call = self._history.begin("get", key, owner=owner, needed_ns=needed_ns)
+        await self._served(call, request)
+
+    async def _served(self, call: Call, request: ReadRequest) -> bool:
         served: Served | None = await self._answered(call, self._life.cache.get(request))
         if served is not None:
             call.source = self._source_of(served)
+            call.answered_ns = self._life.clock.read().wall_ns
             call.is_kept = served.expires_ns > served.meta.confirmed_ns
+        return served is not None
 
     def _source_of(self, served: Served) -> Source:
         """Return what an answer was made of: its earliest read, by its content alone."""
@@ -168,8 +189,11 @@ class Callers:
         await self._answered(call, self._upload(header, call))
 
     def _read_photo(self, key: EntryKey, owner: str, *, named: bool) -> Source:
-        now_ns = self._life.clock.read().wall_ns
-        return self._history.add_source(key, owner, changed_ns=now_ns, is_put=True, named=named)
+        clock = self._life.clock
+        wall_ns, true_ns = clock.read().wall_ns, clock.true_ns
+        return self._history.add_source(
+            key, owner, changed_ns=wall_ns, true_ns=true_ns, is_put=True, named=named
+        )
 
     async def _upload(self, header: PutHeader, call: Call) -> Served:
         cache = self._life.cache
@@ -194,3 +218,33 @@ class Callers:
         call = self._history.begin("invalidate", scope=scope)
         erase = self._choose.random() < 0.1
         await self._answered(call, self._life.cache.invalidate(scope, erase=erase))
+
+    # ---- once everything is quiet
+
+    async def what_is_lost(self) -> list[str]:
+        """Return whether some key cannot be put or served again, with an origin that works."""
+        key = self._choose.choice(KEYS)
+        return await self._lost(key, self._choose.choice(owners_of(key)))
+
+    async def _lost(self, key: EntryKey, owner: str) -> list[str]:
+        self._leaves, kind = 0.0, KINDS.of(key.namespace)
+        found = [] if await self._put_again(key, owner) else [f"{key} of {owner} is not put"]
+        changed_ns = self._life.clock.true_ns
+        for member in kind.fields:
+            self._origin.upload(kind.object_key(member, key, owner))
+        request = ReadRequest(key, kind, owner, changed_ns)
+        for _ in range(GET_ATTEMPTS):
+            call = self._history.begin("get", key, owner=owner, needed_ns=changed_ns)
+            if await self._served(call, request):
+                return found
+        return [*found, f"{key} is not served: {call.error}"]
+
+    async def _put_again(self, key: EntryKey, owner: str) -> bool:
+        for _ in range(PUT_ATTEMPTS):
+            source = self._read_photo(key, owner, named=True)
+            header = PutHeader(key, KINDS.of(key.namespace), owner, source.changed_ns)
+            call = self._history.begin("put", key, owner=owner, source=source)
+            if await self._answered(call, self._upload(header, call)) is not None:
+                return True
+            await asyncio.sleep(PUT_PAUSE_S)
+        return False

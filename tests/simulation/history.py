@@ -20,13 +20,16 @@ class Source:
     """A moment at which somebody read what an entry is made of, which is the entry's name.
 
     A fill's is its first read at the origin, `is_absent` if there was nothing. A Put's is
-    when its caller read the photo; `named` if the call said so (`as_of`).
+    when its caller read the photo; `named` if the call said so (`as_of`). `changed_ns` is the
+    origin's time of the object, or what the host's clock showed when the photo was read, and
+    `true_ns` when that was.
     """
 
     moment: int
     key: EntryKey
     owner: str
     changed_ns: int = 0
+    true_ns: int = 0
     is_absent: bool = False
     is_put: bool = False
     named: bool = False
@@ -39,7 +42,8 @@ class Call:
     `is_done`: answered with OK. Otherwise a change may or may not have happened. `source`
     is what a Get was served or a Put brought; None for an Invalidate, and for a Get that
     was told of a failure. `found_absent`: a Get was told NOT_FOUND. `is_kept`: what a Get was
-    served is not only for those who waited for it.
+    served is not only for those who waited for it. `answered_ns` is what the host's clock
+    showed then.
     """
 
     kind: str
@@ -53,6 +57,7 @@ class Call:
     source: Source | None = None
     found_absent: bool = False
     is_kept: bool = True
+    answered_ns: int = FOREVER
     error: str = ""
 
 

@@ -202,9 +202,15 @@ def judge(history: History, grace_ns: int) -> list[Violation]:
             found.append(Violation(key, "no order of these calls explains what was served", text))
     for call in history.calls:
         source = call.source
-        if source is not None and source.changed_ns + grace_ns < call.needed_ns:
-            text = (f"needed {call.needed_ns}, served {source}",)
+        if source is None or not call.needed_ns:
+            continue
+        text = (f"needed {call.needed_ns}, served {source}",)
+        # Who puts with a clock that is ahead says so of the source: nobody can know better.
+        if max(source.changed_ns, source.true_ns) + grace_ns < call.needed_ns:
             found.append(Violation(call.key, "older than origin_after", text))
+        # Of what was stored a time that is later than now says nothing.
+        if source.moment < call.began and source.changed_ns > call.answered_ns:
+            found.append(Violation(call.key, "from later than now, for origin_after", text))
     return found + [_describe_overlap(overlap) for overlap in needless_overlaps(history)]
 
 

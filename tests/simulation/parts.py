@@ -88,9 +88,10 @@ class PlainCodec:
 
 
 class LoopClock:
-    """The virtual loop's time. `wall_off_ns` is what somebody set the host's clock by.
+    """The host's clocks. `wall_off_ns` is by how much its wall clock is wrong.
 
-    As in core.clock, the steady one starts from what the wall clock says.
+    As in core.clock, the steady one starts from what the wall clock says. `true_ns` is the
+    time of everybody else: of the origin, and of who names a moment of a change.
     """
 
     def __init__(self, loop: VirtualLoop, wall_off_ns: int = 0) -> None:
@@ -98,9 +99,12 @@ class LoopClock:
         self._steady_off_ns = wall_off_ns
         self.wall_off_ns = wall_off_ns
 
+    @property
+    def true_ns(self) -> int:
+        return START_NS + self._loop.now_ns
+
     def read(self) -> Now:
-        now_ns = START_NS + self._loop.now_ns
-        return Now(now_ns + self.wall_off_ns, now_ns + self._steady_off_ns)
+        return Now(self.true_ns + self.wall_off_ns, self.true_ns + self._steady_off_ns)
 
 
 class FillableFiles(DiskFiles):
@@ -144,7 +148,7 @@ class TellingOrigin:
 
     def upload(self, object_key: str) -> None:
         self._uploads += 1
-        self._objects[object_key] = (f"e{self._uploads}", self.clock.read().wall_ns)
+        self._objects[object_key] = (f"e{self._uploads}", self.clock.true_ns)
 
     def delete(self, object_key: str) -> None:
         self._objects.pop(object_key, None)

@@ -17,11 +17,11 @@ from typing import Any
 
 import structlog.testing
 
-from tests.simulation.callers import Callers
+from tests.simulation.callers import Callers, clock_step_ns
 from tests.simulation.history import History
 from tests.simulation.linearizable import judge
 from tests.simulation.scheduler import NothingLeftToRun, VirtualLoop
-from tests.simulation.world import GRACE_NS, Host, Life, new_origin
+from tests.simulation.world import GRACE_NS, KEEP_EXPIRED_NS, Host, Life, new_origin
 
 MAX_LIVES = 3
 # What the engine logs where it met a defect of its own.
@@ -57,10 +57,12 @@ def _run(seed: int, folder: Path, logged: list[Any], *, keep_log: bool) -> Outco
     host = Host.drawn(choose)
     lives = choose.randint(1, MAX_LIVES)
     began_ns, trace = 0, hashlib.blake2b(digest_size=16)
+    wall_off_ns = 0
     for number in range(lives):
         loop = VirtualLoop(choose, began_ns)
         loop.log = outcome.log if keep_log else None
-        life = Life(folder, host, origin, loop, choose)
+        wall_off_ns += choose.choice((0, 0, clock_step_ns(choose)))
+        life = Life(folder, host, origin, loop, choose, wall_off_ns)
         callers = Callers(life, history, origin, choose)
         is_last = number == lives - 1
         try:
@@ -72,13 +74,16 @@ def _run(seed: int, folder: Path, logged: list[Any], *, keep_log: bool) -> Outco
                 outcome.problems += life.leftovers(had_full_disk=was_full)
                 loop.run_until_complete(_clean_up(life))
                 outcome.problems += life.leftovers(had_full_disk=was_full)
+                outcome.problems += loop.run_until_complete(callers.what_is_lost())
         except NothingLeftToRun as exc:
             outcome.problems.append(f"hangs: {exc}")
         outcome.problems += callers.unexpected
         outcome.problems += [str(line) for line in logged if line["event"] in DEFECTS]
         outcome.counts.update({"lives": 1, "steps": loop.steps})
         trace.update(loop.trace.encode())
-        began_ns = loop.now_ns
+        outcome.problems += _dropped_too_early(life)
+        outcome.counts["clocks set"] += life.clock.wall_off_ns != wall_off_ns
+        began_ns, wall_off_ns = loop.now_ns, life.clock.wall_off_ns
         life.kill()
         logged.clear()  # what a dying task says is nobody's defect
         history.crash()
@@ -102,6 +107,18 @@ async def _live(life: Life, callers: Callers, choose: random.Random, *, is_last:
     await everything
     async with asyncio.timeout(QUIET_WITHIN_S):
         await life.settle()
+
+
+def _dropped_too_early(life: Life) -> list[str]:
+    """Return what left L2 by its age, in a life that began astray, before it was that old.
+
+    It has to be confirmed at the origin instead.
+    """
+    return [
+        f"{key} was dropped by its age {age_ns / 1e9:.3f} s after it was stored"
+        for key, age_ns in life.expired
+        if life.began_astray and age_ns < KEEP_EXPIRED_NS
+    ]
 
 
 async def _clean_up(life: Life) -> None:

@@ -12,16 +12,20 @@ from typing import Any
 
 import pytest
 
+from cachesvc.core.clock import AgeTime
 from cachesvc.core.entry import EntryMeta
 from cachesvc.core.errors import CacheError
+from cachesvc.core.freshness import Need
 from cachesvc.core.scopes import Tombstones
 from cachesvc.core.tensors import Buffer
+from cachesvc.engine import state
 from cachesvc.engine.commits import Committer
 from cachesvc.engine.flights import Flight, FlightTable, Served
 from cachesvc.engine.flying import FlightRunner
 from cachesvc.engine.puts import PutTable, Putter, Upload
 from cachesvc.engine.reads import Reader, ReadRequest
 from cachesvc.engine.removals import Invalidated, Remover
+from cachesvc.engine.state import State
 from tests.simulation.run import run_seed
 from tests.simulation.test_seeds import ALL_SEEDS, QUICK_SEEDS
 
@@ -174,8 +178,28 @@ def a_refused_put_keeps_the_replaced_file(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Putter, "_publish", refused)
 
 
+def a_stored_time_later_than_now_meets_origin_after(patch: pytest.MonkeyPatch) -> None:
+    def believed(origin_ns: int, need: Need, grace_ns: int, *, read_ns: int) -> bool:
+        return origin_ns + grace_ns >= need.moment_ns
+
+    patch.setattr(state, "is_new_enough", believed)
+
+
+def changes_from_later_than_now_are_kept(patch: pytest.MonkeyPatch) -> None:
+    async def nothing(self: State) -> None: ...
+
+    patch.setattr(State, "lower_times", nothing)
+
+
+def a_start_astray_drops_by_age(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(AgeTime, "at", lambda self, now: now.steady_ns)
+
+
 VARIANTS: tuple[Break, ...] = (
     a_refused_put_keeps_the_replaced_file,
+    a_stored_time_later_than_now_meets_origin_after,
+    changes_from_later_than_now_are_kept,
+    a_start_astray_drops_by_age,
     fence_checked_before_the_last_await,
     promotion_outside_the_flight,
     as_of_ignored,

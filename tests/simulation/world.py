@@ -9,20 +9,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cachesvc.core.entry import GenerationSource
+from cachesvc.core.entry import GenerationSource, Row
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import NamespaceLimits
+from cachesvc.core.lru import NamespaceLimits, Removal
 from cachesvc.core.watermarks import Watermarks
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.litter import LitterSweeper
 from cachesvc.engine.state import Limits, State
 from cachesvc.metrics import Metrics
 from cachesvc.tiers.catalog import Catalog
-from cachesvc.tiers.disk import DiskTier
+from cachesvc.tiers.disk import DiskTier, Written
 from cachesvc.tiers.disk_files import BLOCK_BYTES, Location
 from cachesvc.tiers.memory import MemoryTier
 from tests.simulation.history import History
@@ -40,6 +41,8 @@ from tests.support.engine_house import LIMITS
 GRACE_NS = 1_000_000
 # The breaker is left out of what is simulated: what it refuses is nobody's schedule.
 NEVER = 1 << 30
+KEEP_EXPIRED_NS = 3_000_000_000
+DAY_NS = 24 * 3600 * 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,10 @@ class Host:
     l2_blocks: int
     limits: Limits
     l1_bytes: int = 1 << 16
+    # By generation, when it was stored, or confirmed at the origin, by the true clock.
+    stored_ns: dict[int, int] = field(default_factory=dict)
+    # By how much clocks were set forward at starts that a daemon has to believe.
+    believed_ns: list[int] = field(default_factory=list)
 
     @classmethod
     def drawn(cls, choose: random.Random) -> Host:
@@ -61,6 +68,20 @@ class Host:
         )
         # In an L1 of one byte nothing fits: what L2 does not take either is refused.
         return cls(choose.choice((2, 4, 100)), limits, choose.choice((1 << 16, 1 << 16, 1)))
+
+
+class WatchedDisk(DiskTier):
+    """The real L2. `on_stored` hears of each generation that is stored or confirmed."""
+
+    on_stored: Callable[[int], None]
+
+    def commit(self, written: Written, accesses: int, steady_ns: int) -> asyncio.Task[None]:
+        self.on_stored(written.meta.generation)
+        return super().commit(written, accesses, steady_ns)
+
+    async def confirm(self, row: Row) -> None:
+        self.on_stored(row.meta.generation)
+        await super().confirm(row)
 
 
 class Life:
@@ -76,6 +97,9 @@ class Life:
         wall_off_ns: int = 0,
     ) -> None:
         self.loop = loop
+        self._stored_ns = host.stored_ns
+        # What left by its age, and how old it was by the true clock, at most.
+        self.expired: list[tuple[EntryKey, int]] = []
         self.clock = LoopClock(loop, wall_off_ns)
         origin.clock = self.clock
         self.files = FillableFiles(folder / "l2", KINDS.namespaces)
@@ -89,13 +113,14 @@ class Life:
         assert isinstance(writes, ScheduledWrites)
         self.writes = writes
         blocks = host.l2_blocks * BLOCK_BYTES
-        self.disk = DiskTier(
+        self.disk = WatchedDisk(
             self.files,
             self.catalog,
             Watermarks(max(BLOCK_BYTES, blocks * 3 // 4), blocks, blocks),
-            on_removal=lambda row, cause: None,
-            keep_expired_ns=3_000_000_000,
+            on_removal=self._note_removal,
+            keep_expired_ns=KEEP_EXPIRED_NS,
         )
+        self.disk.on_stored = self._note_stored
         namespaces = {
             name: NamespaceLimits(KINDS.of(name).max_entries) for name in KINDS.namespaces
         }
@@ -115,7 +140,21 @@ class Life:
         )
         if self.files.was_used:
             self.state.changes_known_from_ns = self.clock.read().wall_ns
+        gap_ns = self.clock.read().wall_ns - self.disk.last_write_ns
+        # The catalog's last write and this start are too far from each other to be believed.
+        self.began_astray = bool(self.disk.last_write_ns) and abs(gap_ns) > DAY_NS
+        if self.disk.last_write_ns and 0 < gap_ns <= DAY_NS:
+            host.believed_ns.append(gap_ns)
+        self._believed_ns = sum(host.believed_ns)
         self.cache = Cache(self.state, origin, PlainCodec())
+
+    def _note_removal(self, row: Row, cause: Removal) -> None:
+        if cause is Removal.EXPIRED:
+            age_ns = self.clock.true_ns - self._stored_ns[row.meta.generation] + self._believed_ns
+            self.expired.append((row.meta.key, age_ns))
+
+    def _note_stored(self, generation: int) -> None:
+        self._stored_ns[generation] = self.clock.true_ns
 
     def kill(self) -> None:
         """End it where it stands. Only what the kernel would do for the dead is done."""
