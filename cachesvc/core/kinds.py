@@ -129,6 +129,23 @@ class Kind:
         part = next(n.part for n in self.namespaces if n.name == key.namespace)
         return field.template.format(owner=owner, id=key.id, part=part, version=self.version)
 
+    def may_hold(self, entry_id: str, owner: str) -> bool:
+        """Return False for a person's entry that was, or would be, read from another's prefix.
+
+        Nobody's removal would reach that photo by the person it shows.
+        """
+        is_a_persons = self.private and self.subject is Subject.USER
+        return not is_a_persons or owner in ("", entry_id)
+
+    def check_owner(self, entry_id: str, owner: str) -> None:
+        """Raise InvalidRequest, reason FOREIGN_OWNER, unless `may_hold`."""
+        if not self.may_hold(entry_id, owner):
+            raise InvalidRequest(
+                f"{self.name} entries are read from the person's own prefix: "
+                "leave owner_id out, or name the same id",
+                reason="FOREIGN_OWNER",
+            )
+
     def check_version(self, asked: str) -> None:
         """Raise PreconditionFailed, reason KIND_VERSION_MISMATCH, if `asked` is another model's."""
         if asked and asked != self.version:

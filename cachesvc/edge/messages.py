@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from cachesvc.core.clock import NS_PER_S, Now
+from cachesvc.core.clock import MAX_WALL_NS, NS_PER_S, Now
 from cachesvc.core.entry import FORMAT_VERSION, EntryMeta
 from cachesvc.core.errors import InvalidRequest
 from cachesvc.core.keys import EntryKey, checked_id
@@ -130,9 +130,12 @@ class RequestReader:
 
     def _owner(self, key: EntryKey, owner_id: str) -> str:
         """Return whose prefix it is: a person's is their own unless another is named."""
-        if not owner_id and self._kinds.of(key.namespace).subject is Subject.USER:
+        kind = self._kinds.of(key.namespace)
+        if not owner_id and kind.subject is Subject.USER:
             return key.id
-        return _optional_id(owner_id, "owner_id")
+        owner = _optional_id(owner_id, "owner_id")
+        kind.check_owner(key.id, owner)
+        return owner
 
 
 def human_namespace(category: int) -> str:
@@ -238,11 +241,14 @@ def _origin_after(
 
 
 def _wall_ns(moment: Timestamp, name: str) -> int:
-    """Return nanoseconds since 1970; every earlier moment is as good as that one."""
+    """Return nanoseconds since 1970, which have to fit the catalog's 63 bits."""
     try:
-        return max(0, moment.ToNanoseconds())
+        wall_ns = moment.ToNanoseconds()
     except ValueError as exc:
         raise InvalidRequest(f"{name} is no valid time", reason="INVALID_TIME") from exc
+    if not 0 <= wall_ns <= MAX_WALL_NS:
+        raise InvalidRequest(f"{name} must be from 1970 to 2262", reason="INVALID_TIME")
+    return wall_ns
 
 
 def _optional_id(value: str, name: str) -> str:
@@ -254,6 +260,6 @@ def _ttl_s(ttl: Duration) -> float:
         seconds = ttl.ToNanoseconds() / NS_PER_S
     except ValueError:
         seconds = 0.0
-    if not 0 < seconds <= MAX_TTL_S:
+    if not 0 < seconds <= MAX_TTL_S or not 0 <= ttl.nanos < NS_PER_S:
         raise InvalidRequest("ttl must be more than 0 and at most 366 days", reason="INVALID_TTL")
     return seconds

@@ -84,10 +84,16 @@ class Cache:
             with contextlib.suppress(NotDurable):
                 row = await state.disk.lookup(key)
         now = state.clock.read()
-        if row is not None and not row.meta.is_servable(now.steady_ns, row.accesses):
+        if row is not None and not self._may_serve(row, now.steady_ns):
             row = None
         cached = state.memory.lookup(key, now.steady_ns)
         return Inspection(cached, row, state.flights.is_filling(key))
+
+    def _may_serve(self, row: Row, steady_ns: int) -> bool:
+        kind = self.state.kinds.of(row.meta.key.namespace)
+        return row.meta.is_servable(steady_ns, row.accesses) and kind.may_hold(
+            row.meta.key.id, row.meta.owner
+        )
 
     def start(self, *, rewarm: bool) -> None:
         """Begin the upkeep, and bring back to L1 what was used last if asked to."""

@@ -24,14 +24,20 @@ class RowReader:
         self._state = state
 
     async def lookup(self, flight: Flight) -> Row | None:
-        """Return the key's row; None also while L2 may not be asked, or cannot be."""
+        """Return the key's row; None also while L2 may not be asked, or cannot be.
+
+        None too for a person's entry that the first release read from another's prefix.
+        """
         if flight.source_owner is not None:
             return None
         try:
-            return await self._state.disk.lookup(flight.key)
+            row = await self._state.disk.lookup(flight.key)
         except NotDurable as exc:
             log.warning("catalog_unreadable", error=str(exc))
             return None
+        if row is not None and not flight.kind.may_hold(flight.key.id, row.meta.owner):
+            return None
+        return row
 
     async def read_into(self, row: Row, room: Room) -> bool:
         """Read the file of `row` into `room`; False if it cannot be.

@@ -125,7 +125,13 @@ def _values_of(row: Row) -> tuple[Any, ...]:
 def condition_of(scope: Scope) -> tuple[str, tuple[str, ...]]:
     """Return the SQL condition for `scope`. Values travel as parameters only."""
     match scope.kind:
-        case ScopeKind.USER | ScopeKind.CLOTHING:
+        case ScopeKind.USER:
+            # The first release stored a person's entry from another person's prefix too: a row
+            # leaves with either. Two conditions, and an index for each.
+            marks, values = ", ".join("?" * len(scope.namespaces)), (scope.value, *scope.namespaces)
+            by_id, by_owner = (f"{of} = ? AND namespace IN ({marks})" for of in ("id", "owner"))
+            return f"(({by_id}) OR ({by_owner}))", (*values, *values)
+        case ScopeKind.CLOTHING:
             marks = ", ".join("?" * len(scope.namespaces))
             return f"id = ? AND namespace IN ({marks})", (scope.value, *scope.namespaces)
         case ScopeKind.KEY:

@@ -311,13 +311,20 @@ def category_of(name: str) -> cache_pb2.HumanCategory:
 
 
 def timestamp(moment: datetime | None, name: str) -> Timestamp | None:
-    """Return a protobuf time. Raises InvalidRequest for a datetime without a time zone."""
+    """Return a protobuf time.
+
+    Raises InvalidRequest for a datetime without a time zone, or whose zone takes it out of
+    the years that a datetime has.
+    """
     if moment is None:
         return None
     if moment.tzinfo is None:
         raise InvalidRequest(f"{name} needs a time zone", reason="NAIVE_DATETIME")
     stamp = Timestamp()
-    stamp.FromDatetime(moment)
+    try:
+        stamp.FromDatetime(moment)
+    except (OverflowError, ValueError) as exc:
+        raise InvalidRequest(f"{name} must be from 1970 to 2262", reason="INVALID_TIME") from exc
     return stamp
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -139,3 +140,17 @@ def test_a_subject_names_every_namespace_its_invalidation_follows() -> None:
         "human_lower_body",
         "human_dresses",
     }
+
+
+def test_a_persons_entry_is_from_their_own_prefix() -> None:
+    for own in ("", "alice"):
+        HUMAN.check_owner("alice", own)
+    with pytest.raises(InvalidRequest) as refused:
+        HUMAN.check_owner("alice", "bob")
+    assert refused.value.reason == "FOREIGN_OWNER"
+
+
+def test_a_garment_is_from_any_prefix() -> None:
+    GARMENT.check_owner("shirt", "alice")
+    # The id is the garment's, whoever it shows: it has an owner of its own.
+    replace(GARMENT, private=True, stale_if_error_s=0).check_owner("shirt", "alice")

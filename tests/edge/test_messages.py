@@ -74,10 +74,10 @@ def test_a_try_on_without_an_owner_is_of_the_persons_own_garment() -> None:
     assert [read.owner for read in reads.values()] == ["u", "u", "u"]
 
 
-def test_a_get_of_a_person_needs_no_owner_but_takes_one() -> None:
+def test_a_get_of_a_person_needs_no_owner_but_takes_their_own() -> None:
     key = pb.EntryKey(namespace="human_dresses", id="u")
     assert READ.any(pb.GetRequest(key=key)).owner == "u"
-    assert READ.any(pb.GetRequest(key=key, owner_id="o")).owner == "o"
+    assert READ.any(pb.GetRequest(key=key, owner_id="u")).owner == "u"
     assert READ.any(pb.GetRequest(key=pb.EntryKey(namespace="text", id="c"))).owner == ""
 
 
@@ -204,6 +204,108 @@ def test_any_moment_is_read_or_refused_as_invalid(
     request = with_moment(kind, Timestamp(seconds=seconds, nanos=nanos))
     with suppress(InvalidRequest):
         READERS[kind](request)
+
+
+MAX_NS = (1 << 63) - 1
+OUTSIDE = {
+    "a nanosecond before 1970": Timestamp(seconds=-1, nanos=999_999_999),
+    "1969": Timestamp(seconds=-31_536_000),
+    "year 1": Timestamp(seconds=-62_135_596_800),
+    "a nanosecond too late": Timestamp(seconds=9_223_372_036, nanos=854_775_808),
+    "2300": Timestamp(seconds=10_413_792_000),
+    "year 9999": Timestamp(seconds=253_402_300_799),
+    "year 10000": Timestamp(seconds=253_402_300_800),
+    "the most that fits": Timestamp(seconds=2**63 - 1),
+    "negative nanos": Timestamp(seconds=1, nanos=-1),
+    "a second of nanos": Timestamp(seconds=1, nanos=1_000_000_000),
+}
+
+
+@pytest.mark.parametrize("when", OUTSIDE)
+@pytest.mark.parametrize(
+    "kind",
+    [pb.GetHumanRequest, pb.GetTryOnRequest, pb.GetRequest, pb.InvalidateRequest, pb.PutHeader],
+)
+def test_a_moment_before_1970_or_after_2262_is_refused(kind: type[Any], when: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        READERS[kind](with_moment(kind, OUTSIDE[when]))
+    assert refused.value.reason == "INVALID_TIME"
+
+
+@pytest.mark.parametrize("wall_ns", [0, 1, MAX_NS])
+def test_the_first_and_the_last_moment_that_can_be_stored_are_read(wall_ns: int) -> None:
+    moment = Timestamp(seconds=wall_ns // NS_PER_S, nanos=wall_ns % NS_PER_S)
+    assert READ.put_header(with_moment(pb.PutHeader, moment)).as_of_ns == wall_ns
+    assert READ.any(with_moment(pb.GetRequest, moment)).origin_after_ns == wall_ns
+    request = with_moment(pb.InvalidateRequest, moment)
+    assert messages.changed_at_ns(request) == wall_ns
+
+
+@pytest.mark.parametrize(
+    "ttl",
+    [
+        Duration(),
+        Duration(seconds=-1),
+        Duration(nanos=-1),
+        Duration(seconds=1, nanos=-1),
+        Duration(seconds=1, nanos=1_000_000_000),
+        Duration(seconds=366 * 24 * 3600 + 1),
+        Duration(seconds=2**63 - 1),
+        Duration(seconds=-(2**63)),
+    ],
+    ids=str,
+)
+def test_a_ttl_that_is_no_time_from_now_is_refused(ttl: Duration) -> None:
+    header = pb.PutHeader(key=pb.EntryKey(namespace="garment", id="c"), ttl=ttl)
+    with pytest.raises(InvalidRequest) as refused:
+        READ.put_header(header)
+    assert refused.value.reason == "INVALID_TTL"
+
+
+# ---- a person's own prefix
+
+
+PERSONS = {
+    "Get": lambda owner: READ.any(
+        pb.GetRequest(key=pb.EntryKey(namespace="human_dresses", id="u"), owner_id=owner)
+    ),
+    "Put": lambda owner: READ.put_header(
+        pb.PutHeader(key=pb.EntryKey(namespace="human_dresses", id="u"), owner_id=owner)
+    ),
+    "Put with persist": lambda owner: READ.put_header(
+        pb.PutHeader(
+            key=pb.EntryKey(namespace="human_dresses", id="u"), owner_id=owner, persist=True
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("call", PERSONS)
+def test_a_persons_entry_has_no_other_owner(call: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        PERSONS[call]("somebody-else")
+    assert refused.value.reason == "FOREIGN_OWNER"
+    for own in ("", "u"):
+        assert PERSONS[call](own).owner == "u"
+
+
+def test_a_try_on_and_a_warm_up_read_the_person_from_their_own_prefix() -> None:
+    reads = READ.try_on(
+        pb.GetTryOnRequest(user_id="u", category=UPPER, clothing_id="c", owner_id="o")
+    )
+    assert {part: read.owner for part, read in reads.items()} == {
+        "human": "u",
+        "garment": "o",
+        "text": "o",
+    }
+    warmed = READ.warm(
+        pb.WarmRequest(user_id="u", garments=[pb.WarmGarment(clothing_id="c", owner_id="o")])
+    )
+    assert {(read.kind.name, read.owner) for read in warmed} == {
+        ("human", "u"),
+        ("garment", "o"),
+        ("text", "o"),
+    }
 
 
 def test_an_entrys_info_says_when_it_expires_on_the_callers_clock() -> None:

@@ -94,14 +94,16 @@ def file_name(field: Field) -> str:
 def source_ns(members: dict[str, Member], wall_ns: int, margin_s: float) -> int:
     """Return when the oldest member was written, of an entry that was written as a whole.
 
-    Raises Skipped if one is from the future, because nobody knows then how old it is; if
-    V2 may be writing it just now; or if its files were not written together, which
-    is what a save that ended in the middle leaves: members of two photos.
+    Raises Skipped if one is from the future, or from before 1970, because nobody knows then
+    how old it is; if V2 may be writing it just now; or if its files were not written
+    together, which is what a save that ended in the middle leaves: members of two photos.
     """
     times = [member.written_ns for member in members.values()]
     oldest, newest, margin_ns = min(times), max(times), int(margin_s * NS_PER_S)
     if newest > wall_ns + NS_PER_S:
         raise Skipped(Outcome.FROM_THE_FUTURE)
+    if oldest < 0:
+        raise Skipped(Outcome.OUTDATED, "it says that it was written before 1970")
     if newest > wall_ns - margin_ns:
         raise Skipped(Outcome.CHANGING, "it was written just now")
     if newest - oldest > margin_ns:
