@@ -208,10 +208,19 @@ def judge(history: History, grace_ns: int) -> list[Violation]:
         # Who puts with a clock that is ahead says so of the source: nobody can know better.
         if max(source.changed_ns, source.true_ns) + grace_ns < call.needed_ns:
             found.append(Violation(call.key, "older than origin_after", text))
-        # Of what was stored a time that is later than now says nothing.
-        if source.moment < call.began and source.changed_ns > call.answered_ns:
+        # Of what was stored a time that is later than now says nothing: the origin is asked.
+        if source.changed_ns > call.answered_ns and not _was_asked(history, call, source):
             found.append(Violation(call.key, "from later than now, for origin_after", text))
     return found + [_describe_overlap(overlap) for overlap in needless_overlaps(history)]
+
+
+def _was_asked(history: History, call: Call, answer: Source) -> bool:
+    """Return whether the origin was read, or confirmed what is stored, during the call."""
+    return any(
+        (source.key, source.owner) == (answer.key, answer.owner) and not source.is_put
+        for moment, source in history.sources.items()
+        if call.began < moment < call.ended
+    )
 
 
 def needless_overlaps(history: History) -> list[Overlap]:

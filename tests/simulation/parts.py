@@ -18,7 +18,7 @@ from cachesvc.core.errors import InvalidRequest, NoSuchObject, NotDurable, Origi
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Encoding, Field, Kind, Kinds, Namespace, Subject
 from cachesvc.core.origin import OriginObject, OriginStamp
-from cachesvc.core.tensors import Buffer, Tensor
+from cachesvc.core.tensors import Buffer, DecodePlan, Tensor
 from cachesvc.tiers.disk_files import TEMPORARY, DiskFiles, Location, _directory
 from cachesvc.tiers.write_queue import RunBatch, Write, WriteQueue, resolve
 from tests.simulation.history import History, Overlap
@@ -71,6 +71,9 @@ def blob_of(kind: Kind, moment: int, size_bytes: int = SHORT) -> bytes:
 
 class PlainCodec:
     """Members as they are, beside each other."""
+
+    def plan_member(self, field: Field, data: bytes) -> DecodePlan:
+        return DecodePlan(len(data), len(data))
 
     def decode_member(self, field: Field, data: bytes) -> Tensor:
         return Tensor("U8", (len(data),), data)
