@@ -70,7 +70,7 @@ def lower(db: sqlite3.Connection, now_ns: int) -> int:
     later = db.execute(sql, (now_ns,)).fetchall()
     for found in later:
         with contextlib.suppress(SpoiltChange):
-            _parsed(found)
+            _parsed(found, [found[:2]])
             scope, value, _, up_to_generation, namespaces, _ = found
             values = scope, value, now_ns, up_to_generation, namespaces
             db.execute("REPLACE INTO changes VALUES (?, ?, ?, ?, ?, ?)", (*values, sum_of(*values)))

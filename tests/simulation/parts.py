@@ -19,7 +19,8 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Encoding, Field, Kind, Kinds, Namespace, Subject
 from cachesvc.core.origin import OriginObject, OriginStamp
 from cachesvc.core.tensors import Buffer, DecodePlan, Tensor
-from cachesvc.tiers.disk_files import TEMPORARY, DiskFiles, Location, _directory
+from cachesvc.tiers.directories import directory
+from cachesvc.tiers.disk_files import TEMPORARY, DiskFiles, Location
 from cachesvc.tiers.write_queue import RunBatch, Write, WriteQueue, resolve
 from tests.simulation.history import History, Overlap
 from tests.simulation.scheduler import VirtualLoop
@@ -122,7 +123,7 @@ class FillableFiles(DiskFiles):
 
     def unfinished(self) -> list[str]:
         """Return the names of files that were begun and are not in their place."""
-        with _directory(self._root_fd, TEMPORARY) as fd:
+        with directory(self._root_fd, TEMPORARY) as fd:
             return os.listdir(fd)
 
 
