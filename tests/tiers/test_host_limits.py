@@ -5,11 +5,9 @@ On trees of files as hosts have them, and, where this process may make one, in a
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from structlog.testing import capture_logs
 from cachesvc.config import Settings
 from cachesvc.tiers import host_limits
 from cachesvc.tiers.host_limits import Limit, MemoryNeeds
+from tests.support.cgroups import real_group
 from tests.support.daemons import ROOT
 
 MIB = 1 << 20
@@ -125,30 +124,6 @@ def test_a_limit_that_is_too_low_is_said_with_the_numbers(
 
 def test_the_sizes_that_the_unit_and_the_manifests_give_are_enough() -> None:
     assert MemoryNeeds.of(Settings()).working_bytes <= 3 << 30
-
-
-@contextlib.contextmanager
-def real_group(limit: int) -> Iterator[Path]:
-    """Make a group with a limit, and one in it that has none."""
-    name = f"cachesvc-test-{os.getpid()}"
-    for top, file in (
-        (Path("/sys/fs/cgroup"), "memory.max"),
-        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
-    ):
-        outer = top / name
-        try:
-            (outer / "inner").mkdir(parents=True)
-        except OSError:
-            continue
-        try:
-            if (outer / file).exists():
-                (outer / file).write_text(str(limit))
-                yield outer
-                return
-        finally:
-            (outer / "inner").rmdir()
-            outer.rmdir()
-    pytest.skip("this process may make no cgroup with a limit of memory")
 
 
 def test_a_real_groups_limit_is_read_by_a_process_in_a_group_below_it() -> None:
