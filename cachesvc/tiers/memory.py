@@ -31,8 +31,8 @@ from cachesvc.tiers.spares import Spares
 
 log = structlog.get_logger()
 SUFFIX = ".safetensors"
-# Of what tmpfs could not give, at most so many times as much is evicted for it: where workers
-# have all of L1 mapped, evicting the rest would give nothing back.
+# At most so many times as much is evicted as is missing: where workers have all of L1 mapped,
+# evicting the rest of it would give nothing back.
 _MOST_TIMES = 4
 _SAY_AGAIN_S = 60.0
 
@@ -162,15 +162,17 @@ class MemoryTier:
         return room
 
     def _free_descriptor(self) -> bool:
-        """Have one descriptor more for L1 than it uses; False if evicting gives none."""
-        while self.descriptors >= self._max_files:
-            if self.spares.descriptors:
-                self.spares.drop_oldest()
-            elif len(self.index):
-                self._remove(next(iter(self.index)), Removal.DESCRIPTORS)
-            else:
-                return False
-        return True
+        """Have one descriptor more for L1 than it uses; False if evicting gives none.
+
+        A file that readers have keeps its descriptor, so few are tried.
+        """
+        while self.spares.descriptors and self.descriptors >= self._max_files:
+            self.spares.drop_oldest()
+        for _ in range(_MOST_TIMES):
+            if self.descriptors < self._max_files or not len(self.index):
+                break
+            self._remove(next(iter(self.index)), Removal.DESCRIPTORS)
+        return self.descriptors < self._max_files
 
     @property
     def descriptors(self) -> int:
@@ -252,11 +254,17 @@ class MemoryTier:
             self._sent_bytes -= size_bytes
 
     def _keep_to_the_limit(self) -> None:
+        over_bytes = self._taken_bytes - self.index.max_bytes
+        tried_bytes = 0
         for entry in list(self.index):
-            taken_bytes = self.index.used_bytes + self._reserved_bytes + self.held_bytes
-            if taken_bytes <= self.index.max_bytes:
+            if self._taken_bytes <= self.index.max_bytes or tried_bytes >= _MOST_TIMES * over_bytes:
                 break
+            tried_bytes += entry.size_bytes
             self._remove(entry, Removal.BYTES_LIMIT)
+
+    @property
+    def _taken_bytes(self) -> int:
+        return self.index.used_bytes + self._reserved_bytes + self.held_bytes
 
     @property
     def owed_files(self) -> int:
@@ -266,8 +274,7 @@ class MemoryTier:
     @property
     def free_bytes(self) -> int:
         """What L1 may still take without evicting anything. Spares give way."""
-        taken_bytes = self.index.used_bytes + self._reserved_bytes + self.held_bytes
-        return max(0, self.index.max_bytes - taken_bytes)
+        return max(0, self.index.max_bytes - self._taken_bytes)
 
     def filesystem_free_bytes(self) -> int:
         """Return what tmpfs has left for all who use it. For threads: it may block."""

@@ -187,6 +187,20 @@ def test_l1_keeps_to_its_descriptors_by_evicting(directory: Path) -> None:
     tier.memory.close()
 
 
+def test_entries_that_readers_have_are_not_all_evicted_for_a_descriptor(directory: Path) -> None:
+    tier = Tier(directory, max_files=10)
+    for number in range(10):
+        tier.store(f"{number}", b"x" * 100)
+    held = [os.open(tier.path / name, os.O_RDONLY) for name in os.listdir(tier.path)]
+    assert not tier.store("hot", b"x" * 100)
+    assert len(tier.names()) >= 6
+    for fd in held:
+        os.close(fd)
+    tier.memory.step(START_NS)
+    assert tier.store("hot", b"x" * 100)
+    tier.memory.close()
+
+
 def test_rooms_that_are_being_written_have_descriptors_too(directory: Path) -> None:
     tier = Tier(directory, max_files=3)
     rooms = [tier.memory.reserve(EntryKey("garment", name), 100) for name in "abcd"]

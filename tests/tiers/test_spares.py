@@ -393,6 +393,7 @@ def test_a_spare_file_that_cannot_become_an_entry_leaves_the_bytes_on_the_heap(
     assert room.spare
     break_it(disk)
     data = os.urandom(size_bytes)
+    room.is_last_try = True  # what could be evicted was
     tier.memory.write(room, (data,))
     assert room.blob is not None
     assert room.blob.shared_name is None
