@@ -14,7 +14,8 @@ from pathlib import Path
 from cachesvc.app import WITNESS
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok
 from cachesvc.cli.doctor.places import unnamed_file
-from cachesvc.config_access import ENV_PREFIX
+from cachesvc.config import Settings
+from cachesvc.config_access import ENV_PREFIX, split_address
 from cachesvc.core.errors import ConfigError
 from cachesvc.edge import audit
 from cachesvc.edge.local import L1_DIRECTORY
@@ -25,11 +26,12 @@ from cachesvc.tiers.disk_files import WITNESS as WITNESS_IN_ROOT
 
 # A page of SQLite, which its first write needs.
 _PROBE_BYTES = 4096
+_WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 compared only
 _MEND = "remove or rename it, or name another directory in the settings"
 
 
 def check_separate(patient: Patient) -> Iterator[Finding]:
-    """Each of the three is locked by itself: the second lock on one directory is refused."""
+    """Of two locks on one directory, or two listeners on one port, the second is refused."""
     settings = patient.settings
     named = {
         "RUNTIME_DIR": settings.runtime_dir,
@@ -41,14 +43,15 @@ def check_separate(patient: Patient) -> Iterator[Finding]:
         for one, other in combinations(named, 2)
         if named[one].resolve() == named[other].resolve()
     ]
+    same += _shared_listeners(settings)
     if same:
         yield error(
             "start.separate",
-            f"{'; '.join(same)}: one directory for two purposes, which the daemon refuses",
-            "give each a directory of its own",
+            f"{'; '.join(same)}: one place for two purposes, which the daemon refuses",
+            "give each a place of its own",
         )
     else:
-        yield ok("start.separate", "the runtime, the state and L2's directory are three")
+        yield ok("start.separate", "directories and listeners are apart")
 
 
 def check_directories(patient: Patient) -> Iterator[Finding]:
@@ -79,6 +82,17 @@ def check_writing(patient: Patient) -> Iterator[Finding]:
     settings = patient.settings
     paths = [path for path in (settings.runtime_dir, settings.state_dir) if path.is_dir()]
     yield _all_pass("start.writing", [_takes_a_page(path) for path in paths])
+
+
+def _shared_listeners(settings: Settings) -> Iterator[str]:
+    if settings.socket_path.resolve() == settings.admin_socket_path.resolve():
+        yield f"{ENV_PREFIX}GRPC__SOCKET and the admin's socket"
+    if settings.grpc.listen and settings.http.listen:
+        (host, port), (other, taken) = map(
+            split_address, (settings.grpc.listen, settings.http.listen)
+        )
+        if port == taken != 0 and (host == other or not _WILDCARDS.isdisjoint((host, other))):
+            yield f"{ENV_PREFIX}GRPC__LISTEN and {ENV_PREFIX}HTTP__LISTEN"
 
 
 def _all_pass(check: str, tries: list[Callable[[], None]]) -> Finding:

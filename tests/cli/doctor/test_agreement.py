@@ -170,6 +170,16 @@ def a_taken_port(host: Host, section: str) -> None:
     host.settings[section] = {"listen": f"127.0.0.1:{taken.getsockname()[1]}"}
 
 
+def one_port_for_both(host: Host) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    host.settings |= {name: {"listen": f"127.0.0.1:{port}"} for name in ("grpc", "http")}
+
+
+def one_socket_for_both(host: Host) -> None:
+    host.settings["grpc"] = {"socket": host.path("runtime_dir") / "admin.sock"}
+
+
 def a_socket_somebody_listens_on(host: Host) -> None:
     host.path("runtime_dir").mkdir(mode=0o750)
     server = host.stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -204,6 +214,8 @@ CASES: dict[str, Spoil] = {
     "there is no such group": no_such_group,
     "the HTTP port is taken": partial(a_taken_port, section="http"),
     "the gRPC port is taken": partial(a_taken_port, section="grpc"),
+    "both ports are the same": one_port_for_both,
+    "the socket is the admin's": one_socket_for_both,
     "somebody listens on the socket": a_socket_somebody_listens_on,
     "the socket's path is too long": a_socket_path_that_is_too_long,
     "the socket lies below a file": a_socket_below_a_file,
