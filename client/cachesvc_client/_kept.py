@@ -49,14 +49,16 @@ class Wanted(NamedTuple):
 class Kept:
     """One entry's open file.
 
-    `expires_ns` is CLOCK_BOOTTIME; `newest_needed_ns` the latest `origin_after` (wall) that it
-    meets. `shared` is the one mapping of all its Gets, where callers asked for that.
+    `expires_ns` is CLOCK_BOOTTIME; `origin_ns` is the origin's time and `newest_needed_ns` the
+    latest `origin_after` that the entry meets (both wall). `shared` is the one mapping of all
+    its Gets, where callers asked for that.
     """
 
     fd: int
     info: EntryInfo | cache_pb2.EntryInfo
     layout: Layout
     expires_ns: int
+    origin_ns: int
     newest_needed_ns: int
     shared: memoryview | None = None
     unreported: int = 0
@@ -189,7 +191,9 @@ class KeptEntries:
         ):
             self._drop(key)
             return None
-        if needed_ns > kept.newest_needed_ns:
+        # An origin time that is later than now says nothing: some clock was ahead. Only the daemon
+        # knows when it read the entry.
+        if needed_ns and (needed_ns > kept.newest_needed_ns or kept.origin_ns > time.time_ns()):
             return None
         if kind_version and kind_version != kept.info.kind_version:
             return None

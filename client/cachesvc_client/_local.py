@@ -405,6 +405,7 @@ def _take(
             info=info,
             layout=entry.layout,
             expires_ns=asked_ns + file.expires_in_ns,
+            origin_ns=file.origin_ns,
             newest_needed_ns=file.origin_ns + file.grace_ns,
         ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from tests.local.conftest import NewWorker
 from tests.local.interposed import InterposedLink
 from tests.local.processes import deleted_files, process_ids_with_locked
 from tests.local.steps import Ended
-from tests.local.versioned import put_version, version_of
+from tests.local.versioned import DEFAULT_SIZE_BYTES, put_version, upload_version, version_of
 from tests.local.workers import Held
 from tests.support.daemons import Daemon, wait_until
 from tests.support.sample_objects import fresh_id
@@ -155,6 +156,23 @@ def test_an_origin_after_that_a_kept_entry_does_not_meet_is_no_local_hit(
     assert version_of(client.get_text(text, origin_after=as_of - timedelta(hours=1))) == 1
     with pytest.raises(NotCached):
         client.get_text(text, owner_id="nobody", origin_after=datetime.now(UTC))
+
+
+def test_an_origin_time_later_than_now_meets_no_origin_after_in_the_worker_either(
+    new_daemon: NewDaemon, new_client: NewClient
+) -> None:
+    daemon, owner, text = new_daemon(), fresh_id("owner"), fresh_id("text")
+    client = new_client(daemon)
+    upload_version(daemon.origin_dir, owner, text, 1, size_bytes=DEFAULT_SIZE_BYTES)
+    ahead_s = time.time() + 365 * 86_400
+    for path in daemon.origin_dir.rglob(f"{text}_*"):
+        os.utime(path, (ahead_s, ahead_s))
+    assert version_of(client.get_text(text, owner_id=owner)) == 1
+    assert version_of(client.get_text(text, owner_id=owner)) == 1
+    assert client.transport == "shared_file"
+    upload_version(daemon.origin_dir, owner, text, 2, size_bytes=DEFAULT_SIZE_BYTES)
+    changed_at = datetime.now(UTC)
+    assert version_of(client.get_text(text, owner_id=owner, origin_after=changed_at)) == 2
 
 
 def test_a_worker_lets_go_of_what_was_invalidated_and_the_memory_is_free(
