@@ -11,7 +11,6 @@ import contextlib
 import grp
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,6 +27,7 @@ from cachesvc.core.errors import ConfigError, NotDurable, OriginError
 from cachesvc.core.events import Eviction, RecentEvents
 from cachesvc.core.kinds import Kinds
 from cachesvc.core.lru import NamespaceLimits, Removal
+from cachesvc.core.pools import started_pool
 from cachesvc.core.problems import Problems
 from cachesvc.core.pseudonyms import Pseudonyms
 from cachesvc.core.succession import Predecessor
@@ -169,7 +169,7 @@ class Daemon:
             # L2 is served all the same; each fill tries again and says what is wrong.
             log.error("origin_not_started", reason=exc.reason, error=exc.message)
         audit_key = self._audit_key()
-        workers = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="worker")
+        workers = started_pool(WORKER_THREADS, "worker")
         stack.callback(workers.shutdown)
         state = State(
             kinds=kinds,

@@ -13,11 +13,14 @@ import structlog
 
 from cachesvc.app import Daemon, Output
 from cachesvc.config import Settings
+from cachesvc.core.pools import started_pool
 from cachesvc.edge.reload_request import ReloadRequests
 from cachesvc.edge.service_manager import ServiceManager
 from cachesvc.edge.signals import DECISIONS, Decision, Signals, name_of
 
 log = structlog.get_logger()
+# Scrapes, reloads, names of hosts: what may block, and nobody waits long for.
+OTHER_THREADS = 4
 
 
 async def serve(
@@ -35,7 +38,9 @@ async def serve(
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     reloads = ReloadRequests(settings, read_settings, set_log_level)
     answers = _Answers(reloads)
-    signals.follow(asyncio.get_running_loop(), answers.take)
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(started_pool(OTHER_THREADS, "other"))
+    signals.follow(loop, answers.take)
     try:
         if not answers.ended.is_set():  # during the imports: nothing was begun
             await _run(Daemon(settings, output), answers, reloads)

@@ -27,10 +27,10 @@ _BEFORE_ABSL = "WARNING: All log messages before absl::InitializeLog()"
 
 
 class RawStderr:
-    """Takes descriptor 2 away from its owner until `give_back`. `fd` is where it really leads."""
+    """Takes descriptor 2 away from its owner until `give_back`. `fd` leads where it led."""
 
-    def __init__(self) -> None:
-        self.fd = os.dup(_STDERR)
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
         self.on_handshake_failure: Callable[[], None] = lambda: None
         self._reading, writing = os.pipe2(os.O_CLOEXEC)
         # A full pipe loses a library's line instead of holding up a thread that may hold the
@@ -43,14 +43,14 @@ class RawStderr:
     def start(self) -> None:
         """Log what comes. Lines that came before are kept."""
         self._thread.start()
-        crash_fd = _never_blocking(self.fd)
+        crash_fd = _never_blocking(self._fd)
         if crash_fd is not None:
             # A crash takes the pipe along with what it said there last.
             faulthandler.enable(crash_fd)
 
     def give_back(self) -> None:
         """Let descriptor 2 lead again where it led, and log what came until now."""
-        os.dup2(self.fd, _STDERR)  # the last writer's end: the thread sees the pipe's end
+        os.dup2(self._fd, _STDERR)  # the last writer's end: the thread sees the pipe's end
         if self._thread.is_alive():
             self._thread.join()
         os.close(self._reading)

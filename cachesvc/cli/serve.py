@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, TextIO, cast
 from cachesvc.cli import allocator
 from cachesvc.cli.exits import ExitCode, fail
 from cachesvc.edge.signals import Signals
+
+_STDERR = 2
 
 if TYPE_CHECKING:
     from cachesvc.cli.log_writer import LogWriter
@@ -35,6 +38,7 @@ def run(config: Path | None) -> None:
         import structlog  # noqa: F401
 
     from cachesvc import config as configuration
+    from cachesvc.core import pools
     from cachesvc.core.errors import ConfigError
 
     try:
@@ -57,6 +61,10 @@ def run(config: Path | None) -> None:
             )
     except ConfigError as exc:
         fail(str(exc), ExitCode.USAGE)
+    except RuntimeError as exc:
+        if str(exc) != pools.REFUSED:
+            raise
+        fail(pools.NO_THREAD, ExitCode.USAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +88,20 @@ def _logging(settings: Settings) -> Iterator[_Output]:
     from cachesvc.cli.log_writer import LogWriter
     from cachesvc.cli.raw_stderr import RawStderr
 
-    raw = RawStderr()
-    log_format = settings.log_format
-    earlier = sys.stderr
-    writer = LogWriter(raw.fd, lambda count: logs.dropped_line(log_format, stream, count))
-    stream = cast(TextIO, writer)
-    try:
+    log_format, earlier = settings.log_format, sys.stderr
+    with ExitStack() as stack:
+        fd = os.dup(_STDERR)
+        writer = LogWriter(fd, lambda count: logs.dropped_line(log_format, stream, count))
+        stream = cast(TextIO, writer)
+        stack.callback(setattr, sys, "stderr", earlier)
+        stack.callback(writer.end)
+        raw = RawStderr(fd)
+        stack.callback(raw.give_back)
         # Tracebacks and warnings of the interpreter take the same way.
         sys.stderr = stream
         logs.configure(log_format, settings.log_level, stream)
         raw.start()
         yield _Output(raw, writer)
-    finally:
-        raw.give_back()
-        writer.end()
-        sys.stderr = earlier
 
 
 @contextmanager

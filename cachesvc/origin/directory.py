@@ -15,7 +15,6 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -25,6 +24,7 @@ import xxhash
 
 from cachesvc.core.errors import OriginDenied, OriginUnavailable
 from cachesvc.core.origin import OriginObject, OriginStamp
+from cachesvc.core.pools import started_pool
 from cachesvc.core.tensors import Buffer
 from cachesvc.origin import reasons, whole_reads
 
@@ -61,7 +61,7 @@ class DirectoryOrigin:
         self._added_latency_s = added_latency_s
         self._deadline_s = deadline_s
         self._max_object_bytes = max_object_bytes
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="origin-directory")
+        self._threads = started_pool(_THREADS, "origin-directory")
         self._closed = False
 
     async def start(self) -> None:

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +22,7 @@ from cachesvc.core.entry import EntryMeta, Row
 from cachesvc.core.errors import CorruptEntry, NotDurable
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.lru import Removal
+from cachesvc.core.pools import started_pool
 from cachesvc.core.scopes import Change, Scope, ScopeKind
 from cachesvc.core.tensors import Buffer
 from cachesvc.core.watermarks import Watermarks
@@ -91,8 +91,8 @@ class DiskTier:
         self._on_no_room = on_no_room
         self._anchors = anchors
         self._keep_expired_ns = keep_expired_ns
-        self._readers = ThreadPoolExecutor(read_threads, thread_name_prefix="l2-read")
-        self._writers = ThreadPoolExecutor(write_threads, thread_name_prefix="l2-write")
+        self._readers = started_pool(read_threads, "l2-read")
+        self._writers = started_pool(write_threads, "l2-write")
         self._reserved_bytes = 0
         # Of files that have no row any more and are yet to be unlinked: still on the disk.
         self._leaving_bytes = 0

@@ -15,10 +15,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from cachesvc.core.pools import started_pool
 from cachesvc.tiers import files
 
 # One for each entry of a try-on, and one more: each miss leaves one like it behind.
@@ -81,7 +82,7 @@ class Spares:
         self._max_bytes = max_bytes if can_name_unnamed(directory_fd) else 0
         self._prepared: list[_Prepared] = []
         self._leaving: list[Leaving] = []
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="l1-pages")
+        self._thread = started_pool(1, "l1-pages")
         # Set while somebody waits for pages.
         self._hurry = threading.Event()
 
