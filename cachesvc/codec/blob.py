@@ -39,6 +39,7 @@ MAX_SHAPE_BYTES = 2**40
 MAX_NAMES_ECHOED = 8
 
 _HEADER_LENGTH = struct.Struct("<Q")
+MAX_HEAD_BYTES = _HEADER_LENGTH.size + MAX_HEADER_BYTES
 _METADATA = "__metadata__"
 _MODE_SUFFIX = ".mode"
 
@@ -91,8 +92,10 @@ def blob_parts(tensors: Mapping[str, Tensor]) -> list[Buffer]:
     return [_HEADER_LENGTH.pack(len(text)) + text, *(tensor.data for _, tensor in ordered)]
 
 
-def parse_layout(blob: Buffer) -> BlobLayout:
+def parse_layout(blob: Buffer, size_bytes: int | None = None) -> BlobLayout:
     """Return where each tensor of `blob` lies. Reads the header only.
+
+    With `size_bytes`, which is how long the whole is, its first MAX_HEAD_BYTES are enough.
 
     Raises:
         InvalidRequest: reason INVALID_BLOB, unless every byte of `blob` is accounted
@@ -111,19 +114,21 @@ def parse_layout(blob: Buffer) -> BlobLayout:
         if field.offset != at:
             raise _invalid("its tensors overlap or leave holes")
         at += field.size_bytes
-    if at != len(view):
+    if at != (len(view) if size_bytes is None else size_bytes):
         raise _invalid("its tensors do not end where it ends")
     return BlobLayout(dict(found), metadata)
 
 
-def check_blob(kind: Kind, blob: Buffer) -> BlobLayout:
+def check_blob(kind: Kind, blob: Buffer, size_bytes: int | None = None) -> BlobLayout:
     """Return the layout of a blob that is an entry of `kind`, all of its fields and no more.
+
+    `size_bytes` as in `parse_layout`.
 
     Raises:
         InvalidRequest: reason INVALID_BLOB, or WRONG_FIELDS, or WRONG_FORMAT for another
             version of this format.
     """
-    layout = parse_layout(blob)
+    layout = parse_layout(blob, size_bytes)
     if layout.metadata.get(FORMAT_KEY, BLOB_FORMAT) != BLOB_FORMAT:
         raise InvalidRequest(f"the blob is not of format {BLOB_FORMAT}", reason="WRONG_FORMAT")
     missing = [name for name in kind.field_names if name not in layout.fields]

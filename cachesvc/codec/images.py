@@ -18,11 +18,11 @@ from typing import IO, cast
 import numpy as np
 from PIL import Image
 
-from cachesvc.codec.parts_file import PartsFile
 from cachesvc.codec.png_chunks import checked_chunks, read_header
 from cachesvc.codec.png_pixels import inflate
 from cachesvc.codec.refusal import clipped, image_refused
 from cachesvc.core.errors import OriginDataCorrupt
+from cachesvc.core.parts_file import PartsFile
 from cachesvc.core.tensors import Buffer, DecodePlan, Tensor
 
 # An RGB photo of 768x1024 at level 1 is 15 % larger than at 6, Pillow's default, and

@@ -39,7 +39,7 @@ class LongText:
         Raises:
             OriginDataCorrupt: reason PICKLE_REFUSED, if it is no text or stands for none.
         """
-        return memoryview(joined(self._decoded()))
+        return joined(list(self._decoded()))
 
     def _decoded(self) -> Iterator[bytes]:
         at = 0

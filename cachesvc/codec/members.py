@@ -1,19 +1,22 @@
 """How does an entry's member at the origin become a tensor, and a tensor a member?
 
 This module is what the engine is handed: `plan_member`, `decode_member`,
-`blob_parts`, `check_blob` and `encode_members`.
+`blob_parts`, `check_parts` and `encode_members`.
 """
 
 from __future__ import annotations
 
-from cachesvc.codec.blob import blob_parts, check_blob
+from collections.abc import Sequence
+
+from cachesvc.codec.blob import MAX_HEAD_BYTES, BlobLayout, blob_parts, check_blob
 from cachesvc.codec.images import decode_png, encode_png, plan_png
 from cachesvc.codec.pickle_writer import encode_pickle
 from cachesvc.codec.pickles import decode_pickle, plan_pickle
 from cachesvc.core.kinds import Encoding, Field, Kind
+from cachesvc.core.parts_file import PartsFile
 from cachesvc.core.tensors import Buffer, DecodePlan, Tensor
 
-__all__ = ["blob_parts", "check_blob", "decode_member", "encode_members", "plan_member"]
+__all__ = ["blob_parts", "check_parts", "decode_member", "encode_members", "plan_member"]
 
 _PLANNERS = {Encoding.PNG: plan_png, Encoding.PICKLE: plan_pickle}
 _DECODERS = {Encoding.PNG: decode_png, Encoding.PICKLE: decode_pickle}
@@ -36,6 +39,12 @@ def decode_member(field: Field, data: bytes) -> Tensor:
         OriginDataCorrupt: reason PICKLE_REFUSED or IMAGE_REFUSED. Nothing was executed.
     """
     return _DECODERS[field.encoding](data)
+
+
+def check_parts(kind: Kind, parts: Sequence[Buffer]) -> BlobLayout:
+    """Check a blob that lies in several buffers; as `check_blob`. Only its header is joined."""
+    head = PartsFile(parts).read(MAX_HEAD_BYTES)
+    return check_blob(kind, head, sum(memoryview(part).nbytes for part in parts))
 
 
 def encode_members(kind: Kind, blob: Buffer) -> dict[str, bytes]:

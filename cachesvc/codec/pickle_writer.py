@@ -12,7 +12,6 @@ import struct
 
 from cachesvc.codec.torch_legacy import MAGIC_NUMBER, PROTOCOL_VERSION
 from cachesvc.codec.torch_views import MAX_PICKLED_TENSOR_BYTES, STORAGE_NAMES
-from cachesvc.core.buffers import joined
 from cachesvc.core.errors import InvalidRequest
 from cachesvc.core.tensors import Tensor
 
@@ -59,7 +58,7 @@ def encode_pickle(tensor: Tensor) -> bytes:
             _STOP,
         )
     )
-    return joined((head, payload_head, tensor.data, tail))
+    return b"".join((head, payload_head, tensor.data, tail))
 
 
 def _payload_head(tensor: Tensor) -> bytes:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import structlog
 
+from cachesvc.core.buffers import joined
 from cachesvc.core.checksum import checksum
 from cachesvc.core.errors import (
     CacheError,
@@ -286,7 +287,12 @@ class Filler:
         return tensor
 
     async def persist(
-        self, kind: Kind, key: EntryKey, owner: str, data: bytes, check_fence: CheckFence
+        self,
+        kind: Kind,
+        key: EntryKey,
+        owner: str,
+        parts: Sequence[Buffer],
+        check_fence: CheckFence,
     ) -> tuple[OriginStamp, ...]:
         """Write the original's own members to the origin; return their stamps.
 
@@ -299,7 +305,9 @@ class Filler:
             OriginUnavailable, OriginDenied: some members may have been written.
             Aborted: `check_fence` did. A write under way then cannot be recalled.
         """
-        objects = await self._state.in_worker(self._codec.encode_members, kind, data)
+        objects = await self._state.in_worker(
+            lambda: self._codec.encode_members(kind, joined(parts))
+        )
 
         async def write(field: Field) -> OriginStamp:
             async with self._writes:

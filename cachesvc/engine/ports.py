@@ -137,7 +137,7 @@ class Codec(Protocol):
 
     def blob_parts(self, tensors: Mapping[str, Tensor]) -> Sequence[Buffer]: ...
 
-    def check_blob(self, kind: Kind, blob: Buffer) -> object:
-        """Raises InvalidRequest unless the blob is the kind's."""
+    def check_parts(self, kind: Kind, parts: Sequence[Buffer]) -> object:
+        """Raises InvalidRequest unless the blob that lies in `parts` is the kind's."""
 
     def encode_members(self, kind: Kind, blob: Buffer) -> dict[str, bytes]: ...

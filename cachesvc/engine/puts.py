@@ -24,11 +24,14 @@ from cachesvc.core.kinds import Kind
 from cachesvc.core.lru import Removal
 from cachesvc.core.origin import OriginStamp
 from cachesvc.core.scopes import Scope, key_scope, scopes_of
+from cachesvc.core.tensors import Buffer
 from cachesvc.engine.fills import Filler
 from cachesvc.engine.flights import Served
 from cachesvc.engine.ports import Codec
 from cachesvc.engine.state import State, log
 
+# Messages below it are put together as they come, which takes 0.1 ms.
+LEAST_PART_BYTES = 256 * 1024
 # Recorded changes are forgotten after 30 days; an older source cannot be judged.
 MAX_SOURCE_AGE_NS = 29 * 24 * 3600 * NS_PER_S
 
@@ -53,8 +56,11 @@ class Upload:
         self.arrival = arrival
         self.fenced = False
         self._max_bytes = max_bytes
-        self._chunks: list[bytes] = []
-        self._size_bytes = 0
+        self._parts: list[bytes | bytearray] = []
+        # What came in small messages, until it is a part: a list of them would take more
+        # memory than they do.
+        self._rest = bytearray()
+        self.size_bytes = 0
 
     @property
     def as_of_ns(self) -> int:
@@ -64,19 +70,30 @@ class Upload:
 
     def append(self, data: bytes) -> None:
         """Take the next bytes. Raises Overloaded, reason ENTRY_TOO_LARGE."""
-        self._size_bytes += len(data)
-        if self._size_bytes > self._max_bytes:
+        self.size_bytes += len(data)
+        if self.size_bytes > self._max_bytes:
             raise Overloaded(
                 f"an entry may have {self._max_bytes:,} bytes (limits.max_entry_bytes)",
                 reason="ENTRY_TOO_LARGE",
             )
         self.check_fence()
-        self._chunks.append(data)
+        if len(data) < LEAST_PART_BYTES:
+            self._rest += data
+        if max(len(data), len(self._rest)) >= LEAST_PART_BYTES:
+            self._end_part()
+        if len(data) >= LEAST_PART_BYTES:
+            self._parts.append(data)
 
-    def take(self) -> bytes:
-        """Return the whole blob, and let go of the parts."""
-        data, self._chunks = b"".join(self._chunks), []
-        return data
+    def take(self) -> tuple[Buffer, ...]:
+        """Return the blob, and let go of it. Nobody joins its parts: that would hold the loop."""
+        self._end_part()
+        parts, self._parts = tuple(self._parts), []
+        return parts
+
+    def _end_part(self) -> None:
+        if self._rest:
+            self._parts.append(self._rest)
+            self._rest = bytearray()
 
     def check_fence(self) -> None:
         """Raise Aborted, reason PUT_FENCED, if the key was invalidated since the header came."""
@@ -155,23 +172,23 @@ class Putter:
 
     async def _store(self, upload: Upload) -> Served:
         try:
-            header, data = upload.header, upload.take()
-            digest = await self._state.in_worker(self._check, header.kind, data)
+            header, parts = upload.header, upload.take()
+            digest = await self._state.in_worker(self._check, header.kind, parts)
             async with self._lock(header.key):
                 await self._check_as_of(upload)
                 stamps: tuple[OriginStamp, ...] = ()
                 if header.persist:
                     stamps = await self._filler.persist(
-                        header.kind, header.key, header.owner, data, upload.check_fence
+                        header.kind, header.key, header.owner, parts, upload.check_fence
                     )
-                meta = self._describe(upload, len(data), digest, stamps)
-                return await self._replace(upload, meta, data)
+                meta = self._describe(upload, digest, stamps)
+                return await self._replace(upload, meta, parts)
         finally:
             self._puts.remove(upload)
 
-    def _check(self, kind: Kind, data: bytes) -> int:
-        self._codec.check_blob(kind, data)
-        return checksum(data)
+    def _check(self, kind: Kind, parts: tuple[Buffer, ...]) -> int:
+        self._codec.check_parts(kind, parts)
+        return checksum(*parts)
 
     async def _check_as_of(self, upload: Upload) -> None:
         """Refuse a source that is older than the last change, or than what a Put stored."""
@@ -206,15 +223,13 @@ class Putter:
             newest_ns = max(newest_ns, cached.meta.as_of_ns)
         return newest_ns
 
-    def _describe(
-        self, upload: Upload, size_bytes: int, digest: int, stamps: tuple[OriginStamp, ...]
-    ) -> EntryMeta:
+    def _describe(self, upload: Upload, digest: int, stamps: tuple[OriginStamp, ...]) -> EntryMeta:
         header, now = upload.header, self._state.clock.read()
         return EntryMeta(
             key=header.key,
             owner=header.owner,
             generation=self._state.generations.next(now.wall_ns),
-            size_bytes=size_bytes,
+            size_bytes=upload.size_bytes,
             checksum=digest,
             stamps=stamps,
             begun_ns=upload.as_of_ns,
@@ -226,15 +241,15 @@ class Putter:
             as_of_ns=upload.as_of_ns,
         )
 
-    async def _replace(self, upload: Upload, meta: EntryMeta, data: bytes) -> Served:
+    async def _replace(self, upload: Upload, meta: EntryMeta, parts: tuple[Buffer, ...]) -> Served:
         state = self._state
-        written = await self._write_to_disk(meta, data)
+        written = await self._write_to_disk(meta, parts)
         with ExitStack() as held:
             try:
                 room = state.memory.reserve(meta.key, meta.size_bytes)
                 held.callback(state.memory.discard, room)
                 await state.write_to_memory(
-                    room, lambda: state.in_worker(state.memory.write, room, (data,))
+                    room, lambda: state.in_worker(state.memory.write, room, parts)
                 )
                 tombstone, durable = self._begin(upload, meta, written)
             except BaseException:  # cancelled too: no file without a row
@@ -256,16 +271,16 @@ class Putter:
         state.metrics.puts.inc()
         return served
 
-    async def _write_to_disk(self, meta: EntryMeta, data: bytes) -> Any | None:
+    async def _write_to_disk(self, meta: EntryMeta, parts: tuple[Buffer, ...]) -> Any | None:
         try:
-            written = await self._state.disk.write(meta, data)
+            written = await self._state.disk.write(meta, *parts)
         except OSError as exc:
             log.warning("l2_write_failed", namespace=meta.key.namespace, error=exc.strerror)
             written = None
         if written is None:
             self._state.metrics.disk_rejections.inc()
         else:
-            self._state.metrics.disk_written_bytes.inc(amount=len(data))
+            self._state.metrics.disk_written_bytes.inc(amount=meta.size_bytes)
         return written
 
     def _begin(

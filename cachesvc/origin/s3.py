@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -22,6 +21,7 @@ from botocore.exceptions import ClientError
 
 from cachesvc.core.errors import OriginUnavailable
 from cachesvc.core.origin import OriginObject, OriginStamp
+from cachesvc.core.parts_file import PartsFile
 from cachesvc.core.tensors import Buffer
 from cachesvc.origin import reasons
 from cachesvc.origin.s3_answers import bad_answer, length_of, stamp_of, stamp_of_write
@@ -114,8 +114,9 @@ class S3Origin:
                 put = await client.put_object(
                     Bucket=self._settings.bucket,
                     Key=object_key,
-                    # A file, because aiohttp copies large bytes to the socket in one go.
-                    Body=io.BytesIO(data),
+                    # A file, because aiohttp copies large bytes to the socket in one go; one
+                    # that copies nothing beforehand.
+                    Body=PartsFile((data,)),
                     ContentType=_content_type(object_key),
                 )
                 # A PUT does not answer Last-Modified, and its Date is a little later.

@@ -26,7 +26,7 @@ from cachesvc.core.kinds import Subject
 from cachesvc.core.lru import Removal
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from cachesvc.core.watermarks import Watermarks
-from cachesvc.engine import fills
+from cachesvc.engine import fills, puts
 from tests.support.engine_entries import blob_of, version_of
 from tests.support.engine_house import EngineHouse
 
@@ -476,3 +476,24 @@ async def test_a_get_during_a_put_that_replaces_an_entry_is_served_one_of_the_tw
     await house.put(PERSON, 2)
     stop.release()
     assert await getting in (1, 2)
+
+
+async def test_a_put_in_messages_of_every_size_is_stored_as_its_bytes_and_never_joined(
+    house: EngineHouse,
+) -> None:
+    blob = blob_of(house.kinds.of(PERSON.namespace), 3)
+    large = puts.LEAST_PART_BYTES
+    async with house.receive(PERSON) as upload:
+        upload.append(b"")
+        for at in range(0, len(blob), 7):
+            upload.append(blob[at : at + 7])
+            upload.append(b"")
+        served = await house.cache.store_put(upload)
+    assert bytes(served.blob.view()) == blob
+    async with house.receive(PERSON) as upload:
+        for data in (b"a" * large, b"b", b"c" * large, b"d" * (large - 1), b"e" * 2, b"f"):
+            upload.append(data)
+        parts = upload.take()
+    sizes = [len(part) for part in parts]
+    assert sizes == [large, 1, large, large + 1, 1]
+    assert b"".join(parts)[large - 1 : large + 2] == b"abc"

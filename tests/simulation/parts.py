@@ -82,8 +82,8 @@ class PlainCodec:
     def blob_parts(self, tensors: Mapping[str, Tensor]) -> Sequence[Buffer]:
         return [b"|".join(bytes(tensor.data) for tensor in tensors.values())]
 
-    def check_blob(self, kind: Kind, blob: Buffer) -> object:
-        if len(bytes(blob).split(b"|")) != len(kind.fields):
+    def check_parts(self, kind: Kind, parts: Sequence[Buffer]) -> object:
+        if len(b"".join(parts).split(b"|")) != len(kind.fields):
             raise InvalidRequest("another number of members")
         return None
 

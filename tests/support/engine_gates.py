@@ -93,8 +93,8 @@ class GatedCodec:
         self._gates.pass_by_in_thread("decoded")
         return members.blob_parts(tensors)
 
-    def check_blob(self, kind: Kind, blob: Buffer) -> object:
-        found = members.check_blob(kind, blob)
+    def check_parts(self, kind: Kind, parts: Sequence[Buffer]) -> object:
+        found = members.check_parts(kind, parts)
         self._gates.pass_by_in_thread("put_checked")
         return found
 

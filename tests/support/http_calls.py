@@ -33,7 +33,7 @@ def ask_port(port: int, method: str, path: str, *, body: Any = None, **headers: 
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     text = None
     if body is not None:
-        text = body if isinstance(body, str) else json.dumps(body)
+        text = body if isinstance(body, str | bytes) else json.dumps(body)
         sent.setdefault("Content-Type", "application/json")
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
