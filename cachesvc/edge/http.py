@@ -79,6 +79,9 @@ class HttpServer:
         self._runner = web.AppRunner(
             app,
             access_log=None,
+            # A body is read as it is sent: one that says it is compressed is refused, and
+            # nothing is inflated for a stranger.
+            auto_decompress=False,
             logger=_silent(),
             keepalive_timeout=idle_s,
             lingering_time=1.0,

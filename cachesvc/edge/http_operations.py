@@ -152,6 +152,11 @@ async def _warmup_body(request: web.Request) -> WarmupBody:
     # A form of a foreign page cannot send this type.
     if request.content_type != "application/json":
         raise InvalidRequest("the body must be application/json", reason="UNSUPPORTED_CONTENT_TYPE")
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise InvalidRequest(
+            "the body must not be compressed: send it without Content-Encoding",
+            reason="UNSUPPORTED_CONTENT_ENCODING",
+        )
     return read_warmup(await request.read())
 
 

@@ -181,7 +181,7 @@ class CacheService:
     async def report_hits(
         self, request: pb.ReportHitsRequest, _: Principal
     ) -> pb.ReportHitsResponse:
-        return self._local.report(request)
+        return await self._local.report(request)
 
 
 def _whole(*entries: InlineEntry) -> tuple[InlineEntry, ...]:

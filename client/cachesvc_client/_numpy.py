@@ -50,7 +50,10 @@ def field_of(name: str, array: npt.NDArray[Any]) -> FieldData:
     Raises:
         InvalidRequest: for a dtype that a blob cannot hold.
     """
-    dtype = _NAMES.get(array.dtype.newbyteorder("<"))
+    try:
+        dtype = _NAMES.get(array.dtype.newbyteorder("<"))
+    except TypeError:  # a dtype of a package that numpy does not know the parts of
+        dtype = None
     if dtype is None:
         raise InvalidRequest(
             f"{name}: a {array.dtype} array cannot be stored", reason="UNSUPPORTED_DTYPE"

@@ -96,6 +96,22 @@ def field_of(name: str, tensor: torch.Tensor) -> FieldData:
             f"{name}: a {tensor.dtype} tensor with layout {tensor.layout} cannot be stored",
             reason="UNSUPPORTED_DTYPE",
         )
+    if tensor.is_meta or tensor.is_nested:
+        what = "a meta tensor, which has no values" if tensor.is_meta else "a nested tensor"
+        raise InvalidRequest(
+            f"{name} is {what}: store one tensor with values", reason="UNSUPPORTED_TYPE"
+        )
+    try:
+        return _plain_field(dtype, tensor)
+    except (RuntimeError, TypeError) as exc:
+        # Of torch, for tensors that stand for others: fake ones, those of a transform.
+        raise InvalidRequest(
+            f"{name}: the values of a {type(tensor).__name__} cannot be read: store a plain tensor",
+            reason="UNSUPPORTED_TYPE",
+        ) from exc
+
+
+def _plain_field(dtype: str, tensor: torch.Tensor) -> FieldData:
     # A view may only be marked as negated: its memory then has the other sign.
     plain = tensor.detach().to("cpu").resolve_neg().contiguous()
     size_bytes = plain.numel() * plain.element_size()

@@ -424,8 +424,8 @@ class AsyncCacheClient:
         hits = self._local.take_hits()
         # A lost report costs some recency, which is not worth an error or a wait.
         with contextlib.suppress(CacheServiceError, RuntimeError, ValueError):
-            if hits:
-                await self._link.ask(requests.report_hits(hits), REPORT_TIMEOUT_S)
+            for report in requests.report_hits(hits):
+                await self._link.ask(report, REPORT_TIMEOUT_S)
 
     def _entry(self, opened: Opened) -> AsyncEntry:
         return AsyncEntry(opened, self._is_current)

@@ -449,8 +449,8 @@ class CacheClient:
         # A lost report costs some recency, which is not worth an error or a wait. gRPC's word for
         # a channel that was closed is ValueError.
         with contextlib.suppress(CacheServiceError, RuntimeError, ValueError):
-            if hits:
-                self._link.ask(requests.report_hits(hits), REPORT_TIMEOUT_S)
+            for report in requests.report_hits(hits):
+                self._link.ask(report, REPORT_TIMEOUT_S)
 
     def _entry(self, opened: Opened) -> Entry:
         return Entry(opened, self._is_current)

@@ -6,7 +6,7 @@ differ in what they send.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -27,6 +27,8 @@ A = TypeVar("A")
 SERVICE = "cachesvc.v1.CacheService"
 # The contract's limit for one message of a stream.
 CHUNK_BYTES = 1024 * 1024
+# Of one report: what the daemon takes.
+MAX_REPORTED_KEYS = 1000
 
 CATEGORIES = {
     "upper_body": cache_pb2.HUMAN_CATEGORY_UPPER_BODY,
@@ -282,13 +284,17 @@ def attach() -> Call[answers.Attachment]:
     return Call("Attach", request.SerializeToString(), answers.read_attachment)
 
 
-def report_hits(hits: Iterable[tuple[str, str, int, int]]) -> Call[int]:
-    """Report (namespace, id, generation, hits) of entries that needed no call."""
-    request = cache_pb2.ReportHitsRequest()
-    for namespace, entry_id, generation, count in hits:
-        hit = request.hits.add(generation=generation, count=count)
-        hit.key.namespace, hit.key.id = namespace, entry_id
-    return Call("ReportHits", request.SerializeToString(), answers.read_report)
+def report_hits(hits: Sequence[tuple[str, str, int, int]]) -> Iterator[Call[int]]:
+    """Report (namespace, id, generation, hits) of entries that needed no call.
+
+    As many calls as it takes: the daemon bounds each.
+    """
+    for at in range(0, len(hits), MAX_REPORTED_KEYS):
+        request = cache_pb2.ReportHitsRequest()
+        for namespace, entry_id, generation, count in hits[at : at + MAX_REPORTED_KEYS]:
+            hit = request.hits.add(generation=generation, count=count)
+            hit.key.namespace, hit.key.id = namespace, entry_id
+        yield Call("ReportHits", request.SerializeToString(), answers.read_report)
 
 
 def inspect(namespace: str, id: str) -> Call[answers.Inspection]:

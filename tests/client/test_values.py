@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -205,3 +206,53 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 
 def test_importing_the_client_loads_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", LIGHT], check=True, env={"PYTHONPATH": "client"})
+
+
+class Opaque(torch.Tensor):
+    """A tensor that stands for another: its memory is nobody's."""
+
+    def detach(self) -> torch.Tensor:
+        raise RuntimeError("no storage")
+
+
+# Made when they are asked for: torch warns of some.
+ODD_TENSORS: dict[str, Callable[[], torch.Tensor]] = {
+    "meta": lambda: torch.empty(2, 3, device="meta"),
+    "meta bf16": lambda: torch.empty(2, 3, device="meta", dtype=torch.bfloat16),
+    "nested": lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+    "sparse": lambda: torch.zeros(2, 3).to_sparse(),
+    "opaque": lambda: torch.zeros(2).as_subclass(Opaque),
+    "conjugate": lambda: torch.zeros(2, dtype=torch.complex64).conj(),
+    "float8": lambda: torch.zeros(2).to(torch.float8_e4m3fn),
+    "quantized": lambda: torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", ODD_TENSORS.values(), ids=ODD_TENSORS)
+def test_a_tensor_without_plain_values_is_refused_in_a_sentence_of_ours(
+    make: Callable[[], torch.Tensor],
+) -> None:
+    tensor = make()
+    with pytest.raises(InvalidRequest) as caught:
+        fields_of({"pose": tensor})
+    assert caught.value.reason in ("UNSUPPORTED_TYPE", "UNSUPPORTED_DTYPE")
+    assert caught.value.message.startswith("pose")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([{"a": 1}], dtype=object),
+        np.zeros(2, dtype=[("x", "f4"), ("y", "i2")]),
+        np.array(["text"]),
+        np.array(["2026-01-01"], dtype="datetime64[s]"),
+        np.zeros(2, dtype=np.complex64),
+        np.zeros(2, dtype=np.uint16),
+    ],
+    ids=["objects", "structured", "text", "times", "complex", "u16"],
+)
+def test_an_array_that_no_entry_holds_is_refused(array: np.ndarray[Any, Any]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        fields_of({"pose": array})
+    assert caught.value.reason == "UNSUPPORTED_DTYPE"

@@ -5,6 +5,7 @@ Promise 1: a DELETE that answered is an invalidation that was acknowledged.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import subprocess
@@ -166,6 +167,21 @@ def test_a_body_that_is_not_a_warm_up_is_refused(
     answer = ask(daemon, "POST", "/cache/warmup", body=body)
     assert (answer.status, answer.reason) == (status, reason)
     assert answer.body["detail"] == answer.body["error"]["message"]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "GZIP", "gzip, gzip", "x"])
+@pytest.mark.parametrize("body", ["no gzip at all", "bomb"])
+def test_a_body_that_says_it_is_compressed_is_refused_and_never_inflated(
+    daemon: Daemon, encoding: str, body: str
+) -> None:
+    sent = gzip.compress(bytes(100 << 20), 9) if body == "bomb" else body.encode()
+    answer = ask(daemon, "POST", "/cache/warmup", body=sent, Content_Encoding=encoding)
+    assert (answer.status, answer.reason) == (400, "UNSUPPORTED_CONTENT_ENCODING")
+
+
+def test_a_body_that_says_it_is_as_it_is_sent_is_read(daemon: Daemon) -> None:
+    answer = ask(daemon, "POST", "/cache/warmup", body={}, Content_Encoding="identity")
+    assert answer.reason == "MISSING_FIELD"
 
 
 # ---- what it says
