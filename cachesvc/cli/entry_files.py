@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cachesvc.cli.exits import ExitCode, fail
+from cachesvc.core.tensors import DTYPE_SIZE_BYTES
 
 if TYPE_CHECKING:
     from cachesvc_client import Entry
@@ -50,15 +52,26 @@ def read_fields(files: Iterable[str]) -> dict[str, Any]:
         name, separator, rest = argument.partition("=")
         path = Path(rest if separator else argument)
         try:
+            _check_regular(path)
             found = dict(_fields_of(path, name if separator else path.stem))
-        except (OSError, ValueError) as exc:
-            # Pillow's and safetensors' own errors are OSErrors and ValueErrors too.
-            fail(f"{path}: cannot be read: {exc}", ExitCode.USAGE)
+        except Exception as exc:  # noqa: BLE001 whatever a library trips over, the file is at fault
+            fail(f"{path}: cannot be read: {_one_line(exc)}", ExitCode.USAGE)
         twice = sorted(fields.keys() & found.keys())
         if twice:
             fail(f"{path}: {', '.join(twice)} is given twice", ExitCode.USAGE)
         fields |= found
     return fields
+
+
+def _check_regular(path: Path) -> None:
+    # Reading a FIFO would wait for somebody to write to it.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is not a regular file")
+
+
+def _one_line(exc: Exception) -> str:
+    text = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+    return " ".join(text.split()) or type(exc).__name__
 
 
 def _files(entries: dict[str, Entry], folder: Path) -> Iterator[tuple[Path, Any]]:
@@ -106,7 +119,12 @@ def _tensors_of(path: Path) -> Iterator[tuple[str, Any]]:
         with safe_open(path, "np") as file:
             modes = file.metadata() or {}
             for name in file.keys():  # noqa: SIM118 - not a mapping
-                if file.get_slice(name).get_dtype() == "BF16":
+                dtype = file.get_slice(name).get_dtype()
+                if dtype not in DTYPE_SIZE_BYTES:
+                    raise ValueError(
+                        f"{name} is {dtype}; an entry holds {', '.join(DTYPE_SIZE_BYTES)}"
+                    )
+                if dtype == "BF16":
                     yield name, _bf16(path, name)
                     continue
                 array = file.get_tensor(name)

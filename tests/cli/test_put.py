@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +156,44 @@ def test_bf16_is_stored_with_torch_and_without_it_says_what_is_missing(
     assert done.returncode == 0, done.stderr
     with CacheClient(daemon.target) as client:
         assert torch.equal(client.get_garment(clothing)["garm_tensor"], pose)
+
+
+_UNKNOWN = ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "U16", "U32", "U64", "C64")
+
+
+@pytest.mark.parametrize("dtype", _UNKNOWN)
+def test_a_dtype_that_no_entry_holds_is_one_line_that_names_the_field(
+    run: Run, folder: Path, dtype: str
+) -> None:
+    folder.mkdir()
+    bits = {"F4": 4, "U16": 16, "U32": 32, "U64": 64, "C64": 64}.get(dtype, 8)
+    end = 16 * bits // 8
+    header = json.dumps(
+        {"pose_tensor": {"dtype": dtype, "shape": [16], "data_offsets": [0, end]}}
+    ).encode()
+    raw = len(header).to_bytes(8, "little") + header + bytes(end)
+    (folder / "human.safetensors").write_bytes(raw)
+    refused = run("put", "human", fresh_id("u"), str(folder / "human.safetensors"))
+    assert refused.exit_code == 2
+    assert "human.safetensors: cannot be read" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("what", ["directory", "missing", "fifo", "cut", "zip"])
+def test_what_is_no_readable_file_is_one_line(run: Run, folder: Path, what: str) -> None:
+    folder.mkdir()
+    path = folder / ("mask.png" if what == "cut" else "pose_tensor.npy")
+    if what == "directory":
+        path.mkdir()
+    elif what == "fifo":
+        os.mkfifo(path)
+    elif what == "cut":
+        Image.new("RGB", (64, 64)).save(path)
+        path.write_bytes(path.read_bytes()[:-30])
+    elif what == "zip":
+        with path.open("wb") as file:
+            np.savez(file, pose=np.zeros(3))
+    refused = run("put", "human", fresh_id("u"), str(path))
+    assert refused.exit_code == 2
+    assert refused.stderr.count("\n") == 1
+    assert "Traceback" not in refused.stderr
