@@ -2,7 +2,9 @@
 
 atheris instruments our packages, Pillow's Python and the standard TOML reader while they
 are imported. A crash is any error but the parser's refusals, an input of more than
-MAX_INPUT_S of processor time, or one that takes more than MAX_INPUT_BYTES of memory.
+MAX_INPUT_S of processor time, one that takes more than MAX_INPUT_BYTES of memory, or one that
+holds the interpreter for longer than `ticker.py` allows. An input that does not work for so
+long cannot hold it for so long: those are not timed again.
 """
 
 from __future__ import annotations
@@ -25,12 +27,18 @@ class TooSlow(Exception):
     """One input cost more processor time than any may."""
 
 
+class HoldsOthersUp(Exception):
+    """One input held the interpreter for longer than any may."""
+
+
 def main(name: str, options: list[str]) -> None:
     for variable in [key for key in os.environ if key.startswith("CACHESVC_")]:
         del os.environ[variable]
     with atheris.instrument_imports(include=["cachesvc", "cachesvc_client", "PIL", "tomllib"]):
         from tests.fuzz.parsers import PARSERS
+        from tests.fuzz.ticker import allowed_s, holds_too_long
     parser = PARSERS[name]
+    allowed = allowed_s()
 
     def try_one(data: bytes) -> None:
         started = time.thread_time()
@@ -38,6 +46,8 @@ def main(name: str, options: list[str]) -> None:
         spent = time.thread_time() - started
         if spent > MAX_INPUT_S:
             raise TooSlow(f"{spent:.1f} s for {len(data)} bytes")
+        if spent > allowed and (held := holds_too_long(lambda: parser.attempt(data))) is not None:
+            raise HoldsOthersUp(f"{held * 1e3:.1f} ms at once for {len(data)} bytes")
 
     # The imports are no input's fault.
     used_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -17,6 +17,7 @@ import pytest
 
 from tests.fuzz.parser import CORPUS, Parser
 from tests.fuzz.parsers import PARSERS
+from tests.fuzz.ticker import allowed_s, held_s, holds_too_long
 
 ROOT = Path(__file__).parents[2]
 # Far above what any takes; `make fuzz` allows as much.
@@ -41,6 +42,30 @@ def test_every_input_is_read_or_refused(parser: Parser) -> None:
             assert is_accepted, path.name
         if path.name.startswith("code-"):
             assert not is_accepted, path.name
+
+
+@pytest.mark.parametrize("parser", PARSERS.values(), ids=lambda parser: parser.name)
+def test_no_input_holds_others_up_for_longer_than_three_times_a_legal_image(
+    parser: Parser,
+) -> None:
+    for path in parser.inputs():
+        data = path.read_bytes()
+        held = holds_too_long(lambda data=data: parser.attempt(data))
+        assert held is None, f"{path.name}: {held} s, and {allowed_s()} are allowed"
+
+
+def test_a_ticking_thread_sees_what_holds_it_up() -> None:
+    digits = "9" * 200_000  # the interpreter is not given away within one conversion
+
+    def hold() -> None:
+        sys.set_int_max_str_digits(0)
+        try:
+            int(digits)
+        finally:
+            sys.set_int_max_str_digits(4300)
+
+    assert held_s(hold) > allowed_s()
+    assert holds_too_long(lambda: None) is None
 
 
 def test_every_parser_has_inputs_and_every_input_a_parser() -> None:

@@ -1,0 +1,88 @@
+"""How long does one input hold the interpreter? Seen by a thread that ticks beside it.
+
+A thread that needs the interpreter, as the daemon's loop does, sleeps and wakes up again and
+again. Its longest gap is what hits would wait. On a busy machine a gap says more of the machine
+than of the input, so it counts no more than the processor time that the input's own thread
+took in it, and the least of several attempts counts.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from cachesvc.codec.images import decode_png, encode_png
+from cachesvc.core.tensors import Tensor
+
+_TICK_S = 0.0005
+# An input that was slow once may have been unlucky.
+ATTEMPTS = 5
+MAX_TIMES = 3.0
+_LEGAL_SIDE = 1826  # 10 MB in RGB
+
+
+class Ticker:
+    """Ticks while it is entered, beside the thread that entered it."""
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+        self._ended = threading.Event()
+        self._ticking = threading.Event()
+        self._clock = time.pthread_getcpuclockid(threading.get_ident())
+        self._thread = threading.Thread(target=self._tick, name="ticker", daemon=True)
+
+    def __enter__(self) -> Ticker:
+        self._thread.start()
+        self._ticking.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _tick(self) -> None:
+        before_s, spent_before_s = time.monotonic(), time.clock_gettime(self._clock)
+        self._ticking.set()
+        while not self._ended.is_set():
+            time.sleep(_TICK_S)
+            now_s, spent_s = time.monotonic(), time.clock_gettime(self._clock)
+            gap_s = min(now_s - before_s, spent_s - spent_before_s)
+            self.longest_s = max(self.longest_s, gap_s)
+            before_s, spent_before_s = now_s, spent_s
+
+
+def held_s(read: Callable[[], object]) -> float:
+    """Return how long `read` held up a ticking thread at most."""
+    with Ticker() as ticker:
+        read()
+    return ticker.longest_s
+
+
+@cache
+def allowed_s() -> float:
+    """Return what an input may hold: three times what a legal image of 10 MB does.
+
+    A thread of Python gives way only when the interpreter's switch interval has passed, so no
+    input is held against less than that.
+    """
+    noise = np.random.default_rng(7).integers(0, 32, (_LEGAL_SIDE, _LEGAL_SIDE, 3), np.uint8)
+    shape = (_LEGAL_SIDE, _LEGAL_SIDE, 3)
+    legal = encode_png(Tensor("U8", shape, noise.tobytes(), "RGB"))
+    decode_png(legal)  # its libraries are loaded
+    held = min(held_s(lambda: decode_png(legal)) for _ in range(ATTEMPTS))
+    return MAX_TIMES * max(held, sys.getswitchinterval())
+
+
+def holds_too_long(read: Callable[[], object]) -> float | None:
+    """Return for how long an input holds the interpreter, if that is too long each time."""
+    least_s = float("inf")
+    for _ in range(ATTEMPTS):
+        least_s = min(least_s, held_s(read))
+        if least_s <= allowed_s():
+            return None
+    return least_s
