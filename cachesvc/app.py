@@ -385,7 +385,12 @@ class Daemon:
         self._stack.push_async_callback(_end, dates)
         await grpc_server.start()
         self._stack.push_async_callback(self._drain, grpc_server, http, local, control)
-        control.start()
+        if not control.start(settings.runtime_dir / L1_DIRECTORY):
+            log.warning(
+                "files_not_shared",
+                why="the filesystem of runtime_dir does not show readers that a file was removed",
+                do="give CACHESVC_RUNTIME_DIR a directory in tmpfs; answers are inline until then",
+            )
         await grpc_server.set_serving(serving=True)
         self._problems.clear(PROBLEM)
         readiness = Readiness(self._problems, grpc_server.set_ready)

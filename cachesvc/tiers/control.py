@@ -2,7 +2,10 @@
 
 One page in the runtime directory, mapped by every worker. Format (docs/on-disk-format.md), little
 endian: magic 8 bytes, format version u32, state u32, boot id 16 bytes, heartbeat u64
-(CLOCK_MONOTONIC, ns). A local hit needs state SERVING and a heartbeat younger than 1 s.
+(CLOCK_MONOTONIC, ns), then device and inode of the page and of `l1/` and the daemon's time
+namespace (u64 each). A local hit needs state SERVING and a heartbeat younger than 1 s, in the
+very inodes that are named: through a filesystem that keeps attributes for a while a worker
+sees link counts of the past.
 
 While a file of L1 could not be removed, its link count is no token, so the page ends all
 local hits: SUSPENDED. Calls are answered.
@@ -18,6 +21,7 @@ import sys
 import threading
 import time
 from enum import IntEnum
+from pathlib import Path
 from typing import Literal
 
 from cachesvc.tiers import files
@@ -30,34 +34,48 @@ HEADER = struct.Struct("<8sII16s")
 STATE_OFFSET = 12
 HEARTBEAT_OFFSET = HEADER.size
 HEARTBEAT_EVERY_S = 0.1
+PLACE = struct.Struct("<5Q")
+PLACE_OFFSET = 40
+_PROBE = ".probe"
 
 
 class ControlState(IntEnum):
     SERVING = 1
     CLOSED = 2
     SUSPENDED = 3
+    # It serves, but an open file's link count does not fall here: no local hits.
+    NOT_SHARED = 4
 
 
 class ControlPage:
     """This daemon's page. Made by `replace_control_page`."""
 
-    def __init__(self, page: mmap.mmap, boot_id: bytes) -> None:
+    def __init__(self, page: mmap.mmap, boot_id: bytes, status: os.stat_result) -> None:
         self.boot_id = boot_id
         self._page = page
+        self._status = status
+        self._is_shared = False
         self._is_open = False
         self._suspended_for: set[str] = set()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
-    def start(self) -> None:
+    def start(self, l1: Path) -> bool:
         """Begin to serve: beat from a thread of its own, whatever the loop is doing.
+
+        Returns whether workers may map the files of `l1`.
 
         A stuck loop acknowledges no invalidation, so the heartbeat need not prove that it lives.
         """
+        self._is_shared = shows_removals(l1)
+        directory = l1.stat()
+        place = (self._status.st_dev, self._status.st_ino, directory.st_dev, directory.st_ino)
+        PLACE.pack_into(self._page, PLACE_OFFSET, *place, time_namespace())
         self._write_heartbeat()
         self._is_open = True
         self._write_own_state()
         self._thread.start()
+        return self._is_shared
 
     def suspend(self, why: str) -> None:
         """End local hits at once, until `resume(why)`. It may come before `start`, and again."""
@@ -71,7 +89,7 @@ class ControlPage:
 
     @property
     def allows_local_hits(self) -> bool:
-        return self._is_open and not self._suspended_for
+        return self._is_open and self._is_shared and not self._suspended_for
 
     def retire(self) -> None:
         """End local hits at once; calls are still answered."""
@@ -81,6 +99,8 @@ class ControlPage:
     def _write_own_state(self) -> None:
         if not self._is_open:
             state = ControlState.CLOSED
+        elif not self._is_shared:
+            state = ControlState.NOT_SHARED
         else:
             state = ControlState.SUSPENDED if self._suspended_for else ControlState.SERVING
         _write_state(self._page, state)
@@ -136,10 +156,34 @@ def replace_control_page(directory_fd: int, gid: int | None) -> ControlPage:
         header = HEADER.pack(MAGIC, FORMAT_VERSION, ControlState.CLOSED, boot_id)
         files.write_all(fd, header.ljust(PAGE_BYTES, b"\0"))
         page = mmap.mmap(fd, PAGE_BYTES)
+        status = os.fstat(fd)
     finally:
         os.close(fd)
     os.rename(temporary, NAME, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
-    return ControlPage(page, boot_id)
+    return ControlPage(page, boot_id, status)
+
+
+def shows_removals(directory: Path) -> bool:
+    """Return whether a file that somebody has open shows that it was removed: workers look.
+
+    NFS and FUSE rename such a file instead of removing it, and its link count stays 1.
+    """
+    probe = directory / _PROBE
+    try:
+        probe.unlink(missing_ok=True)
+        with probe.open("xb"), probe.open("rb") as reader:
+            probe.unlink()
+            return os.fstat(reader.fileno()).st_nlink == 0
+    except OSError:
+        return False
+
+
+def time_namespace() -> int:
+    """Return the number of this process's time namespace; 0 if the kernel does not say."""
+    try:
+        return Path("/proc/self/ns/time").stat().st_ino
+    except OSError:
+        return 0
 
 
 def _write_state(page: mmap.mmap, state: ControlState) -> None:

@@ -215,7 +215,8 @@ class KeptEntries:
         self._size_bytes -= kept.info.size_bytes
         if kept.unreported:
             self._left.append(_hits_of(key, kept))
-        os.close(kept.fd)
+        with contextlib.suppress(OSError):  # somebody else has closed it
+            os.close(kept.fd)
 
 
 def _hits_of(key: tuple[str, str], kept: Kept) -> LocalHits:

@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from cachesvc_client._control import ControlPage, open_control_page
+from cachesvc_client._control import ControlPage
+from cachesvc_client._files import L1, Unusable, find_files
 from cachesvc_client._kept import (
     DEFAULT_MAX_BYTES,
     DEFAULT_MAX_ENTRIES,
@@ -30,6 +31,7 @@ from cachesvc_client._kept import (
     private_mapping,
 )
 from cachesvc_client._opened import Opened, opened_file, opened_inline
+from cachesvc_client._trust import Trust
 from cachesvc_client.answers import Attachment, EntryInfo, Received, SharedFile
 from cachesvc_client.errors import UnreadableAnswer
 from cachesvc_client.requests import HUMAN_NAMESPACES, TryOnKey
@@ -43,8 +45,7 @@ ATTACH_EVERY_S = 5.0
 REPORT_TIMEOUT_S = 1.0
 # The upkeep does nothing that takes longer than a report.
 UPKEEP_ENDS_WITHIN_S = 2 * REPORT_TIMEOUT_S
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NAME = re.compile(f"{L1}/([A-Za-z0-9][A-Za-z0-9._-]*)")
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEVER_MET_NS = 1 << 63
 
@@ -71,9 +72,16 @@ class LocalDelivery:
     """One client's local entries. Safe for threads; a forked child starts anew."""
 
     def __init__(
-        self, directory: str | None, options: LocalOptions, report: Report, *, only_there: bool
+        self,
+        directory: str | None,
+        options: LocalOptions,
+        report: Report,
+        *,
+        only_there: bool,
+        trust: Trust = Trust(),  # noqa: B008 - frozen
     ) -> None:
         """`directory` is where to look first, or `only_there`; else the daemon is asked."""
+        self._trust = trust
         self._directory = directory
         self._only_there = only_there
         self._options = options
@@ -85,7 +93,7 @@ class LocalDelivery:
         self._lock = threading.Lock()
         self._kept: KeptEntries | None = None
         self._control: ControlPage | None = None
-        self._directory_fd = -1
+        self._directory_fd = -1  # of L1
         self._next_attach_s = 0.0
         self._inline_because = (
             "no Get was made yet" if self._options.enabled else "shared files are switched off"
@@ -109,7 +117,11 @@ class LocalDelivery:
     def hit(self, key: tuple[str, str], needed_ns: int, kind_version: str) -> Opened | None:
         """Return the entry if it may be served without a call."""
         kept = self._kept
-        return None if kept is None else kept.hit(key, needed_ns, kind_version)
+        try:
+            return None if kept is None else kept.hit(key, needed_ns, kind_version)
+        except OSError as exc:
+            self._give_up(exc)
+            return None
 
     def hit_tryon(
         self, key: TryOnKey, human_needed_ns: int, versions: Mapping[str, str] | None
@@ -125,12 +137,20 @@ class LocalDelivery:
             Wanted(("garment", key.clothing_id), 0, known.get("garment", "")),
             Wanted(("text", key.clothing_id), 0, known.get("text", "")),
         )
-        return kept.hit_all(wanted)
+        try:
+            return kept.hit_all(wanted)
+        except OSError as exc:
+            self._give_up(exc)
+            return None
 
     def is_current(self, key: tuple[str, str], generation: int) -> bool | None:
         """Return whether those bytes are still served; None = ask the daemon."""
         kept = self._kept
-        return None if kept is None else kept.is_current(key, generation)
+        try:
+            return None if kept is None else kept.is_current(key, generation)
+        except OSError as exc:
+            self._give_up(exc)
+            return None
 
     def wants_attach(self, now_s: float) -> bool:
         """Return whether to look for the daemon's directory along with this Get."""
@@ -167,18 +187,11 @@ class LocalDelivery:
                 return False
             self._next_attach_s = now_s + ATTACH_EVERY_S
             try:
-                fd = os.open(directory, _DIRECTORY)
+                control, fd = find_files(directory, boot_id, self._trust)
             except OSError as exc:
-                return self._stay_inline(f"{directory}: {exc.strerror}")
-            try:
-                control = open_control_page(fd)
-            except OSError as exc:
-                os.close(fd)
-                return self._stay_inline(f"{directory}/control: {exc.strerror}")
-            problem = _why_not(control, boot_id, directory)
-            if control is None or problem:
-                os.close(fd)
-                return self._stay_inline(problem)
+                return self._stay_inline(f"{exc.filename or directory}: {exc.strerror}")
+            except Unusable as exc:
+                return self._stay_inline(str(exc))
             self._detach()
             self._directory_fd = fd
             self._control = control
@@ -190,6 +203,12 @@ class LocalDelivery:
             )
             self._start_upkeep()
         return True
+
+    def _give_up(self, exc: OSError) -> None:
+        """Leave the daemon's files: what is kept of them cannot be looked at any more."""
+        with self._lock:
+            if self._kept is not None:
+                self._pause(f"shared files cannot be used: {exc.strerror}")
 
     def _stay_inline(self, why: str) -> bool:
         self._inline_because = why
@@ -212,10 +231,11 @@ class LocalDelivery:
         """
         if received.file is None:
             return opened_inline(received)
-        if not _NAME.fullmatch(received.file.name):
+        named = _NAME.fullmatch(received.file.name)
+        if named is None:
             raise UnreadableAnswer("the shared file has a name that none of ours has")
         try:
-            found = self._open(received.file.name, received.boot_id)
+            found = self._open(named[1], received.boot_id)
             return found and _take(*found, received.info, received.file, asked_ns)
         except OSError as exc:
             # No descriptor is left, for example: those that are kept are given back.
@@ -358,18 +378,6 @@ def _open_file(name: str, directory_fd: int) -> int:
         return os.open(name, _FILE, dir_fd=directory_fd)
 
 
-def _why_not(control: ControlPage | None, boot_id: bytes | None, directory: str) -> str:
-    if control is None:
-        return f"{directory} has no control page of a daemon"
-    if boot_id is not None and control.boot_id != boot_id:
-        return f"the control page in {directory} is another daemon's"
-    if control.is_suspended():
-        return f"the daemon of {directory} shares no files for now; its log says why"
-    if not control.is_serving():
-        return f"the daemon of {directory} is not serving"
-    return ""
-
-
 def _take(
     kept: KeptEntries,
     fd: int,
@@ -418,7 +426,10 @@ def _keep_up(this: weakref.ref[LocalDelivery], ended: threading.Event) -> None:
         local = this()
         if local is None:
             return
-        local.step()
+        try:
+            local.step()
+        except OSError as exc:
+            local._give_up(exc)
         del local
 
 

@@ -82,7 +82,7 @@ class AsyncCacheClient:
         self._reporting_loop: asyncio.AbstractEventLoop | None = None
         self._reports: set[asyncio.Task[Any]] = set()
         self._local = LocalDelivery(
-            directory, local, self._report_from_thread, only_there=only_there
+            directory, local, self._report_from_thread, only_there=only_there, trust=trust
         )
 
     async def __aenter__(self) -> AsyncCacheClient:

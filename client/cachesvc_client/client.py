@@ -90,7 +90,9 @@ class CacheClient:
         self._wait_s = wait_s
         self._trust = trust
         directory, only_there = runtime_directory(address, os.environ)
-        self._local = LocalDelivery(directory, local, self._report, only_there=only_there)
+        self._local = LocalDelivery(
+            directory, local, self._report, only_there=only_there, trust=trust
+        )
 
     def __enter__(self) -> CacheClient:
         return self

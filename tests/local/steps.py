@@ -267,7 +267,7 @@ def forget_the_link_count(held: Held) -> None:
 
 def descriptors_below(held: Held, directory: str) -> int:
     """Return how many of its descriptors are open files below `directory`, deleted or not."""
-    return sum(target.startswith(directory) for target in _descriptors())
+    return sum(target.startswith(f"{directory}/") for target in _descriptors())
 
 
 def use_up_descriptors(held: Held, left: int) -> None:

@@ -18,6 +18,7 @@ from tests.support.sample_objects import fresh_id
 
 HEADER = struct.Struct("<8sII16sQ")
 HEARTBEAT, HEARTBEAT_OFFSET = struct.Struct("<Q"), 32
+PLACE, PLACE_OFFSET = struct.Struct("<5Q"), 40
 PAGE_BYTES = 4096
 SERVING, CLOSED = 1, 2
 S = 1_000_000_000
@@ -34,6 +35,15 @@ def page(
     # This clock began at the boot, which may have been less than `age_s` ago.
     heartbeat_ns = max(0, time.monotonic_ns() - int(age_s * S))
     return HEADER.pack(magic, version, state, boot_id, heartbeat_ns).ljust(PAGE_BYTES, b"\0")
+
+
+def settle(directory: Path, *, l1: Path | None = None, time_namespace: int = 0) -> None:
+    """Have the page in `directory` say that it and `l1` are where they lie."""
+    control, files = (directory / "control").stat(), (l1 or directory / "l1").stat()
+    place = (control.st_dev, control.st_ino, files.st_dev, files.st_ino, time_namespace)
+    with (directory / "control").open("r+b") as written:
+        written.seek(PLACE_OFFSET)
+        written.write(PLACE.pack(*place))
 
 
 def garbage(path: Path) -> None:
@@ -153,6 +163,7 @@ def test_a_fresh_page_of_another_daemon_is_found_out_by_its_boot_id(
     before = client.stats().requests.memory_hits
     (directory / "control").write_bytes(page())
     (directory / "l1").mkdir()
+    settle(directory)
     how = get_twice(daemon.target, text)
     assert how == "inline: the control page found is another daemon's"
     assert caplog.messages == [f"answers are sent inline, not as shared files: {how[8:]}"]
@@ -169,7 +180,7 @@ def test_a_page_whose_heart_stopped_ends_the_local_hits_of_who_trusted_it(
     frozen = bytearray((daemon.runtime_dir / "control").read_bytes())
     HEARTBEAT.pack_into(frozen, HEARTBEAT_OFFSET, time.monotonic_ns() - S)
     (directory / "control").write_bytes(frozen)
-    (directory / "l1").symlink_to(daemon.runtime_dir / "l1")
+    settle(directory, l1=daemon.runtime_dir / "l1")
     assert "is not serving" in get_twice(daemon.target, text)
 
 
