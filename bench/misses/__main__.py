@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import machine
-from bench.misses import capacity, cold, disk_hits, eviction, faults, findings, waiters
+from bench.misses import capacity, cold, disk_hits, eviction, faults, findings, misbehaving, waiters
 from bench.misses.findings import Finding
 
 RESULTS = Path(".bench/misses.json")
@@ -35,6 +35,7 @@ PARTS = {
     "capacity": Part(capacity.measure, 100, 20),
     "eviction": Part(eviction.measure, 1, 1),
     "faults": Part(faults.measure, 5, 1),
+    "misbehaving": Part(misbehaving.measure, 5, 1),
 }
 
 

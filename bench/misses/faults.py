@@ -107,27 +107,27 @@ def _beside_each(
 def _finding(what: str, rows: list[Row], *, more_ms: float) -> Finding:
     """Hold the worst against hits beside nothing, and beside the same load of a sound S3."""
     quiet, sound, *unsound = rows
-    worst = max(unsound, key=_p99_ms)
+    worst = max(unsound, key=p99_ms)
     return Finding(
         f"{what} beside {CALLERS} callers that miss, while S3 does what it should not",
         rows,
-        {f"p50 / p99, {row.title}": f"{row.median_ms:.3g} / {_p99_ms(row):.3g} ms" for row in rows},
+        {f"p50 / p99, {row.title}": f"{row.median_ms:.3g} / {p99_ms(row):.3g} ms" for row in rows},
         [_check(worst, reference, more_ms) for reference in (quiet, sound)],
     )
 
 
 def _check(worst: Row, reference: Row, more_ms: float) -> Check:
-    reference_ms = _p99_ms(reference)
+    reference_ms = p99_ms(reference)
     allowed_ms = max(MOST_TIMES * reference_ms, reference_ms + more_ms)
     text = f"worst p99 ({worst.title}) / {allowed_ms:.3g} ms, by {reference.title}"
-    return Check(text, _p99_ms(worst) / allowed_ms, 1)
+    return Check(text, p99_ms(worst) / allowed_ms, 1)
 
 
 def _title(fault: Fault) -> str:
     return "fills that succeed" if fault is Fault.NONE else fault.name.lower().replace("_", " ")
 
 
-def _p99_ms(row: Row) -> float:
+def p99_ms(row: Row) -> float:
     return statistics.quantiles(row.samples_ms, n=100)[98]
 
 
