@@ -23,7 +23,7 @@ from cachesvc.origin.directory import DirectoryOrigin
 from cachesvc.origin.whole_reads import QUIET_NS, Watch
 
 SIZE = 64 * 16384
-READS_AT_ONCE, ROUNDS = 16, 2
+READS_AT_ONCE, ROUNDS = 16, 1
 NOBODY = 65534
 _LOOP = """
 import itertools, mmap, os, sys, time

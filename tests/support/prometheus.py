@@ -20,7 +20,7 @@ from tests.support.daemons import wait_until
 from tests.support.s3_processes import ReservedPort
 
 RULES = Path(__file__).parents[2] / "deploy/prometheus"
-_TIMEOUT_S = 30
+_TIMEOUT_S = 50
 # Rates need two scrapes, and a test does not wait 15 s for each.
 _INTERVAL = "250ms"
 
