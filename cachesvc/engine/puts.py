@@ -202,7 +202,7 @@ class Putter:
         if newest_ns > self._state.read_time().wall_ns:
             # The clock was ahead when that was stored. It is taken for something of this
             # moment, so the next source that is read will do.
-            await self._state.lower_times()
+            await self._state.lower_changes()
             raise _outdated()
         forgotten_ns = upload.arrival.wall_ns - MAX_SOURCE_AGE_NS
         if as_of_ns < max(newest_ns, forgotten_ns, self._state.changes_known_from_ns):
@@ -216,12 +216,12 @@ class Putter:
         newest_ns = state.tombstones.last_change_ns(header.key, header.owner)
         newest_ns = max(newest_ns, await state.disk.last_change_ns(scopes))
         row = await state.disk.lookup(header.key)
-        if row is not None:
-            newest_ns = max(newest_ns, row.meta.as_of_ns)
-        cached = state.memory.lookup(header.key, state.clock.read().steady_ns)
-        if cached is not None:
-            newest_ns = max(newest_ns, cached.meta.as_of_ns)
-        return newest_ns
+        now = state.clock.read()
+        cached = state.memory.lookup(header.key, now.steady_ns)
+        stored = [held.meta.as_of_ns for held in (row, cached) if held is not None]
+        # One from later than now is among the changes too, where it is lowered at once.
+        known = [as_of_ns for as_of_ns in stored if as_of_ns <= now.wall_ns]
+        return max([newest_ns, *known])
 
     def _describe(self, upload: Upload, digest: int, stamps: tuple[OriginStamp, ...]) -> EntryMeta:
         header, now = upload.header, self._state.clock.read()

@@ -136,11 +136,15 @@ class State:
             self.owes_lowering = True
         return now
 
-    async def lower_times(self) -> None:
-        """Take what is stored with a time later than now for something of this moment, durably.
+    async def lower_changes(self) -> None:
+        """Take changes later than now for changes of this moment, durably. Raises NotDurable."""
+        now = self.read_time()
+        self.owes_lowering = True  # the rest is upkeep's
+        self.tombstones.lower(now.wall_ns)
+        await self.disk.lower_changes(now, self.changes_known_from_ns)
 
-        Raises NotDurable; then it is still owed.
-        """
+    async def lower_times(self) -> None:
+        """The same with all that is stored; if it fails it is still owed."""
         now = self.read_time()
         self.owes_lowering = False
         self.tombstones.lower(now.wall_ns)

@@ -103,6 +103,7 @@ class DiskTier:
         # The first release recorded no last write; its last generation is when it stored last.
         self._proven_time = ProvenTime(catalog.last_write_ns or catalog.last_generation)
         stored_last = Now(catalog.last_generation, catalog.last_generation)
+        self._has_later_rows = False
         written_last = Now(catalog.last_write_ns, catalog.last_write_steady_ns)
         self._age_time = AgeTime(written_last if catalog.last_write_ns else stored_last)
         # Files whose row is still to come: the sweep would take them for litter.
@@ -453,8 +454,8 @@ class DiskTier:
             self._on_removal(row, cause)
         return size_bytes
 
-    async def lower_times(self, now: Now, changes_known_from_ns: int) -> None:
-        """Take what is stored with a time later than now for something of this moment.
+    async def lower_changes(self, now: Now, changes_known_from_ns: int) -> None:
+        """Take recorded changes later than now for changes of this moment.
 
         A change of everything is recorded for `changes_known_from_ns`, unless it is 0, which
         removes nothing. Raises NotDurable.
@@ -462,14 +463,20 @@ class DiskTier:
         for scope, change in self._unrecorded.items():
             if change.changed_ns > now.wall_ns:
                 self._unrecorded[scope] = replace(change, changed_ns=now.wall_ns)
-        lowered = await self._catalog.lower_changes(now.wall_ns)
+        if await self._catalog.lower_changes(now.wall_ns):
+            # Each Put has recorded its `as_of` as a change: nothing else tells us to read all rows.
+            self._has_later_rows = True
         if changes_known_from_ns:
             everything = Scope(ScopeKind.EVERYTHING)
             await self._catalog.record_change(Change(everything, changes_known_from_ns))
+
+    async def lower_times(self, now: Now, changes_known_from_ns: int) -> None:
+        """The same, and rows that were put or used later than now. Reads them all if it has to."""
+        await self.lower_changes(now, changes_known_from_ns)
         last_use_ns = max((row.last_access_ns for row in await self.hottest(1)), default=0)
-        # Each Put has recorded its `as_of` as a change: nothing else tells us to read all rows.
-        if lowered or last_use_ns > now.steady_ns:
+        if self._has_later_rows or last_use_ns > now.steady_ns:
             await self._lower_rows(now, max(0, last_use_ns - now.steady_ns))
+            self._has_later_rows = False
 
     async def _lower_rows(self, now: Now, use_lead_ns: int) -> None:
         """Lower Puts' times; move all uses back by `use_lead_ns`, so that their order stays.

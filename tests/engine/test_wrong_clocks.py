@@ -26,10 +26,8 @@ OTHER = EntryKey("human_upper_body", "bob")
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
 YEAR_S = 365 * DAY_S
-AHEAD = pytest.mark.parametrize(
-    "ahead_s", [90.0, HOUR_S, 3 * DAY_S, YEAR_S], ids=lambda s: f"{s:.0f}s"
-)
-RESTARTS = pytest.mark.parametrize("restarts", [0, 1, 2], ids=lambda n: f"{n} restarts")
+AHEAD = pytest.mark.parametrize("ahead_s", [HOUR_S, YEAR_S], ids=lambda s: f"{s:.0f}s")
+RESTARTS = pytest.mark.parametrize("restarts", [0, 1], ids=lambda n: f"{n} restarts")
 
 
 def wall_ns(house: EngineHouse) -> int:
@@ -163,7 +161,7 @@ async def test_a_put_notices_by_itself_what_is_later_than_now(
     house: EngineHouse, ahead_s: float
 ) -> None:
     house.clock.step_wall(ahead_s)
-    await house.cache.invalidate(key_scope(PERSON))
+    await house.put(PERSON, 1, as_of_ns=wall_ns(house))
     house.clock.step_wall(-ahead_s)
     house.clock.advance(1)
     await assert_outdated(house, wall_ns(house))

@@ -189,6 +189,7 @@ def changes_from_later_than_now_are_kept(patch: pytest.MonkeyPatch) -> None:
     async def nothing(self: State) -> None: ...
 
     patch.setattr(State, "lower_times", nothing)
+    patch.setattr(State, "lower_changes", nothing)
 
 
 def a_start_astray_drops_by_age(patch: pytest.MonkeyPatch) -> None:
