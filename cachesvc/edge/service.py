@@ -106,8 +106,8 @@ class CacheService:
         self, request: pb.GetRequest, _: Principal
     ) -> AsyncGenerator[pb.GetResponse, None]:
         served = await self._cache.get(self._read.any(request))
-        yield pb.GetResponse(info=self._info(served))
         with self._cache.state.memory.sending(served.blob):
+            yield pb.GetResponse(info=self._info(served))
             view = served.blob.view()
             for start in range(0, view.nbytes, STREAM_CHUNK_BYTES):
                 # In the same step as the copy: an erasure marks before it zeroes.
