@@ -20,18 +20,21 @@ from bench.misses import misbehaving_caller, small_kind
 from bench.misses.faults import Hits, p99_ms
 from bench.misses.findings import Finding
 from bench.misses.misbehaving_caller import LARGE, PICTURES, STREAMED, TALL, TOO_TALL, WAYS
+from bench.misses.missing_callers import OWNER, text_of
 from bench.misses.turns import S_TO_MS, Row
 from cachesvc.codec.pickle_writer import encode_pickle
 from cachesvc.core.tensors import Tensor
 from cachesvc_client import CacheClient
 from cachesvc_proto.v1 import cache_pb2 as pb
 from cachesvc_proto.v1.cache_pb2_grpc import CacheServiceStub
+from tests.support import sample_objects
 from tests.support.daemons import running_daemon
 
 CACHED = "cached"
 QUIET, QUIET_AGAIN = "nothing else", "nothing else, again"
 HITS_A_TURN = 300
 _LOCAL_HITS_EACH = 10
+_TIMEOUT_S = 20.0
 _STREAMED_BYTES = 20 << 20
 # Each Get asks for an id that nobody has asked for.
 _IDS = 10_000
@@ -56,6 +59,8 @@ def measure(folder: Path, rounds: int) -> Iterator[Finding]:
                 with misbehaving(way):
                     _time_hits(stub, client, found[way])
             _time_hits(stub, client, found[QUIET_AGAIN])
+        reported = stub.Stats(pb.StatsRequest()).requests
+        assert reported.local_hits > reported.memory_hits, "the client's hits were not local"
     yield _finding("RPC hits", [Row(title, hits.by_rpc_ms) for title, hits in found.items()])
     yield _finding("Local hits", [Row(title, hits.local_ms) for title, hits in found.items()])
 
@@ -70,16 +75,13 @@ def _finding(what: str, rows: list[Row]) -> Finding:
 
 def _time_hits(stub: CacheServiceStub, client: CacheClient, hits: Hits) -> None:
     """Add a turn's times to `hits`."""
-    key = pb.EntryKey(namespace=small_kind.NAMESPACE, id=CACHED)
-    request = pb.GetRequest(key=key, owner_id=small_kind.OWNER)
     for _ in range(HITS_A_TURN):
         started_s = time.perf_counter()
-        for _ in stub.Get(request):
-            pass
+        text_of(stub, CACHED, _TIMEOUT_S)
         hits.by_rpc_ms.append((time.perf_counter() - started_s) * S_TO_MS)
         for _ in range(_LOCAL_HITS_EACH):
             started_s = time.perf_counter()
-            entry = client.get(small_kind.NAMESPACE, CACHED, small_kind.OWNER)
+            entry = client.get_text(CACHED, OWNER)
             hits.local_ms.append((time.perf_counter() - started_s) * S_TO_MS)
             del entry
 
@@ -95,7 +97,8 @@ def _kinds() -> str:
 
 
 def _write_objects(origin: Path) -> None:
-    small_kind.write_objects(origin, [CACHED], 64_000)
+    sample_objects.put_in_folder(origin, sample_objects.text(CACHED, OWNER))
+    (origin / "small" / small_kind.OWNER).mkdir(parents=True)
     tensor = Tensor("U8", (_STREAMED_BYTES,), os.urandom(_STREAMED_BYTES))
     (origin / "small" / small_kind.OWNER / f"{STREAMED}.pkl").write_bytes(encode_pickle(tensor))
     pictures = origin / "pictures"
