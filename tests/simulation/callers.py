@@ -163,10 +163,11 @@ class Callers:
         await self._served(call, request)
 
     async def _served(self, call: Call, request: ReadRequest) -> bool:
+        arrived_ns = self._life.clock.read().wall_ns
         served: Served | None = await self._answered(call, self._life.cache.get(request))
         if served is not None:
             call.source = self._source_of(served)
-            call.answered_ns = self._life.clock.read().wall_ns
+            call.shown_ns = max(arrived_ns, self._life.clock.read().wall_ns)
             call.is_kept = served.expires_ns > served.meta.confirmed_ns
         return served is not None
 

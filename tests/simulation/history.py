@@ -42,8 +42,8 @@ class Call:
     `is_done`: answered with OK. Otherwise a change may or may not have happened. `source`
     is what a Get was served or a Put brought; None for an Invalidate, and for a Get that
     was told of a failure. `found_absent`: a Get was told NOT_FOUND. `is_kept`: what a Get was
-    served is not only for those who waited for it. `answered_ns` is what the host's clock
-    showed then.
+    served is not only for those who waited for it. `shown_ns` is the latest that the
+    host's clock showed, when the call came or was answered.
     """
 
     kind: str
@@ -57,7 +57,7 @@ class Call:
     source: Source | None = None
     found_absent: bool = False
     is_kept: bool = True
-    answered_ns: int = FOREVER
+    shown_ns: int = FOREVER
     error: str = ""
 
 

@@ -209,7 +209,7 @@ def judge(history: History, grace_ns: int) -> list[Violation]:
         if max(source.changed_ns, source.true_ns) + grace_ns < call.needed_ns:
             found.append(Violation(call.key, "older than origin_after", text))
         # Of what was stored a time that is later than now says nothing: the origin is asked.
-        if source.changed_ns > call.answered_ns and not _was_asked(history, call, source):
+        if source.changed_ns > call.shown_ns and not _was_asked(history, call, source):
             found.append(Violation(call.key, "from later than now, for origin_after", text))
     return found + [_describe_overlap(overlap) for overlap in needless_overlaps(history)]
 
