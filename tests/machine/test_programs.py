@@ -273,7 +273,7 @@ def test_tests_only_look_and_only_for_what_is_in_the_table() -> None:
         name, text = str(path.relative_to(ROOT)), path.read_text()
         assert "apt-get" not in text or name in INSTALLERS, f"{name} installs something"
         assert "shutil.which" not in text or name in LOOKERS, f"{name}: use why_missing"
-        for quoted in re.findall(r'why_missing\(("[^)]*")\)', text):
+        for quoted in re.findall(r'\b(?:why_missing|need)\(("[^)]*")\)', text):
             for command in re.findall(r'"([\w.-]+)"', quoted):
                 assert command in COMMANDS, f"{name} needs {command}: add it to {TABLE_IS_IN}"
     for row in TABLE:

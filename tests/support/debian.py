@@ -88,6 +88,12 @@ TABLE = (
         ("tests/local",),
     ),
     Programs(
+        ("ip", "nft"),
+        ("iproute2", "nftables"),
+        "the tests of a network that loses everything are skipped",
+        ("tests/client", "tests/e2e", "tests/local"),
+    ),
+    Programs(
         ("curl",),
         ("curl",),
         "the tests of the README's and V2's commands with curl are skipped",

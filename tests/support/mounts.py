@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.debian import why_missing
+
 MOUNTS_WITHIN_S = 20
 # Attributes and names are kept so long; the default of many container mounts is 1 s.
 KEPT_S = 3600
@@ -18,9 +20,8 @@ KEPT_S = 3600
 
 def need(*programs: str) -> None:
     """Skip the test by the name of what is missing."""
-    missing = [name for name in programs if shutil.which(name) is None]
-    if missing:
-        pytest.skip(f"needs {', '.join(missing)}")
+    if (reason := why_missing(*programs)) is not None:
+        pytest.skip(reason)
     if os.geteuid() != 0:
         pytest.skip("needs root, to mount and to make namespaces")
 
