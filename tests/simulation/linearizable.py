@@ -215,8 +215,11 @@ def judge(history: History, grace_ns: int) -> list[Violation]:
 
 
 def _was_asked(history: History, call: Call, answer: Source) -> bool:
-    """Return whether the origin was read, or confirmed what is stored, during the call."""
-    return any(
+    """Return whether the origin was read, or confirmed what is stored, during the call.
+
+    What somebody put meanwhile is as new.
+    """
+    return answer.moment > call.began or any(
         (source.key, source.owner) == (answer.key, answer.owner) and not source.is_put
         for moment, source in history.sources.items()
         if call.began < moment < call.ended

@@ -200,7 +200,6 @@ VARIANTS: tuple[Break, ...] = (
     a_refused_put_keeps_the_replaced_file,
     a_stored_time_later_than_now_meets_origin_after,
     changes_from_later_than_now_are_kept,
-    a_start_astray_drops_by_age,
     fence_checked_before_the_last_await,
     promotion_outside_the_flight,
     as_of_ignored,
@@ -212,6 +211,7 @@ VARIANTS: tuple[Break, ...] = (
 )
 # The same, in schedules that are rarer.
 RARE_VARIANTS: tuple[Break, ...] = (
+    a_start_astray_drops_by_age,
     no_tombstone,
     no_fence_check_at_publication,
     changes_under_way_ignored,
