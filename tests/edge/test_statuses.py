@@ -24,9 +24,11 @@ CONTRACT: dict[type[CacheError], grpc.StatusCode] = {
     errors.PreconditionFailed: Code.FAILED_PRECONDITION,
     errors.NoSuchObject: Code.NOT_FOUND,
     errors.Overloaded: Code.RESOURCE_EXHAUSTED,
+    errors.HostBusy: Code.RESOURCE_EXHAUSTED,
     errors.Aborted: Code.ABORTED,
     errors.OriginError: Code.UNAVAILABLE,
     errors.OriginUnavailable: Code.UNAVAILABLE,
+    errors.ObjectChanging: Code.UNAVAILABLE,
     errors.OriginDenied: Code.FAILED_PRECONDITION,
     errors.OriginDataCorrupt: Code.DATA_LOSS,
     errors.NotDurable: Code.UNAVAILABLE,
@@ -37,8 +39,8 @@ EVERY_ERROR = [
     for found in vars(errors).values()
     if isinstance(found, type) and issubclass(found, CacheError)
 ]
-# These end in the engine: a quarantine, a fresh flight. A leak is our defect.
-NEVER_ANSWERED = {errors.CorruptEntry, errors.StaleFill}
+# These end in the engine: a quarantine, a fresh flight, an eviction. A leak is our defect.
+NEVER_ANSWERED = {errors.CorruptEntry, errors.StaleFill, errors.MemoryFull}
 SPEAKING: dict[grpc.StatusCode, CacheError] = {
     Code.PERMISSION_DENIED: errors.PermissionDenied("x"),
     Code.FAILED_PRECONDITION: errors.PreconditionFailed("x"),
