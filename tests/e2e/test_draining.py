@@ -134,7 +134,7 @@ def test_streams_under_way_at_sigterm_are_answered(callers: Callers) -> None:
     assert callers.daemon.wait() == 0
 
 
-def test_a_put_and_an_invalidation_under_way_at_sigterm_are_acknowledged(callers: Callers) -> None:
+def test_a_put_under_way_at_sigterm_is_acknowledged(callers: Callers) -> None:
     """Promise 1: what was acknowledged while it drained holds in the next life."""
     daemon, user = callers.daemon, fresh_id("u")
     sample = sample_objects.person(user)
