@@ -234,7 +234,7 @@ def test_a_root_that_was_cleaned_meanwhile_does_not_hide_its_last_daemon(
     read_at = datetime.now(UTC)
     first.kill()
     for path in first.l2_root.iterdir():
-        path.rmdir()
+        (path.rmdir if path.is_dir() else path.unlink)()
     second = new_daemon(L2__ROOT=str(first.l2_root), STATE_DIR=str(first.state_dir))
     assert wait_of(second) > 0
     # The dead one may have acknowledged changes that its catalog did not hold.
