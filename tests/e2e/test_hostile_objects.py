@@ -68,8 +68,18 @@ def test_a_malicious_pickle_is_data_loss_and_runs_nothing(daemon: Daemon, tmp_pa
     assert get_human(daemon.stub(), user).info.tier == pb.TIER_ORIGIN
 
 
-@pytest.mark.parametrize("data", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n" + bytes(100)])
-def test_an_image_that_is_none_is_data_loss_and_named(daemon: Daemon, data: bytes) -> None:
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "OBJECT_EMPTY"),
+        (b"GIF89a", "IMAGE_REFUSED"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "IMAGE_REFUSED"),
+    ],
+    ids=["empty", "gif", "no header"],
+)
+def test_an_image_that_is_none_is_data_loss_and_named(
+    daemon: Daemon, data: bytes, reason: str
+) -> None:
     user = fresh_id("u")
     person = sample_objects.person(user)
     mask = f"users/{user}/vton-cache/upper/mask.png"
@@ -77,7 +87,7 @@ def test_an_image_that_is_none_is_data_loss_and_named(daemon: Daemon, data: byte
     sample_objects.put_in_folder(daemon.origin_dir, person)
     with refused() as refusal:
         get_human(daemon.stub(), user)
-    assert refusal.status == (Code.DATA_LOSS, "IMAGE_REFUSED")
+    assert refusal.status == (Code.DATA_LOSS, reason)
     assert list(refusal.detail.object_keys) == [mask]
 
 
