@@ -256,6 +256,9 @@ class CacheMachine(RuleBasedStateMachine):
         if not hasattr(self, "life"):
             return
         memory = self.life.memory
+        # As upkeep does twice a second: no answer is under way, so none has a file any more.
+        memory.spares.finish()
+        memory.departures.step(self.life.state.clock.read().steady_ns)
         sizes = {name: os.stat(self.folder / "l1" / name).st_size for name in self.l1_names()}
         assert sizes == {entry.blob.name: entry.size_bytes for entry in memory.index}
         assert memory.index.used_bytes == sum(sizes.values())
