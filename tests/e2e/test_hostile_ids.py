@@ -159,7 +159,7 @@ def _check_nothing_outside_is_touched(new_daemon: NewDaemon, tmp_path: Path, cou
     print(dict(outcomes))  # noqa: T201 - the figures of the run
     assert snapshot(outside) == before
     assert {path.name for path in daemon.l2_root.parent.iterdir()} == around
-    ours = {".tmp", ".quarantine", "garment", "text"}
+    ours = {".tmp", ".quarantine", ".catalog", "garment", "text"}
     ours |= {"human_upper_body", "human_lower_body", "human_dresses"}
     assert {path.name for path in daemon.l2_root.iterdir()} <= ours
     for path in daemon.l2_root.glob("*/*"):
