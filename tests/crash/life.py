@@ -273,7 +273,10 @@ class Life:
             if floor:
                 raise BrokenPromise(f"{key}: the origin has it, and yet: {exc!r}") from exc
             return
-        version = version_of(served.blob.view())
+        data = bytes(served.blob.view())
+        if served.blob.is_erased:  # while it was read here: the edge answers ERASED
+            return
+        version = version_of(memoryview(data))
         if version < floor:
             raise BrokenPromise(f"{key}: served {version} from {served.tier}, floor {floor}")
         self._tell("get", version, key)
