@@ -11,13 +11,21 @@ import pytest
 from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.conftest import NewDaemon
 from tests.support import sample_objects
-from tests.support.daemons import Daemon
+from tests.support.daemons import Daemon, wait_until
 from tests.support.grpc_calls import get_garment, get_human, refused
 from tests.support.http_calls import ask
 from tests.support.sample_objects import fresh_id
 
+LINES_WITHIN_S = 10.0
 
-def audited(daemon: Daemon) -> list[dict[str, Any]]:
+
+def audited(daemon: Daemon, at_least: int = 0) -> list[dict[str, Any]]:
+    """Return the audit log's lines, once there are so many: they leave by a thread."""
+    wait_until(lambda: len(_lines(daemon)) >= at_least, LINES_WITHIN_S)
+    return _lines(daemon)
+
+
+def _lines(daemon: Daemon) -> list[dict[str, Any]]:
     lines = (json.loads(line) for line in daemon.log_text().splitlines() if line.startswith("{"))
     return [line for line in lines if line.get("logger") == "audit"]
 
@@ -40,7 +48,7 @@ def test_each_way_to_remove_says_who_it_was(new_daemon: NewDaemon) -> None:
 
     found = [
         (line["event"], line["who"], line["scope"], line["removed"], line["outcome"])
-        for line in audited(daemon)
+        for line in audited(daemon, at_least=4)
     ]
     assert found == [
         ("invalidated", "unix socket", "user", 1, "ok"),
@@ -62,7 +70,7 @@ def test_an_id_has_the_same_hash_after_a_restart_and_another_one_elsewhere(
         daemon.stub().Invalidate(pb.InvalidateRequest(user_id=user))
         daemon.restart()
         daemon.stub().Invalidate(pb.InvalidateRequest(user_id=user))
-    hashes = [[line["what"] for line in audited(daemon)] for daemon in (one, other)]
+    hashes = [[line["what"] for line in audited(daemon, at_least=2)] for daemon in (one, other)]
 
     assert [len(set(each)) for each in hashes] == [1, 1]
     assert hashes[0] != hashes[1]
@@ -73,7 +81,7 @@ def test_ids_are_plain_where_the_settings_ask_for_it(new_daemon: NewDaemon) -> N
     daemon, user = new_daemon(AUDIT__PLAIN_IDS="true"), fresh_id("u")
     daemon.stub().Invalidate(pb.InvalidateRequest(user_id=user))
 
-    assert [line["what"] for line in audited(daemon)] == [user]
+    assert [line["what"] for line in audited(daemon, at_least=1)] == [user]
 
 
 def test_a_purge_that_is_refused_removes_nothing_and_says_nothing(daemon: Daemon) -> None:
