@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cachesvc.core.clock import Clock
+from cachesvc.core.entry import Row
 from cachesvc.core.errors import Aborted, CacheError, NoSuchObject, PreconditionFailed
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.lru import Removal
@@ -57,6 +58,7 @@ class Life:
         self.house.origin = ScriptedOrigin(self.house.clock, self.house.gates)
         # No room beyond the low mark: what `evict` is asked for is what it frees.
         self.house.watermarks = Watermarks(CAPACITY_BYTES, CAPACITY_BYTES, CAPACITY_BYTES)
+        self.house.on_disk_removal = self._tell_eviction
 
     def open(self) -> None:
         """Start the engine. The origin still has what it had."""
@@ -70,6 +72,11 @@ class Life:
         event = Event(what, version, indexes, wall_ns, time.monotonic())
         self._tell_killer(event)
         self._ledger.apply(event)
+
+    def _tell_eviction(self, row: Row, cause: Removal) -> None:
+        """A write that finds the disk full (ENOSPC) evicts entries, whatever the marks say."""
+        if cause is Removal.DISK_SPACE:
+            self._tell("removal_begun", 0, row.meta.key)
 
     def _next_version(self) -> int:
         self._ledger.newest += 1

@@ -24,6 +24,7 @@ from cachesvc.engine.reads import ReadRequest
 from cachesvc.engine.state import Limits, State
 from cachesvc.metrics import Metrics
 from cachesvc.tiers.catalog import Catalog
+from cachesvc.tiers.disk import OnRemoval
 from cachesvc.tiers.disk_files import DiskFiles
 from cachesvc.tiers.witness import Witness
 from tests.support.clocks import ManualClock
@@ -69,6 +70,7 @@ class EngineHouse:
         self.disk_threads = 4
         self.worker_threads = 4
         self.catalog_resets = 0
+        self.on_disk_removal: OnRemoval = lambda row, cause: None
 
     # ---- life
 
@@ -88,7 +90,7 @@ class EngineHouse:
             disk_files,
             self.catalog,
             self.watermarks,
-            on_removal=lambda row, cause: None,
+            on_removal=lambda row, cause: self.on_disk_removal(row, cause),
             on_damage=self.metrics.damaged.inc,
             on_no_room=self.metrics.disk_refused_writes.inc,
             keep_expired_ns=self.keep_expired_ns,
