@@ -125,6 +125,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.call_later(self.delay_s(), _fail, future, exc)
         else:
             self.call_later(self.delay_s(), _settle, future, result)
+        finally:
+            # As a thread pool does: the error has this frame, and would keep what it was told.
+            del future, func, args
 
     def _run_once(self) -> None:
         self.now_ns += STEP_NS
