@@ -105,7 +105,9 @@ def _fields_of(path: Path, name: str) -> Iterator[tuple[str, Any]]:
     elif path.suffix == ".npy":
         import numpy as np
 
-        yield name, np.load(path, allow_pickle=False)
+        # A file of our own: numpy leaves the one that it opens for a zip to the collector.
+        with path.open("rb") as file:
+            yield name, np.load(file, allow_pickle=False)
     elif path.suffix == ".safetensors":
         yield from _tensors_of(path)
     else:

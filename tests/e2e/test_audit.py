@@ -68,6 +68,7 @@ def test_an_id_has_the_same_hash_after_a_restart_and_another_one_elsewhere(
     user = fresh_id("u")
     for daemon in (one, other):
         daemon.stub().Invalidate(pb.InvalidateRequest(user_id=user))
+        audited(daemon, at_least=1)
         daemon.restart()
         daemon.stub().Invalidate(pb.InvalidateRequest(user_id=user))
     hashes = [[line["what"] for line in audited(daemon, at_least=2)] for daemon in (one, other)]
@@ -97,6 +98,8 @@ def test_fills_are_lines_at_info_and_calls_at_debug(new_daemon: NewDaemon, level
     daemon, user = new_daemon(LOG_LEVEL=level), fresh_id("u")
     sample_objects.put_in_folder(daemon.origin_dir, sample_objects.person(user))
     get_human(daemon.stub(), user)
+    last = '"event": "call"' if level == "debug" else '"event": "filled"'
+    wait_until(lambda: last in daemon.log_text(), LINES_WITHIN_S)
     lines = [json.loads(line) for line in daemon.log_text().splitlines() if line[:1] == "{"]
     events = [line["event"] for line in lines]
 
