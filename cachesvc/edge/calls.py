@@ -134,8 +134,7 @@ class Calls:
             except asyncio.CancelledError:
                 code = code_of_leaving(context.time_remaining())
                 raise
-            except Exception:
-                # Whatever it is, its text may hold ids and paths: for the log only.
+            except Exception:  # a defect: its text may hold ids and paths, so only the log has it
                 log.exception("call_failed")
             finally:
                 self._end(rpc, tally, code, started)

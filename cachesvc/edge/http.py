@@ -165,8 +165,7 @@ class HttpServer:
             response = _refusal(exc)
         except TimeoutError:
             response = error_response(DeadlineExceeded(f"no answer within {self._deadline_s:g} s"))
-        except Exception:
-            # Whatever it is, its text may hold ids and paths: for the log only.
+        except Exception:  # a defect: its text may hold ids and paths, so only the log has it
             log.exception("http_request_failed")
             response = error_response(_DEFECT)
         for name, value in _HEADERS.items():

@@ -151,7 +151,7 @@ class State:
         self.memory.lower_times(now.wall_ns)
         try:
             await self.disk.lower_times(now, self.changes_known_from_ns)
-        except BaseException:
+        except BaseException:  # cancelled too: upkeep has to try again
             self.owes_lowering = True
             raise
 

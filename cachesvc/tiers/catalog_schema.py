@@ -120,7 +120,7 @@ def migrate(db: sqlite3.Connection) -> bool:
             _execute_all(db, step)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # whatever it was, no half of a migration stays
         with contextlib.suppress(sqlite3.Error):
             db.execute("ROLLBACK")
         raise

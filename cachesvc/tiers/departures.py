@@ -76,7 +76,7 @@ class _Departed:
         for _ in range(_LOOKS):
             if not self.is_used_here():
                 return False
-            time.sleep(_BETWEEN_LOOKS_S)
+            time.sleep(_BETWEEN_LOOKS_S)  # the pages' own thread; no answer waits for it
         return True
 
     def is_covered(self, scope: Scope) -> bool:

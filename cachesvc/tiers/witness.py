@@ -49,7 +49,7 @@ class Witness:
         self._directory_fd = os.dup(directory_fd)
         try:
             self._read()
-        except BaseException:
+        except BaseException:  # whatever it was, nobody else can close the descriptor
             os.close(self._directory_fd)
             raise
 

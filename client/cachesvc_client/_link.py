@@ -189,6 +189,7 @@ class GrpcLink:
                     return
             if patience.wait_left(time.monotonic()) <= 0:
                 raise self._route.away(self._wait_s, error.reason, why)
+            # The caller's own thread, within its deadline and `wait_s`.
             time.sleep(patience.next_pause(time.monotonic()))
 
     def _look(self, wait_s: float) -> None:

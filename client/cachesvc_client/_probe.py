@@ -145,7 +145,7 @@ def _over_tls(host: str, port: int, tls: TlsFiles | None) -> Cause | None:
             if _is_welcome(host, port, context):
                 return None
             if not attempt:
-                time.sleep(_AGAIN_AFTER_S)
+                time.sleep(_AGAIN_AFTER_S)  # the probe's own thread, which the caller limits
     except ssl.SSLCertVerificationError as exc:
         return _certificate(host, port, exc)
     except ssl.SSLEOFError:
