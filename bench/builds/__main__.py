@@ -24,6 +24,7 @@ from rich.table import Table
 
 from bench import machine
 from bench.builds import one_build
+from bench.builds.checkout import Checkout
 from bench.builds.verdict import BUILDS, Verdict, judge
 from bench.misses import slow_link, wardrobe
 from bench.report import significant
@@ -61,20 +62,11 @@ class Build:
     """One build in a process of its own, measured in one way."""
 
     def __init__(self, root: Path, way: str, folder: Path, settings: Mapping[str, str]) -> None:
-        python = root / ".venv/bin/python"
-        environment = {
-            **os.environ,
-            **{f"CACHESVC_{name}": value for name, value in settings.items()},
-            "PYTHONPATH": os.pathsep.join((str(root), str(root / "client"))),
-        }
-        self._process = subprocess.Popen(
-            (
-                str(python) if python.exists() else sys.executable,
-                one_build.__file__,
-                way,
-                str(folder),
-            ),
-            env=environment,
+        checkout = Checkout(root)
+        checkout.check()
+        self._process: subprocess.Popen[str] = subprocess.Popen(
+            (checkout.python, one_build.__file__, way, str(folder)),
+            **checkout.popen_options(settings),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

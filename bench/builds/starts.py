@@ -23,6 +23,7 @@ from pathlib import Path
 
 import psutil
 
+from bench.builds.checkout import Checkout
 from bench.builds.verdict import BUILDS
 from bench.worker import TMPFS
 from cachesvc_client import CacheClient, LocalOptions
@@ -43,8 +44,9 @@ class Build:
     """One build's daemon, started and ended once in each round, on the same directories."""
 
     def __init__(self, root: Path, folder: Path, settings: Mapping[str, str]) -> None:
-        python = root / ".venv/bin/python"
-        self._command = (str(python), "-m", "cachesvc", "serve")
+        checkout = Checkout(root)
+        checkout.check()
+        self._command = (checkout.python, "-m", "cachesvc", "serve")
         self._port = ReservedPort()
         run = folder / "run"
         run.mkdir(mode=0o750)
@@ -58,17 +60,13 @@ class Build:
             "HTTP__LISTEN": f"127.0.0.1:{self._port.number}",
             "LOG_LEVEL": "error",
         }
-        self._environment = {
-            **os.environ,
-            **{f"CACHESVC_{name}": value for name, value in {**settings, **own}.items()},
-            "PYTHONPATH": os.pathsep.join((str(root), str(root / "client"))),
-        }
+        self._options = checkout.popen_options({**settings, **own})
         self._target = f"unix:{run}/cachesvc.sock"
 
     def turn(self, stored: str, fresh: str) -> tuple[float, float, float, float]:
         """Start it, get `stored`, then `fresh`, and end it. Returns COLUMNS in ms."""
         started = time.perf_counter()
-        process = subprocess.Popen(self._command, env=self._environment)
+        process = subprocess.Popen(self._command, **self._options)
         try:
             self._wait_until_ready(process)
             ready_s = time.perf_counter() - started

@@ -1,8 +1,17 @@
-"""When does the benchmark call a build slower than the one before?"""
+"""Does the benchmark measure each build's own code, and when does it call one slower?"""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench.builds.checkout import Checkout
 from bench.builds.verdict import judge
+
+ROOT = Path(__file__).parents[2]
 
 MS = 1_000_000
 
@@ -53,3 +62,24 @@ def test_which_older_copy_came_first_does_not_matter() -> None:
     assert slower_copy_first.aa_spread == slower_copy_last.aa_spread
     assert slower_copy_first.holds
     assert slower_copy_last.holds
+
+
+def test_a_checkout_runs_its_own_code_wherever_the_benchmark_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ROOT / "cachesvc", tmp_path / "cachesvc")
+    shutil.copytree(ROOT / "client", tmp_path / "client")
+    (tmp_path / "cachesvc/__main__.py").write_text("import cachesvc; print(cachesvc.__file__)")
+    monkeypatch.chdir(ROOT)
+    checkout = Checkout(tmp_path)
+
+    checkout.check()
+    command = (checkout.python, "-m", "cachesvc")
+    said = subprocess.run(command, **checkout.popen_options({}), capture_output=True, check=True)
+
+    assert said.stdout.decode().strip() == str(tmp_path / "cachesvc/__init__.py")
+
+
+def test_a_checkout_that_would_run_other_code_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="would run"):
+        Checkout(tmp_path).check()

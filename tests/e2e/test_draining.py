@@ -54,7 +54,7 @@ class Callers:
         return self._begun[-1]
 
     def terminate_with(self, *, flights: int) -> None:
-        """Send SIGTERM once so many flights are under way."""
+        """Send SIGTERM once so many flights are under way: all that the calls begun make."""
         wait_until(lambda: self._flights() >= flights, WITHIN_S, self._describe)
         self.daemon.terminate()
 
@@ -127,7 +127,7 @@ def test_streams_under_way_at_sigterm_are_answered(callers: Callers) -> None:
         return sum(len(part.data) for part in callers.daemon.stub().Get(request, timeout=WITHIN_S))
 
     calls = [callers.begin(stream), callers.begin(lambda: list(client.warm(other)))]
-    callers.terminate_with(flights=3)
+    callers.terminate_with(flights=4)
     size, progress = (call.result(WITHIN_S) for call in calls)
     assert size > 0
     assert (progress[-1].done, progress[-1].total, progress[-1].failed) == (3, 3, None)
