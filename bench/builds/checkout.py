@@ -24,15 +24,15 @@ class Checkout:
         """Return what Popen takes beside the command: a daemon's settings, and whose code it is.
 
         `python -m` puts the working directory before PYTHONPATH, so the checkout has to be both.
+        Its bytecode is kept, as an installed package's is.
         """
-        return {
-            "cwd": self.root,
-            "env": {
-                **os.environ,
-                **{f"CACHESVC_{name}": value for name, value in settings.items()},
-                "PYTHONPATH": os.pathsep.join((str(self.root), str(self.root / "client"))),
-            },
+        environment = {
+            **os.environ,
+            **{f"CACHESVC_{name}": value for name, value in settings.items()},
+            "PYTHONPATH": os.pathsep.join((str(self.root), str(self.root / "client"))),
         }
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        return {"cwd": self.root, "env": environment}
 
     @property
     def python(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,6 +37,11 @@ def run(config: Path | None) -> None:
     # a tenth of the start's processor time.
     with _hidden("rich"):
         import structlog  # noqa: F401
+
+    # aiohttp's client reads the CA bundle when it is imported, into contexts that nothing here
+    # uses: botocore's client brings its own.
+    with _no_default_roots():
+        import aiohttp  # noqa: F401
 
     from cachesvc import config as configuration
     from cachesvc.core import pools
@@ -102,6 +108,20 @@ def _logging(settings: Settings) -> Iterator[_Output]:
         logs.configure(log_format, settings.log_level, stream)
         raw.start()
         yield _Output(raw, writer)
+
+
+@contextmanager
+def _no_default_roots() -> Iterator[None]:
+    """Let a TLS context that is made in a `with` trust nobody, and read no file for it."""
+    with ExitStack() as stack:
+        for name in ("load_default_certs", "set_default_verify_paths"):
+            stack.callback(setattr, ssl.SSLContext, name, getattr(ssl.SSLContext, name))
+            setattr(ssl.SSLContext, name, _load_none)
+        yield
+
+
+def _load_none(*_: object) -> None:
+    pass
 
 
 @contextmanager

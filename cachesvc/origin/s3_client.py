@@ -12,10 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
+from botocore.loaders import Loader
 from botocore.utils import parse_timestamp
 
 from cachesvc import __version__
@@ -82,6 +84,8 @@ def _open_client(settings: S3Settings) -> OpenClient:
     """
     try:
         session = AioSession()
+        loader = session.get_component("data_loader")
+        session.register_component("data_loader", _QuickLoader(loader.search_paths))
         session.get_component("response_parser_factory").set_parser_defaults(
             timestamp_parser=_parse_time
         )
@@ -101,6 +105,21 @@ def _open_client(settings: S3Settings) -> OpenClient:
             "the AWS configuration or credentials could not be read",
             reason=reasons.CREDENTIALS_UNAVAILABLE,
         ) from exc
+
+
+class _QuickLoader(Loader):  # type: ignore[misc]  # botocore is not typed
+    """Reads the models of services. botocore's own first asks, twice, which of 400 have one.
+
+    Asking takes 16 ms of a start, and is only for the error that names an unknown service.
+    """
+
+    def __init__(self, search_paths: list[str]) -> None:
+        super().__init__(search_paths, include_default_search_paths=False)
+
+    def list_available_services(self, type_name: str) -> list[str]:
+        del type_name
+        folders = (Path(path) for path in self.search_paths)
+        return [found.name for folder in folders if folder.is_dir() for found in folder.iterdir()]
 
 
 async def _entered(context: Any) -> Any:

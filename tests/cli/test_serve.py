@@ -174,3 +174,17 @@ print([name for name in unwanted if name in sys.modules])
         timeout=ANSWERS_WITHIN_S,
     )
     assert done.stdout == "[]\n"
+
+
+def test_only_contexts_that_aiohttp_makes_as_it_is_loaded_read_no_ca_bundle() -> None:
+    code = """
+import ssl
+from cachesvc.cli.serve import _no_default_roots
+usual = ssl.SSLContext.load_default_certs, ssl.SSLContext.set_default_verify_paths
+with _no_default_roots():
+    import aiohttp
+    assert not ssl.create_default_context().get_ca_certs()
+assert (ssl.SSLContext.load_default_certs, ssl.SSLContext.set_default_verify_paths) == usual
+"""
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, env=environment({}), check=True, timeout=ANSWERS_WITHIN_S)
