@@ -90,6 +90,7 @@ class Catalog:
         # How far `add_sums` has come; None at the end.
         self._entry_with_sum: EntryKey | None = EntryKey("", "")
         self._change_with_sum: tuple[str, str] | None = ("", "")
+        self._changes_are_checked = False
         self._writes = make_queue(self._run_batch)
 
     # ---- opening and resetting
@@ -222,6 +223,16 @@ class Catalog:
         """
         return self._read_trusted(lambda db: changes.last_change_ns(db, scopes))
 
+    def check_changes(self) -> None:
+        """Look once in a life whether every recorded change can be found. Blocks.
+
+        Raises:
+            CorruptEntry: one cannot; `rebuild_changes` mends it.
+        """
+        if not self._changes_are_checked:
+            self._read_trusted(changes.check)
+            self._changes_are_checked = True
+
     def generations(self, namespace: str, ids: list[str]) -> dict[str, int]:
         """Return the generation of each of `ids` that has a row. Blocks."""
         marks = ", ".join("?" * len(ids))
@@ -297,6 +308,10 @@ class Catalog:
     def assume_changed(self, scopes: Iterable[Scope]) -> asyncio.Future[None]:
         """Record a change now for each of `scopes` whose record is lost."""
         return self._writes.put(lambda db: changes.replace_spoilt(db, scopes, self._lost()))
+
+    def rebuild_changes(self) -> asyncio.Future[None]:
+        """Record a change of everything now, in place of those that are lost."""
+        return self._writes.put(lambda db: changes.rebuild(db, self._lost()))
 
     def record_boot(self, boot_id: bytes, acknowledge_from_ns: int) -> asyncio.Future[None]:
         """Remember whose life this is: a successor has to know whom workers may still trust.

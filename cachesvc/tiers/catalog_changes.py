@@ -2,7 +2,8 @@
 
 A removal deletes rows by an index, and SQLite trusts its indexes. So it also records the
 last generation that it covers, and a row at or below that is never served: one flipped bit
-spoils the index or the record, not both. Plain functions on a connection.
+spoils the index or the record, not both. How many records there are is written down too,
+because one whose key lost a bit is not found. Plain functions on a connection.
 """
 
 from __future__ import annotations
@@ -41,7 +42,13 @@ def record(db: sqlite3.Connection, change: Change, lost: Change) -> None:
     if known is not None:
         changed_ns, up_to = max(changed_ns, known[0]), max(up_to, known[1])
         namespaces = _both(known, namespaces)
-    values = scope.kind.value, scope.value, changed_ns, up_to, namespaces
+    names = scope.kind.value, scope.value
+    _store(db, (*names, changed_ns, up_to, namespaces))
+    if known is None:
+        _add_to_count(db, 1)
+
+
+def _store(db: sqlite3.Connection, values: tuple[Any, ...]) -> None:
     db.execute("REPLACE INTO changes VALUES (?, ?, ?, ?, ?, ?)", (*values, sum_of(*values)))
 
 
@@ -57,8 +64,14 @@ def forget(db: sqlite3.Connection, before_ns: int, lost: Change) -> None:
 
     Should the clock have been ahead, a source from before that moment is refused all the same.
     """
-    if db.execute("DELETE FROM changes WHERE changed_ns < ?", (before_ns,)).rowcount:
-        record(db, Change(Scope(ScopeKind.EVERYTHING), before_ns), lost)
+    sql = f"DELETE FROM changes WHERE changed_ns < ? RETURNING {_COLUMNS}"  # noqa: S608 constants
+    forgotten = db.execute(sql, (before_ns,)).fetchall()
+    if not forgotten:
+        return
+    _add_to_count(db, -len(forgotten))
+    # A spoilt one may be younger than it says.
+    until_ns = before_ns if all(map(_is_sound, forgotten)) else lost.changed_ns
+    record(db, Change(Scope(ScopeKind.EVERYTHING), until_ns), lost)
 
 
 def lower(db: sqlite3.Connection, now_ns: int) -> int:
@@ -72,8 +85,7 @@ def lower(db: sqlite3.Connection, now_ns: int) -> int:
         with contextlib.suppress(SpoiltChange):
             _parsed(found, [found[:2]])
             scope, value, _, up_to_generation, namespaces, _ = found
-            values = scope, value, now_ns, up_to_generation, namespaces
-            db.execute("REPLACE INTO changes VALUES (?, ?, ?, ?, ?, ?)", (*values, sum_of(*values)))
+            _store(db, (scope, value, now_ns, up_to_generation, namespaces))
     return len(later)
 
 
@@ -143,6 +155,55 @@ def replace_spoilt(db: sqlite3.Connection, scopes: Iterable[Scope], lost: Change
             _recorded(db, scope)
 
 
+# ---- all of them
+
+
+def _add_to_count(db: sqlite3.Connection, added: int) -> None:
+    _set_count(db, _count(db) + added)
+
+
+def _set_count(db: sqlite3.Connection, count: int) -> None:
+    db.execute("UPDATE recorded SET changes = ?, row_sum = ?", (count, sum_of(count)))
+
+
+def _count(db: sqlite3.Connection) -> int:
+    """Return how many were written down. Raises UnreadableRow."""
+    found = db.execute("SELECT changes, row_sum FROM recorded").fetchall()
+    if len(found) != 1 or found[0][1] != sum_of(found[0][0]):
+        raise UnreadableRow("the number of recorded changes cannot be understood")
+    return int(found[0][0])
+
+
+def check(db: sqlite3.Connection) -> None:
+    """Raise SpoiltChange unless every record is there, what was stored, and can be found."""
+    before, read = ("", ""), 0
+    for found in db.execute(f"SELECT {_COLUMNS} FROM changes ORDER BY scope, value"):  # noqa: S608
+        if not _is_sound(found) or found[:2] <= before:
+            raise SpoiltChange("a recorded change is not where it was stored")
+        before, read = found[:2], read + 1
+    if read != _count(db):
+        raise SpoiltChange("a recorded change is lost")
+
+
+def _is_sound(found: tuple[Any, ...]) -> bool:
+    try:
+        _parsed(found, [found[:2]])
+    except SpoiltChange:
+        return False
+    return all(isinstance(name, str) for name in found[:2])
+
+
+def rebuild(db: sqlite3.Connection, lost: Change) -> None:
+    """Keep the records that are sound, and assume of all others that they were of now."""
+    every = db.execute(f"SELECT {_COLUMNS} FROM changes").fetchall()  # noqa: S608 constants
+    sound = {found[:2]: found for found in every if _is_sound(found)}
+    db.execute("DELETE FROM changes")
+    db.executemany("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?)", sound.values())
+    _set_count(db, len(sound))
+    # It removes nothing: what the lost one removed has left its index too.
+    record(db, Change(Scope(ScopeKind.EVERYTHING), lost.changed_ns), lost)
+
+
 def add_sums(db: sqlite3.Connection, after: tuple[str, str], limit: int) -> tuple[str, str] | None:
     """Give records of the first release their checksums, `limit` of those behind `after`.
 
@@ -154,5 +215,5 @@ def add_sums(db: sqlite3.Connection, after: tuple[str, str], limit: int) -> tupl
     )
     found = db.execute(sql, (*after, limit)).fetchall()
     for *values, _ in found:
-        db.execute("REPLACE INTO changes VALUES (?, ?, ?, ?, ?, ?)", (*values, sum_of(*values)))
+        _store(db, tuple(values))
     return (found[-1][0], found[-1][1]) if found else None

@@ -67,6 +67,8 @@ UPDATE facts SET row_sum = sum_of(
 );
 DROP TABLE last_generation;
 DROP TABLE last_boot;
+CREATE TABLE recorded (changes INTEGER NOT NULL, row_sum INTEGER NOT NULL);
+INSERT INTO recorded SELECT count(*), sum_of(count(*)) FROM changes;
 """
 # The step from version n to n + 1 stands at n. What was released is never changed.
 MIGRATIONS = (_FIRST_RELEASE, _CHECKSUMS)

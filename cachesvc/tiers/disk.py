@@ -192,6 +192,11 @@ class DiskTier:
         kept = (self._unrecorded.get(scope) for scope in scopes)
         unrecorded = max((change.changed_ns for change in kept if change), default=0)
         try:
+            await self._read(self._catalog.check_changes)
+        except CorruptEntry:
+            self._on_damage()
+            await self._catalog.rebuild_changes()
+        try:
             recorded = await self._read(self._catalog.last_change_ns, scopes)
         except CorruptEntry:
             self._on_damage()

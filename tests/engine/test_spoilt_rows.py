@@ -208,6 +208,55 @@ async def test_a_spoilt_record_of_a_change_counts_as_one_just_now(
     assert await house.version(PERSON) == 2
 
 
+LOST_RECORDS = {
+    "of another value": "UPDATE changes SET value = 'alicf' WHERE scope = 'user'",
+    "of another scope": "UPDATE changes SET scope = 'usar' WHERE scope = 'user'",
+    "of no text": "UPDATE changes SET value = CAST(x'ff' AS TEXT) WHERE scope = 'user'",
+    "gone": "DELETE FROM changes WHERE scope = 'user'",
+    "gone, and one is left over": "UPDATE recorded SET changes = changes + 1",
+}
+
+
+@pytest.mark.parametrize("damage", LOST_RECORDS)
+async def test_a_record_of_a_change_that_cannot_be_found_counts_as_a_change_of_everything(
+    house: EngineHouse, damage: str
+) -> None:
+    """A bit of its key, or of its page: nothing says of whom it was."""
+    await fill(house, PERSON, GARMENT)
+    house.clock.advance(10)
+    before_ns = house.clock.read().wall_ns
+    await house.cache.invalidate(removals(house)["user"])
+    await house.cache.invalidate(Scope(ScopeKind.OWNER, "bob"))
+    house.clock.advance(10)
+    await house.restart()
+    change(house, LOST_RECORDS[damage])
+    with pytest.raises(Aborted) as failed:
+        await house.put(PERSON, 1, as_of_ns=before_ns)
+    assert failed.value.reason == "PUT_OUTDATED"
+    assert house.metrics.value("damaged_entries") == 1
+    house.clock.advance(10)
+    await house.put(PERSON, 2, as_of_ns=house.clock.read().wall_ns)
+    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    assert await house.version(PERSON) == 2
+    assert (await house.get(GARMENT, "alice", may_ask_origin=False)).tier == "disk"
+    await house.restart()  # it is mended
+    await house.put(PERSON, 3, as_of_ns=house.clock.read().wall_ns)
+    assert house.metrics.value("damaged_entries") == 0
+
+
+async def test_a_record_that_lost_a_bit_of_its_time_is_not_forgotten_as_an_old_one(
+    house: EngineHouse,
+) -> None:
+    before_ns = house.clock.read().wall_ns
+    house.clock.advance(10)
+    await house.cache.invalidate(removals(house)["user"])
+    change(house, "UPDATE changes SET changed_ns = changed_ns & ((1 << 60) - 1)")
+    house.clock.advance(10)
+    await house.catalog.forget_changes(before_ns - 1)
+    with pytest.raises(Aborted):
+        await house.put(PERSON, 1, as_of_ns=before_ns)
+
+
 async def test_a_spoilt_record_hides_older_rows_once_and_is_mended(house: EngineHouse) -> None:
     await house.cache.invalidate(removals(house)["everything"])
     await fill(house, PERSON)
