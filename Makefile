@@ -1,6 +1,6 @@
 # `make demo` shows the main job, `make test` proves it; both install what they need into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-long simulate check lint format proto proto-check dashboard dashboard-check dashboard-compare bench bench-peers bench-misses image image-check clean
+.PHONY: help demo run test test-long simulate check lint format proto proto-check client client-check dashboard dashboard-check dashboard-compare bench bench-peers bench-misses image image-check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -76,7 +76,7 @@ $(VENV)/.soak: $(VENV)/.tests
 soak: $(VENV)/.soak  ## Load the daemon for MINUTES beside a bare gRPC server, and see whether it grows.
 	PYTHONPATH=.:client $(BIN)/python -m tests.soak --minutes $(or $(MINUTES),10) $(SOAK_ARGS)
 
-check: lint proto-check dashboard-check  ## Lint, types, layers, and whether stubs and dashboard are current.
+check: lint proto-check client-check dashboard-check  ## Lint, types, layers, and whether what is generated is current.
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -114,6 +114,12 @@ proto-check: .venv-proto/.installed
 	@out=$$(mktemp -d) && trap 'rm -r "$$out"' EXIT && .ci/generate-stubs "$$out" \
 	  && diff -r -x __pycache__ -x __init__.py "$$out/cachesvc_proto" client/cachesvc_proto \
 	  || { echo 'The stubs are not what proto/ says: run make proto'; exit 1; }
+
+client: $(VENV)/.lint  ## Make the synchronous client from the asyncio one.
+	$(BIN)/python .ci/generate_sync_client.py
+
+client-check: $(VENV)/.lint
+	@$(BIN)/python .ci/generate_sync_client.py --check
 
 # The dashboard is TypeScript, typed by Grafana's own schema: an unknown key does not compile.
 DASHBOARD := deploy/grafana

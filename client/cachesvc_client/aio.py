@@ -1,7 +1,13 @@
-"""The asyncio client: the methods of `CacheClient`, awaited.
+"""The asyncio client.
 
-See `cachesvc_client.client` for what each argument means and each call raises. If
-a call is cancelled the daemon is told, and nothing is held.
+Every method takes `timeout_s` for the whole call, and raises the classes of
+`cachesvc_client.errors`. A daemon that is away is waited for up to `wait_s`, then
+the call raises CacheUnavailable. Calls are idempotent and repeated by the client
+when the connection breaks. If a call is cancelled the daemon is told, and nothing
+is held.
+
+`client.py` is made from this file by `make client`. What differs for the two clients
+is written twice, in modules of the same name with and without `_aio`.
 """
 
 from __future__ import annotations
@@ -18,10 +24,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from cachesvc_client import _options, answers, requests
-from cachesvc_client._aio_link import AioLink, GrpcAioLink
 from cachesvc_client._credentials import TlsFiles
+from cachesvc_client._link_aio import AsyncGrpcLink, AsyncLink
 from cachesvc_client._local import REPORT_TIMEOUT_S, LocalDelivery, LocalOptions, needed_ns
 from cachesvc_client._opened import Opened, opened_inline
+from cachesvc_client._prefetch_aio import follow_all
+from cachesvc_client._reports_aio import HitReports
 from cachesvc_client._route import Route, route_to
 from cachesvc_client._target import admin_socket, resolve, runtime_directory
 from cachesvc_client._trust import trust_of
@@ -51,10 +59,21 @@ A = TypeVar("A")
 
 
 class AsyncCacheClient:
-    """As `CacheClient`. Each event loop that uses it gets a connection of its own.
+    """Talks to the daemon from any number of event loops, each over a connection of its own.
 
-    `close()` closes that of the running loop. Do not fork after its first call: in the
-    child it, and `CacheClient`, raise RuntimeError.
+    `close()` closes the connection of the running loop. Do not fork after the first call:
+    in the child this client, and `CacheClient`, raise RuntimeError.
+
+    `target` is a socket path, `unix:/path` or `host:port`; by default the socket that
+    `CACHESVC_GRPC__SOCKET` or `CACHESVC_RUNTIME_DIR` name. Nothing is connected until
+    the first call. `timeout_s` bounds each call, `wait_s` the part of it that may be
+    spent waiting for a daemon that is away (0: not at all). A TCP target beyond loopback
+    needs `tls` and a client certificate in it or a `token`; by default those of
+    `CACHESVC_TLS_CA`, `CACHESVC_TLS_CERT`, `CACHESVC_TLS_KEY` and `CACHESVC_TOKEN`.
+    `credentials` stand in for `tls`: `grpc.ssl_channel_credentials(...)`. `daemon_user` is the
+    name or number of the user that a daemon on this host runs as, where it is neither root
+    nor this process's own; by default `CACHESVC_DAEMON_USER`. `local` bounds what is kept
+    open of shared files, or switches them off. Raises InvalidSettings.
     """
 
     def __init__(
@@ -73,16 +92,15 @@ class AsyncCacheClient:
         address = resolve(target, os.environ)
         trust = trust_of(daemon_user, os.environ)
         route = route_to(address, trust, credentials, tls, token, os.environ)
-        self._link: AioLink = GrpcAioLink(route, wait_s)
+        self._link: AsyncLink = AsyncGrpcLink(route, wait_s)
         self._admin_path = admin_socket(target, os.environ)
-        self._admin: AioLink | None = None
+        self._admin: AsyncLink | None = None
         self._wait_s = wait_s
         self._trust = trust
         directory, only_there = runtime_directory(address, os.environ)
-        self._reporting_loop: asyncio.AbstractEventLoop | None = None
-        self._reports: set[asyncio.Task[Any]] = set()
+        self._reports = HitReports(self._report)
         self._local = LocalDelivery(
-            directory, local, self._report_from_thread, only_there=only_there, trust=trust
+            directory, local, self._reports.begin, only_there=only_there, trust=trust
         )
 
     async def __aenter__(self) -> AsyncCacheClient:
@@ -97,13 +115,8 @@ class AsyncCacheClient:
         await self.close()
 
     async def close(self) -> None:
-        """As `CacheClient.close`."""
-        await self._report()
-        # The upkeep began these. One that begins later finds no hits.
-        loop = asyncio.get_running_loop()
-        begun = [task for task in tuple(self._reports) if task.get_loop() is loop]
-        if begun:
-            await asyncio.wait(begun)
+        """Close the connection; entries stay valid. Repeating it is harmless."""
+        await self._reports.finish(self._local)
         self._local.close()
         await self._link.close()
         if self._admin is not None:
@@ -111,7 +124,7 @@ class AsyncCacheClient:
 
     @property
     def transport(self) -> str:
-        """As `CacheClient.transport`."""
+        """How entries come: `shared_file`, or `inline: ` and why not as files."""
         return self._local.transport
 
     async def get_human(
@@ -123,7 +136,12 @@ class AsyncCacheClient:
         kind_version: str = "",
         timeout_s: float | None = None,
     ) -> AsyncEntry:
-        """As `CacheClient.get_human`."""
+        """Return one person: images `human_img`, `mask`, `mask_gray`, tensor `pose_tensor`.
+
+        `category` is `upper_body`, `lower_body` or `dresses`. `origin_after` refuses what
+        the origin last changed before that (aware) time; `kind_version` another model's.
+        Raises NotCached, OriginUnavailable, PreconditionFailed, DataLoss, Aborted, Overloaded.
+        """
         hit = self._local.hit(
             (requests.HUMAN_NAMESPACES.get(category, ""), user_id),
             needed_ns(origin_after),
@@ -143,7 +161,11 @@ class AsyncCacheClient:
         kind_version: str = "",
         timeout_s: float | None = None,
     ) -> AsyncEntry:
-        """As `CacheClient.get_garment`."""
+        """Return one garment: image `garm_img`, tensor `garm_tensor`.
+
+        Without an owner only what is cached is served; a miss then raises
+        PreconditionFailed, reason OWNER_REQUIRED. Raises also as `get_human`.
+        """
         hit = self._local.hit(("garment", clothing_id), needed_ns(origin_after), kind_version)
         if hit is not None:
             return self._entry(hit)
@@ -159,7 +181,7 @@ class AsyncCacheClient:
         kind_version: str = "",
         timeout_s: float | None = None,
     ) -> AsyncEntry:
-        """As `CacheClient.get_text`."""
+        """Return the five embeddings of one garment's text. Raises as `get_garment`."""
         hit = self._local.hit(("text", clothing_id), needed_ns(origin_after), kind_version)
         if hit is not None:
             return self._entry(hit)
@@ -177,7 +199,12 @@ class AsyncCacheClient:
         kind_versions: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> TryOn[AsyncEntry]:
-        """As `CacheClient.get_tryon`."""
+        """Return a person, a garment and its text, fetched side by side.
+
+        `owner_id` is the garment's owner; empty means `user_id`. `origin_after` is for the
+        person. `kind_versions` maps `human`, `garment`, `text` to the version expected.
+        Raises as `get_human`; the error's `parts`, and NotCached's `missing`, say which.
+        """
         key = TryOnKey(user_id, clothing_id, category, owner_id)
         hits = self._local.hit_tryon(key, needed_ns(origin_after), kind_versions)
         if hits is None:
@@ -194,7 +221,10 @@ class AsyncCacheClient:
         origin_after: datetime | None = None,
         timeout_s: float | None = None,
     ) -> AsyncEntry:
-        """As `CacheClient.get`."""
+        """Return any entry, of an added kind too, as a stream of small messages.
+
+        Raises as `get_garment`, and InvalidRequest, reason UNKNOWN_NAMESPACE.
+        """
         call = requests.get(namespace, id, owner_id, origin_after)
         streamed = await self._link.collect(call, self._limit(timeout_s))
         return self._entry(opened_inline(streamed.finished()))
@@ -214,7 +244,15 @@ class AsyncCacheClient:
         owner_id: str = "",
         timeout_s: float | None = None,
     ) -> EntryInfo:
-        """As `CacheClient.put_human`."""
+        """Store one person and return once that would survive a crash.
+
+        Images are PIL images of mode L, LA, RGB or RGBA; tensors are torch tensors (any
+        device, strides, `requires_grad`) or numpy arrays, and must not change until the
+        call returns. `as_of` is when the source was read, by default now: a Put that is
+        older than the last change of the key raises Aborted. `ttl` replaces the adaptive
+        one. `persist` also writes the origin's own objects, before the answer.
+        Raises InvalidRequest, Aborted, Overloaded, OriginUnavailable, NotDurable.
+        """
         images = {"human_img": human_img, "mask": mask, "mask_gray": mask_gray}
         options = PutOptions(owner_id, as_of, ttl, persist)
         upload = requests.put_human(user_id, category, images, pose_tensor, options)
@@ -232,7 +270,7 @@ class AsyncCacheClient:
         persist: bool = False,
         timeout_s: float | None = None,
     ) -> EntryInfo:
-        """As `CacheClient.put_garment`."""
+        """Store one garment. As `put_human`; `persist` needs the owner."""
         options = PutOptions(owner_id, as_of, ttl, persist)
         upload = requests.put_garment(clothing_id, garm_img, garm_tensor, options)
         return await self._link.send(upload, self._limit(timeout_s))
@@ -252,7 +290,7 @@ class AsyncCacheClient:
         persist: bool = False,
         timeout_s: float | None = None,
     ) -> EntryInfo:
-        """As `CacheClient.put_text`."""
+        """Store the embeddings of one garment's text. As `put_garment`."""
         fields = {
             "prompt_embeds": prompt_embeds,
             "negative_prompt_embeds": negative_prompt_embeds,
@@ -272,7 +310,7 @@ class AsyncCacheClient:
         options: PutOptions = PutOptions(),  # noqa: B008 - a tuple of constants
         timeout_s: float | None = None,
     ) -> EntryInfo:
-        """As `CacheClient.put`."""
+        """Store any entry, of an added kind too. As `put_human`."""
         upload = requests.put(namespace, id, fields, options)
         return await self._link.send(upload, self._limit(timeout_s))
 
@@ -289,7 +327,15 @@ class AsyncCacheClient:
         erase: bool = False,
         timeout_s: float | None = None,
     ) -> Invalidated:
-        """As `CacheClient.invalidate`."""
+        """Remove entries; when this returns, no later Get anywhere is served their bytes.
+
+        Exactly one of: `user_id` (all categories), `clothing_id` (garment and text),
+        `owner_id` (all that was read from that owner's prefix), `key`, `namespace`,
+        `everything` (the last two need the role admin, and go over the daemon's admin
+        socket where this process may open it). `changed_at` is when the source
+        changed; older Puts are refused from now on. `erase` also zeroes mapped bytes.
+        Raises NotDurable (no longer served, but call again for the proof), PermissionDenied.
+        """
         call = requests.invalidate(
             {
                 "user_id": user_id,
@@ -305,13 +351,16 @@ class AsyncCacheClient:
         link = self._purging_link() if namespace or everything else self._link
         return await link.ask(call, self._limit(timeout_s))
 
-    def _purging_link(self) -> AioLink:
-        """Return the way of the daemon's own user, where the socket's group may not purge."""
+    def _purging_link(self) -> AsyncLink:
+        """Return the admin socket's link if this process may open that socket.
+
+        The role of the socket's group may not purge.
+        """
         path = self._admin_path
         if path is None or not os.access(path, os.W_OK):
             return self._link
         if self._admin is None:
-            self._admin = GrpcAioLink(Route(f"unix:{path}", self._trust), self._wait_s)
+            self._admin = AsyncGrpcLink(Route(f"unix:{path}", self._trust), self._wait_s)
         return self._admin
 
     def warm(
@@ -322,7 +371,13 @@ class AsyncCacheClient:
         garments: Iterable[str | tuple[str, str]] = (),
         timeout_s: float = _options.DEFAULT_WARM_TIMEOUT_S,
     ) -> AsyncGenerator[WarmProgress, None]:
-        """As `CacheClient.warm`."""
+        """Fetch entries ahead of their use; yields progress, first at the start.
+
+        No categories means all three. A garment is a `clothing_id`, or (`clothing_id`,
+        `owner_id`). Keys that fail are reported in the progress. The daemon goes on when
+        the caller stops listening. The call starts with the first step of the iterator.
+        Raises Overloaded.
+        """
         return self._link.follow(requests.warm(user_id, categories, garments), timeout_s)
 
     def prefetch(
@@ -331,30 +386,23 @@ class AsyncCacheClient:
         *,
         timeout_s: float = _options.DEFAULT_WARM_TIMEOUT_S,
     ) -> asyncio.Task[WarmSummary]:
-        """As `CacheClient.prefetch`; needs a running loop. Keep the task, or asyncio may drop it.
+        """Start fetching all that a batch of try-ons needs, and return at once.
 
-        Cancelling the task stops following; what the daemon has begun goes on.
+        A try-on is (`user_id`, `clothing_id`[, `category`[, `owner_id`]]). The task ends
+        when all persons' warm-ups have, with what failed. Keep a reference to the task,
+        otherwise asyncio may drop it. Cancelling it stops following; what the daemon has
+        begun goes on. `timeout_s` is for each person. Needs a running loop.
         """
-        calls = requests.warm_tryons(tryons)
-
-        async def follow_all() -> WarmSummary:
-            tally = answers.WarmTally()
-            # One person after the other: the daemon limits how many warm-ups run at once.
-            for number, call in enumerate(calls):
-                async for progress in self._link.follow(call, timeout_s):
-                    tally.add(number, progress)
-            return tally.summary()
-
-        return asyncio.create_task(follow_all(), name="cachesvc-prefetch")
+        return follow_all(self._link, requests.warm_tryons(tryons), timeout_s)
 
     async def inspect(
         self, namespace: str, id: str, *, timeout_s: float | None = None
     ) -> Inspection:
-        """As `CacheClient.inspect`."""
+        """Return what is known of a key, without touching its recency or the origin."""
         return await self._link.ask(requests.inspect(namespace, id), self._limit(timeout_s))
 
     async def stats(self, *, timeout_s: float | None = None) -> StatsResponse:
-        """As `CacheClient.stats`."""
+        """Return the daemon's counters and gauges, the message that cache.proto documents."""
         return await self._link.ask(requests.stats(), self._limit(timeout_s))
 
     # ---- getting what is not at hand
@@ -374,9 +422,9 @@ class AsyncCacheClient:
         parts_of: Callable[[A], tuple[Received, ...]],
         timeout_s: float | None,
     ) -> tuple[Opened, ...]:
-        """As `CacheClient._ask_until_opened`."""
+        """Ask for shared files where they can be used; inline if one is gone meanwhile."""
         ends_s = time.monotonic() + self._limit(timeout_s)
-        self._reporting_loop = asyncio.get_running_loop()
+        self._reports.remember_loop()
         await self._attach(ends_s)
         asked_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         shared = self._local.is_attached
@@ -398,31 +446,10 @@ class AsyncCacheClient:
         else:
             self._local.attach_where(attachment, now_s)
 
-    def _report_from_thread(self) -> None:
-        """Have the loop that was last used report, if it still runs; else the hits wait."""
-        loop = self._reporting_loop
-        if loop is None or not loop.is_running():
-            return
-        reporting = self._report_from_loop()
-        try:
-            asyncio.run_coroutine_threadsafe(reporting, loop)
-        except RuntimeError:  # it was closed in this moment
-            reporting.close()
-
-    async def _report_from_loop(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._reports.add(task)
-        try:
-            await self._report()
-        finally:
-            self._reports.discard(task)
-
     async def _report(self) -> None:
-        # In the loop, and not in the upkeep's thread, or a `close` in between found none and
-        # closed the way: the report would then come too late.
         hits = self._local.take_hits()
-        # A lost report costs some recency, which is not worth an error or a wait.
+        # A lost report costs some recency, which is not worth an error or a wait. gRPC raises
+        # ValueError for a channel that was closed.
         with contextlib.suppress(CacheServiceError, RuntimeError, ValueError):
             for report in requests.report_hits(hits):
                 await self._link.ask(report, REPORT_TIMEOUT_S)

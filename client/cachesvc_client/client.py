@@ -1,3 +1,4 @@
+# Generated from aio.py by `make client`: edit that file instead.
 """The synchronous client.
 
 Every method takes `timeout_s` for the whole call, and raises the classes of
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
@@ -25,6 +25,8 @@ from cachesvc_client._credentials import TlsFiles
 from cachesvc_client._link import GrpcLink, Link
 from cachesvc_client._local import REPORT_TIMEOUT_S, LocalDelivery, LocalOptions, needed_ns
 from cachesvc_client._opened import Opened, opened_inline
+from cachesvc_client._prefetch import follow_all
+from cachesvc_client._reports import HitReports
 from cachesvc_client._route import Route, route_to
 from cachesvc_client._target import admin_socket, resolve, runtime_directory
 from cachesvc_client._trust import trust_of
@@ -90,8 +92,9 @@ class CacheClient:
         self._wait_s = wait_s
         self._trust = trust
         directory, only_there = runtime_directory(address, os.environ)
+        self._reports = HitReports(self._report)
         self._local = LocalDelivery(
-            directory, local, self._report, only_there=only_there, trust=trust
+            directory, local, self._reports.begin, only_there=only_there, trust=trust
         )
 
     def __enter__(self) -> CacheClient:
@@ -107,7 +110,7 @@ class CacheClient:
 
     def close(self) -> None:
         """Close the connection; entries stay valid. Repeating it is harmless."""
-        self._local.end_upkeep()
+        self._reports.finish(self._local)
         self._local.close()
         self._link.close()
         if self._admin is not None:
@@ -343,7 +346,10 @@ class CacheClient:
         return link.ask(call, self._limit(timeout_s))
 
     def _purging_link(self) -> Link:
-        """Return the way of the daemon's own user, where the socket's group may not purge."""
+        """Return the admin socket's link if this process may open that socket.
+
+        The role of the socket's group may not purge.
+        """
         path = self._admin_path
         if path is None or not os.access(path, os.W_OK):
             return self._link
@@ -380,24 +386,7 @@ class CacheClient:
         when all persons' warm-ups have, with what failed; nobody needs to wait for it.
         `timeout_s` is for each person. A daemon thread follows; it holds no entry.
         """
-        calls = requests.warm_tryons(tryons)
-        future: Future[WarmSummary] = Future()
-        future.set_running_or_notify_cancel()
-
-        def follow_all() -> None:
-            tally = answers.WarmTally()
-            try:
-                # One person after the other: the daemon limits how many warm-ups run at once.
-                for number, call in enumerate(calls):
-                    for progress in self._link.follow(call, timeout_s):
-                        tally.add(number, progress)
-            except Exception as exc:  # noqa: BLE001 - whoever waits for the future gets it
-                future.set_exception(exc)
-            else:
-                future.set_result(tally.summary())
-
-        threading.Thread(target=follow_all, name="cachesvc-prefetch", daemon=True).start()
-        return future
+        return follow_all(self._link, requests.warm_tryons(tryons), timeout_s)
 
     def inspect(self, namespace: str, id: str, *, timeout_s: float | None = None) -> Inspection:
         """Return what is known of a key, without touching its recency or the origin."""
@@ -426,9 +415,11 @@ class CacheClient:
     ) -> tuple[Opened, ...]:
         """Ask for shared files where they can be used; inline if one is gone meanwhile."""
         ends_s = time.monotonic() + self._limit(timeout_s)
+        self._reports.remember_loop()
         self._attach(ends_s)
         asked_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        answer = self._link.ask(ask(shared=self._local.is_attached), ends_s - time.monotonic())
+        shared = self._local.is_attached
+        answer = self._link.ask(ask(shared=shared), ends_s - time.monotonic())
         entries = self._local.accept_all(parts_of(answer), asked_ns)
         if entries is None:
             answer = self._link.ask(ask(shared=False), ends_s - time.monotonic())
@@ -448,8 +439,8 @@ class CacheClient:
 
     def _report(self) -> None:
         hits = self._local.take_hits()
-        # A lost report costs some recency, which is not worth an error or a wait. gRPC's word for
-        # a channel that was closed is ValueError.
+        # A lost report costs some recency, which is not worth an error or a wait. gRPC raises
+        # ValueError for a channel that was closed.
         with contextlib.suppress(CacheServiceError, RuntimeError, ValueError):
             for report in requests.report_hits(hits):
                 self._link.ask(report, REPORT_TIMEOUT_S)

@@ -120,7 +120,7 @@ class Entry(EntryFields):
         """Return whether the daemon still serves exactly these bytes; a last look.
 
         An entry that came as a shared file and is still linked is current: no call is
-        made. Else the daemon is asked, without a fill. False also where the entry was
+        made. Otherwise the daemon is asked, without a fill. False also where the entry was
         only evicted from every tier: nobody can say any more. Raises CacheServiceError.
         """
         return self._is_current(self.info)
@@ -134,7 +134,12 @@ class AsyncEntry(EntryFields):
         self._is_current = is_current
 
     async def is_current(self) -> bool:
-        """As `Entry.is_current`."""
+        """Return whether the daemon still serves exactly these bytes; a last look.
+
+        An entry that came as a shared file and is still linked is current: no call is
+        made. Otherwise the daemon is asked, without a fill. False also where the entry was
+        only evicted from every tier: nobody can say any more. Raises CacheServiceError.
+        """
         return await self._is_current(self.info)
 
 

@@ -17,7 +17,7 @@ from cachesvc_client import (
     LocalOptions,
     requests,
 )
-from cachesvc_client._aio_link import GrpcAioLink
+from cachesvc_client._link_aio import AsyncGrpcLink
 from cachesvc_client._route import Route
 from cachesvc_client.testing import InMemoryCacheClient
 from tests.client.support import values
@@ -120,7 +120,7 @@ def test_each_event_loop_gets_a_connection_of_its_own(server: ScriptedServer) ->
 
 
 def test_connections_of_closed_loops_are_let_go(server: ScriptedServer) -> None:
-    link = GrpcAioLink(Route(server.target), 0)
+    link = AsyncGrpcLink(Route(server.target), 0)
     channels = []
 
     async def use() -> None:

@@ -7,8 +7,8 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, TypeVar
 
-from cachesvc_client._aio_link import AioLink
 from cachesvc_client._link import Link
+from cachesvc_client._link_aio import AsyncLink
 from cachesvc_client.requests import Call, Upload
 
 A = TypeVar("A")
@@ -69,7 +69,7 @@ class AioHeldReports:
 
     TURNS = 100
 
-    def __init__(self, link: AioLink) -> None:
+    def __init__(self, link: AsyncLink) -> None:
         self._link = link
         self.begun = asyncio.Event()
 

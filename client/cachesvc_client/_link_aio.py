@@ -33,7 +33,7 @@ from cachesvc_client.requests import Call, Upload
 A = TypeVar("A")
 
 
-class AioLink(Protocol):
+class AsyncLink(Protocol):
     """As `Link`, for asyncio. If a call is cancelled, the daemon is told and nothing is held."""
 
     async def ask(self, call: Call[A], timeout_s: float) -> A: ...
@@ -47,21 +47,21 @@ class AioLink(Protocol):
     async def close(self) -> None: ...
 
 
-class AioConnection(NamedTuple):
+class AsyncConnection(NamedTuple):
     """As `Connection`."""
 
     door: Door
     channel: grpc.aio.Channel
 
 
-class GrpcAioLink:
+class AsyncGrpcLink:
     """A lazy channel for each event loop."""
 
     def __init__(self, route: Route, wait_s: float) -> None:
         self._route = route
         self._metadata = route.metadata
         self._wait_s = wait_s
-        self._connections: dict[asyncio.AbstractEventLoop, AioConnection] = {}
+        self._connections: dict[asyncio.AbstractEventLoop, AsyncConnection] = {}
         self._closed = False
 
     async def ask(self, call: Call[A], timeout_s: float) -> A:
@@ -202,7 +202,7 @@ class GrpcAioLink:
         if door is None:
             return False
         # Other tasks' calls may still use the old channel: it goes with the last of them.
-        self._connections[loop] = AioConnection(door, self._route.aio_channel(door))
+        self._connections[loop] = AsyncConnection(door, self._route.aio_channel(door))
         return True
 
     def _channel(self) -> grpc.aio.Channel:
@@ -215,7 +215,7 @@ class GrpcAioLink:
         if connection is None:
             self._forget_closed_loops()
             door = self._route.open()
-            connection = AioConnection(door, self._route.aio_channel(door))
+            connection = AsyncConnection(door, self._route.aio_channel(door))
             self._connections[loop] = connection
         return connection.channel
 

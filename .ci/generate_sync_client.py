@@ -1,0 +1,121 @@
+"""Makes the synchronous client from the asyncio one; with --check only compares.
+
+Python's own tokens say where to replace: `async` and `await` go, `AsyncX` becomes `X`, and
+`_x_aio` becomes `_x`. In comments and docstrings the names change alike, and `await` goes
+where code follows it. What the synchronous client says otherwise stands in TEXTS. ruff puts
+imports and lines in their places.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+CLIENT = Path("client/cachesvc_client")
+TOP = Path(__file__).parents[1]
+RUFF = Path(sys.executable).with_name("ruff")
+
+# Each text stands in the asyncio file exactly once.
+TEXTS: dict[tuple[str, str], dict[str, str]] = {
+    ("aio.py", "client.py"): {
+        '"""The asyncio client.\n': '"""The synchronous client.\n',
+        """ If a call is cancelled the daemon is told, and nothing
+is held.
+
+`client.py` is made from this file by `make client`. What differs for the two clients
+is written twice, in modules of the same name with and without `_aio`.
+""": "\n",
+        "import asyncio\n": "from concurrent.futures import Future\n",
+        """any number of event loops, each over a connection of its own.
+
+    `close()` closes the connection of the running loop. Do not fork after the first call:
+    in the child this client, and `CacheClient`, raise RuntimeError.
+""": "any number of threads, and starts anew in a forked child.\n",
+        "-> asyncio.Task[WarmSummary]:": "-> Future[WarmSummary]:",
+        """The task ends
+        when all persons' warm-ups have, with what failed. Keep a reference to the task,
+        otherwise asyncio may drop it. Cancelling it stops following; what the daemon has
+        begun goes on. `timeout_s` is for each person. Needs a running loop.
+""": """The future ends
+        when all persons' warm-ups have, with what failed; nobody needs to wait for it.
+        `timeout_s` is for each person. A daemon thread follows; it holds no entry.
+""",
+    },
+}
+NAMES = {
+    "AsyncGenerator": "Iterator",
+    "__aenter__": "__enter__",
+    "__aexit__": "__exit__",
+}
+_NAME = re.compile(r"\w+")
+_KEYWORD_OF_CODE = re.compile(r"\b(?:async (?=def |for |with )|await (?=[\w.]+\())")
+
+
+def sync_of(text: str, texts: dict[str, str], source: str) -> str:
+    """Return the synchronous text, in ruff's format but for the order of its imports."""
+    for theirs, ours in texts.items():
+        if text.count(theirs) != 1:
+            sys.exit(f"{__file__}: TEXTS has a text that {source} has not once: {theirs!r}")
+        text = text.replace(theirs, ours)
+    text = re.sub(r"AsyncGenerator\[(.+), None\]", r"AsyncGenerator[\1]", text)
+    starts = [0]
+    for line in text.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    end = len(text)
+    for token in reversed(list(tokenize.generate_tokens(io.StringIO(text).readline))):
+        begin = starts[token.start[0] - 1] + token.start[1]
+        if token.string in ("async", "await"):
+            text = text[:begin] + text[end:]  # with the space that follows
+        elif token.type in (tokenize.NAME, tokenize.STRING, tokenize.COMMENT):
+            after = starts[token.end[0] - 1] + token.end[1]
+            text = text[:begin] + _renamed(token.string) + text[after:]
+        end = begin
+    return f"# Generated from {source} by `make client`: edit that file instead.\n{text}"
+
+
+def _renamed(text: str) -> str:
+    return _NAME.sub(_sync_name, _KEYWORD_OF_CODE.sub("", text))
+
+
+def _sync_name(found: re.Match[str]) -> str:
+    name = found[0]
+    return NAMES.get(name) or name.removeprefix("Async").removesuffix("_aio")
+
+
+def _formatted(text: str, path: Path) -> str:
+    for step in (["check", "--select", "I", "--fix-only", "--quiet"], ["format"]):
+        text = subprocess.run(  # noqa: S603 - our own arguments
+            [RUFF, *step, "--stdin-filename", path, "-"],
+            input=text,
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
+            cwd=TOP,
+        ).stdout
+    return text
+
+
+def main() -> None:
+    """Write each synchronous file, or fail with what `make client` would change."""
+    stale = False
+    for (source, target), texts in TEXTS.items():
+        path = TOP / CLIENT / target
+        made = _formatted(sync_of((TOP / CLIENT / source).read_text(), texts, source), path)
+        if sys.argv[1:] != ["--check"]:
+            path.write_text(made)
+            continue
+        kept = path.read_text().splitlines(keepends=True)
+        differs = [*difflib.unified_diff(kept, made.splitlines(keepends=True), target, source)]
+        sys.stdout.writelines(differs)
+        stale = stale or bool(differs)
+    if stale:
+        sys.exit("The synchronous client is not what the asyncio one says: run make client")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Follows the warm-ups of a batch of try-ons in a task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from cachesvc_client._link_aio import AsyncLink
+from cachesvc_client.answers import WarmProgress, WarmSummary, WarmTally
+from cachesvc_client.requests import Call
+
+
+def follow_all(
+    link: AsyncLink, calls: Sequence[Call[WarmProgress]], timeout_s: float
+) -> asyncio.Task[WarmSummary]:
+    """Begin to follow `calls`, each for at most `timeout_s`, in a task of the running loop."""
+    return asyncio.create_task(_summary_of(link, calls, timeout_s), name="cachesvc-prefetch")
+
+
+async def _summary_of(
+    link: AsyncLink, calls: Sequence[Call[WarmProgress]], timeout_s: float
+) -> WarmSummary:
+    tally = WarmTally()
+    # One person after the other: the daemon limits how many warm-ups run at once.
+    for number, call in enumerate(calls):
+        async for progress in link.follow(call, timeout_s):
+            tally.add(number, progress)
+    return tally.summary()
