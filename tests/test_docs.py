@@ -18,6 +18,7 @@ from cachesvc import config
 from cachesvc.cli.main import app
 from cachesvc.config import KindSettings, Settings
 from cachesvc.core.kinds import BUILT_IN
+from tests import promises
 from tests.support.daemons import Daemon
 
 ROOT = Path(__file__).parents[1]
@@ -252,6 +253,13 @@ def test_the_readmes_figures_are_those_of_the_performance_page() -> None:
     for row, *stated in rows:
         rounded = [f"{float(f'{float(value):.2g}'):g}" for value in measured[row]]
         assert [f"{float(value):g}" for value in stated] == rounded, row
+
+
+def test_the_promises_lists_are_what_the_tests_say() -> None:
+    page = read("docs/promises.md")
+    assert page == promises.with_lists(page), "run python -m tests.promises"
+    numbers = [int(number) for number in re.findall(r"^## (\d+)\. ", page, re.MULTILINE)]
+    assert sorted(promises.tests_by_promise()) == numbers
 
 
 # ---- links and code

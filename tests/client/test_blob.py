@@ -1,4 +1,4 @@
-"""The blob's writer and strict reader, against the safetensors library."""
+"""The blob's writer and strict reader, against the safetensors library. Promise 2."""
 
 from __future__ import annotations
 

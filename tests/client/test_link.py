@@ -1,4 +1,4 @@
-"""The way to the daemon: waiting, reconnecting, deadlines, threads, forks."""
+"""The way to the daemon: waiting, reconnecting, deadlines, threads, forks. Promise 9."""
 
 from __future__ import annotations
 

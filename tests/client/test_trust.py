@@ -1,4 +1,4 @@
-"""Whom does a client believe? Root, its own user, and the user that it was told of."""
+"""Whom does a client believe? Root, its own user, and the user that it was told of. Promise 10."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a blob a safetensors file that can be mapped, and is every other one refused?"""
+"""Is a blob a safetensors file that can be mapped, and is every other one refused? Promise 2."""
 
 from __future__ import annotations
 

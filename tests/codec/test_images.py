@@ -1,4 +1,7 @@
-"""Do images keep their pixels, and can one that is damaged or a bomb be told from a good one?"""
+"""Do images keep their pixels, and can one that is damaged or a bomb be told from a good one?
+
+Promises 5 and 7.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Can damage make the readers do anything but refuse? Only OriginDataCorrupt may escape."""
+"""Can damage make the readers do anything but refuse? Only OriginDataCorrupt may escape.
+
+Promise 7.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Does our reader see the tensor that torch itself sees? torch's own load is the oracle."""
+"""Does our reader see the tensor that torch itself sees? torch's own load is the oracle.
+
+Promise 7.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which header names say that a proxy passed a request on?"""
+"""Which header names say that a proxy passed a request on? Promise 10."""
 
 from __future__ import annotations
 

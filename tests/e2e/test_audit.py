@@ -1,4 +1,7 @@
-"""Does every removal leave a line that says who, what, how many and when, and no id in it?"""
+"""Does every removal leave a line that says who, what, how many and when, and no id in it?
+
+Promise 10.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is spared an origin that has just said "no such object", and what ends that?"""
+"""What is spared an origin that has just said "no such object", and what ends that?
+
+Promises 3 and 5.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When is the origin left alone, and how is it found out that it answers again?"""
+"""When is the origin left alone, and how is it found out that it answers again? Promise 8."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Is an invalidation final, and are Gets served, when disks are full or read-only?
 
-Promises 1, 2 and 5. The filesystems here are real ones.
+Promises 1, 2, 5 and 8. The filesystems here are real ones.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Is nobody served an entry, or half of one, from before the moment they named?"""
+"""Is nobody served an entry, or half of one, from before the moment they named?
+
+Promises 1 and 3.
+"""
 
 from __future__ import annotations
 

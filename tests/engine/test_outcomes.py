@@ -1,6 +1,6 @@
 """Is NOT_FOUND said only when the origin said so, and does every fill end in time?
 
-Promise 3.
+Promises 3 and 8.
 """
 
 from __future__ import annotations

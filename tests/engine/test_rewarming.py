@@ -1,4 +1,4 @@
-"""What is in L1 after a restart before anybody has asked?"""
+"""What is in L1 after a restart before anybody has asked? Promises 1, 5 and 6."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How long does what was set aside as damaged stay, and does an erase reach it? Promise 5."""
+"""How long does what was set aside as damaged stay, and does an erase reach it?
+
+Promises 1 and 5.
+"""
 
 from __future__ import annotations
 

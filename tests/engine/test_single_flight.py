@@ -1,6 +1,6 @@
 """Do concurrent misses of a key share one fill, whoever comes and leaves?
 
-Promise 4.
+Promises 4 and 5.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What only a folder can get wrong: paths that lead outside, odd files, unfinished writes."""
+"""What only a folder can get wrong: paths that lead outside, odd files, unfinished writes.
+
+Promise 10.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every way an S3 answer can go wrong ends in the right error, in time, and harms no later read."""
+"""Every way an S3 answer can go wrong ends in the right error, in time, and harms no later read.
+
+Promise 3.
+"""
 
 from __future__ import annotations
 

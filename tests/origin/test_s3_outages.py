@@ -1,4 +1,4 @@
-"""A real S3 server that goes away, comes back, or refuses us."""
+"""A real S3 server that goes away, comes back, or refuses us. Promise 3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises 2 and 5: whatever is done in whatever order, do accounts, catalog and files agree?
+"""Promises 1, 2 and 5: whatever is done in whatever order, do accounts, catalog and files agree?
 
 A hypothesis state machine does one thing after the other to the real engine and tiers, and
 lets everything behind the answers end. The model beside it knows of each key only what a

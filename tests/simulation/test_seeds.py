@@ -1,4 +1,4 @@
-"""Promises 1 to 4 and 9 in schedules that nobody thought of: is any seed's history forbidden?
+"""Promises 1, 2, 3, 4, 5 and 9 in schedules of any order: is any seed's history forbidden?
 
 Each seed is a host with a few lives between crashes, callers, uploads, a failing origin and a
 full disk, in an order of its own. See docs/testing.md; `make simulate SEEDS=n` runs others.
