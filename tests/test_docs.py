@@ -35,11 +35,27 @@ by_name = pytest.mark.parametrize(
     "document", DOCUMENTS, ids=[path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 )
 
+# Each has its Korean page beside it.
+TRANSLATED = ("README.md",)
+
+# The most words that a page may have (`wc -w`). Its lines are short then, too. A page that has
+# been brought into shape is added here; when all are, the budgets say how long all may be.
+PAGES_IN_SHAPE = {
+    "README.md": 1450,
+    "README.ko.md": 1450,
+    "docs/README.md": 300,
+    "docs/releasing.md": 200,
+}
+WORDS_OF_ALL_PAGES = 30_000
+LINE_CHARACTERS = 120
+
 _SECTION = re.MULTILINE | re.DOTALL
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _FENCED = re.compile(r"^( *)```(\w+)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
+_CODE_OR_TARGET = re.compile(r"`[^`]*`|\]\([^)]*\)")
+_LINK_ONLY = re.compile(r"(?:- )?!?\[[^\]]*\]\([^)\s]*\)[.,:]?")
 _FILE = re.compile(
     r"(?<![\w/.])(?:cachesvc|client|tests|docs|deploy|proto|core|tiers|origin|codec|engine|edge)/[\w/.]+\.\w+"
 )
@@ -150,9 +166,9 @@ def reasons_in(folder: str) -> set[str]:
 def test_every_command_is_in_the_readme() -> None:
     names = [command.name for command in app.registered_commands]
     names += [group.name for group in app.registered_groups]
-    (section,) = re.findall(r"^## Command line\n(.*?)^## ", read("README.md"), _SECTION)
-    rows = re.findall(r"^\| `([a-z0-9-]+)[ `]", section, re.MULTILINE)
-    assert sorted(name for name in names if name) == sorted(set(rows))
+    (section,) = re.findall(r"^### Command line\n(.*?)^## ", read("README.md"), _SECTION)
+    rows = "".join(re.findall(r"^\|.*$", section, re.MULTILINE))
+    assert sorted(name for name in names if name) == sorted(_CODE.findall(rows))
 
 
 def test_every_command_with_its_options_and_no_other_is_in_the_reference() -> None:
@@ -190,36 +206,65 @@ def test_every_route_is_in_the_table_with_its_action() -> None:
     assert sorted(table) == sorted((m, path, action.lower()) for m, path, action in served)
 
 
-# ---- the README, the index
+# ---- translations
 
 
-def test_the_korean_readme_has_the_same_sections_commands_and_links() -> None:
-    english, korean = skeleton("README.md"), skeleton("README.ko.md")
-    for part, expected in english.items():
+@pytest.mark.parametrize("english", TRANSLATED)
+def test_a_translation_has_the_same_sections_commands_and_links(english: str) -> None:
+    korean = skeleton(in_korean(english))
+    for part, expected in skeleton(english).items():
         assert korean[part] == expected, part
+
+
+@pytest.mark.parametrize("english", TRANSLATED)
+def test_a_korean_page_leads_to_korean_pages(english: str) -> None:
+    """Where there is one. Its own English page is the exception."""
+    pages = {(ROOT / page).resolve() for page in TRANSLATED if page != english}
+    page = ROOT / in_korean(english)
+    assert pages.isdisjoint((page.parent / target).resolve() for target in targets_of(page))
+
+
+def in_korean(english: str) -> str:
+    return english.removesuffix(".md") + ".ko.md"
 
 
 def skeleton(document: str) -> dict[str, Any]:
     """Return what a translation does not change, by what it is."""
     text = read(document)
     prose = _FENCED.sub("", text)
-    links = [link for link in _LINK.findall(prose) if not link[0].startswith("README")]
     return {
         "sections": re.findall(r"^#+(?= )", prose, re.MULTILINE),
         "blocks": [(kind, without_comments(kind, body)) for _, kind, body in _FENCED.findall(text)],
-        "links": sorted(links),
+        "links": sorted(links_of(document, prose)),
         "code": sorted(_CODE.findall(prose)),
-        "table rows": len(re.findall(r"^\|", prose, re.MULTILINE)),
-        "points": re.findall(r"^(?:-|\d+\.)(?= )", prose, re.MULTILINE),
+        "table rows": len(re.findall(r"^ *\|", prose, re.MULTILINE)),
+        "points": re.findall(r"^ *(?:-|\d+\.)(?= )", prose, re.MULTILINE),
+        # Digits of a name (L2, V2) are not figures: each language repeats names as it needs to.
         "figures": sorted(
-            re.findall(r"\d+(?:[.,]\d+)*", re.sub(r"`[^`]*`|\]\([^)]*\)", "", prose))
+            re.findall(r"(?<![A-Za-z\d])\d+(?:[.,]\d+)*", re.sub(_CODE_OR_TARGET, "", prose))
         ),
     }
+
+
+def links_of(document: str, prose: str) -> Iterator[tuple[str, int]]:
+    """Yield each link as its page, in English, and the place of its heading there.
+
+    The link from a page to its own translation is left out.
+    """
+    for target, anchor in _LINK.findall(prose):
+        page = ROOT / document
+        found = (page.parent / target).resolve() if target else page
+        heading = anchors(found).index(anchor) if anchor else -1
+        name = target.replace(".ko.md", ".md")
+        if name != page.name.replace(".ko.md", ".md"):
+            yield name, heading
 
 
 def without_comments(kind: str, body: str) -> str:
     if kind == "sh":
         return re.sub(r" +#.*", "", body)
+    if kind != "python":
+        return body
     tree = ast.parse(body)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and ast.get_docstring(node):
@@ -227,10 +272,37 @@ def without_comments(kind: str, body: str) -> str:
     return ast.unparse(tree)
 
 
+# ---- the size of pages
+
+
+@pytest.mark.parametrize("page", PAGES_IN_SHAPE)
+def test_a_page_has_no_more_words_than_its_budget(page: str) -> None:
+    assert len(read(page).split()) <= PAGES_IN_SHAPE[page]
+
+
+def test_the_pages_budgets_are_together_within_the_budget_of_all() -> None:
+    """README.md and docs/. README.ko.md repeats README.md, and is not counted."""
+    assert sum(PAGES_IN_SHAPE.values()) - PAGES_IN_SHAPE["README.ko.md"] <= WORDS_OF_ALL_PAGES
+
+
+@pytest.mark.parametrize("page", PAGES_IN_SHAPE)
+def test_the_lines_of_a_page_are_short(page: str) -> None:
+    """Except tables, code blocks, and lines that are a link only."""
+    lines = _FENCED.sub("", read(page)).splitlines()
+    long = [line for line in lines if len(line) > LINE_CHARACTERS and not may_be_long(line)]
+    assert long == []
+
+
+def may_be_long(line: str) -> bool:
+    return line.lstrip().startswith("|") or _LINK_ONLY.fullmatch(line.strip()) is not None
+
+
+# ---- the index, the README
+
+
 def test_the_index_leads_to_every_page() -> None:
-    linked = {link for link, _ in _LINK.findall(read("docs/README.md"))}
     pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
-    assert pages <= linked
+    assert pages <= set(targets_of(ROOT / "docs/README.md"))
 
 
 def test_the_picture_of_the_structure_has_every_package_and_no_other() -> None:
@@ -274,11 +346,16 @@ def test_every_relative_link_leads_somewhere(document: Path) -> None:
             assert anchor in anchors(found), f"{target}#{anchor}"
 
 
-def anchors(document: Path) -> set[str]:
+def targets_of(document: Path) -> list[str]:
+    """Return where the relative links of a page lead, without their anchors."""
+    return [target for target, _ in _LINK.findall(document.read_text()) if target]
+
+
+def anchors(document: Path) -> list[str]:
     """Return the anchors as GitHub makes them from headings."""
-    headings = _HEADING.findall(document.read_text())
+    headings = _HEADING.findall(_FENCED.sub("", document.read_text()))
     plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
-    return {heading.replace(" ", "-") for heading in plain}
+    return [heading.replace(" ", "-") for heading in plain]
 
 
 @by_name

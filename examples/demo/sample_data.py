@@ -2,12 +2,13 @@
 
 Writes a folder with the object keys, formats and sizes of the original: PNGs of
 about 1 MB, and raw pickles of fp16 tensors, without torch. The same seed gives the
-same bytes.
+same bytes. Run with a folder as its argument, it writes into that folder.
 """
 
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,7 @@ def _pickle(rng: np.random.Generator, shape: tuple[int, ...]) -> bytes:
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
+
+
+if __name__ == "__main__":
+    write_origin(Path(sys.argv[1]))

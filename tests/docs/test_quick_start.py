@@ -61,14 +61,15 @@ class Reader:
         return done.stdout
 
     def _here(self, text: str) -> str:
-        command = text.replace(".venv/bin/cachesvc", f"{sys.executable} -m cachesvc")
+        ours = {"cachesvc": f"{sys.executable} -m cachesvc", "python": sys.executable}
+        command = re.sub(r"\.venv/bin/(\w+)", lambda found: ours[found[1]], text)
         return command.replace("localhost:8002", f"localhost:{self.port.number}")
 
 
 def section(title: str) -> list[str]:
     """Return the shell blocks below a heading of the README."""
     text = (ROOT / "README.md").read_text()
-    (body,) = re.findall(rf"^## {title}\n(.*?)(?=^## )", text, re.MULTILINE | re.DOTALL)
+    (body,) = re.findall(rf"^#+ {title}\n(.*?)(?=^##+ )", text, re.MULTILINE | re.DOTALL)
     return re.findall(r"^```sh\n(.*?)^```", body, re.MULTILINE | re.DOTALL)
 
 
@@ -80,17 +81,20 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         reader.port.release()
 
 
-def test_the_quick_starts_commands_and_the_operators_work_as_they_stand(reader: Reader) -> None:
+def test_the_first_gets_commands_and_the_operators_work_as_they_stand(reader: Reader) -> None:
     if (reason := why_missing("curl")) is not None:
         pytest.skip(reason)
-    serve, look = section("Quick start")
+    serve, ask = section("Your first Get")
     (operate,) = section("Watch")
     (token,) = section("Secure")
     process = reader.serve(serve)
     try:
         wait_until(lambda: "serving" in reader.log.read_text(), READY_WITHIN_S)
-        for line in look.splitlines():
-            reader.type(line)
+        health, person, tryon = (reader.type(line) for line in ask.splitlines())
+        assert health.strip() == "serving"
+        assert "human, from origin" in person
+        assert "human, from memory" in tryon
+        assert "garment, from origin" in tryon
         answers = [reader.type(line) for line in operate.splitlines()]
         assert ["success" in answer for answer in answers[:3]] == [True] * 3
         assert '"caching"' in answers[3]
