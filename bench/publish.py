@@ -1,7 +1,7 @@
-"""Writes a run down for the documentation: tables as Markdown, and the picture.
+"""Writes a run down: tables as Markdown, and the picture of docs/performance.md.
 
-Run as `python -m bench.publish [RESULTS]` from the repository's root: prints the tables
-and writes `docs/images/local-delivery.png`.
+Run as `python -m bench.publish [RESULTS] > bench/results/hits.txt` from the repository's root:
+prints the tables and writes `docs/images/local-delivery.png`.
 """
 
 from __future__ import annotations
