@@ -1,9 +1,9 @@
-"""Makes the synchronous client from the asyncio one; with --check only compares.
+"""Makes the synchronous client from the asyncio one; with --check only compares them.
 
-Python's own tokens say where to replace: `async` and `await` go, `AsyncX` becomes `X`, and
-`_x_aio` becomes `_x`. In comments and docstrings the names change alike, and `await` goes
-where code follows it. What the synchronous client says otherwise stands in TEXTS. ruff puts
-imports and lines in their places.
+The script reads Python's tokens: it leaves out `async` and `await`, and turns `AsyncX` into
+`X` and `_x_aio` into `_x`. Comments and docstrings get the same names, and lose `await` where
+code follows it. TEXTS has the few passages that the synchronous client words otherwise. ruff
+then lays out imports and lines.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ is held.
 is written twice, in modules of the same name with and without `_aio`.
 """: "\n",
         "import asyncio\n": "from concurrent.futures import Future\n",
+        "import AsyncGenerator, Callable, Iterable,": "import Callable, Iterable, Iterator,",
         """any number of event loops, each over a connection of its own.
 
     `close()` closes the connection of the running loop. Do not fork after the first call:
     in the child this client, and `CacheClient`, raise RuntimeError.
 """: "any number of threads, and starts anew in a forked child.\n",
+        "-> AsyncGenerator[WarmProgress, None]:": "-> Iterator[WarmProgress]:",
         "-> asyncio.Task[WarmSummary]:": "-> Future[WarmSummary]:",
         """The task ends
         when all persons' warm-ups have, with what failed. Keep a reference to the task,
@@ -46,23 +48,32 @@ is written twice, in modules of the same name with and without `_aio`.
         `timeout_s` is for each person. A daemon thread follows; it holds no entry.
 """,
     },
+    ("_link_aio.py", "_link.py"): {
+        "\n\n`_link.py` is made from this file by `make client`.\n": "",
+        "import AsyncGenerator, Awaitable, Callable": "import Callable, Generator",
+        " If a call is cancelled, the daemon is told and\n    nothing is held.": "",
+        "Callable[[float], Awaitable[A]]": "Callable[[float], A]",
+        """async for message in rest:
+                    yield message
+""": "yield from rest\n",
+    },
 }
 NAMES = {
-    "AsyncGenerator": "Iterator",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
+    "aclosing": "closing",
 }
 _NAME = re.compile(r"\w+")
 _KEYWORD_OF_CODE = re.compile(r"\b(?:async (?=def |for |with )|await (?=[\w.]+\())")
 
 
 def sync_of(text: str, texts: dict[str, str], source: str) -> str:
-    """Return the synchronous text, in ruff's format but for the order of its imports."""
+    """Return the synchronous text, whose imports and lines ruff has still to lay out."""
     for theirs, ours in texts.items():
         if text.count(theirs) != 1:
-            sys.exit(f"{__file__}: TEXTS has a text that {source} has not once: {theirs!r}")
+            sys.exit(f"{__file__}: TEXTS expects this text once in {source}: {theirs!r}")
         text = text.replace(theirs, ours)
-    text = re.sub(r"AsyncGenerator\[(.+), None\]", r"AsyncGenerator[\1]", text)
+    text = re.sub(r"AsyncGenerator\[(.+?), None\]", r"AsyncGenerator[\1, None, None]", text)
     starts = [0]
     for line in text.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))

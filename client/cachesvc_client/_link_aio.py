@@ -1,25 +1,24 @@
-"""Carries calls to the daemon and waits for one that is away: the asyncio way.
+"""Carries calls to the daemon and waits for one that is away.
 
-A channel belongs to the event loop that first used it, so each loop gets its own.
+`_link.py` is made from this file by `make client`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grpc
-import grpc.aio
 
 from cachesvc_client import _probe
-from cachesvc_client._door import Door, Nobody
-from cachesvc_client._fork import note_asyncio_use, refuse_if_forked_after_asyncio
+from cachesvc_client._channels_aio import Channels
+from cachesvc_client._door import Nobody
 from cachesvc_client._options import HEALTH_PATH
 from cachesvc_client._patience import Patience
 from cachesvc_client._route import Route
+from cachesvc_client._waiting_aio import TimedOut, pause, result_of
 from cachesvc_client.answers import view_of_answer
 from cachesvc_client.errors import (
     CacheServiceError,
@@ -34,41 +33,41 @@ A = TypeVar("A")
 
 
 class AsyncLink(Protocol):
-    """As `Link`, for asyncio. If a call is cancelled, the daemon is told and nothing is held."""
+    """What a client needs of the way to a daemon; `testing` has one in memory.
 
-    async def ask(self, call: Call[A], timeout_s: float) -> A: ...
+    Every method raises CacheServiceError. If a call is cancelled, the daemon is told and
+    nothing is held.
+    """
 
-    async def collect(self, call: Call[A], timeout_s: float) -> A: ...
+    async def ask(self, call: Call[A], timeout_s: float) -> A:
+        """Return the answer of a call with one answer."""
 
-    def follow(self, call: Call[A], timeout_s: float) -> AsyncGenerator[A, None]: ...
+    async def collect(self, call: Call[A], timeout_s: float) -> A:
+        """Read a streamed answer to its end and return what the last message gave."""
 
-    async def send(self, upload: Upload[A], timeout_s: float) -> A: ...
+    def follow(self, call: Call[A], timeout_s: float) -> AsyncGenerator[A, None]:
+        """Yield each message of a streamed answer as it comes."""
 
-    async def close(self) -> None: ...
+    async def send(self, upload: Upload[A], timeout_s: float) -> A:
+        """Send a streamed request and return its answer."""
 
-
-class AsyncConnection(NamedTuple):
-    """As `Connection`."""
-
-    door: Door
-    channel: grpc.aio.Channel
+    async def close(self) -> None:
+        """Let go of the connection. Harmless when repeated."""
 
 
 class AsyncGrpcLink:
-    """A lazy channel for each event loop."""
+    """Carries calls over gRPC, on channels that the first call makes."""
 
     def __init__(self, route: Route, wait_s: float) -> None:
         self._route = route
         self._metadata = route.metadata
         self._wait_s = wait_s
-        self._connections: dict[asyncio.AbstractEventLoop, AsyncConnection] = {}
-        self._closed = False
+        self._channels = Channels(route)
 
     async def ask(self, call: Call[A], timeout_s: float) -> A:
         async def once(left_s: float) -> A:
             # No deserializer: the bytes object comes to us alone, so it may be written to.
-            channel = self._channel()
-            method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.path)
+            method = self._channels.unary_unary(call.path)
             answer = await method(call.request, timeout=left_s, metadata=self._metadata)
             return call.read(view_of_answer(answer))
 
@@ -101,26 +100,17 @@ class AsyncGrpcLink:
 
     async def send(self, upload: Upload[A], timeout_s: float) -> A:
         async def once(left_s: float) -> A:
-            channel = self._channel()
-            method: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(
-                upload.call.path
-            )
+            method = self._channels.stream_unary(upload.call.path)
             answer = await method(upload.messages(), timeout=left_s, metadata=self._metadata)
             return upload.call.read(memoryview(answer))
 
         return await self._retrying(upload.call, timeout_s, once)
 
     async def close(self) -> None:
-        self._closed = True
-        self._forget_closed_loops()
-        connection = self._connections.pop(asyncio.get_running_loop(), None)
-        if connection is not None:
-            await connection.channel.close()
-            connection.door.close()
+        await self._channels.close()
 
     async def _messages(self, call: Call[A], left_s: float) -> AsyncGenerator[A, None]:
-        channel = self._channel()
-        method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(call.path)
+        method = self._channels.unary_stream(call.path)
         stream = method(call.request, timeout=left_s, metadata=self._metadata)
         try:
             async for message in stream:
@@ -141,20 +131,23 @@ class AsyncGrpcLink:
                     continue  # another daemon is there by now
                 if not patience.may_retry(error, time.monotonic()):
                     raise error from exc
-            await asyncio.sleep(patience.next_pause(time.monotonic()))
+            await pause(patience.next_pause(time.monotonic()))
             await self._await_daemon(patience, error)
 
     async def _explained(
         self, exc: grpc.RpcError | Nobody, call: Call[Any], patience: Patience
     ) -> CacheServiceError | None:
-        """As `GrpcLink._explained`."""
+        """Return what the failure was; None = ask again, of another daemon.
+
+        Raises CacheUnreachable for what waiting would not change.
+        """
         if isinstance(exc, Nobody):
             return CacheUnavailable(str(exc))
         error = error_of_rpc(exc, call.asked_for)
         if error.reason or not is_away(error):
             return error
         try:
-            if self._reopen():
+            if self._channels.reopen():
                 return None
         except Nobody as nobody:
             return CacheUnavailable(str(nobody))
@@ -163,17 +156,21 @@ class AsyncGrpcLink:
             return error
         within_s = min(_probe.WITHIN_S, patience.time_left(time.monotonic()))
         try:
-            cause = await asyncio.wait_for(asyncio.wrap_future(probe), within_s)
-        except asyncio.TimeoutError:
+            cause = await result_of(probe, within_s)
+        except TimedOut:
             return error
         return self._route.explained(error, cause)
 
     async def _await_daemon(self, patience: Patience, error: CacheServiceError) -> None:
-        """As `GrpcLink._await_daemon`."""
+        """Return once anyone answers. Raises CacheUnavailable after `wait_s`.
+
+        The call itself cannot wait for the connection: its deadline is for the fill, and
+        gRPC has one for both.
+        """
         why = "" if error.reason else error.message
         while True:
             try:
-                self._reopen()
+                self._channels.reopen()
                 await self._look(patience.wait_left(time.monotonic()))
                 return
             except Nobody as exc:
@@ -183,53 +180,17 @@ class AsyncGrpcLink:
                     return
             if patience.wait_left(time.monotonic()) <= 0:
                 raise self._route.away(self._wait_s, error.reason, why)
-            await asyncio.sleep(patience.next_pause(time.monotonic()))
+            await pause(patience.next_pause(time.monotonic()))
 
     async def _look(self, wait_s: float) -> None:
-        """As `GrpcLink._look`."""
-        channel = self._channel()
-        check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(HEALTH_PATH)
+        """Raise RpcError, DEADLINE_EXCEEDED, if nobody answers. Raises Nobody."""
+        check = self._channels.unary_unary(HEALTH_PATH)
         within_s = min(wait_s, self._route.look_s)
         await check(b"", timeout=within_s, wait_for_ready=True, metadata=self._metadata)
 
-    def _reopen(self) -> bool:
-        """As `GrpcLink._reopen`."""
-        loop = asyncio.get_running_loop()
-        known = self._connections.get(loop)
-        if known is None:
-            return False
-        door = self._route.another(known.door)
-        if door is None:
-            return False
-        # Other tasks' calls may still use the old channel: it goes with the last of them.
-        self._connections[loop] = AsyncConnection(door, self._route.aio_channel(door))
-        return True
-
-    def _channel(self) -> grpc.aio.Channel:
-        if self._closed:
-            raise RuntimeError("this client is closed")
-        refuse_if_forked_after_asyncio()
-        note_asyncio_use()
-        loop = asyncio.get_running_loop()
-        connection = self._connections.get(loop)
-        if connection is None:
-            self._forget_closed_loops()
-            door = self._route.open()
-            connection = AsyncConnection(door, self._route.aio_channel(door))
-            self._connections[loop] = connection
-        return connection.channel
-
-    def _forget_closed_loops(self) -> None:
-        """Let go of connections that nobody can use or close any more.
-
-        A channel refers to its loop, so weak keys would never go.
-        """
-        for loop in tuple(self._connections):
-            if loop.is_closed():
-                self._connections.pop(loop, None)
-
 
 async def _first_of(messages: AsyncGenerator[A, None]) -> A:
+    """Return the next message. Raises UnreadableAnswer if the stream has none."""
     async for message in messages:
         return message
     raise UnreadableAnswer("the stream ended without an answer")

@@ -7,7 +7,7 @@ one `MemoryService` and they share what was put.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from typing import NoReturn, TypeVar
 
 from cachesvc_client import _options
@@ -69,7 +69,7 @@ class _MemoryLink:
         *_, last = self.follow(call, timeout_s)
         return last
 
-    def follow(self, call: Call[A], timeout_s: float) -> Iterator[A]:
+    def follow(self, call: Call[A], timeout_s: float) -> Generator[A, None, None]:
         self._check_open()
         try:
             for message in self._service.stream(call.method, call.request):

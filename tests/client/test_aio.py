@@ -125,7 +125,9 @@ def test_connections_of_closed_loops_are_let_go(server: ScriptedServer) -> None:
 
     async def use() -> None:
         await link.ask(requests.stats(), 20)
-        channels.extend(weakref.ref(known.channel) for known in link._connections.values())
+        channels.extend(
+            weakref.ref(known.channel) for known in link._channels._connections.values()
+        )
 
     for _ in range(3):
         asyncio.run(use())

@@ -197,7 +197,7 @@ def test_a_socket_that_is_swapped_after_the_look_gets_no_connection(
     """The name is looked at once; the connection goes to what was seen, whenever it is made."""
     socket.parent.chmod(0o777)
     with ScriptedServer(socket) as server, CacheClient(str(socket), wait_s=NEVER_S) as client:
-        client._link._channel()  # type: ignore[attr-defined]  # looked, not connected
+        client._link._channels.current()  # type: ignore[attr-defined]  # looked, not connected
         socket.rename(socket.with_name("moved"))
         with served_by(STRANGER, socket) as calls:
             assert client.stats().puts == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeVar
 
 from cachesvc_client._link import Link
@@ -35,7 +35,7 @@ class InterposedLink:
     def collect(self, call: Call[A], timeout_s: float) -> A:
         return self._link.collect(call, timeout_s)
 
-    def follow(self, call: Call[A], timeout_s: float) -> Iterator[A]:
+    def follow(self, call: Call[A], timeout_s: float) -> Generator[A, None, None]:
         return self._link.follow(call, timeout_s)
 
     def send(self, upload: Upload[A], timeout_s: float) -> A:

@@ -1,0 +1,20 @@
+"""How a call waits: in the caller's own thread, within its deadline and `wait_s`."""
+
+from __future__ import annotations
+
+import time
+from concurrent import futures
+from typing import TypeVar
+
+A = TypeVar("A")
+
+TimedOut = futures.TimeoutError
+
+
+def pause(pause_s: float) -> None:
+    time.sleep(pause_s)
+
+
+def result_of(future: futures.Future[A], within_s: float) -> A:
+    """Return what the future ends with. Raises TimedOut."""
+    return future.result(within_s)
