@@ -36,7 +36,7 @@ by_name = pytest.mark.parametrize(
 )
 
 # Each has its Korean page beside it.
-TRANSLATED = ("README.md",)
+TRANSLATED = ("README.md", "docs/migrating-from-v2.md")
 
 # The most words that a page may have (`wc -w`). Its lines are short then, too. A page that has
 # been brought into shape is added here; when all are, the budgets say how long all may be.
@@ -44,6 +44,8 @@ PAGES_IN_SHAPE = {
     "README.md": 1450,
     "README.ko.md": 1450,
     "docs/README.md": 300,
+    "docs/migrating-from-v2.md": 1050,
+    "docs/migrating-from-v2.ko.md": 1050,
     "docs/releasing.md": 200,
 }
 WORDS_OF_ALL_PAGES = 30_000
