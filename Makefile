@@ -82,7 +82,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy --python-version 3.10 client/cachesvc_client
+	$(BIN)/mypy --python-version 3.10 client/cachesvc_client client/cachesvc_format
 	PYTHONPATH=client $(BIN)/lint-imports
 
 format: $(VENV)/.lint  ## Format the code and mend what can be mended.

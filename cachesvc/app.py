@@ -43,7 +43,7 @@ from cachesvc.edge.http_operations import OperationRoutes
 from cachesvc.edge.http_page import PageRoute
 from cachesvc.edge.http_status import StatusRoutes
 from cachesvc.edge.http_tls import ReloadedContext
-from cachesvc.edge.local import L1_DIRECTORY, LocalDelivery
+from cachesvc.edge.local import LocalDelivery
 from cachesvc.edge.readiness import Readiness
 from cachesvc.edge.reloading import Reloaded
 from cachesvc.edge.server import GrpcServer
@@ -65,6 +65,7 @@ from cachesvc.tiers.disk import DiskTier
 from cachesvc.tiers.disk_files import DiskFiles
 from cachesvc.tiers.memory import MemoryEntry, MemoryTier
 from cachesvc.tiers.witness import Witness
+from cachesvc_format.control_page import L1_DIRECTORY
 
 if TYPE_CHECKING:
     from cachesvc.origin.directory import DirectoryOrigin

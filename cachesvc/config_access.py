@@ -23,6 +23,7 @@ from pydantic import (
 from cachesvc.core.access import Role
 from cachesvc.core.credentials import Grants, Token
 from cachesvc.core.errors import ConfigError
+from cachesvc_format.names import ID_PATTERN
 
 ENV_PREFIX = "CACHESVC_"
 # The standard reader follows nested arrays by recursion.
@@ -56,7 +57,7 @@ class TlsSettings(Section):
 class TokenSettings(Section):
     """One line of `cachesvc token new`."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    name: str = Field(pattern=f"^{ID_PATTERN}$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     roles: tuple[Role, ...] = Field(min_length=1)
     expires: AwareDatetime | None = None

@@ -23,8 +23,8 @@ from bench.misses.misbehaving_caller import LARGE, PICTURES, STREAMED, TALL, TOO
 from bench.misses.missing_callers import OWNER, text_of
 from bench.misses.turns import S_TO_MS, Row
 from cachesvc.codec.pickle_writer import encode_pickle
-from cachesvc.core.tensors import Tensor
 from cachesvc_client import CacheClient
+from cachesvc_format.blob import Tensor
 from cachesvc_proto.v1 import cache_pb2 as pb
 from cachesvc_proto.v1.cache_pb2_grpc import CacheServiceStub
 from tests.support import sample_objects

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from cachesvc.codec.pickle_writer import encode_pickle
-from cachesvc.core.tensors import Tensor
+from cachesvc_format.blob import Tensor
 
 NAMESPACE = "small"
 OWNER = "owner"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cachesvc.cli.exits import ExitCode, fail
-from cachesvc.core.tensors import DTYPE_SIZE_BYTES
+from cachesvc_format.blob import ITEM_BYTES
 
 if TYPE_CHECKING:
     from cachesvc_client import Entry
@@ -122,10 +122,8 @@ def _tensors_of(path: Path) -> Iterator[tuple[str, Any]]:
             modes = file.metadata() or {}
             for name in file.keys():  # noqa: SIM118 - not a mapping
                 dtype = file.get_slice(name).get_dtype()
-                if dtype not in DTYPE_SIZE_BYTES:
-                    raise ValueError(
-                        f"{name} is {dtype}; an entry holds {', '.join(DTYPE_SIZE_BYTES)}"
-                    )
+                if dtype not in ITEM_BYTES:
+                    raise ValueError(f"{name} is {dtype}; an entry holds {', '.join(ITEM_BYTES)}")
                 if dtype == "BF16":
                     yield name, _bf16(path, name)
                     continue

@@ -20,6 +20,7 @@ from cachesvc.cli.options import (
     parse_duration,
     parse_moment,
 )
+from cachesvc_format.namespaces import HUMAN_NAMESPACES
 
 if TYPE_CHECKING:
     from cachesvc_client.requests import PutOptions
@@ -64,7 +65,7 @@ def human(
 ) -> None:
     """Store one person: human_img, mask, mask_gray, pose_tensor."""
     options = _options("", as_of, ttl, persist)
-    namespace = f"human_{category.value}"
+    namespace = HUMAN_NAMESPACES[category.value]
     _store(namespace, user_id, files, options, target, timeout_s, as_json)
 
 

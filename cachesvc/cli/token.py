@@ -6,7 +6,6 @@ The token is printed once and kept nowhere; the daemon's settings get its hash.
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from datetime import UTC, datetime
 from typing import Annotated
@@ -18,11 +17,11 @@ from cachesvc.cli.exits import ExitCode, fail
 from cachesvc.cli.options import parse_duration
 from cachesvc.core.access import Role
 from cachesvc.core.credentials import token_digest
+from cachesvc_format.names import ID_PATTERN, is_id
 
 # What secret scanners can look for.
 _PREFIX = "cachesvc_"
 _RANDOM_BYTES = 32
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 app = typer.Typer(help="Make bearer tokens for callers over TCP.", no_args_is_help=True)
 
@@ -42,8 +41,8 @@ def new(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print a new token, once, and the lines that make the daemon know it."""
-    if not _NAME.fullmatch(name):
-        fail("the name must match [A-Za-z0-9][A-Za-z0-9._-]{0,127}", ExitCode.USAGE)
+    if not is_id(name):
+        fail(f"the name must match {ID_PATTERN}", ExitCode.USAGE)
     token = _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     roles = list(dict.fromkeys(each.value for each in role))
     expires = None

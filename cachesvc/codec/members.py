@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cachesvc.codec.blob import MAX_HEAD_BYTES, BlobLayout, blob_parts, check_blob
+from cachesvc.codec.blob import blob_parts, check_blob
 from cachesvc.codec.images import decode_png, encode_png, plan_png
 from cachesvc.codec.pickle_writer import encode_pickle
 from cachesvc.codec.pickles import decode_pickle, plan_pickle
 from cachesvc.core.kinds import Encoding, Field, Kind
 from cachesvc.core.parts_file import PartsFile
-from cachesvc.core.tensors import Buffer, DecodePlan, Tensor
+from cachesvc.core.tensors import Buffer, DecodePlan
+from cachesvc_format.blob import MAX_HEAD_BYTES, BlobLayout, Tensor
 
 __all__ = ["blob_parts", "check_parts", "decode_member", "encode_members", "plan_member"]
 
@@ -58,7 +59,7 @@ def encode_members(kind: Kind, blob: Buffer) -> dict[str, bytes]:
     members = {}
     for field in kind.fields:
         found = layout.fields[field.name]
-        pixels_or_words = view[found.offset : found.offset + found.size_bytes]
+        pixels_or_words = view[found.begin : found.end]
         tensor = Tensor(found.dtype, found.shape, pixels_or_words, found.mode)
         members[field.name] = _ENCODERS[field.encoding](tensor)
     return members

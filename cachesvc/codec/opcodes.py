@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cachesvc.codec.long_text import MAX_SHORT_BYTES, PIECE_BYTES, LongText, escaped, utf8
-from cachesvc.codec.refusal import clipped, pickle_refused
+from cachesvc.codec.refusal import pickle_refused
+from cachesvc_format.names import clipped
 
 # A Parameter in protocol 0 with 16 dimensions takes about 130.
 MAX_OPCODES = 512

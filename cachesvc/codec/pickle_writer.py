@@ -13,7 +13,7 @@ import struct
 from cachesvc.codec.torch_legacy import MAGIC_NUMBER, PROTOCOL_VERSION
 from cachesvc.codec.torch_views import MAX_PICKLED_TENSOR_BYTES, STORAGE_NAMES
 from cachesvc.core.errors import InvalidRequest
-from cachesvc.core.tensors import Tensor
+from cachesvc_format.blob import Tensor
 
 _PROTO_2 = b"\x80\x02"
 _PROTO_4 = b"\x80\x04"

@@ -22,7 +22,8 @@ from cachesvc.codec.torch_views import (
     gather,
 )
 from cachesvc.codec.torch_zip import SIGNATURE, read_zip
-from cachesvc.core.tensors import DecodePlan, Tensor
+from cachesvc.core.tensors import DecodePlan
+from cachesvc_format.blob import Tensor
 
 # Protocols 1 and 2 write a byte above 0x7F as two; the rest is the stream's own.
 MAX_OBJECT_BYTES = 2 * MAX_PICKLED_TENSOR_BYTES + 64 * 1024

@@ -17,12 +17,10 @@ import numpy as np
 
 from cachesvc.codec.opcodes import Function, Value
 from cachesvc.codec.refusal import pickle_refused
-from cachesvc.core.tensors import DTYPE_SIZE_BYTES, Tensor
+from cachesvc_format.blob import ITEM_BYTES, MAX_DIMENSIONS, Tensor
 
 # The largest real one has 4.7 MB; a float32 video latent has about 100 MB.
 MAX_PICKLED_TENSOR_BYTES = 256 * 1024 * 1024
-# Real ones have 4. Every reader, numpy included, takes more.
-MAX_DIMENSIONS = 16
 
 _STORAGE_KEY = re.compile(r"[0-9]{1,20}")
 _STORAGE_DTYPES = {
@@ -58,7 +56,7 @@ class Storage:
 
     @property
     def size_bytes(self) -> int:
-        return self.count * DTYPE_SIZE_BYTES[self.dtype]
+        return self.count * ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ def parse_storage_id(parts: tuple[Value, ...]) -> Storage:
     if not (isinstance(key, str) and _STORAGE_KEY.fullmatch(key) and isinstance(location, str)):
         raise pickle_refused("a storage's key or location is not one")
     checked = _checked_number(count, "a storage's count")
-    if checked * DTYPE_SIZE_BYTES[storage_class.dtype] > MAX_PICKLED_TENSOR_BYTES:
+    if checked * ITEM_BYTES[storage_class.dtype] > MAX_PICKLED_TENSOR_BYTES:
         raise pickle_refused(f"a storage is larger than {MAX_PICKLED_TENSOR_BYTES} bytes")
     return Storage(storage_class.dtype, checked, key)
 
@@ -103,7 +101,7 @@ def gather(view: View) -> Tensor:
     storage = view.storage
     assert storage.data is not None
     assert len(storage.data) == storage.size_bytes
-    item_bytes = DTYPE_SIZE_BYTES[storage.dtype]
+    item_bytes = ITEM_BYTES[storage.dtype]
     count = math.prod(view.shape)
     if _is_contiguous(view):
         start = view.offset * item_bytes if count else 0
@@ -151,7 +149,7 @@ def _check_inside(view: View) -> None:
     if len(view.strides) != len(shape):
         raise pickle_refused("a tensor has not one stride per dimension")
     # An empty tensor's other dimensions count too: (0, 2**40) would overflow readers.
-    if math.prod(max(size, 1) for size in shape) * DTYPE_SIZE_BYTES[storage.dtype] > (
+    if math.prod(max(size, 1) for size in shape) * ITEM_BYTES[storage.dtype] > (
         MAX_PICKLED_TENSOR_BYTES
     ):
         raise pickle_refused(f"a tensor is larger than {MAX_PICKLED_TENSOR_BYTES} bytes")

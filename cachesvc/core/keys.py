@@ -6,13 +6,10 @@ once, here, before anything else sees them.
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 from cachesvc.core.errors import InvalidRequest
-
-MAX_ID_LENGTH = 128
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+from cachesvc_format.names import MAX_ID_LENGTH, is_id
 
 
 class EntryKey(NamedTuple):
@@ -22,17 +19,12 @@ class EntryKey(NamedTuple):
     id: str
 
 
-def is_id(value: str) -> bool:
-    """Return whether `value` may be used as an id or a namespace name."""
-    return _ID.fullmatch(value) is not None
-
-
 def checked_id(value: str, name: str) -> str:
     """Return `value` unchanged.
 
     Raises:
-        InvalidRequest: unless it matches `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`. The
-            message names the field and never repeats the value.
+        InvalidRequest: unless it `is_id`. The message names the field and never repeats
+            the value.
     """
     if is_id(value):
         return value

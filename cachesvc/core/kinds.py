@@ -11,7 +11,18 @@ from enum import Enum
 from string import Formatter
 
 from cachesvc.core.errors import ConfigError, InvalidRequest, PreconditionFailed
-from cachesvc.core.keys import EntryKey, checked_id, is_id
+from cachesvc.core.keys import EntryKey, checked_id
+from cachesvc_format.names import is_id
+from cachesvc_format.namespaces import (
+    GARMENT_IMAGE,
+    GARMENT_NAMESPACE,
+    GARMENT_TENSOR,
+    HUMAN_IMAGES,
+    HUMAN_NAMESPACES,
+    HUMAN_TENSOR,
+    TEXT_NAMESPACE,
+    TEXT_TENSORS,
+)
 
 DEFAULT_TTL_S = 24 * 3600.0
 # Long enough for a burst of one request's retries, too short for anyone to notice an upload.
@@ -192,26 +203,16 @@ class Kinds:
 
 
 _PREFIX = "users/{owner}/vton-cache"
-_TEXT_FIELDS = (
-    "prompt_embeds",
-    "negative_prompt_embeds",
-    "pooled_prompt_embeds",
-    "negative_pooled_prompt_embeds",
-    "prompt_embeds_c",
-)
+_PARTS = {"upper_body": "upper", "lower_body": "lower", "dresses": "dresses"}
 
 HUMAN = Kind(
     name="human",
-    namespaces=(
-        Namespace("human_upper_body", "upper"),
-        Namespace("human_lower_body", "lower"),
-        Namespace("human_dresses", "dresses"),
+    namespaces=tuple(
+        Namespace(name, _PARTS[category]) for category, name in HUMAN_NAMESPACES.items()
     ),
     fields=(
-        Field("human_img", Encoding.PNG, _PREFIX + "/{part}/human_img.png"),
-        Field("mask", Encoding.PNG, _PREFIX + "/{part}/mask.png"),
-        Field("mask_gray", Encoding.PNG, _PREFIX + "/{part}/mask_gray.png"),
-        Field("pose_tensor", Encoding.PICKLE, _PREFIX + "/{part}/pose_tensor.pkl"),
+        *(Field(name, Encoding.PNG, f"{_PREFIX}/{{part}}/{name}.png") for name in HUMAN_IMAGES),
+        Field(HUMAN_TENSOR, Encoding.PICKLE, _PREFIX + "/{part}/pose_tensor.pkl"),
     ),
     subject=Subject.USER,
     max_entries=10,
@@ -219,10 +220,10 @@ HUMAN = Kind(
 )
 GARMENT = Kind(
     name="garment",
-    namespaces=(Namespace("garment"),),
+    namespaces=(Namespace(GARMENT_NAMESPACE),),
     fields=(
-        Field("garm_img", Encoding.PNG, _PREFIX + "/garments/{id}_img.png"),
-        Field("garm_tensor", Encoding.PICKLE, _PREFIX + "/garments/{id}_tensor.pkl"),
+        Field(GARMENT_IMAGE, Encoding.PNG, _PREFIX + "/garments/{id}_img.png"),
+        Field(GARMENT_TENSOR, Encoding.PICKLE, _PREFIX + "/garments/{id}_tensor.pkl"),
     ),
     subject=Subject.CLOTHING,
     max_entries=100,
@@ -230,10 +231,10 @@ GARMENT = Kind(
 )
 TEXT = Kind(
     name="text",
-    namespaces=(Namespace("text"),),
+    namespaces=(Namespace(TEXT_NAMESPACE),),
     fields=tuple(
         Field(name, Encoding.PICKLE, _PREFIX + "/text/{id}_" + name + ".pkl")
-        for name in _TEXT_FIELDS
+        for name in TEXT_TENSORS
     ),
     subject=Subject.CLOTHING,
     max_entries=100,

@@ -13,6 +13,7 @@ from cachesvc.core.access import Action, Principal
 from cachesvc.edge.http_routes import Route
 from cachesvc.edge.statistics import Statistics
 from cachesvc.metrics import GaugeReading, Metrics
+from cachesvc_format.namespaces import V2_COUNTS
 from cachesvc_proto.v1 import cache_pb2 as pb
 
 # What is not ready, by part; empty = ready.
@@ -20,14 +21,6 @@ NotReady = Callable[[], dict[str, str]]
 _GIB = 1 << 30
 # V2's own text: scripts compare it.
 _CACHING = "2-Level (L1: Memory LRU, L2: SSD)"
-# V2's names of what L1 counts by namespace.
-_V2_COUNTS = {
-    "l1_human_upper_count": "human_upper_body",
-    "l1_human_lower_count": "human_lower_body",
-    "l1_human_dresses_count": "human_dresses",
-    "l1_garment_count": "garment",
-    "l1_text_count": "text",
-}
 
 
 class HealthRoutes:
@@ -104,7 +97,7 @@ def v2_cache_stats(stats: pb.StatsResponse) -> dict[str, Any]:
         "total_requests": total,
         "l1_hit_rate": _percentage(l1_hits, total),
         "l2_hit_rate": _percentage(requests.disk_hits, total),
-        **{key: in_memory.get(namespace, 0) for key, namespace in _V2_COUNTS.items()},
+        **{key: in_memory.get(namespace, 0) for key, namespace in V2_COUNTS.items()},
         "l2_disk_usage_gb": round(stats.disk.size_bytes / _GIB, 2),
         "l2_disk_limit_gb": round(stats.disk.max_bytes / _GIB, 2),
     }

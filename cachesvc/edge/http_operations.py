@@ -23,11 +23,6 @@ from cachesvc_proto.v1 import cache_pb2 as pb
 
 # A warm-up that takes longer goes on, and the answer says so. Below the default deadline.
 WARM_WAIT_S = 20.0
-_CATEGORIES = {
-    "upper_body": pb.HUMAN_CATEGORY_UPPER_BODY,
-    "lower_body": pb.HUMAN_CATEGORY_LOWER_BODY,
-    "dresses": pb.HUMAN_CATEGORY_DRESSES,
-}
 
 
 class _Body(BaseModel):
@@ -49,16 +44,16 @@ class WarmupBody(_Body):
 
     def request(self) -> pb.WarmRequest:
         """Return the contract's request. Raises InvalidRequest."""
-        unknown = [name for name in self.categories if name not in _CATEGORIES]
+        unknown = [name for name in self.categories if name not in messages.CATEGORIES]
         if unknown:
             raise InvalidRequest(
-                f"categories must be of {', '.join(_CATEGORIES)}", reason="INVALID_BODY"
+                f"categories must be of {', '.join(messages.CATEGORIES)}", reason="INVALID_BODY"
             )
         garments = [pb.WarmGarment(clothing_id=clothing_id) for clothing_id in self.clothing_ids]
         garments += [pb.WarmGarment(**garment.model_dump()) for garment in self.garments]
         return pb.WarmRequest(
             user_id=self.user_id,
-            categories=[_CATEGORIES[name] for name in self.categories],
+            categories=[messages.CATEGORIES[name] for name in self.categories],
             garments=garments,
         )
 

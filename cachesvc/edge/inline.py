@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cachesvc.engine.ports import Blob
+from cachesvc_format.wire import tag, varint
 from cachesvc_proto.v1 import cache_pb2 as pb
 
 ALIGNMENT = 16
-_LENGTH_DELIMITED = 2
 _INFO = pb.Entry.INFO_FIELD_NUMBER
 _TENSORS = pb.Entry.TENSORS_FIELD_NUMBER
 _PADDING = pb.Entry.PADDING_FIELD_NUMBER
@@ -54,13 +54,13 @@ def _entry_parts(entry: InlineEntry, offset: int) -> list[bytes | memoryview]:
         return [_field(entry.field_number, small)]
     data = entry.blob.view()
     size = data.nbytes
-    head = _tag(_TENSORS) + _varint(size)
+    head = tag(_TENSORS) + varint(size)
     # One more byte of padding moves the start by one, except once, where a length
     # needs one more byte: two rounds meet every remainder.
     for padding in range(2 * ALIGNMENT):
         filler = _field(_PADDING, bytes(padding))
         body_size = len(small) + len(filler) + len(head) + size
-        prefix = _tag(entry.field_number) + _varint(body_size)
+        prefix = tag(entry.field_number) + varint(body_size)
         parts = [prefix, small, filler, head]
         if (offset + sum(map(len, parts))) % ALIGNMENT == 0:
             return [*parts, data]
@@ -68,17 +68,4 @@ def _entry_parts(entry: InlineEntry, offset: int) -> list[bytes | memoryview]:
 
 
 def _field(number: int, payload: bytes) -> bytes:
-    return _tag(number) + _varint(len(payload)) + payload
-
-
-def _tag(number: int) -> bytes:
-    return _varint(number << 3 | _LENGTH_DELIMITED)
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    return tag(number) + varint(len(payload)) + payload

@@ -20,12 +20,12 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.edge import messages
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.flights import Served
+from cachesvc_format.control_page import L1_DIRECTORY
 from cachesvc_proto.v1 import cache_pb2 as pb
 
 log = structlog.get_logger()
 T = TypeVar("T")
 # Of the runtime directory.
-L1_DIRECTORY = "l1"
 # A worker reports once a second what it has kept, 256 entries by default.
 MAX_REPORTED_KEYS = 1000
 # Counting one takes up to 30 us, and hits wait meanwhile.

@@ -14,13 +14,16 @@ from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from cachesvc.engine.flights import Served
 from cachesvc.engine.puts import PutHeader
 from cachesvc.engine.reads import ReadRequest
+from cachesvc_format import namespaces
 from cachesvc_proto.v1 import cache_pb2 as pb
 
-# Namespaces of the built-in kinds that have calls of their own.
+CATEGORIES = {
+    "upper_body": pb.HUMAN_CATEGORY_UPPER_BODY,
+    "lower_body": pb.HUMAN_CATEGORY_LOWER_BODY,
+    "dresses": pb.HUMAN_CATEGORY_DRESSES,
+}
 HUMAN_NAMESPACES: dict[int, str] = {
-    pb.HUMAN_CATEGORY_UPPER_BODY: "human_upper_body",
-    pb.HUMAN_CATEGORY_LOWER_BODY: "human_lower_body",
-    pb.HUMAN_CATEGORY_DRESSES: "human_dresses",
+    CATEGORIES[name]: namespace for name, namespace in namespaces.HUMAN_NAMESPACES.items()
 }
 TIERS: dict[str, pb.Tier] = {
     "memory": pb.TIER_MEMORY,
@@ -78,7 +81,7 @@ class RequestReader:
         for garment in request.garments:
             clothing_id = checked_id(garment.clothing_id, "clothing_id")
             owner = checked_id(garment.owner_id or request.user_id, "owner_id")
-            keys = [EntryKey(namespace, clothing_id) for namespace in ("garment", "text")]
+            keys = [EntryKey(name, clothing_id) for name in namespaces.CLOTHING_NAMESPACES]
             reads += [self._read(key, owner, 0, "") for key in keys]
         if not reads:
             raise InvalidRequest("name a user_id or garments", reason="MISSING_FIELD")

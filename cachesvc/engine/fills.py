@@ -30,13 +30,14 @@ from cachesvc.core.errors import (
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Field, Kind
 from cachesvc.core.origin import Origin, OriginObject, OriginStamp
-from cachesvc.core.tensors import Buffer, Tensor
+from cachesvc.core.tensors import Buffer
 from cachesvc.engine.breaker import OriginBreaker
 from cachesvc.engine.decoding import DecodingRoom
 from cachesvc.engine.fill_stages import FillStages, Slots
 from cachesvc.engine.outages import OutageLog
 from cachesvc.engine.ports import Codec
 from cachesvc.engine.state import State
+from cachesvc_format.blob import Tensor
 
 log = structlog.get_logger()
 T = TypeVar("T")

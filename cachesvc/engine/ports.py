@@ -18,7 +18,8 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Field, Kind
 from cachesvc.core.lru import Removal
 from cachesvc.core.scopes import Change, Scope
-from cachesvc.core.tensors import Buffer, DecodePlan, Tensor
+from cachesvc.core.tensors import Buffer, DecodePlan
+from cachesvc_format.blob import Tensor
 
 R = TypeVar("R", bound="Room")
 W = TypeVar("W")

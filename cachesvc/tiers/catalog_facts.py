@@ -8,8 +8,8 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import astuple, dataclass
 
-from cachesvc.core.keys import is_id
 from cachesvc.tiers.catalog_schema import UnreadableRow, sum_of
+from cachesvc_format.names import is_id
 
 _FACTS = (
     "catalog_id, commits, last_write_ns, last_write_steady_ns, last_generation, boot_id,"

@@ -14,13 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cachesvc.core.entry import EntryMeta, Row
-from cachesvc.core.keys import EntryKey, is_id
+from cachesvc.core.keys import EntryKey
 from cachesvc.core.origin import OriginStamp
 from cachesvc.core.scopes import Change, Scope, ScopeKind, key_scope
 from cachesvc.tiers import catalog_changes as changes
 from cachesvc.tiers.catalog_facts import add_to_total, recount
 from cachesvc.tiers.catalog_schema import UnreadableRow, sum_of
 from cachesvc.tiers.disk_files import Location, stored_bytes
+from cachesvc_format.names import is_id
 
 # Of an entry's own columns, in the order in which its sum is made.
 _META_COLUMNS = (

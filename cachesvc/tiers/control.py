@@ -1,11 +1,9 @@
-"""The control page: how workers on this host see that the daemon lives.
+"""The control page, written: how workers on this host see that the daemon lives.
 
-One page in the runtime directory, mapped by every worker. Format (docs/on-disk-format.md), little
-endian: magic 8 bytes, format version u32, state u32, boot id 16 bytes, heartbeat u64
-(CLOCK_MONOTONIC, ns), then device and inode of the page and of `l1/` and the daemon's time
-namespace (u64 each). A local hit needs state SERVING and a heartbeat younger than 1 s, in the
-very inodes that are named: through a filesystem that keeps attributes for a while a worker
-sees link counts of the past.
+One page in the runtime directory, mapped by every worker; what lies where on it:
+`cachesvc_format.control_page`. A local hit needs state SERVING and a heartbeat younger than
+1 s, in the very inodes that are named: through a filesystem that keeps attributes for a while
+a worker sees link counts of the past.
 
 While a file of L1 could not be removed, its link count is no token, so the page ends all
 local hits: SUSPENDED. Calls are answered.
@@ -16,35 +14,30 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import struct
 import sys
 import threading
 import time
-from enum import IntEnum
 from pathlib import Path
 from typing import Literal
 
 from cachesvc.tiers import files
+from cachesvc_format.control_page import (
+    HEADER,
+    HEARTBEAT_OFFSET,
+    MAGIC,
+    NAME,
+    PAGE_BYTES,
+    STATE_OFFSET,
+    VERSION,
+    Place,
+    State,
+    inode_of,
+    time_namespace,
+    write_place,
+)
 
-NAME = "control"
-MAGIC = b"cachesvc"
-FORMAT_VERSION = 1
-PAGE_BYTES = 4096
-HEADER = struct.Struct("<8sII16s")
-STATE_OFFSET = 12
-HEARTBEAT_OFFSET = HEADER.size
 HEARTBEAT_EVERY_S = 0.1
-PLACE = struct.Struct("<5Q")
-PLACE_OFFSET = 40
 _PROBE = ".probe"
-
-
-class ControlState(IntEnum):
-    SERVING = 1
-    CLOSED = 2
-    SUSPENDED = 3
-    # It serves, but an open file's link count does not fall here: no local hits.
-    NOT_SHARED = 4
 
 
 class ControlPage:
@@ -68,9 +61,8 @@ class ControlPage:
         A stuck loop acknowledges no invalidation, so the heartbeat need not prove that it lives.
         """
         self._is_shared = shows_removals(l1)
-        directory = l1.stat()
-        place = (self._status.st_dev, self._status.st_ino, directory.st_dev, directory.st_ino)
-        PLACE.pack_into(self._page, PLACE_OFFSET, *place, time_namespace())
+        place = Place(inode_of(self._status), inode_of(l1.stat()), time_namespace())
+        write_place(self._page, place)
         self._write_heartbeat()
         self._is_open = True
         self._write_own_state()
@@ -98,11 +90,11 @@ class ControlPage:
 
     def _write_own_state(self) -> None:
         if not self._is_open:
-            state = ControlState.CLOSED
+            state = State.CLOSED
         elif not self._is_shared:
-            state = ControlState.NOT_SHARED
+            state = State.NOT_SHARED
         else:
-            state = ControlState.SUSPENDED if self._suspended_for else ControlState.SERVING
+            state = State.SUSPENDED if self._suspended_for else State.SERVING
         _write_state(self._page, state)
 
     def close(self) -> None:
@@ -136,7 +128,7 @@ def close_predecessor(directory_fd: int) -> bytes | None:
         page = mmap.mmap(fd, PAGE_BYTES)
     finally:
         os.close(fd)
-    _write_state(page, ControlState.CLOSED)
+    _write_state(page, State.CLOSED)
     boot_id: bytes = HEADER.unpack_from(page)[3]
     page.close()
     return boot_id
@@ -153,7 +145,7 @@ def replace_control_page(directory_fd: int, gid: int | None) -> ControlPage:
     fd = os.open(temporary, flags, 0o640, dir_fd=directory_fd)
     try:
         files.set_access(fd, 0o640, gid)
-        header = HEADER.pack(MAGIC, FORMAT_VERSION, ControlState.CLOSED, boot_id)
+        header = HEADER.pack(MAGIC, VERSION, State.CLOSED, boot_id)
         files.write_all(fd, header.ljust(PAGE_BYTES, b"\0"))
         page = mmap.mmap(fd, PAGE_BYTES)
         status = os.fstat(fd)
@@ -178,15 +170,7 @@ def shows_removals(directory: Path) -> bool:
         return False
 
 
-def time_namespace() -> int:
-    """Return the number of this process's time namespace; 0 if the kernel does not say."""
-    try:
-        return Path("/proc/self/ns/time").stat().st_ino
-    except OSError:
-        return 0
-
-
-def _write_state(page: mmap.mmap, state: ControlState) -> None:
+def _write_state(page: mmap.mmap, state: State) -> None:
     _store(page, "I", STATE_OFFSET, state)
 
 

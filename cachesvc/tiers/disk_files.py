@@ -16,13 +16,14 @@ from typing import NamedTuple
 
 from cachesvc.core.checksum import Checksum
 from cachesvc.core.errors import CorruptEntry
-from cachesvc.core.keys import EntryKey, is_id
+from cachesvc.core.keys import EntryKey
 from cachesvc.core.tensors import Buffer
 from cachesvc.tiers import files, quarantine
 from cachesvc.tiers.anchors import Anchor
 from cachesvc.tiers.directories import directory, made_directory
 from cachesvc.tiers.quarantine import Quarantine, name_of
 from cachesvc.tiers.witness import Witness
+from cachesvc_format.names import is_id
 
 SUFFIX = ".safetensors"
 TEMPORARY = ".tmp"

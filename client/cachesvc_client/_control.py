@@ -1,8 +1,6 @@
 """The daemon's control page, read: whether local hits are allowed right now, and here.
 
-Format (docs/on-disk-format.md), little-endian: magic 8 bytes, format version u32, state u32,
-boot id 16 bytes, heartbeat u64 (CLOCK_MONOTONIC, ns), then where the daemon is: device and
-inode of this page and of `l1/`, and its time namespace, u64 each.
+What lies where on it: `cachesvc_format.control_page`.
 
 A link count is a token of validity only if it is the daemon's own inode that is looked at.
 Through a filesystem that keeps attributes for a while (bindfs, some containers' mounts) it is
@@ -13,45 +11,29 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
 import time
 from pathlib import Path
-from typing import NamedTuple
 
-NAME = "control"
-PAGE_BYTES = 4096
-# How long after the last heartbeat the daemon may be believed to live; the format fixes it.
-HEARTBEAT_LIMIT_NS = 1_000_000_000
+from cachesvc_format.control_page import (
+    HEADER,
+    HEARTBEAT_LIMIT_NS,
+    MAGIC,
+    NAME,
+    PAGE_BYTES,
+    STATE_AND_HEARTBEAT,
+    STATE_OFFSET,
+    VERSION,
+    Inode,
+    Place,
+    State,
+    inode_of,
+    read_place,
+)
 
-_MAGIC = b"cachesvc"
-_VERSION = 1
-_SERVING = 1
-_SUSPENDED = 3
-_NOT_SHARED = 4
-_HEADER = struct.Struct("<8sII16s")
-_STATE_AND_HEARTBEAT = struct.Struct("<I16xQ")
-_STATE_OFFSET = 12
-_PLACE = struct.Struct("<5Q")
-_PLACE_OFFSET = 40
-
-
-class Inode(NamedTuple):
-    """One file or directory, whatever its path. Each filesystem has a device of its own."""
-
-    device: int
-    number: int
-
-
-def inode_of(status: os.stat_result) -> Inode:
-    return Inode(status.st_dev, status.st_ino)
-
-
-class Place(NamedTuple):
-    """Where the daemon is, as it says. All 0 = it is older than that."""
-
-    page: Inode
-    l1: Inode
-    time_namespace: int
+# Plain numbers: looking a member up costs a hit more than the comparison does.
+_SERVING = int(State.SERVING)
+_SUSPENDED = int(State.SUSPENDED)
+_NOT_SHARED = int(State.NOT_SHARED)
 
 
 class ControlPage:
@@ -66,14 +48,11 @@ class ControlPage:
 
     def place(self) -> Place:
         """Return where the daemon says that it is. It says so before it serves."""
-        device, number, l1_device, l1_number, namespace = _PLACE.unpack_from(
-            self._page, _PLACE_OFFSET
-        )
-        return Place(Inode(device, number), Inode(l1_device, l1_number), namespace)
+        return read_place(self._page)
 
     def is_shared(self) -> bool:
         """Return False if the daemon's own filesystem does not show that a file was removed."""
-        state, _ = _STATE_AND_HEARTBEAT.unpack_from(self._page, _STATE_OFFSET)
+        state, _ = STATE_AND_HEARTBEAT.unpack_from(self._page, STATE_OFFSET)
         return bool(state != _NOT_SHARED)
 
     def is_serving(self) -> bool:
@@ -81,13 +60,13 @@ class ControlPage:
 
         A heartbeat from the future is no heartbeat.
         """
-        state, heartbeat_ns = _STATE_AND_HEARTBEAT.unpack_from(self._page, _STATE_OFFSET)
+        state, heartbeat_ns = STATE_AND_HEARTBEAT.unpack_from(self._page, STATE_OFFSET)
         age_ns: int = time.monotonic_ns() - heartbeat_ns
         return bool(state == _SERVING and 0 <= age_ns < HEARTBEAT_LIMIT_NS)
 
     def is_suspended(self) -> bool:
         """Return whether the daemon answers calls and lets nobody serve itself."""
-        state, _ = _STATE_AND_HEARTBEAT.unpack_from(self._page, _STATE_OFFSET)
+        state, _ = STATE_AND_HEARTBEAT.unpack_from(self._page, STATE_OFFSET)
         return bool(state == _SUSPENDED)
 
 
@@ -109,18 +88,10 @@ def open_control_page(directory_fd: int) -> ControlPage | None:
         page = mmap.mmap(fd, PAGE_BYTES, prot=mmap.PROT_READ)
     finally:
         os.close(fd)
-    magic, version, _, boot_id = _HEADER.unpack_from(page)
-    if magic != _MAGIC or version != _VERSION:
+    magic, version, _, boot_id = HEADER.unpack_from(page)
+    if magic != MAGIC or version != VERSION:
         return None
     return ControlPage(page, boot_id, inode_of(status), status.st_uid)
-
-
-def time_namespace() -> int:
-    """Return the number of this process's time namespace; 0 if the kernel does not say."""
-    try:
-        return Path("/proc/self/ns/time").stat().st_ino
-    except OSError:
-        return 0
 
 
 def is_tmpfs(device: int) -> bool:

@@ -12,15 +12,12 @@ import os
 
 from cachesvc_client._control import (
     ControlPage,
-    inode_of,
     is_tmpfs,
     open_control_page,
-    time_namespace,
 )
 from cachesvc_client._trust import Trust
+from cachesvc_format.control_page import L1_DIRECTORY, inode_of, time_namespace
 
-# Of the runtime directory.
-L1 = "l1"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -75,11 +72,11 @@ def _check_page(control: ControlPage, directory: str) -> None:
 
 
 def _open_l1(control: ControlPage, directory: str, fd: int) -> int:
-    l1 = os.open(L1, _DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+    l1 = os.open(L1_DIRECTORY, _DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
     said = control.place().l1
     if said.number and inode_of(os.fstat(l1)) != said:
         os.close(l1)
-        raise Unusable(_elsewhere(f"{directory}/{L1}"))
+        raise Unusable(_elsewhere(f"{directory}/{L1_DIRECTORY}"))
     return l1
 
 

@@ -5,8 +5,8 @@ Runs on Pillow 10. Images are stored decoded, in their own mode.
 
 from __future__ import annotations
 
-from cachesvc_client._blob import CHANNELS, FieldData, FieldLayout
 from cachesvc_client.errors import InvalidRequest
+from cachesvc_format.blob import CHANNELS, FieldLayout, Tensor, image_shape
 
 try:
     from PIL import Image
@@ -31,18 +31,17 @@ def image_of(blob: memoryview, field: FieldLayout) -> Image.Image:
     return Image.frombuffer(field.mode, size, data, "raw", field.mode, 0, 1)  # type: ignore[arg-type]
 
 
-def field_of(name: str, image: Image.Image) -> FieldData:
+def field_of(name: str, image: Image.Image) -> Tensor:
     """Return an image as a field; decodes it if it was opened lazily.
 
     Raises:
         InvalidRequest: for modes other than L, LA, RGB, RGBA. Converting would be
             lossy or a guess (a palette, 16 bits, CMYK), so the caller decides.
     """
-    channels = CHANNELS.get(image.mode)
-    if channels is None:
+    if image.mode not in CHANNELS:
         raise InvalidRequest(
             f"{name}: a {image.mode} image cannot be stored; convert it to L or RGB",
             reason="UNSUPPORTED_IMAGE_MODE",
         )
-    shape = (image.height, image.width) if channels == 1 else (image.height, image.width, channels)
-    return FieldData("U8", shape, image.tobytes(), image.mode)
+    shape = image_shape(image.mode, image.height, image.width)
+    return Tensor("U8", shape, image.tobytes(), image.mode)

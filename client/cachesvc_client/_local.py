@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from cachesvc_client._control import ControlPage
-from cachesvc_client._files import L1, Unusable, find_files
+from cachesvc_client._files import Unusable, find_files
 from cachesvc_client._kept import (
     DEFAULT_MAX_BYTES,
     DEFAULT_MAX_ENTRIES,
@@ -34,7 +34,9 @@ from cachesvc_client._opened import Opened, opened_file, opened_inline
 from cachesvc_client._trust import Trust
 from cachesvc_client.answers import Attachment, EntryInfo, Received, SharedFile
 from cachesvc_client.errors import UnreadableAnswer
-from cachesvc_client.requests import HUMAN_NAMESPACES, TryOnKey
+from cachesvc_client.requests import TryOnKey
+from cachesvc_format.control_page import L1_DIRECTORY
+from cachesvc_format.namespaces import HUMAN_NAMESPACES
 from cachesvc_proto.v1 import cache_pb2
 
 log = logging.getLogger("cachesvc_client")
@@ -45,7 +47,7 @@ ATTACH_EVERY_S = 5.0
 REPORT_TIMEOUT_S = 1.0
 # The upkeep does nothing that takes longer than a report.
 UPKEEP_ENDS_WITHIN_S = 2 * REPORT_TIMEOUT_S
-_NAME = re.compile(f"{L1}/([A-Za-z0-9][A-Za-z0-9._-]*)")
+_NAME = re.compile(f"{L1_DIRECTORY}/([A-Za-z0-9][A-Za-z0-9._-]*)")
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEVER_MET_NS = 1 << 63
 

@@ -6,7 +6,6 @@ connection is used. There is no origin: what was not put is absent.
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,29 +17,19 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from cachesvc_client._blob import BlobError, read_layout
 from cachesvc_client.errors import DETAIL_KEY, REASON_KEY
+from cachesvc_format.blob import BlobError, read_layout
+from cachesvc_format.names import is_id
+from cachesvc_format.namespaces import CLOTHING_NAMESPACES, FIELDS, HUMAN_NAMESPACES
 from cachesvc_proto.v1 import cache_pb2
 
-HUMAN_NAMESPACES = ("human_upper_body", "human_lower_body", "human_dresses")
-CLOTHING_NAMESPACES = ("garment", "text")
-FIELDS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(HUMAN_NAMESPACES, ("human_img", "mask", "mask_gray", "pose_tensor")),
-    "garment": ("garm_img", "garm_tensor"),
-    "text": (
-        "prompt_embeds",
-        "negative_prompt_embeds",
-        "pooled_prompt_embeds",
-        "negative_pooled_prompt_embeds",
-        "prompt_embeds_c",
-    ),
-}
 DEFAULT_TTL = timedelta(hours=24)
 # S3's clock has whole seconds; the daemon allows as much.
 ORIGIN_GRACE = timedelta(seconds=2)
 CHUNK_BYTES = 1024 * 1024
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# By the number of the category, from 1.
+_HUMAN = tuple(HUMAN_NAMESPACES.values())
 # The order in which a try-on with several failures chooses its code.
 _PART_PRECEDENCE = (
     grpc.StatusCode.FAILED_PRECONDITION,
@@ -178,7 +167,7 @@ class MemoryService:
 
     def _check_blob(self, key: Key, blob: bytes) -> None:
         try:
-            names = set(read_layout(memoryview(blob)))
+            names = set(read_layout(memoryview(blob), len(blob)).fields)
         except BlobError as exc:
             _refuse("INVALID_ARGUMENT", "INVALID_BLOB", str(exc))
         if names != set(self._fields[key[0]]):
@@ -281,7 +270,7 @@ class MemoryService:
     def _targets(self, asked: cache_pb2.InvalidateRequest) -> list[Key]:
         target = asked.WhichOneof("target")
         if target == "user_id":
-            return [(name, _checked_id(asked.user_id, target)) for name in HUMAN_NAMESPACES]
+            return [(name, _checked_id(asked.user_id, target)) for name in _HUMAN]
         if target == "clothing_id":
             return [(name, _checked_id(asked.clothing_id, target)) for name in CLOTHING_NAMESPACES]
         if target == "key":
@@ -306,7 +295,7 @@ class MemoryService:
         if asked.user_id:
             user_id = _checked_id(asked.user_id, "user_id")
             names = [_human_namespace(category) for category in asked.categories]
-            keys += [(name, user_id) for name in names or HUMAN_NAMESPACES]
+            keys += [(name, user_id) for name in names or _HUMAN]
         for garment in asked.garments:
             clothing_id = _checked_id(garment.clothing_id, "clothing_id")
             keys += [(name, clothing_id) for name in CLOTHING_NAMESPACES]
@@ -382,19 +371,19 @@ def _refuse(code: str, reason: str, message: str) -> NoReturn:
 def _checked_id(value: str, name: str) -> str:
     if not value:
         _refuse("INVALID_ARGUMENT", "MISSING_FIELD", f"{name} is empty")
-    if _ID.fullmatch(value) is None:
+    if not is_id(value):
         _refuse("INVALID_ARGUMENT", "INVALID_ID", f"{name} is not a valid id")
     return value
 
 
 def _human_namespace(category: int) -> str:
-    if not 1 <= category <= len(HUMAN_NAMESPACES):
+    if not 1 <= category <= len(_HUMAN):
         _refuse("INVALID_ARGUMENT", "MISSING_FIELD", "category is not given")
-    return HUMAN_NAMESPACES[category - 1]
+    return _HUMAN[category - 1]
 
 
 def _owner(key: Key, owner_id: str) -> str:
-    return owner_id or (key[1] if key[0] in HUMAN_NAMESPACES else "")
+    return owner_id or (key[1] if key[0] in _HUMAN else "")
 
 
 def _change_targets(

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cachesvc_client._blob import FieldData, FieldLayout
 from cachesvc_client.errors import InvalidRequest
+from cachesvc_format.blob import FieldLayout, Tensor
 
 try:
     import numpy as np
@@ -44,7 +44,7 @@ def array_of(blob: memoryview, field: FieldLayout) -> npt.NDArray[Any]:
     return flat.reshape(field.shape)
 
 
-def field_of(name: str, array: npt.NDArray[Any]) -> FieldData:
+def field_of(name: str, array: npt.NDArray[Any]) -> Tensor:
     """Return an array of any strides and byte order as a field.
 
     Raises:
@@ -61,4 +61,4 @@ def field_of(name: str, array: npt.NDArray[Any]) -> FieldData:
     plain = np.ascontiguousarray(array, dtype=_DTYPES[dtype])
     data = plain.reshape(-1).view(np.uint8).data.toreadonly()
     # ascontiguousarray makes a 0-d array 1-d; the caller's shape is what is stored.
-    return FieldData(dtype, tuple(array.shape), data)
+    return Tensor(dtype, tuple(array.shape), data)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cachesvc_client._blob import FieldData, FieldLayout, Layout
+from cachesvc_client._blob import Layout
 from cachesvc_client._views import view_of_address
 from cachesvc_client.errors import InvalidRequest
+from cachesvc_format.blob import FieldLayout, Tensor
 
 try:
     import torch
@@ -82,7 +83,7 @@ def moved(
     )
 
 
-def field_of(name: str, tensor: torch.Tensor) -> FieldData:
+def field_of(name: str, tensor: torch.Tensor) -> Tensor:
     """Return a tensor of any device and strides as a field.
 
     Shares the tensor's memory where it can; do not write to it until the Put ends.
@@ -111,12 +112,12 @@ def field_of(name: str, tensor: torch.Tensor) -> FieldData:
         ) from exc
 
 
-def _plain_field(dtype: str, tensor: torch.Tensor) -> FieldData:
+def _plain_field(dtype: str, tensor: torch.Tensor) -> Tensor:
     # A view may only be marked as negated: its memory then has the other sign.
     plain = tensor.detach().to("cpu").resolve_neg().contiguous()
     size_bytes = plain.numel() * plain.element_size()
     if size_bytes == 0:
-        return FieldData(dtype, tuple(plain.shape), b"")
+        return Tensor(dtype, tuple(plain.shape), b"")
     # By address and not by .numpy(): numpy has no bf16, and need not be installed.
     data = view_of_address(plain.data_ptr(), size_bytes, plain).toreadonly()
-    return FieldData(dtype, tuple(plain.shape), data)
+    return Tensor(dtype, tuple(plain.shape), data)

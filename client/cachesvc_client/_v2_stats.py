@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cachesvc_format.namespaces import V2_COUNTS
+
 if TYPE_CHECKING:
     from cachesvc_proto.v1.cache_pb2 import StatsResponse
 
 _GIB = 1 << 30
-# V2's names of what L1 counts by namespace.
-_COUNTS = {
-    "l1_human_upper_count": "human_upper_body",
-    "l1_human_lower_count": "human_lower_body",
-    "l1_human_dresses_count": "human_dresses",
-    "l1_garment_count": "garment",
-    "l1_text_count": "text",
-}
 
 
 def v2_cache_stats(stats: StatsResponse) -> dict[str, Any]:
@@ -35,7 +29,7 @@ def v2_cache_stats(stats: StatsResponse) -> dict[str, Any]:
         "total_requests": total,
         "l1_hit_rate": _percentage(l1_hits, total),
         "l2_hit_rate": _percentage(requests.disk_hits, total),
-        **{key: in_memory.get(namespace, 0) for key, namespace in _COUNTS.items()},
+        **{key: in_memory.get(namespace, 0) for key, namespace in V2_COUNTS.items()},
         "l2_disk_usage_gb": round(stats.disk.size_bytes / _GIB, 2),
         "l2_disk_limit_gb": round(stats.disk.max_bytes / _GIB, 2),
     }

@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from cachesvc_client._blob import FieldData
 from cachesvc_client.errors import InvalidRequest
+from cachesvc_format.blob import Tensor
 
 
-def fields_of(values: Mapping[str, object]) -> dict[str, FieldData]:
+def fields_of(values: Mapping[str, object]) -> dict[str, Tensor]:
     """Return PIL images, torch tensors and numpy arrays as fields. Raises InvalidRequest.
 
     What is a field already stays as it is.
@@ -20,9 +20,9 @@ def fields_of(values: Mapping[str, object]) -> dict[str, FieldData]:
     return {name: field_of(name, value) for name, value in values.items()}
 
 
-def field_of(name: str, value: object) -> FieldData:
+def field_of(name: str, value: object) -> Tensor:
     """Return one value as a field. Raises InvalidRequest if it is none of the three types."""
-    if isinstance(value, FieldData):
+    if isinstance(value, Tensor):
         return value
     if is_image(value):
         from cachesvc_client import _images

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+from cachesvc_format.wire import FIXED32, FIXED64, LENGTH_DELIMITED, VARINT
+
 _MAX_VARINT_BYTES = 10
 _MAX_FIELD_NUMBER = (1 << 29) - 1
 
@@ -57,19 +58,8 @@ def length_delimited(message: memoryview) -> Iterator[tuple[int, memoryview]]:
         start, at = _value(message, at, wire_type)
         if at > end:
             raise WireError("a field ends beyond its message")
-        if wire_type == _LENGTH:
+        if wire_type == LENGTH_DELIMITED:
             yield number, message[start:at]
-
-
-def varint(value: int) -> bytes:
-    """Return `value` as protobuf writes an unsigned number."""
-    assert value >= 0
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _read_entry(pieces: list[memoryview]) -> RawEntry:
@@ -89,14 +79,14 @@ def _read_entry(pieces: list[memoryview]) -> RawEntry:
 
 def _value(message: memoryview, at: int, wire_type: int) -> tuple[int, int]:
     """Return where the value that starts at `at` begins, without its length, and ends."""
-    if wire_type == _LENGTH:
+    if wire_type == LENGTH_DELIMITED:
         length, at = _varint(message, at)
         return at, at + length
-    if wire_type == _VARINT:
+    if wire_type == VARINT:
         return at, _varint(message, at)[1]
-    if wire_type == _FIXED64:
+    if wire_type == FIXED64:
         return at, at + 8
-    if wire_type == _FIXED32:
+    if wire_type == FIXED32:
         return at, at + 4
     raise WireError("unknown wire type")
 

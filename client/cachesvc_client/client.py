@@ -43,6 +43,7 @@ from cachesvc_client.answers import (
 from cachesvc_client.entry import Entry, TryOn
 from cachesvc_client.errors import CacheServiceError, Unsupported
 from cachesvc_client.requests import PutOptions, TryOnKey
+from cachesvc_format.namespaces import HUMAN_NAMESPACES
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -137,7 +138,7 @@ class CacheClient:
         Raises NotCached, OriginUnavailable, PreconditionFailed, DataLoss, Aborted, Overloaded.
         """
         hit = self._local.hit(
-            (requests.HUMAN_NAMESPACES.get(category, ""), user_id),
+            (HUMAN_NAMESPACES.get(category, ""), user_id),
             needed_ns(origin_after),
             kind_version,
         )

@@ -15,11 +15,13 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cachesvc_client import answers
-from cachesvc_client._blob import BlobError, cut, encode
+from cachesvc_client._blob import cut
 from cachesvc_client._values import fields_of, is_image
 from cachesvc_client._version import __version__
-from cachesvc_client._wire import varint
 from cachesvc_client.errors import InvalidRequest
+from cachesvc_format.blob import BlobError, Buffer, blob_parts
+from cachesvc_format.namespaces import HUMAN_NAMESPACES
+from cachesvc_format.wire import tag, varint
 from cachesvc_proto.v1 import cache_pb2
 
 A = TypeVar("A")
@@ -35,10 +37,9 @@ CATEGORIES = {
     "lower_body": cache_pb2.HUMAN_CATEGORY_LOWER_BODY,
     "dresses": cache_pb2.HUMAN_CATEGORY_DRESSES,
 }
-HUMAN_NAMESPACES = {category: f"human_{category}" for category in CATEGORIES}
 # By whether shared files can be used.
 DELIVERIES = {False: cache_pb2.DELIVERY_INLINE, True: cache_pb2.DELIVERY_SHARED_FILE}
-_DATA_TAG = varint(cache_pb2.PutRequest.DATA_FIELD_NUMBER << 3 | 2)
+_DATA_TAG = tag(cache_pb2.PutRequest.DATA_FIELD_NUMBER)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Upload(Generic[A]):
     """A call whose request is a stream; `messages()` starts it anew for each attempt."""
 
     call: Call[A]
-    pieces: tuple[bytes | memoryview, ...]
+    pieces: tuple[Buffer, ...]
 
     def messages(self) -> Iterator[bytes]:
         """Yield the header, then the blob in messages of at most 1 MiB of data."""
@@ -211,7 +212,7 @@ def put(
         )
     )
     try:
-        pieces = encode(fields_of(fields))
+        pieces = blob_parts(fields_of(fields))
     except BlobError as exc:
         raise InvalidRequest(str(exc), reason="INVALID_BLOB") from exc
     return Upload(Call("Put", header.SerializeToString(), answers.read_put), tuple(pieces))
@@ -222,7 +223,7 @@ def put_human(
 ) -> Upload[answers.EntryInfo]:
     category_of(category)
     fields = {**_images(images), "pose_tensor": pose_tensor}
-    return put(f"human_{category}", user_id, fields, o)
+    return put(HUMAN_NAMESPACES[category], user_id, fields, o)
 
 
 def put_garment(

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from cachesvc.codec.pickle_writer import encode_pickle
-from cachesvc.core.tensors import Tensor
+from cachesvc_format.blob import Tensor
 
 USER = "demo-person"
 GARMENTS = tuple(f"outfit-{number:02d}" for number in range(1, 11))

@@ -1,30 +1,27 @@
-"""The blob's writer and strict reader, against the safetensors library. Promise 2."""
+"""A client's blobs: what torch tensors become, and what its readers hand out. Promise 2."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import struct
+import tempfile
 from typing import Any
 
-import pytest
 import safetensors.torch
 import torch
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from cachesvc_client._blob import (
+from cachesvc_client._blob import cut, read_layout, read_layout_of_file
+from cachesvc_client._torch import field_of, tensor_of
+from cachesvc_client._values import fields_of
+from cachesvc_format.blob import (
     DATA_ALIGNMENT_BYTES,
     ITEM_BYTES,
     BlobError,
-    FieldData,
-    Layout,
-    cut,
-    encode,
-    read_layout,
+    Tensor,
+    blob_parts,
 )
-from cachesvc_client._torch import field_of, tensor_of
-from cachesvc_client._values import fields_of
 from tests.client.support import values
 
 DTYPES = [
@@ -38,8 +35,8 @@ tensors = st.builds(
 )
 
 
-def joined(fields: dict[str, FieldData]) -> bytes:
-    return b"".join(encode(fields))
+def joined(fields: dict[str, Tensor]) -> bytes:
+    return b"".join(blob_parts(fields))
 
 
 def header_of(blob: bytes) -> dict[str, Any]:
@@ -49,7 +46,7 @@ def header_of(blob: bytes) -> dict[str, Any]:
 
 
 def with_header(header: object, data: bytes) -> memoryview:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    text = header if isinstance(header, bytes) else json.dumps(header).blob_parts()
     return memoryview(struct.pack("<Q", len(text)) + text + data)
 
 
@@ -93,7 +90,7 @@ def test_metadata_names_the_format_and_the_images_modes() -> None:
 
 def test_pieces_share_the_tensors_memory_and_are_cut_without_copies() -> None:
     tensor = torch.zeros(1000, dtype=torch.float16)
-    pieces = list(cut(encode({"a": field_of("a", tensor)}), 512))
+    pieces = list(cut(blob_parts({"a": field_of("a", tensor)}), 512))
     assert [len(piece) for piece in pieces[-4:]] == [512, 512, 512, 464]
     assert max(len(piece) for piece in pieces) == 512
     tensor[0] = 1.0
@@ -115,47 +112,12 @@ def test_a_damaged_blob_is_a_blob_error_or_still_covers_its_bytes(data: st.DataO
         tensor_of(memoryview(blob), field)
 
 
-@given(st.binary(max_size=200))
-@example((2).to_bytes(8, "little") + b"{}")  # that of no field at all
-def test_random_bytes_raise_nothing_but_a_blob_error(blob: bytes) -> None:
-    with contextlib.suppress(BlobError):
-        assert isinstance(read_layout(memoryview(blob)), Layout)
-
-
-def field(shape: list[Any], begin: Any, end: Any, dtype: str = "U8") -> dict[str, Any]:
-    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
-
-
-@pytest.mark.parametrize(
-    ("header", "why"),
-    [
-        (b"[1]", "not an object"),
-        (b"\xff{}", "not JSON"),
-        (b"[" * 60_000, "not JSON"),
-        (b'{"a":1,"a":2}', "not JSON|twice"),
-        ({"a": 1}, "not described"),
-        ({"a": field([4], 0, 4, "F8")}, "unknown dtype"),
-        ({"a": field([4], 0, 4, 7)}, "unknown dtype"),  # type: ignore[arg-type]
-        ({"a": field([True], 0, 1)}, "bad shape"),
-        ({"a": field([-4], 0, 4)}, "bad shape"),
-        ({"a": field([2], 0, 4)}, "not its shape"),
-        ({"a": field([2], 2, 4)}, "hole"),
-        ({"a": field([4], 0, 4), "b": field([2], 2, 4)}, "overlap"),
-        ({"a": field([8], 0, 8)}, "shorter or longer"),
-        ({"a": field([3], 0, 3)}, "shorter or longer"),
-        ({"__metadata__": {"cachesvc.format": "2"}, "a": field([4], 0, 4)}, "newer format"),
-        ({"__metadata__": {"n": 1}, "a": field([4], 0, 4)}, "not text"),
-        ({"__metadata__": {"a.mode": "L"}, "a": field([4], 0, 4)}, "image mode"),
-        ({"__metadata__": {"a.mode": "RGB"}, "a": field([2, 2], 0, 4)}, "image mode"),
-    ],
-)
-def test_a_header_that_lies_is_refused(header: object, why: str) -> None:
-    with pytest.raises(BlobError, match=why):
-        read_layout(with_header(header, b"\0" * 4))
-
-
-def test_a_header_beyond_64_kib_is_refused_before_it_is_parsed() -> None:
-    with pytest.raises(BlobError, match="out of range"):
-        read_layout(with_header(b" " * (64 * 1024 + 1), b""))
-    with pytest.raises(BlobError, match="64 KiB"):
-        encode({f"{'x' * 100}{n}": FieldData("U8", (0,), b"") for n in range(700)})
+def test_a_blob_is_read_from_a_file_as_from_memory() -> None:
+    many = {f"{'x' * 100}{n}": Tensor("U8", (0,), b"") for n in range(100)}
+    for fields in (fields_of(values.human()), many):
+        blob = joined(fields)
+        with tempfile.TemporaryFile(dir="/dev/shm") as file:
+            file.write(blob)
+            file.flush()
+            of_file = read_layout_of_file(file.fileno(), len(blob))
+        assert dict(of_file) == dict(read_layout(memoryview(blob)))

@@ -13,19 +13,19 @@ import torch
 from PIL import Image
 
 from cachesvc_client import InvalidRequest
-from cachesvc_client._blob import encode
 from cachesvc_client._opened import opened
 from cachesvc_client._values import fields_of
 from cachesvc_client._views import writable_view
 from cachesvc_client.answers import EntryInfo, EntryKey, Tier
 from cachesvc_client.entry import Entry
+from cachesvc_format.blob import blob_parts
 from tests.client.support import values
 
 INFO = EntryInfo(EntryKey("n", "i"), 0, Tier.MEMORY, "", 1, None, None, None, 1, "")
 
 
 def entry_of(**stored: Any) -> Entry:
-    blob = b"".join(encode(fields_of(stored)))
+    blob = b"".join(blob_parts(fields_of(stored)))
     return Entry(opened(INFO, writable_view(blob)), lambda _: True)
 
 
@@ -175,7 +175,7 @@ def test_fields_of_one_entry_are_views_of_one_blob() -> None:
 
 def test_a_misaligned_blob_still_gives_aligned_writable_tensors() -> None:
     tensor = values.tensor(5, dtype=torch.float64)
-    blob = b"".join(encode(fields_of({"a": tensor})))
+    blob = b"".join(blob_parts(fields_of({"a": tensor})))
     for shift in range(8):
         view = memoryview(bytearray(b"x" * shift + blob))[shift:]
         entry = Entry(opened(INFO, view), lambda _: True)

@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cachesvc_client._views import address_of, writable_view
-from cachesvc_client._wire import WireError, read_entries, varint
+from cachesvc_client._wire import WireError, read_entries
+from cachesvc_format.wire import varint
 from cachesvc_proto.v1 import cache_pb2
 
 infos = st.builds(

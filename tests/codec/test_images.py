@@ -21,7 +21,7 @@ from cachesvc.codec.images import decode_png, encode_png, plan_png
 from cachesvc.codec.png_chunks import checked_chunks, read_header
 from cachesvc.codec.png_pixels import Inflated, inflate
 from cachesvc.core.errors import OriginDataCorrupt
-from cachesvc.core.tensors import Tensor
+from cachesvc_format.blob import Tensor
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cachesvc.codec.pickles import decode_pickle
 from cachesvc.core.errors import OriginDataCorrupt
-from cachesvc.core.tensors import Tensor
+from cachesvc_format.blob import Tensor
 
 EXAMPLES = 400
 

@@ -14,7 +14,7 @@ import torch
 from cachesvc.codec.pickle_writer import encode_pickle
 from cachesvc.codec.pickles import decode_pickle
 from cachesvc.core.errors import InvalidRequest
-from cachesvc.core.tensors import Tensor
+from cachesvc_format.blob import Tensor
 
 DTYPES = {
     "BOOL": torch.bool,

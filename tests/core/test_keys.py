@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachesvc.core.errors import InvalidRequest
-from cachesvc.core.keys import MAX_ID_LENGTH, checked_id, is_id
+from cachesvc.core.keys import checked_id
+from cachesvc_format.names import MAX_ID_LENGTH, is_id
 
 ALLOWED = set(string.ascii_letters + string.digits + "._-")
 _HOSTILE = [

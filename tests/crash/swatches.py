@@ -13,7 +13,7 @@ from cachesvc.codec.blob import build_blob
 from cachesvc.codec.pickle_writer import encode_pickle
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Encoding, Field, Kind, Kinds, Namespace, Subject
-from cachesvc.core.tensors import Tensor
+from cachesvc_format.blob import Tensor
 
 WORDS = 1024
 OWNER = "mill"

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cachesvc.core.keys import is_id
+from cachesvc_format.names import is_id
 from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.support import sample_objects
 from tests.support.daemons import Daemon

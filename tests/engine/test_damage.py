@@ -24,7 +24,7 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import BUILT_IN, Encoding, Field, Kind, Kinds, Namespace, Subject
 from cachesvc.core.lru import Removal
 from cachesvc.core.scopes import key_scope
-from cachesvc.core.tensors import Tensor
+from cachesvc_format.blob import Tensor
 from tests.support.engine_entries import blob_of
 from tests.support.engine_house import EngineHouse
 

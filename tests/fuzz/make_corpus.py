@@ -24,8 +24,8 @@ from PIL import Image, PngImagePlugin
 
 from cachesvc.codec.blob import build_blob
 from cachesvc.core.kinds import TEXT
-from cachesvc.core.tensors import Tensor
-from cachesvc.tiers.control import HEADER, ControlState
+from cachesvc_format.blob import Tensor
+from cachesvc_format.control_page import HEADER, State
 from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.codec import test_pickle_attacks as attacks
 from tests.fuzz.asked import MESSAGES
@@ -335,11 +335,11 @@ def _placed() -> dict[str, Seeds]:
         "a role that is none": token.replace(b"worker", b"root"),
         "nesting": b"tokens = " + b"[" * 900 + b"]" * 900,
     }
-    page = HEADER.pack(b"cachesvc", 1, ControlState.SERVING, bytes(range(16)))
+    page = HEADER.pack(b"cachesvc", 1, State.SERVING, bytes(range(16)))
     pages = {
         "good": b"\xff" + page + struct.pack("<Q", 1),
         "of the future": b"\xff" + page + b"\xff" * 8,
-        "closed": b"\xff" + HEADER.pack(b"cachesvc", 1, ControlState.CLOSED, bytes(16)),
+        "closed": b"\xff" + HEADER.pack(b"cachesvc", 1, State.CLOSED, bytes(16)),
         "another version": b"\xff" + HEADER.pack(b"cachesvc", 2, 1, bytes(16)),
         "another magic": b"\xff" + HEADER.pack(b"cachesvx", 1, 1, bytes(16)),
         "short": b"\0" + page,

@@ -9,8 +9,9 @@ from pathlib import Path
 from cachesvc.config import load
 from cachesvc.config_access import read_grants
 from cachesvc.core.errors import ConfigError
-from cachesvc.tiers.control import PAGE_BYTES, close_predecessor
+from cachesvc.tiers.control import close_predecessor
 from cachesvc_client import _control
+from cachesvc_format.control_page import NAME, PAGE_BYTES
 from tests.fuzz.parser import Parser
 
 
@@ -46,7 +47,7 @@ def _read_control_page(data: bytes) -> None:
     page = data[1:]
     if data[:1] > b"\x10":
         page = page[:PAGE_BYTES].ljust(PAGE_BYTES, b"\0")
-    _FOLDER.write(_control.NAME, page)
+    _FOLDER.write(NAME, page)
     directory_fd = os.open(_FOLDER.path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         found = _control.open_control_page(directory_fd)

@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 
 from cachesvc.codec.images import decode_png, encode_png
-from cachesvc.core.tensors import Tensor
+from cachesvc_format.blob import Tensor
 
 _TICK_S = 0.0005
 # An input that was slow once may have been unlucky.

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from cachesvc.codec.pickle_writer import encode_pickle
-from cachesvc.core.tensors import Tensor
+from cachesvc_format.blob import Tensor
 
 WORDS = 8192  # 64 KB
 _HEAD = (

@@ -19,6 +19,7 @@ from cachesvc_client import CacheClient, CacheServiceError, _control
 from cachesvc_client._files import Unusable, find_files
 from cachesvc_client._local import LocalDelivery
 from cachesvc_client._trust import Trust
+from cachesvc_format.control_page import time_namespace
 from tests.client.support.users import STRANGER, needs_root
 from tests.conftest import NewDaemon
 from tests.local.test_control_page import S, page, settle
@@ -224,7 +225,7 @@ def test_an_l1_in_another_inode_than_the_daemons_is_not_believed(
 def test_another_time_namespace_is_not_believed_however_fresh_its_heartbeat_looks(
     daemon: Daemon, text: str, lookalike: Path
 ) -> None:
-    settle(lookalike, time_namespace=_control.time_namespace() + 1)
+    settle(lookalike, time_namespace=time_namespace() + 1)
     assert "another time namespace" in transport_of(daemon.target, text)
 
 

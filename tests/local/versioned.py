@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from cachesvc.codec.pickle_writer import encode_pickle
-from cachesvc.core.tensors import Tensor
 from cachesvc_client import CacheClient, EntryInfo
 from cachesvc_client.entry import EntryFields
 from cachesvc_client.requests import PutOptions
+from cachesvc_format.blob import Tensor
 
 FIELDS = (
     "negative_pooled_prompt_embeds",

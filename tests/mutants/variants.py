@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 CATALOGUE = Path(__file__).parent / "catalogue"
 PROMISES = range(1, 11)
 # Only these are broken; a mutant of a test would prove nothing.
-PRODUCT = ("cachesvc", "client/cachesvc_client")
+PRODUCT = ("cachesvc", "client/cachesvc_client", "client/cachesvc_format")
 _TEST_ID = re.compile(r"(?P<file>tests/[\w/]+\.py)::(?P<function>test_\w+)(\[[^\]]+\])?")
 
 

@@ -18,10 +18,11 @@ from cachesvc.core.errors import InvalidRequest, NoSuchObject, NotDurable, Origi
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Encoding, Field, Kind, Kinds, Namespace, Subject
 from cachesvc.core.origin import OriginObject, OriginStamp
-from cachesvc.core.tensors import Buffer, DecodePlan, Tensor
+from cachesvc.core.tensors import Buffer, DecodePlan
 from cachesvc.tiers.directories import directory
 from cachesvc.tiers.disk_files import TEMPORARY, DiskFiles, Location
 from cachesvc.tiers.write_queue import RunBatch, Write, WriteQueue, resolve
+from cachesvc_format.blob import Tensor
 from tests.simulation.history import History, Overlap
 from tests.simulation.scheduler import VirtualLoop
 from tests.support.clocks import START_NS

@@ -13,7 +13,7 @@ from cachesvc.core.entry import EntryMeta
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Encoding, Field, Kind
 from cachesvc.core.origin import OriginStamp
-from cachesvc.core.tensors import Tensor
+from cachesvc_format.blob import Tensor
 from tests.support.clocks import START_NS
 
 IMAGE_SHAPE = (2, 3, 3)

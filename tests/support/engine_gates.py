@@ -15,10 +15,11 @@ from cachesvc.core.entry import EntryMeta, Row
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Field, Kind
 from cachesvc.core.scopes import Change
-from cachesvc.core.tensors import Buffer, DecodePlan, Tensor
+from cachesvc.core.tensors import Buffer, DecodePlan
 from cachesvc.tiers.disk import DiskTier, Written
 from cachesvc.tiers.disk_files import Location
 from cachesvc.tiers.memory import MemoryTier, Room
+from cachesvc_format.blob import Tensor
 
 # A test that fails must not leave a worker thread behind for ever.
 THREAD_LIMIT_S = 20.0

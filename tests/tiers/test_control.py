@@ -10,13 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cachesvc.tiers.control import (
-    HEARTBEAT_OFFSET,
-    NAME,
-    PAGE_BYTES,
-    ControlPage,
-    replace_control_page,
-)
+from cachesvc.tiers.control import ControlPage, replace_control_page
+from cachesvc_format.control_page import HEARTBEAT_OFFSET, NAME, PAGE_BYTES
 
 READS = 1_000_000
 # Counts how often the heartbeat was not larger than the one before; the last line is the count.

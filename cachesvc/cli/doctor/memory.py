@@ -20,9 +20,9 @@ from cachesvc.cli.doctor.places import (
 )
 from cachesvc.config import Settings
 from cachesvc.config_access import ENV_PREFIX
-from cachesvc.edge.local import L1_DIRECTORY
 from cachesvc.tiers import files, leases
 from cachesvc.tiers.shared_files import SharedFile
+from cachesvc_format.control_page import L1_DIRECTORY
 
 _MEMORY = ("tmpfs", "ramfs")
 _SETTING = f"{ENV_PREFIX}RUNTIME_DIR"

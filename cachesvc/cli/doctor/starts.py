@@ -18,11 +18,11 @@ from cachesvc.config import Settings
 from cachesvc.config_access import ENV_PREFIX, split_address
 from cachesvc.core.errors import ConfigError
 from cachesvc.edge import audit
-from cachesvc.edge.local import L1_DIRECTORY
-from cachesvc.tiers import control, files, quarantine
+from cachesvc.tiers import files, quarantine
 from cachesvc.tiers.catalog_file import CatalogFile
 from cachesvc.tiers.disk_files import TEMPORARY
 from cachesvc.tiers.disk_files import WITNESS as WITNESS_IN_ROOT
+from cachesvc_format import control_page
 
 # A page of SQLite, which its first write needs.
 _PROBE_BYTES = 4096
@@ -58,7 +58,8 @@ def check_directories(patient: Patient) -> Iterator[Finding]:
     """The directories below them which the daemon opens, and makes where they are not there."""
     settings = patient.settings
     below_root = (TEMPORARY, quarantine.NAME, *settings.build_kinds().namespaces)
-    paths = [settings.runtime_dir / L1_DIRECTORY, *(settings.l2.root / name for name in below_root)]
+    paths = [settings.runtime_dir / control_page.L1_DIRECTORY]
+    paths += [settings.l2.root / name for name in below_root]
     yield _all_pass("start.directories", [_opens(path) for path in paths if os.path.lexists(path)])
 
 
@@ -66,7 +67,7 @@ def check_names(patient: Patient) -> Iterator[Finding]:
     """Files and sockets that the start replaces or reads."""
     settings = patient.settings
     tries: list[Callable[[], None]] = [
-        lambda: _is_no_directory(settings.runtime_dir / control.NAME),
+        lambda: _is_no_directory(settings.runtime_dir / control_page.NAME),
         lambda: _is_socket_or_absent(settings.admin_socket_path),
         lambda: _is_file_or_absent(settings.runtime_dir / WITNESS),
         lambda: _is_file_or_absent(settings.l2.root / WITNESS_IN_ROOT),

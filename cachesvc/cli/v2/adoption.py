@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
@@ -20,12 +20,13 @@ from cachesvc.cli.v2.outcomes import Outcome, Skipped
 from cachesvc.codec import members as codec
 from cachesvc.core.clock import NS_PER_S, Clock
 from cachesvc.core.errors import NoSuchObject, OriginDataCorrupt, OriginError
-from cachesvc.core.keys import EntryKey, is_id
+from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kind, Kinds, Subject
 from cachesvc.core.origin import OriginStamp
 from cachesvc_client import Aborted, InvalidRequest, NotDurable, Overloaded
-from cachesvc_client._blob import FieldData
 from cachesvc_client.requests import PutOptions
+from cachesvc_format.blob import Tensor
+from cachesvc_format.names import is_id
 
 if TYPE_CHECKING:
     from cachesvc_client import CacheClient
@@ -161,7 +162,7 @@ class Adopter:
                 raise Skipped(Outcome.OLDER_THAN_ORIGIN, name)
 
     def _put(
-        self, kind: Kind, key: EntryKey, owner: str, fields: Mapping[str, FieldData], as_of_ns: int
+        self, kind: Kind, key: EntryKey, owner: str, fields: Mapping[str, Tensor], as_of_ns: int
     ) -> None:
         as_of = _EPOCH + timedelta(microseconds=as_of_ns // 1000)
         # A person's owner is the person, which the daemon knows.
@@ -181,7 +182,7 @@ class Adopter:
             raise Skipped(Outcome.NO_ROOM, str(exc)) from exc
 
 
-def _decoded(kind: Kind, members: Mapping[str, Member]) -> dict[str, FieldData]:
+def _decoded(kind: Kind, members: Mapping[str, Member]) -> dict[str, Tensor]:
     """Return the fields, read by the daemon's own decoders, which execute nothing."""
     fields = {}
     for field in kind.fields:
@@ -189,6 +190,7 @@ def _decoded(kind: Kind, members: Mapping[str, Member]) -> dict[str, FieldData]:
             tensor = codec.decode_member(field, members[field.name].data)
         except OriginDataCorrupt as exc:
             raise Skipped(Outcome.REFUSED, f"{field.name}: {exc.message}") from exc
+        # A client cuts what it sends by bytes.
         data = memoryview(tensor.data).cast("B") if tensor.size_bytes else b""
-        fields[field.name] = FieldData(tensor.dtype, tensor.shape, data, tensor.mode)
+        fields[field.name] = replace(tensor, data=data)
     return fields

@@ -6,7 +6,7 @@ import csv
 import json
 from pathlib import Path
 
-from cachesvc.core.keys import is_id
+from cachesvc_format.names import is_id
 
 
 def read_owners(path: Path) -> dict[str, str]:
