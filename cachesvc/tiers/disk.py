@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import structlog
 
-from cachesvc.core.clock import NS_PER_S, AgeTime, Now, ProvenTime
+from cachesvc.core.clock import NS_PER_S, AgeLimit, Now, ProvenTime
 from cachesvc.core.entry import EntryMeta, Row
 from cachesvc.core.errors import CorruptEntry, NotDurable
 from cachesvc.core.keys import EntryKey
@@ -105,7 +105,7 @@ class DiskTier:
         stored_last = Now(catalog.last_generation, catalog.last_generation)
         self._has_later_rows = False
         written_last = Now(catalog.last_write_ns, catalog.last_write_steady_ns)
-        self._age_time = AgeTime(written_last if catalog.last_write_ns else stored_last)
+        self._age_limit = AgeLimit(written_last if catalog.last_write_ns else stored_last)
         # Files whose row is still to come: the sweep would take them for litter.
         self._awaiting_row: set[Location] = set()
         # Files, by their owner, whose commit failed, and then their removal.
@@ -383,7 +383,7 @@ class DiskTier:
         with contextlib.suppress(NotDurable):
             await self.evict(0)
             now = Now(wall_ns, steady_ns)
-            useless_ns = self._age_time.at(now) - self._keep_expired_ns
+            useless_ns = self._age_limit.expired_before_ns(now, self._keep_expired_ns)
             while await self._expire(useless_ns):
                 pass
             for scope, change in list(self._unrecorded.items()):
