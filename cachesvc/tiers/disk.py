@@ -217,12 +217,22 @@ class DiskTier:
         location = Location(meta.key, meta.generation)
         self._awaiting_row.add(location)
         try:
-            await self._write_file(location, size, parts)
+            await self._write_or_remove(location, size, parts)
         except BaseException:  # cancelled too: the room is given back, the file is litter
             self._reserved_bytes -= size
             self._awaiting_row.discard(location)
             raise
         return Written(meta, size)
+
+    async def _write_or_remove(
+        self, location: Location, size: int, parts: tuple[Buffer, ...]
+    ) -> None:
+        try:
+            await self._write_file(location, size, parts)
+        except OSError:
+            # After a crash with a clock that is behind, a file of this very name may be left.
+            await self._unlink([location])
+            raise
 
     async def _write_file(self, location: Location, size: int, parts: tuple[Buffer, ...]) -> None:
         """Write it; where somebody else took the room, make some and try once more."""
