@@ -65,12 +65,12 @@ class ProvenTime:
         return min(now.wall_ns, now.steady_ns, past_ns + now.steady_ns - self._since_ns)
 
 
-class AgeTime:
-    """Steady time for dropping what is old: as late as the last life's, if the start is astray.
+class AgeLimit:
+    """Says what is old enough to be dropped unseen. At first nothing is, if the start is astray.
 
     A start that is more than a day away from the catalog's last write has a wrong clock, or
-    follows one, or the host was off: nobody knows which. Then only time counts that has
-    passed while a daemon ran.
+    follows one, or the host was off: nobody knows which. Then nothing is dropped by its age
+    until a daemon has run for as long as expired entries stay, a day at least.
     """
 
     def __init__(self, last_write: Now) -> None:
@@ -78,13 +78,17 @@ class AgeTime:
         self._last_write = last_write
         self._start_ns: int | None = None
 
-    def at(self, now: Now) -> int:
+    def expired_before_ns(self, now: Now, keep_ns: int) -> int:
+        """Return the steady time of the expiry up to which entries may be dropped now.
+
+        `keep_ns` is for how long an expired entry stays.
+        """
         if self._start_ns is None:
             self._start_ns = now.steady_ns
-        if not self._is_astray(self._start_ns):
-            return now.steady_ns
-        since_start_ns = now.steady_ns - self._start_ns
-        return min(now.steady_ns, self._last_write.steady_ns + since_start_ns)
+        is_early = now.steady_ns - self._start_ns < max(keep_ns, MAX_PLAUSIBLE_GAP_NS)
+        if is_early and self._is_astray(self._start_ns):
+            return 0
+        return now.steady_ns - keep_ns
 
     def _is_astray(self, start_ns: int) -> bool:
         gaps_ns = [abs(start_ns - written_ns) for written_ns in self._last_write]

@@ -11,6 +11,7 @@ import os
 import sqlite3
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from cachesvc.core.checksum import checksum
 
@@ -91,10 +92,28 @@ def sum_of(*values: object) -> int:
     return checksum(ascii(values).encode())
 
 
+class _Connection(sqlite3.Connection):
+    """A connection whose errors are all SQLite's, also where their text is no text.
+
+    A schema that lost a bit is quoted in the error, which Python then cannot decode.
+    """
+
+    def execute(self, *statement: Any) -> sqlite3.Cursor:
+        try:
+            return super().execute(*statement)
+        except UnicodeDecodeError as exc:
+            raise UnreadableRow("the schema is not what was stored") from exc
+
+
 def connect(path: str, *, timeout_s: float, uri: bool = False) -> sqlite3.Connection:
     """Open a connection of ours. A text that a flipped bit spoilt is read, to fail its sum."""
     db = sqlite3.connect(
-        path, isolation_level=None, check_same_thread=False, timeout=timeout_s, uri=uri
+        path,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=timeout_s,
+        uri=uri,
+        factory=_Connection,
     )
     db.text_factory = _text
     return db

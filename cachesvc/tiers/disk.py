@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import structlog
 
-from cachesvc.core.clock import NS_PER_S, AgeTime, Now, ProvenTime
+from cachesvc.core.clock import NS_PER_S, AgeLimit, Now, ProvenTime
 from cachesvc.core.entry import EntryMeta, Row
 from cachesvc.core.errors import CorruptEntry, NotDurable
 from cachesvc.core.keys import EntryKey
@@ -105,7 +105,7 @@ class DiskTier:
         stored_last = Now(catalog.last_generation, catalog.last_generation)
         self._has_later_rows = False
         written_last = Now(catalog.last_write_ns, catalog.last_write_steady_ns)
-        self._age_time = AgeTime(written_last if catalog.last_write_ns else stored_last)
+        self._age_limit = AgeLimit(written_last if catalog.last_write_ns else stored_last)
         # Files whose row is still to come: the sweep would take them for litter.
         self._awaiting_row: set[Location] = set()
         # Files, by their owner, whose commit failed, and then their removal.
@@ -217,12 +217,22 @@ class DiskTier:
         location = Location(meta.key, meta.generation)
         self._awaiting_row.add(location)
         try:
-            await self._write_file(location, size, parts)
+            await self._write_or_remove(location, size, parts)
         except BaseException:  # cancelled too: the room is given back, the file is litter
             self._reserved_bytes -= size
             self._awaiting_row.discard(location)
             raise
         return Written(meta, size)
+
+    async def _write_or_remove(
+        self, location: Location, size: int, parts: tuple[Buffer, ...]
+    ) -> None:
+        try:
+            await self._write_file(location, size, parts)
+        except OSError:
+            # After a crash with a clock that is behind, a file of this very name may be left.
+            await self._unlink([location])
+            raise
 
     async def _write_file(self, location: Location, size: int, parts: tuple[Buffer, ...]) -> None:
         """Write it; where somebody else took the room, make some and try once more."""
@@ -383,7 +393,7 @@ class DiskTier:
         with contextlib.suppress(NotDurable):
             await self.evict(0)
             now = Now(wall_ns, steady_ns)
-            useless_ns = self._age_time.at(now) - self._keep_expired_ns
+            useless_ns = self._age_limit.expired_before_ns(now, self._keep_expired_ns)
             while await self._expire(useless_ns):
                 pass
             for scope, change in list(self._unrecorded.items()):

@@ -8,6 +8,7 @@ every key again, and so does the life after it. A key may have to be filled agai
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -29,6 +30,7 @@ QUICK_FLIPS = 40
 LONG_FLIPS = 5_000
 PEOPLE = ("alice", "bob", "carol", "dave")
 PLACES = ("template/state/catalog.sqlite", "killed/state/catalog.sqlite-wal")
+SCHEMA_PAGE_BYTES = 4096
 UPPER, GARMENT, TEXT = "human_upper_body", "garment", "text"
 
 
@@ -215,3 +217,14 @@ async def test_no_flipped_bit_of_the_header_keeps_a_daemon_from_starting(trial: 
     for byte in (16, 18, 19, 47, 63):
         for bit in range(8):
             await trial.try_flip(PLACES[0], 8 * byte + bit)
+
+
+async def test_no_flipped_bit_of_the_schemas_names_keeps_a_daemon_from_starting(
+    trial: Trial,
+) -> None:
+    """SQLite quotes such a name in its error, and it is no text any more."""
+    schema = (trial.folder / PLACES[0]).read_bytes()[:SCHEMA_PAGE_BYTES]
+    named = [found.start() for found in re.finditer(rb"entries|changes|facts", schema)]
+    assert len(named) > 5
+    for at in named:
+        await trial.try_flip(PLACES[0], 8 * at + 7)

@@ -257,6 +257,21 @@ async def test_a_start_with_a_wrong_clock_empties_nothing_and_confirms_at_the_or
     assert house.metrics.value("fills") == 0
 
 
+async def test_each_of_several_starts_with_a_wronger_clock_empties_nothing(
+    house: EngineHouse,
+) -> None:
+    """The life between them has written to the catalog, so its clock looks like a right one."""
+    await filled(house, PERSON)
+    for number in range(3):
+        house.clock.step_wall(YEAR_S)
+        await house.restart()
+        await filled(house, EntryKey(PERSON.namespace, f"user{number}"))
+        await house.cache.upkeep.disk_step()
+    assert len(house.files()) == 4
+    assert await house.version(PERSON) == 1
+    assert house.metrics.value("fills") == 1
+
+
 @pytest.mark.parametrize("off_s", [3 * DAY_S, -3 * DAY_S], ids=lambda s: f"{s:+}")
 async def test_what_is_stored_while_the_clock_is_wrong_is_not_lost_in_the_next_life(
     house: EngineHouse, off_s: float

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cachesvc.core.clock import AgeTime
+from cachesvc.core.clock import AgeLimit
 from cachesvc.core.entry import EntryMeta
 from cachesvc.core.errors import CacheError
 from cachesvc.core.freshness import Need
@@ -193,7 +193,7 @@ def changes_from_later_than_now_are_kept(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_start_astray_drops_by_age(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(AgeTime, "at", lambda self, now: now.steady_ns)
+    patch.setattr(AgeLimit, "expired_before_ns", lambda self, now, keep_ns: now.steady_ns - keep_ns)
 
 
 VARIANTS: tuple[Break, ...] = (

@@ -27,6 +27,7 @@ from cachesvc.tiers.catalog import EVICT_BATCH, Catalog
 from cachesvc.tiers.disk import DiskTier, Written
 from cachesvc.tiers.disk_files import DiskFiles, Location
 from cachesvc.tiers.write_queue import Write
+from tests.simulation.parts import FillableFiles
 from tests.support.clocks import START_NS
 from tests.support.engine_entries import meta_of
 from tests.support.engine_gates import Stop
@@ -81,15 +82,15 @@ class Disk:
         return sorted(path.parent.name for path in ours)
 
 
-NewDisk = Callable[[Watermarks], Disk]
+NewDisk = Callable[..., Disk]
 
 
 @pytest.fixture
 async def new_disk(tmp_path: Path) -> AsyncIterator[NewDisk]:
     opened: list[Disk] = []
 
-    def make(watermarks: Watermarks = ROOM) -> Disk:
-        opened.append(Disk(tmp_path / "l2", tmp_path / "state", watermarks))
+    def make(watermarks: Watermarks = ROOM, files: DiskFiles | None = None) -> Disk:
+        opened.append(Disk(tmp_path / "l2", tmp_path / "state", watermarks, files=files))
         return opened[-1]
 
     yield make
@@ -131,6 +132,21 @@ async def test_concurrent_writers_that_evict_for_each_other_end_within_the_capac
     assert any(admitted)
     assert disk.tier.used_bytes <= 10 * BLOCK
     assert disk.names() == sorted([name for name in names if await disk.row(name)])
+
+
+async def test_a_write_that_fails_leaves_no_file_of_its_name_either(
+    new_disk: NewDisk, tmp_path: Path
+) -> None:
+    """A crash with a clock that is behind: the next life hands out the same generation."""
+    files = FillableFiles(tmp_path / "l2", ("garment", "text"))
+    disk = new_disk(files=files)
+    meta = meta_of(EntryKey("garment", "coat"), bytes(BLOCK), generation=7)
+    files.write(Location(meta.key, meta.generation), bytes(BLOCK))
+    files.is_full = True
+    with pytest.raises(OSError, match="No space"):
+        await disk.tier.write(meta, bytes(BLOCK))
+    assert disk.names() == []
+    assert disk.tier.occupied_bytes == 0
 
 
 async def test_room_is_owned_before_the_first_byte_and_given_back_when_abandoned(
