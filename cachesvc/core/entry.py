@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cachesvc.core import ttl
 from cachesvc.core.clock import MAX_WALL_NS, NS_PER_S
@@ -11,8 +11,6 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.origin import OriginStamp
 
 FORMAT_VERSION = 1
-# What NTP may correct between two runs without making the cache distrust its entries.
-MAX_CLOCK_ERROR_NS = 60 * NS_PER_S
 # What the catalog's column holds: it refuses more, and the whole batch with it.
 MAX_ACCESSES = (1 << 63) - 1
 
@@ -51,15 +49,6 @@ class EntryMeta:
             accesses=accesses,
             generation=self.generation,
         )
-
-    def is_servable(self, steady_ns: int, accesses: int, late_ns: int = 0) -> bool:
-        """Return whether its time is not over, or for less than `late_ns`.
-
-        One from the future is not served either: the clock went back since it was
-        written, so its age is unknown.
-        """
-        known_age = self.confirmed_ns <= steady_ns + MAX_CLOCK_ERROR_NS
-        return known_age and steady_ns < self.expires_ns(accesses) + late_ns
 
     def lowered(self, now_ns: int) -> EntryMeta:
         """Return it with no Put's time later than now (wall).
@@ -112,8 +101,17 @@ class GenerationSource:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An entry of L2, as its catalog row says. `last_access_ns` is steady time."""
+    """An entry of L2, as its catalog row says. Times are steady.
+
+    `stored_expires_ns` is what the catalog has, 0 if the row was not read from it: what the
+    sweeper drops by is what a look-up judges by, whatever the TTL rule says by now.
+    """
 
     meta: EntryMeta
     accesses: int
     last_access_ns: int
+    stored_expires_ns: int = field(default=0, compare=False)
+
+    @property
+    def expires_ns(self) -> int:
+        return self.stored_expires_ns or self.meta.expires_ns(self.accesses)

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from cachesvc.core.access import Action, Principal
 from cachesvc.core.clock import NS_PER_S, Now
-from cachesvc.core.entry import EntryMeta
+from cachesvc.core.entry import Row
 from cachesvc.core.events import Eviction, Invalidation
 from cachesvc.core.scopes import ScopeKind
 from cachesvc.edge import messages
@@ -19,6 +19,7 @@ from cachesvc.edge.history import History
 from cachesvc.edge.http_routes import Route
 from cachesvc.edge.status_report import StatusReport
 from cachesvc.engine.cache import Cache
+from cachesvc.engine.ports import Cached
 from cachesvc_proto.v1 import cache_pb2 as pb
 
 
@@ -71,7 +72,7 @@ class StatusRoutes:
                 "kind": self._cache.state.kinds.of(key.namespace).name,
                 "filling": found.is_filling,
                 "tiers": [
-                    {"tier": tier, **_copy(entry.meta, entry.accesses, now)}
+                    {"tier": tier, **_copy(entry, now)}
                     for tier, entry in held.items()
                     if entry is not None
                 ],
@@ -88,8 +89,8 @@ def _caller(caller: Principal) -> dict[str, Any]:
     }
 
 
-def _copy(meta: EntryMeta, accesses: int, now: Now) -> dict[str, Any]:
-    expires_ns = meta.expires_ns(accesses)
+def _copy(held: Cached | Row, now: Now) -> dict[str, Any]:
+    meta = held.meta
     return {
         "owner_id": meta.owner,
         "size_bytes": meta.size_bytes,
@@ -98,8 +99,8 @@ def _copy(meta: EntryMeta, accesses: int, now: Now) -> dict[str, Any]:
         "filled_at": messages.moment(meta.begun_ns),
         "origin_time": messages.moment(meta.origin_ns),
         "age_s": _span_s(now.steady_ns - meta.confirmed_ns),
-        "expires_in_s": _span_s(expires_ns - now.steady_ns),
-        "accesses": accesses,
+        "expires_in_s": _span_s(held.expires_ns - now.steady_ns),
+        "accesses": held.accesses,
     }
 
 

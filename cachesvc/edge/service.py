@@ -159,7 +159,7 @@ class CacheService:
         for tier, held in ((pb.TIER_MEMORY, found.memory), (pb.TIER_DISK, found.disk)):
             if held is None:
                 continue
-            expires_ns = held.meta.expires_ns(held.accesses)
+            expires_ns = held.expires_ns
             response.tiers.add(
                 tier=tier,
                 info=messages.meta_info(held.meta, tier, expires_ns, now),

@@ -14,6 +14,7 @@ from cachesvc.core.entry import Row
 from cachesvc.core.errors import NotDurable
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.origin import Origin
+from cachesvc.core.verdict import Use
 from cachesvc.engine.fills import Filler
 from cachesvc.engine.flying import FlightRunner
 from cachesvc.engine.litter import LitterSweeper
@@ -80,20 +81,12 @@ class Cache:
         """Say what is known of `key`; recency and accesses stay as they are."""
         state = self.state
         row = None
-        if not state.tombstones.covers(key, None):
-            with contextlib.suppress(NotDurable):
-                row = await state.disk.lookup(key)
-        now = state.clock.read()
-        if row is not None and not self._may_serve(row, now.steady_ns):
+        with contextlib.suppress(NotDurable):
+            row = await state.disk.lookup(key)
+        if row is not None and Use.SERVE not in state.use_of(row, state.kinds.of(key.namespace)):
             row = None
-        cached = state.memory.lookup(key, now.steady_ns)
+        cached = state.memory.lookup(key, state.clock.read().steady_ns)
         return Inspection(cached, row, state.flights.is_filling(key))
-
-    def _may_serve(self, row: Row, steady_ns: int) -> bool:
-        kind = self.state.kinds.of(row.meta.key.namespace)
-        return row.meta.is_servable(steady_ns, row.accesses) and kind.may_hold(
-            row.meta.key.id, row.meta.owner
-        )
 
     def start(self, *, rewarm: bool) -> None:
         """Begin the upkeep, and bring back to L1 what was used last if asked to."""

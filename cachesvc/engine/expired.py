@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.entry import Row, oldest_ns
 from cachesvc.core.origin import OriginStamp
+from cachesvc.core.verdict import Use
 from cachesvc.engine.flights import Flight
 from cachesvc.engine.row_reads import RowReader
 from cachesvc.engine.state import State
@@ -18,19 +18,6 @@ class ExpiredRows:
     def __init__(self, state: State, rows: RowReader) -> None:
         self._state = state
         self._rows = rows
-
-    def can_revalidate(self, flight: Flight, owner: str, row: Row) -> bool:
-        """Return whether conditional requests can tell that `row` is what the origin holds."""
-        meta, kind = row.meta, flight.kind
-        expected = [kind.object_key(field, flight.key, owner) for field in kind.fields]
-        return (
-            # The fence knows the flight by this owner, and would miss a removal by the row's.
-            meta.owner == owner
-            and [stamp.object_key for stamp in meta.stamps] == expected
-            and meta.kind_version == kind.version
-            and not meta.as_of_ns
-            and not self._state.tombstones.covers(flight.key, meta.owner)
-        )
 
     def renewed(self, flight: Flight, row: Row, stamps: tuple[OriginStamp, ...]) -> Row:
         """Return the row of the same bytes, confirmed now by `stamps`."""
@@ -57,18 +44,12 @@ class ExpiredRows:
         row = await self._rows.lookup(flight)
         if row is None:
             return False
-        state, meta = self._state, row.meta
-        stale_ns = int(flight.kind.stale_if_error_s * NS_PER_S)
-        if (
-            meta.kind_version != flight.kind.version
-            or not meta.is_servable(state.clock.read().steady_ns, row.accesses, late_ns=stale_ns)
-            or not state.is_new_enough(meta, flight.need)
-            or state.tombstones.covers(flight.key, meta.owner)
-        ):
+        state = self._state
+        if Use.STALE_IF_ERROR not in state.use_of(row, flight.kind, flight.need):
             return False
         blob = await self._rows.read_to_heap(row)
         if blob is None:
             return False
-        flight.land_unpublished(meta, blob, "disk", row.accesses, is_stale=True)
+        flight.land_unpublished(row.meta, blob, "disk", row.accesses, is_stale=True)
         state.metrics.stale_served.inc()
         return True

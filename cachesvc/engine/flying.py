@@ -25,6 +25,7 @@ from cachesvc.core.errors import (
 )
 from cachesvc.core.origin import OriginStamp
 from cachesvc.core.tensors import Buffer
+from cachesvc.core.verdict import Use, is_said_new_enough
 from cachesvc.engine.absences import Absence
 from cachesvc.engine.commits import Committer
 from cachesvc.engine.expired import ExpiredRows
@@ -79,7 +80,7 @@ class FlightRunner:
             await self._state.wait_until_clear(flight.key, flight.owner)
             flight.check_fence()
         row = await self._rows.lookup(flight)
-        if row is not None and self._may_promote(flight, row) and await self._promote(flight, row):
+        if row is not None and await self._serve_row(flight, row):
             return
         # The row says whose it is, where the caller did not.
         owner = flight.owner or (row.meta.owner if row is not None else "")
@@ -102,7 +103,7 @@ class FlightRunner:
 
     async def _fly_from_origin(self, flight: Flight, owner: str, row: Row | None) -> None:
         begun_ns = self._state.clock.read().wall_ns
-        if row is not None and self._expired.can_revalidate(flight, owner, row):
+        if row is not None and Use.REVALIDATE in self._use_of(flight, row, owner):
             found = await self._filler.refill_if_changed(
                 flight.kind, flight.key, owner, row.meta.stamps, flight.check_fence
             )
@@ -121,7 +122,7 @@ class FlightRunner:
     async def _renew(self, flight: Flight, row: Row, stamps: tuple[OriginStamp, ...]) -> bool:
         """Serve L2's bytes, which are what the origin holds now; False if they are lost."""
         renewed = self._expired.renewed(flight, row, stamps)
-        if not self._state.is_answer_new_enough(renewed.meta, flight.need):
+        if not is_said_new_enough(renewed.meta, self._state.ask(flight.need)):
             # Too old for whoever began it, but a call that named no time may have joined.
             blob = await self._rows.read_to_heap(row)
             if blob is not None:
@@ -138,7 +139,7 @@ class FlightRunner:
     async def _land_filled(
         self, flight: Flight, meta: EntryMeta, filled: Filled, row: Row | None
     ) -> None:
-        if not self._state.is_answer_new_enough(meta, flight.need):
+        if not is_said_new_enough(meta, self._state.ask(flight.need)):
             # Half an upload, or an old one: good for nobody who comes later.
             data = await self._state.in_worker(joined, filled.parts)
             blob = self._state.memory.on_heap(data, meta)
@@ -174,15 +175,13 @@ class FlightRunner:
 
     # ---- L2
 
-    def _may_promote(self, flight: Flight, row: Row) -> bool:
+    def _use_of(self, flight: Flight, row: Row, owner: str = "") -> Use:
+        return self._state.use_of(row, flight.kind, flight.need, owner)
+
+    async def _serve_row(self, flight: Flight, row: Row) -> bool:
+        """Serve L2's entry if it answers; False if it does not, or turned out to be lost."""
         flight.check_fence()
-        state, meta = self._state, row.meta
-        return (
-            not state.tombstones.covers(flight.key, meta.owner)
-            and meta.is_servable(state.clock.read().steady_ns, row.accesses)
-            and meta.kind_version == flight.kind.version
-            and state.is_new_enough(meta, flight.need)
-        )
+        return Use.SERVE in self._use_of(flight, row) and await self._promote(flight, row)
 
     async def _promote(self, flight: Flight, row: Row) -> bool:
         """Serve L2's entry; False if it turned out not to be there."""

@@ -12,6 +12,7 @@ from cachesvc.core.errors import Aborted, CacheError, NoSuchObject, Overloaded, 
 from cachesvc.core.freshness import ANY_AGE, Need, need_of
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kind
+from cachesvc.core.verdict import is_current, is_said_new_enough, is_stored_new_enough
 from cachesvc.engine.flights import Flight, Served
 from cachesvc.engine.flying import FlightRunner
 from cachesvc.engine.ports import Cached
@@ -113,9 +114,10 @@ class Reader:
 
     def _meets(self, served: Served, need: Need, flight: Flight, arrival: Now) -> bool:
         """Return whether what a flight landed with is new enough for a call that waited for it."""
+        ask = self._state.ask(need)
         if need.named_ns and not served.is_stale and self._asked_since(flight, arrival):
-            return self._state.is_answer_new_enough(served.meta, need)
-        return self._state.is_new_enough(served.meta, need)
+            return is_said_new_enough(served.meta, ask)
+        return is_stored_new_enough(served.meta, ask)
 
     def _asked_since(self, flight: Flight, arrival: Now) -> bool:
         """Return whether the flight asked the origin after `arrival`."""
@@ -131,7 +133,7 @@ class Reader:
         cached = state.memory.lookup(request.key, steady_ns)
         if cached is not None:
             served = Served(cached.meta, cached.blob, "memory", cached.expires_ns)
-            if state.is_new_enough(served.meta, need):
+            if is_current(served.meta, served.expires_ns, state.ask(need), steady_ns):
                 self._count_hits(cached, steady_ns, 1)
                 return served
         flight = state.flights.find(request.key, request.owner)
@@ -178,7 +180,7 @@ class Reader:
         result = flight.result
         if result is None:
             return True
-        return steady_ns < result.expires_ns and self._state.is_new_enough(result.meta, need)
+        return is_current(result.meta, result.expires_ns, self._state.ask(need), steady_ns)
 
     def _start(self, request: ReadRequest, need: Need, steady_ns: int) -> Flight:
         state = self._state

@@ -6,6 +6,7 @@ import asyncio
 
 from cachesvc.core.entry import Row
 from cachesvc.core.errors import CacheError, NotDurable
+from cachesvc.core.verdict import Use
 from cachesvc.engine.reads import Reader, ReadRequest
 from cachesvc.engine.state import State, log
 
@@ -62,11 +63,12 @@ class Rewarmer:
         if (
             meta.key.namespace not in state.kinds.namespaces
             or state.memory.lookup(meta.key, steady_ns) is not None
-            or not meta.is_servable(steady_ns, row.accesses)
             or not state.memory.has_room(meta.key, meta.size_bytes)
         ):
             return False
         kind = state.kinds.of(meta.key.namespace)
+        if Use.SERVE not in state.use_of(row, kind):
+            return False
         request = ReadRequest(meta.key, kind, owner="", may_ask_origin=False)
         try:
             await self._reader.fetch(request)

@@ -11,15 +11,16 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from cachesvc.core.clock import NS_PER_S, ClockWatch, Now
-from cachesvc.core.entry import EntryMeta, GenerationSource
+from cachesvc.core.entry import GenerationSource, Row
 from cachesvc.core.errors import MemoryFull, NotDurable
 from cachesvc.core.events import RecentEvents
-from cachesvc.core.freshness import Need, is_answer_new_enough, is_new_enough
+from cachesvc.core.freshness import ANY_AGE, Need
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.kinds import Kinds
+from cachesvc.core.kinds import Kind, Kinds
 from cachesvc.core.problems import Problems
 from cachesvc.core.pseudonyms import Pseudonyms
 from cachesvc.core.scopes import Scope, Tombstones
+from cachesvc.core.verdict import Ask, Use, use_of
 from cachesvc.engine.absences import Absences
 from cachesvc.engine.flights import FlightTable
 from cachesvc.engine.ports import Disk, Memory
@@ -157,14 +158,19 @@ class State:
 
     # ---- judging
 
-    def is_new_enough(self, meta: EntryMeta, need: Need) -> bool:
-        """Return whether a stored entry meets an `origin_after`, less the grace."""
-        grace_ns = self.limits.origin_after_grace_ns
-        return is_new_enough(meta.origin_ns, need, grace_ns, read_ns=meta.begun_ns)
+    def ask(self, need: Need, owner: str = "") -> Ask:
+        """Return what a call asks. `owner` is under whose prefix the origin would be asked."""
+        return Ask(need, self.limits.origin_after_grace_ns, owner)
 
-    def is_answer_new_enough(self, meta: EntryMeta, need: Need) -> bool:
-        """Return whether what the origin has just said meets it."""
-        return is_answer_new_enough(meta.origin_ns, need, self.limits.origin_after_grace_ns)
+    def use_of(self, row: Row, kind: Kind, need: Need = ANY_AGE, owner: str = "") -> Use:
+        """Return what a row is good for now. See core/verdict.py."""
+        return use_of(
+            row,
+            kind,
+            self.ask(need, owner),
+            self.clock.read().steady_ns,
+            removal_pending=self.tombstones.covers(row.meta.key, row.meta.owner),
+        )
 
     def check_nothing_owed(self, scope: Scope) -> None:
         """Raise NotDurable while a file of what was removed still is in L1.

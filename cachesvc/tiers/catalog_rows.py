@@ -79,7 +79,7 @@ def _use_sum(namespace: str, entry_id: str, generation: int, *use: int) -> int:
 def _parsed_row(values: Sequence[Any]) -> Row:
     namespace, entry_id, owner, generation, size_bytes, checksum, stamps, *rest = values
     begun_ns, origin_ns, confirmed_ns, base_ttl_s, explicit_ttl_s, version, as_of_ns, *rest = rest
-    _, accesses, last_access_ns, _ = rest
+    _, accesses, last_access_ns, expires_ns = rest
     meta = EntryMeta(
         key=EntryKey(namespace, entry_id),
         owner=owner,
@@ -95,7 +95,7 @@ def _parsed_row(values: Sequence[Any]) -> Row:
         kind_version=version,
         as_of_ns=as_of_ns,
     )
-    return Row(meta, accesses, last_access_ns)
+    return Row(meta, accesses, last_access_ns, expires_ns)
 
 
 def _values_of(row: Row) -> tuple[Any, ...]:
@@ -119,7 +119,7 @@ def _values_of(row: Row) -> tuple[Any, ...]:
         stored_bytes(meta.size_bytes),
         row.accesses,
         row.last_access_ns,
-        meta.expires_ns(row.accesses),
+        row.expires_ns,
     )
 
 
@@ -357,7 +357,7 @@ def record_accesses(db: sqlite3.Connection, used: list[Row]) -> None:
 def _use_of(row: Row) -> tuple[Any, ...]:
     meta = row.meta
     at = (*meta.key, meta.generation)
-    use = (row.accesses, row.last_access_ns, meta.expires_ns(row.accesses))
+    use = (row.accesses, row.last_access_ns, row.expires_ns)
     return (*use, _use_sum(*at, *use), *at)
 
 

@@ -506,7 +506,7 @@ class DiskTier:
                 if meta is not row.meta:
                     await self._catalog.confirm(replace(row, meta=meta))
                 if last_access_ns > now.steady_ns:
-                    moved = Row(meta, row.accesses, last_access_ns - use_lead_ns)
+                    moved = replace(row, meta=meta, last_access_ns=last_access_ns - use_lead_ns)
                     await self._catalog.record_accesses([moved])
             after = later[-1].meta.key if later else None
 

@@ -7,11 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachesvc.core.clock import NS_PER_S
-from cachesvc.core.entry import MAX_CLOCK_ERROR_NS
-from cachesvc.core.keys import EntryKey
 from cachesvc.core.ttl import JITTER, MAX_TTL_S, expires_ns, jitter_factor
 from tests.support.clocks import START_NS
-from tests.support.engine_entries import meta_of
 
 HOUR_S = 3600.0
 GENERATIONS = st.integers(1, 1 << 63)
@@ -76,24 +73,3 @@ def test_an_explicit_ttl_is_neither_multiplied_nor_jittered(accesses: int) -> No
         generation=START_NS,
     )
     assert end_ns == START_NS + int(90.5 * NS_PER_S)
-
-
-# ---- is it servable?
-
-META = meta_of(EntryKey("garment", "shirt"), b"blob", explicit_ttl_s=60.0)
-
-
-def test_an_entry_is_a_miss_at_exactly_its_expiry_time() -> None:
-    end_ns = META.expires_ns(0)
-    assert META.is_servable(end_ns - 1, 0)
-    assert not META.is_servable(end_ns, 0)
-
-
-def test_an_entry_from_the_future_is_not_served() -> None:
-    """The clock went back since it was written: its age is unknown."""
-    assert META.is_servable(START_NS - MAX_CLOCK_ERROR_NS, 0)
-    assert not META.is_servable(START_NS - MAX_CLOCK_ERROR_NS - 1, 0)
-
-
-def test_a_clock_that_jumped_ahead_ends_what_it_passed() -> None:
-    assert not META.is_servable(START_NS + 365 * 24 * 3600 * NS_PER_S, 0)

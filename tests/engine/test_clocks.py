@@ -9,12 +9,12 @@ from __future__ import annotations
 import pytest
 
 from cachesvc.core.clock import NS_PER_S
-from cachesvc.core.entry import MAX_CLOCK_ERROR_NS
 from cachesvc.core.errors import Aborted
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.lru import Removal
 from cachesvc.core.scopes import key_scope
 from cachesvc.core.ttl import jitter_factor
+from cachesvc.core.verdict import MAX_CLOCK_ERROR_NS
 from tests.support.engine_entries import version_of
 from tests.support.engine_house import EngineHouse
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
+from cachesvc.core import verdict
 from cachesvc.core.clock import AgeLimit
 from cachesvc.core.entry import EntryMeta
 from cachesvc.core.errors import CacheError
 from cachesvc.core.freshness import Need
 from cachesvc.core.scopes import Tombstones
 from cachesvc.core.tensors import Buffer
-from cachesvc.engine import state
 from cachesvc.engine.commits import Committer
 from cachesvc.engine.flights import Flight, FlightTable, Served
 from cachesvc.engine.flying import FlightRunner
@@ -73,7 +73,7 @@ def promotion_outside_the_flight(patch: pytest.MonkeyPatch) -> None:
         steady_ns = state.clock.read().steady_ns
         if state.memory.lookup(request.key, steady_ns) is None and not request.origin_after_ns:
             row = await state.disk.lookup(request.key)
-            if row is not None and row.meta.is_servable(steady_ns, row.accesses):
+            if row is not None and steady_ns < row.expires_ns:
                 room = state.memory.reserve(request.key, row.meta.size_bytes)
                 await state.disk.read_into(row, lambda chunks: state.memory.write(room, chunks))
                 state.memory.publish(room, row.meta, accesses=0, steady_ns=steady_ns)
@@ -182,7 +182,7 @@ def a_stored_time_later_than_now_meets_origin_after(patch: pytest.MonkeyPatch) -
     def believed(origin_ns: int, need: Need, grace_ns: int, *, read_ns: int) -> bool:
         return origin_ns + grace_ns >= need.moment_ns
 
-    patch.setattr(state, "is_new_enough", believed)
+    patch.setattr(verdict, "is_new_enough", believed)
 
 
 def changes_from_later_than_now_are_kept(patch: pytest.MonkeyPatch) -> None:

@@ -201,7 +201,7 @@ async def test_accesses_move_the_expiry_of_that_generation_only(catalog: Catalog
     found = catalog.lookup(KEY)
     assert found is not None
     assert found.accesses == 0
-    await catalog.record_accesses([replace(found, accesses=10)])
+    await catalog.record_accesses([Row(found.meta, 10, found.last_access_ns)])
     base_end_ns = found.meta.expires_ns(0)
     assert await catalog.expire(base_end_ns, 10) == []
     assert len(await catalog.expire(found.meta.expires_ns(10), 10)) == 1
