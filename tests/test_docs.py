@@ -47,6 +47,23 @@ PAGES_IN_SHAPE = {
     "docs/migrating-from-v2.md": 1050,
     "docs/migrating-from-v2.ko.md": 1050,
     "docs/releasing.md": 200,
+    "docs/architecture.md": 1785,
+    "docs/local-delivery.md": 1580,
+    "docs/on-disk-format.md": 1570,
+    "docs/performance.md": 1010,
+    "docs/performance-misses.md": 1140,
+    "docs/promises.md": 1500,
+    "docs/testing.md": 1470,
+    "docs/adr/0001-l1-as-tmpfs-files.md": 165,
+    "docs/adr/0002-the-row-is-the-entry.md": 185,
+    "docs/adr/0003-own-allow-list-for-pickles.md": 175,
+    "docs/adr/0004-two-watermarks.md": 135,
+    "docs/adr/0005-generation-numbers.md": 140,
+    "docs/adr/0006-inline-answers-off-protobuf.md": 125,
+    "docs/adr/0007-link-count-as-validity-token.md": 190,
+    "docs/adr/0008-the-order-of-a-put.md": 155,
+    "docs/adr/0009-spare-files.md": 215,
+    "docs/adr/0010-who-knows-of-a-later-catalog.md": 255,
 }
 WORDS_OF_ALL_PAGES = 30_000
 LINE_CHARACTERS = 120
