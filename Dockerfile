@@ -15,7 +15,7 @@ RUN python -m venv /opt/cachesvc \
  && /opt/cachesvc/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
 COPY cachesvc cachesvc
 COPY client client
-RUN /opt/cachesvc/bin/pip install --no-cache-dir --no-deps . \
+RUN /opt/cachesvc/bin/pip install --no-cache-dir --no-deps ./client . \
  && if [ -n "$EXTRAS" ]; then \
       /opt/cachesvc/bin/pip install --no-cache-dir -c constraints.txt ".[$EXTRAS]"; fi \
  && /opt/cachesvc/bin/pip uninstall --yes setuptools pip \

@@ -16,13 +16,13 @@ PROGRAMS := $(PYTHON) -B -m tests.install_programs
 help:  ## Say what can be made.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(VENV)/.daemon: pyproject.toml requirements.lock constraints.txt
+$(VENV)/.daemon: pyproject.toml client/pyproject.toml requirements.lock constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	@echo 'Installing the daemon into $(VENV), as requirements.lock names it: once.'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --require-hashes -r requirements.lock
 	@sed -n '/^[a-z]/{s/ *\\$$//;p}' requirements.lock > $(LOCKED)
-	$(INSTALL) -e .
+	$(INSTALL) -e client -e .
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.daemon
@@ -98,7 +98,7 @@ format: $(VENV)/.lint  ## Format the code and mend what can be mended.
 .PHONY: lock
 lock: .venv-lock/.installed  ## Renew requirements.lock: the newest that pyproject.toml allows (LOCK_ARGS='-P pillow' for one).
 	.venv-lock/bin/uv pip compile --quiet $(or $(LOCK_ARGS),--upgrade) --universal --python-version 3.11 \
-	  --fork-strategy fewest --generate-hashes --custom-compile-command 'make lock' \
+	  --fork-strategy fewest --generate-hashes --no-emit-package cachesvc-client --custom-compile-command 'make lock' \
 	  --output-file requirements.lock pyproject.toml
 
 # The stubs are made by an old compiler, which newer runtimes accept: it has its own environment.
@@ -161,10 +161,10 @@ test-nestjs: programs-nestjs $(VENV)/.tests $(NESTJS)/node_modules/.installed  #
 BENCH := .venv-bench
 BENCH_PIP := $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check
 
-$(BENCH)/.installed: pyproject.toml requirements.lock constraints.txt bench/requirements.txt
+$(BENCH)/.installed: pyproject.toml client/pyproject.toml requirements.lock constraints.txt bench/requirements.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH_PIP) --require-hashes -r requirements.lock
-	$(BENCH_PIP) -c constraints.txt -e . -r bench/requirements.txt
+	$(BENCH_PIP) -c constraints.txt -e client -e . -r bench/requirements.txt
 	@touch $@
 
 # Each by itself: what cannot be had is a row that says so, and the others are measured.

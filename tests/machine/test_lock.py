@@ -23,9 +23,11 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements.lock"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# Its version and its files are those of the checkout, so the lock has only what it needs.
+CLIENT = tomllib.loads((ROOT / "client/pyproject.toml").read_text())["project"]
 INSTALL = "install --require-hashes -r requirements.lock"
 # What an editable install brings beside it, and pip and setuptools, which a venv comes with.
-NOT_THE_DAEMONS = {"cachesvc", "editables", "pip", "setuptools"}
+NOT_THE_DAEMONS = {"cachesvc", "cachesvc-client", "editables", "pip", "setuptools"}
 # Imports all of the daemon, while whatever the arguments name cannot be imported.
 IMPORT_ALL = """
 import importlib, pkgutil, sys
@@ -47,7 +49,7 @@ for module in pkgutil.walk_packages(cachesvc.__path__, "cachesvc."):
 def entries() -> Iterator[tuple[Requirement, list[str]]]:
     """Read the lock: each requirement with its hashes."""
     text = re.sub(r"^ *#.*\n", "", LOCK.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
-    for line in text.splitlines():
+    for line in filter(None, text.splitlines()):
         words = line.partition(" --hash=")
         yield Requirement(words[0].strip()), re.findall(r"--hash=sha256:([0-9a-f]{64})\b", line)
 
@@ -87,7 +89,7 @@ def applies(requirement: Requirement, machine: dict[str, str]) -> bool:
 def test_the_lock_has_all_that_the_daemon_needs_in_versions_that_satisfy_it(
     machine: dict[str, str],
 ) -> None:
-    waiting = [(PROJECT["name"], text) for text in PROJECT["dependencies"]]
+    waiting = [(each["name"], text) for each in (PROJECT, CLIENT) for text in each["dependencies"]]
     seen = set()
     while waiting:
         whose, text = waiting.pop()
@@ -95,6 +97,8 @@ def test_the_lock_has_all_that_the_daemon_needs_in_versions_that_satisfy_it(
         if not applies(needed, machine):
             continue
         name = canonicalize_name(needed.name)
+        if name == CLIENT["name"]:
+            continue
         said = f"{whose} needs {text}: make lock"
         assert name in LOCKED, said
         assert applies(LOCKED[name], machine), said
@@ -110,7 +114,7 @@ def test_every_package_has_its_hashes_and_comes_from_no_particular_place() -> No
         assert hashes, requirement
         assert requirement.url is None
     for line in LOCK.read_text().splitlines():
-        assert line.startswith(" ") or re.match(r"#|[a-z0-9][a-z0-9._-]*==", line), line
+        assert line.startswith(" ") or re.match(r"$|#|[a-z0-9][a-z0-9._-]*==", line), line
         assert not re.search(r"://|--(?!hash=sha256:)|file:| /", line), line
 
 
