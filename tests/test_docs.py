@@ -42,13 +42,13 @@ TRANSLATED = ("README.md", "docs/migrating-from-v2.md")
 # been brought into shape is added here; when all are, the budgets say how long all may be.
 PAGES_IN_SHAPE = {
     "README.md": 1450,
-    "README.ko.md": 1450,
+    "README.ko.md": 1180,
     "docs/README.md": 300,
     "docs/backend.md": 800,
     "docs/client.md": 1250,
     "docs/http.md": 1000,
     "docs/migrating-from-v2.md": 1050,
-    "docs/migrating-from-v2.ko.md": 1050,
+    "docs/migrating-from-v2.ko.md": 940,
     "docs/releasing.md": 200,
     "docs/architecture.md": 1775,
     "docs/local-delivery.md": 1580,
