@@ -17,7 +17,6 @@ from typer.main import get_command
 from cachesvc import config
 from cachesvc.cli.main import app
 from cachesvc.config import KindSettings, Settings
-from cachesvc.core.kinds import BUILT_IN
 from tests import promises
 from tests.support.daemons import Daemon
 
@@ -115,21 +114,26 @@ def settings_of(model: type[BaseModel], *path: str) -> Iterator[str]:
             yield ".".join(here)
 
 
-def test_every_setting_and_no_other_is_in_the_reference() -> None:
+def test_every_setting_and_no_other_is_in_the_reference_with_its_default() -> None:
     documented = re.findall(
-        r"^\| `([a-zNAME_0-9.]+)` \|", read("docs/configuration.md"), re.MULTILINE
+        r"^- `([a-zNAME_0-9.]+)`( \(.+?\))?: ", read("docs/configuration.md"), re.MULTILINE
     )
-    kinds = [kind.name for kind in BUILT_IN]
-    assert sorted(set(documented) - set(kinds)) == sorted(settings_of(Settings))
+    assert sorted(name for name, _ in documented) == sorted(settings_of(Settings))
+    required = {"kinds.NAME.subject", "kinds.NAME.namespaces", "kinds.NAME.fields"}
+    assert {name for name, default in documented if not default} == required
 
 
-def test_every_setting_has_its_variable_beside_it() -> None:
-    lines = read("docs/configuration.md").splitlines()
-    for name in settings_of(Settings):
-        if name in ("kinds.NAME.namespaces", "kinds.NAME.fields"):
-            continue  # lists of tables: the file only
-        variable = config.ENV_PREFIX + name.replace("NAME", "HUMAN").replace(".", "__").upper()
-        assert any(line.startswith(f"| `{name}` | `{variable}` |") for line in lines), name
+def test_the_variable_of_a_setting_is_spelled_as_the_reference_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setting, variable = re.findall(
+        r"variable of `([a-z0-9_.]+)` is `([A-Z0-9_]+)`", read("docs/configuration.md")
+    )[0]
+    assert variable == config.ENV_PREFIX + setting.replace(".", "__").upper()
+    monkeypatch.setenv("CACHESVC_ORIGIN__BUCKET", "my-bucket")
+    monkeypatch.setenv(variable, "2097152")
+    section, name = setting.split(".")
+    assert getattr(getattr(config.load(None), section), name) == 2_097_152
 
 
 @pytest.mark.usefixtures("no_settings")
