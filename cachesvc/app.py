@@ -187,7 +187,7 @@ class Daemon:
         )
         state.acknowledge_from_ns = acknowledge_from_ns
         if was_used and not ended_cleanly:
-            state.changes_known_from_ns = self._clock.read().wall_ns
+            state.know_changes_from(self._clock.read().wall_ns)
         self._cache = cache = Cache(state, origin, members)
         statistics = Statistics(cache, memory, disk, self._metrics, __version__)
         cache.start(rewarm=settings.l1.rewarm)

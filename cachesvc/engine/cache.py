@@ -46,7 +46,7 @@ class Cache:
         state.watch.begin(now, state.disk.last_write_ns)
         # Generations only grow, so the last life ran behind: what it recorded is too early.
         if 0 < state.disk.last_write_ns < state.disk.last_generation <= now.wall_ns:
-            state.changes_known_from_ns = now.wall_ns
+            state.know_changes_from(now.wall_ns)
         filler = Filler(state, origin, codec)
         puts = PutTable()
         self._reader = Reader(state, FlightRunner(state, filler))
@@ -98,7 +98,7 @@ class Cache:
 
     def catalog_lost(self) -> None:
         """Go on with an empty catalog: L2's files are litter, recorded changes are forgotten."""
-        self.state.changes_known_from_ns = self.state.clock.read().wall_ns
+        self.state.know_changes_from(self.state.clock.read().wall_ns)
         if self._is_running:  # the start comes to it by itself
             self._begin_sweep()
 

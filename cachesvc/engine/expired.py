@@ -38,9 +38,7 @@ class ExpiredRows:
 
             A: reads bob's row for alice | B: invalidates bob's, answers | A: origin fails -> no row
         """
-        flight.check_fence()
-        # The bytes come from L2 again: from here on a removal by any owner fences it.
-        flight.source_owner = None
+        flight.back_to_disk()
         row = await self._rows.lookup(flight)
         if row is None:
             return False

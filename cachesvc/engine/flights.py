@@ -59,9 +59,35 @@ class Flight:
     fenced: bool = False
     result: Served | None = None
     waiters: set[asyncio.Future[Served]] = field(default_factory=set)
-    task: asyncio.Task[None] | None = None
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     stored_meanwhile: list[EntryMeta] = field(default_factory=list)
+
+    # ---- where its bytes come from, which decides what fences it
+
+    def from_origin(self, owner: str, steady_ns: int | None = None) -> None:
+        """Take no bytes of L2 from here on: only an invalidation that covers `owner` fences it.
+
+        `steady_ns` is when its reads of the origin begin, None as long as they have not.
+        """
+        self.check_fence()
+        self.source_owner = owner
+        if steady_ns is not None:
+            self.origin_began_ns = steady_ns
+
+    def back_to_disk(self) -> None:
+        """Take bytes of L2 again: from here on an invalidation by any owner fences it."""
+        self.check_fence()
+        self.source_owner = None
+
+    # ---- who waits
+
+    def join(self, *, to_memory: bool, may_ask_origin: bool) -> asyncio.Future[Served]:
+        """Return a future of the result for one more call, and do for it what it asks for."""
+        self.to_memory = self.to_memory or to_memory
+        self.may_ask_origin = self.may_ask_origin or may_ask_origin
+        return self.wait()
+
+    # ---- how it ends
 
     def check_fence(self) -> None:
         """Raise StaleFill if a newer change of the key has overtaken this flight.

@@ -51,9 +51,9 @@ class FlightRunner:
         covered = state.tombstones.covers(flight.key, flight.owner or None)
         if covered and flight.key not in state.replacing:
             # L2 is a miss while a removal is under way.
-            flight.source_owner = flight.owner
+            flight.from_origin(flight.owner)
         state.flights.add(flight)
-        flight.task = state.spawn(self._run(flight), name="flight")
+        state.spawn(self._run(flight), name="flight")
 
     async def _run(self, flight: Flight) -> None:
         """Every end of a flight tells its waiters; none is left to its deadline."""
@@ -91,7 +91,7 @@ class FlightRunner:
                 "not cached, and only its owner's prefix could be asked: name owner_id",
                 reason="OWNER_REQUIRED",
             )
-        self._begin_origin(flight, owner)
+        flight.from_origin(owner, self._state.clock.read().steady_ns)
         try:
             await self._fly_from_origin(flight, owner, row)
         except (OriginUnavailable, HostBusy):
@@ -198,11 +198,6 @@ class FlightRunner:
 
     # ---- the origin
 
-    def _begin_origin(self, flight: Flight, owner: str) -> None:
-        flight.check_fence()
-        flight.source_owner = owner
-        flight.origin_began_ns = self._state.clock.read().steady_ns
-
     def _describe(self, flight: Flight, owner: str, filled: Filled, begun_ns: int) -> EntryMeta:
         now = self._state.clock.read()
         return EntryMeta(
@@ -257,7 +252,7 @@ class FlightRunner:
         if flight.to_memory:
             wall_ns, steady_ns = state.clock.read()
             if meta.as_of_ns > wall_ns:  # L2's row was read before it was lowered
-                state.owes_lowering = True
+                state.owe_lowering()
             state.memory.publish(room, meta, accesses=accesses, steady_ns=steady_ns)
         state.memory.keep_in_reach(room.blob, meta)
         flight.land(Served(meta, room.blob, tier, meta.expires_ns(accesses), accesses))

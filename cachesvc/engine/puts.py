@@ -310,7 +310,7 @@ class Putter:
         upload.check_fence()
         wall_ns, steady_ns = self._state.read_time()
         if meta.as_of_ns > wall_ns:  # the clock went back meanwhile
-            self._state.owes_lowering = True
+            self._state.owe_lowering()
         cached = self._state.memory.publish(room, meta, accesses=0, steady_ns=steady_ns)
         if cached is None and not in_l2:
             raise Overloaded("neither L1 nor L2 has room for this entry", reason="NO_ROOM")

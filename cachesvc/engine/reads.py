@@ -142,11 +142,10 @@ class Reader:
             flight = None
         if flight is None:
             flight = self._start(request, need, steady_ns)
-        else:
-            state.metrics.coalesced.inc()
-            flight.to_memory = flight.to_memory or request.to_memory
-            flight.may_ask_origin = flight.may_ask_origin or request.may_ask_origin
-        return flight, flight.wait()
+            return flight, flight.wait()
+        state.metrics.coalesced.inc()
+        future = flight.join(to_memory=request.to_memory, may_ask_origin=request.may_ask_origin)
+        return flight, future
 
     # ---- uses
 

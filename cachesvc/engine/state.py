@@ -129,18 +129,26 @@ class State:
         step_ns = self.watch.step_ns(now)
         if step_ns > 0:
             # What was recorded while the clock was behind says nothing about a source.
-            self.changes_known_from_ns = now.wall_ns
+            self.know_changes_from(now.wall_ns)
         elif step_ns < 0:
             self.changes_known_from_ns = min(self.changes_known_from_ns, now.wall_ns)
         if step_ns:
             log.warning("clock_was_set", by_s=round(step_ns / NS_PER_S, 3))
-            self.owes_lowering = True
+            self.owe_lowering()
         return now
+
+    def know_changes_from(self, wall_ns: int) -> None:
+        """Hold no earlier source against the recorded changes: some of them are lost."""
+        self.changes_known_from_ns = wall_ns
+
+    def owe_lowering(self) -> None:
+        """Have upkeep look for times later than now in all that is stored."""
+        self.owes_lowering = True
 
     async def lower_changes(self) -> None:
         """Take changes later than now for changes of this moment, durably. Raises NotDurable."""
         now = self.read_time()
-        self.owes_lowering = True  # the rest is upkeep's
+        self.owe_lowering()  # the rest is upkeep's
         self.tombstones.lower(now.wall_ns)
         await self.disk.lower_changes(now, self.changes_known_from_ns)
 
@@ -153,7 +161,7 @@ class State:
         try:
             await self.disk.lower_times(now, self.changes_known_from_ns)
         except BaseException:  # cancelled too: upkeep has to try again
-            self.owes_lowering = True
+            self.owe_lowering()
             raise
 
     # ---- judging

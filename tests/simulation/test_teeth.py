@@ -134,18 +134,26 @@ def put_answered_before_its_row(patch: pytest.MonkeyPatch) -> None:
 
 
 def flight_ends_with_the_waiter_that_leaves(patch: pytest.MonkeyPatch) -> None:
-    wait = Flight.wait
+    wait, run = Flight.wait, FlightRunner._run
+    tasks: dict[Flight, asyncio.Task[Any]] = {}
+
+    async def known(self: FlightRunner, flight: Flight) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks[flight] = task
+        await run(self, flight)
 
     def tied(self: Flight) -> asyncio.Future[Served]:
         future = wait(self)
 
         def end(ended: asyncio.Future[Served]) -> None:
-            if ended.cancelled() and self.task is not None:
-                self.task.cancel()
+            if ended.cancelled() and self in tasks:
+                tasks[self].cancel()
 
         future.add_done_callback(end)
         return future
 
+    patch.setattr(FlightRunner, "_run", known)
     patch.setattr(Flight, "wait", tied)
 
 
