@@ -26,13 +26,14 @@ from cachesvc.core.entry import EntryMeta, GenerationSource, Row
 from cachesvc.core.errors import ConfigError, NotDurable, OriginError
 from cachesvc.core.events import Eviction, RecentEvents
 from cachesvc.core.kinds import Kinds
-from cachesvc.core.lru import NamespaceLimits, Removal
+from cachesvc.core.leaving import Leaving
+from cachesvc.core.lru import NamespaceLimits
 from cachesvc.core.pools import started_pool
 from cachesvc.core.problems import Problems
 from cachesvc.core.pseudonyms import Pseudonyms
 from cachesvc.core.succession import Predecessor
 from cachesvc.edge import audit, callers, tls_files
-from cachesvc.edge.audit import AuditedRemovals
+from cachesvc.edge.audit import AuditedInvalidations
 from cachesvc.edge.calls import Calls
 from cachesvc.edge.certificates import Certificates
 from cachesvc.edge.history import History
@@ -84,11 +85,11 @@ UNPROTECTED = (
     "and its link count would stay; answers are inline (sysctl fs.protected_hardlinks=1)"
 )
 EVICTIONS = (
-    Removal.ENTRIES_LIMIT,
-    Removal.BYTES_LIMIT,
-    Removal.TMPFS_FULL,
-    Removal.DESCRIPTORS,
-    Removal.DISK_SPACE,
+    Leaving.ENTRIES_LIMIT,
+    Leaving.BYTES_LIMIT,
+    Leaving.TMPFS_FULL,
+    Leaving.DESCRIPTORS,
+    Leaving.DISK_SPACE,
 )
 
 
@@ -195,7 +196,7 @@ class Daemon:
         local = LocalDelivery(
             cache, settings.runtime_dir, control.boot_id, lambda: control.allows_local_hits
         )
-        removals = AuditedRemovals(cache, audit_key)
+        removals = AuditedInvalidations(cache, audit_key)
         service = CacheService(cache, statistics, local, removals)
         http = self._http_server(cache, removals, statistics)
         await self._start_edges(service, http, local, control, gid)
@@ -254,7 +255,7 @@ class Daemon:
     def _open_disk(self, disk_files: DiskFiles, catalog: Catalog, runtime: Anchor) -> DiskTier:
         metrics = self._metrics
 
-        def on_removal(row: Row, cause: Removal) -> None:
+        def on_leaving(row: Row, cause: Leaving) -> None:
             metrics.disk_removals.inc(cause.value)
             if cause in EVICTIONS:
                 self._note_eviction("disk", row.meta, cause)
@@ -263,7 +264,7 @@ class Daemon:
             disk_files,
             catalog,
             self.settings.l2.watermarks(),
-            on_removal=on_removal,
+            on_leaving=on_leaving,
             on_damage=self._metrics.damaged.inc,
             on_no_room=self._metrics.disk_refused_writes.inc,
             anchors=(runtime,),
@@ -285,7 +286,7 @@ class Daemon:
                 control.suspend(L1_PROBLEM)
                 problems.set(L1_PROBLEM, f"a file cannot be removed: {problem}")
 
-        def on_removal(entry: MemoryEntry, cause: Removal) -> None:
+        def on_leaving(entry: MemoryEntry, cause: Leaving) -> None:
             metrics.memory_removals.inc(cause.value)
             if cause in EVICTIONS:
                 self._note_eviction("memory", entry.meta, cause)
@@ -300,7 +301,7 @@ class Daemon:
             self.settings.runtime_dir / L1_DIRECTORY,
             limits,
             self.settings.l1.max_bytes,
-            on_removal=on_removal,
+            on_leaving=on_leaving,
             gid=gid,
             allow_heap=self.settings.l1.allow_heap,
             spare_bytes=self.settings.l1.spare_bytes,
@@ -309,7 +310,7 @@ class Daemon:
             is_shared=is_shared,
         )
 
-    def _note_eviction(self, tier: str, meta: EntryMeta, cause: Removal) -> None:
+    def _note_eviction(self, tier: str, meta: EntryMeta, cause: Leaving) -> None:
         now = self._clock.read()
         age_s = max(0, now.steady_ns - meta.confirmed_ns) / NS_PER_S
         self._metrics.eviction_age_seconds.observe(age_s, tier)
@@ -317,7 +318,7 @@ class Daemon:
         self._events.evictions.append(event)
 
     def _http_server(
-        self, cache: Cache, removals: AuditedRemovals, statistics: Statistics
+        self, cache: Cache, removals: AuditedInvalidations, statistics: Statistics
     ) -> HttpServer:
         settings = self.settings
 

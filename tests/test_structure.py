@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from cachesvc.engine.flights import Flight
+from cachesvc.engine.flight import Flight
 from cachesvc.engine.state import State
 
 PACKAGE = Path(__file__).parents[1] / "cachesvc"
@@ -16,7 +16,7 @@ TREES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 VERDICT = "core/verdict.py"
-FLIGHT = "engine/flights.py"
+FLIGHT = "engine/flight.py"
 CHANGING = {"add", "append", "clear", "discard", "extend", "insert", "pop", "remove", "update"}
 
 

@@ -152,7 +152,7 @@ async def _steps(folder: Path, rounds: int) -> Row:
     for step in range(-1, rounds):
         low_bytes = used_bytes - (step + 2) * freed_bytes
         marks = Watermarks(low_bytes, low_bytes, used_bytes)
-        disk = DiskTier(files, catalog, marks, on_removal=_ignore)
+        disk = DiskTier(files, catalog, marks, on_leaving=_ignore)
         started = time.perf_counter()
         await disk.evict(0)
         if step >= 0:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Scope
 
 # Of each sort, so that a busy L1 does not push the invalidations out.
@@ -23,7 +23,7 @@ class Eviction(NamedTuple):
     wall_ns: int
     tier: str
     key: EntryKey
-    cause: Removal
+    cause: Leaving
     size_bytes: int
     age_s: float
 

@@ -9,24 +9,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
 from typing import Generic, Protocol, TypeVar
 
 from cachesvc.core.keys import EntryKey
-
-
-class Removal(Enum):
-    """Why an entry left a tier. The values are metric labels and log fields."""
-
-    ENTRIES_LIMIT = "entries_limit"
-    BYTES_LIMIT = "bytes_limit"
-    # Somebody else has what L1's limits allow: room of tmpfs, its inodes, or descriptors.
-    TMPFS_FULL = "tmpfs_full"
-    DESCRIPTORS = "descriptors"
-    DISK_SPACE = "disk_space"
-    EXPIRED = "expired"
-    INVALIDATED = "invalidated"
-    REPLACED = "replaced"
+from cachesvc.core.leaving import Leaving
 
 
 class Sized(Protocol):
@@ -109,7 +95,7 @@ class LruIndex(Generic[E]):
 
     def plan_room(
         self, key: EntryKey, size_bytes: int, outside_bytes: int
-    ) -> list[tuple[E, Removal]] | None:
+    ) -> list[tuple[E, Leaving]] | None:
         """Return what must leave before `key` may be added; None if nothing would help.
 
         `outside_bytes` count against the total too: reserved room, and evicted bytes
@@ -126,14 +112,14 @@ class LruIndex(Generic[E]):
         entries = usage.entries + (old is None)
         namespace_bytes = usage.size_bytes - (old.size_bytes if old else 0) + size_bytes
         total_bytes = self.used_bytes + size_bytes + outside_bytes
-        victims: dict[EntryKey, tuple[E, Removal]] = {}
+        victims: dict[EntryKey, tuple[E, Leaving]] = {}
         for victim in self._by_namespace[key.namespace].values():
             over_entries = entries > limits.max_entries
             if not over_entries and not (limits.max_bytes and namespace_bytes > limits.max_bytes):
                 break
             if victim.key == key:
                 continue
-            cause = Removal.ENTRIES_LIMIT if over_entries else Removal.BYTES_LIMIT
+            cause = Leaving.ENTRIES_LIMIT if over_entries else Leaving.BYTES_LIMIT
             victims[victim.key] = (victim, cause)
             entries -= 1
             namespace_bytes -= victim.size_bytes
@@ -143,6 +129,6 @@ class LruIndex(Generic[E]):
                 break
             if victim.key == key or victim.key in victims:
                 continue
-            victims[victim.key] = (victim, Removal.BYTES_LIMIT)
+            victims[victim.key] = (victim, Leaving.BYTES_LIMIT)
             total_bytes -= victim.size_bytes
         return list(victims.values())

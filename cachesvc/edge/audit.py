@@ -22,7 +22,7 @@ from cachesvc.core.pseudonyms import KEY_BYTES, Pseudonyms
 from cachesvc.core.scopes import Scope, ScopeKind
 from cachesvc.edge import messages
 from cachesvc.engine.cache import Cache
-from cachesvc.engine.removals import Invalidated
+from cachesvc.engine.invalidate import Invalidated
 
 KEY_FILE = "audit.key"
 _EVENTS = {Action.INVALIDATE: "invalidated", Action.PURGE: "purged"}
@@ -33,7 +33,7 @@ _PLAIN = frozenset({ScopeKind.NAMESPACE, ScopeKind.EVERYTHING})
 _log = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger("info"))
 
 
-class AuditedRemovals:
+class AuditedInvalidations:
     """The engine's invalidations, with a line for each. `key` None = ids in the clear."""
 
     def __init__(self, cache: Cache, key: bytes | None) -> None:

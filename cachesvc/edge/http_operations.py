@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cachesvc.core.access import Action, Principal
 from cachesvc.core.errors import InvalidRequest
 from cachesvc.edge import messages
-from cachesvc.edge.audit import AuditedRemovals
+from cachesvc.edge.audit import AuditedInvalidations
 from cachesvc.edge.http_routes import Route
 from cachesvc.engine.cache import Cache
-from cachesvc.engine.warmups import Progress
+from cachesvc.engine.warm import Progress
 from cachesvc_proto.v1 import cache_pb2 as pb
 
 # A warm-up that takes longer goes on, and the answer says so. Below the default deadline.
@@ -62,7 +62,7 @@ class OperationRoutes:
     """Answers have V2's `status` and `message`, and what the contract's answer says."""
 
     def __init__(
-        self, cache: Cache, removals: AuditedRemovals, *, warm_wait_s: float = WARM_WAIT_S
+        self, cache: Cache, removals: AuditedInvalidations, *, warm_wait_s: float = WARM_WAIT_S
     ) -> None:
         self._cache = cache
         self._removals = removals

@@ -19,7 +19,7 @@ from cachesvc.core.errors import InvalidRequest
 from cachesvc.core.keys import EntryKey
 from cachesvc.edge import messages
 from cachesvc.engine.cache import Cache
-from cachesvc.engine.flights import Served
+from cachesvc.engine.flight import Served
 from cachesvc_format.control_page import L1_DIRECTORY
 from cachesvc_proto.v1 import cache_pb2 as pb
 

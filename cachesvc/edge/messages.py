@@ -11,9 +11,9 @@ from cachesvc.core.errors import InvalidRequest
 from cachesvc.core.keys import EntryKey, checked_id
 from cachesvc.core.kinds import Kinds, Subject
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
-from cachesvc.engine.flights import Served
-from cachesvc.engine.puts import PutHeader
-from cachesvc.engine.reads import ReadRequest
+from cachesvc.engine.flight import Served
+from cachesvc.engine.get import ReadRequest
+from cachesvc.engine.put import PutHeader
 from cachesvc_format import namespaces
 from cachesvc_proto.v1 import cache_pb2 as pb
 

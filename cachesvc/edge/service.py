@@ -8,17 +8,17 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from cachesvc.core.access import Principal
 from cachesvc.core.errors import Aborted, CacheError, InvalidRequest
 from cachesvc.edge import messages
-from cachesvc.edge.audit import AuditedRemovals
+from cachesvc.edge.audit import AuditedInvalidations
 from cachesvc.edge.inline import InlineEntry
 from cachesvc.edge.local import LocalDelivery
 from cachesvc.edge.statistics import Statistics
 from cachesvc.edge.statuses import PartsFailed
 from cachesvc.engine.cache import Cache
-from cachesvc.engine.flights import Served
+from cachesvc.engine.flight import Served
+from cachesvc.engine.get import ReadRequest
 from cachesvc.engine.ports import Blob
-from cachesvc.engine.puts import Upload
-from cachesvc.engine.reads import ReadRequest
-from cachesvc.engine.warmups import Progress
+from cachesvc.engine.put import Upload
+from cachesvc.engine.warm import Progress
 from cachesvc_proto.v1 import cache_pb2 as pb
 
 STREAM_CHUNK_BYTES = 1 << 20
@@ -38,7 +38,7 @@ class CacheService:
         cache: Cache,
         statistics: Statistics,
         local: LocalDelivery,
-        removals: AuditedRemovals,
+        removals: AuditedInvalidations,
     ) -> None:
         self._cache = cache
         self._removals = removals

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.edge.messages import timestamp
 from cachesvc.engine.cache import Cache
 from cachesvc.metrics import GaugeReading, Metrics
@@ -23,10 +23,10 @@ _MAX_UINT64 = (1 << 64) - 1
 
 
 _EVICTIONS = (
-    Removal.ENTRIES_LIMIT,
-    Removal.BYTES_LIMIT,
-    Removal.TMPFS_FULL,
-    Removal.DESCRIPTORS,
+    Leaving.ENTRIES_LIMIT,
+    Leaving.BYTES_LIMIT,
+    Leaving.TMPFS_FULL,
+    Leaving.DESCRIPTORS,
 )
 
 
@@ -204,7 +204,7 @@ class Statistics:
             size_bytes=index.used_bytes,
             max_bytes=index.max_bytes,
             evictions=self._removals("memory_removals", *_EVICTIONS),
-            expirations=self._removals("memory_removals", Removal.EXPIRED),
+            expirations=self._removals("memory_removals", Leaving.EXPIRED),
         )
 
     def _disk_stats(self) -> pb.TierStats:
@@ -212,11 +212,11 @@ class Statistics:
             entries=sum(total.entries for total in self._disk.totals.values()),
             size_bytes=self._disk.used_bytes,
             max_bytes=self._disk.max_bytes,
-            evictions=self._removals("disk_removals", Removal.DISK_SPACE),
-            expirations=self._removals("disk_removals", Removal.EXPIRED),
+            evictions=self._removals("disk_removals", Leaving.DISK_SPACE),
+            expirations=self._removals("disk_removals", Leaving.EXPIRED),
         )
 
-    def _removals(self, counter: str, *causes: Removal) -> int:
+    def _removals(self, counter: str, *causes: Leaving) -> int:
         return sum(self._metrics.value(counter, reason=cause.value) for cause in causes)
 
 

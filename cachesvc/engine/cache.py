@@ -15,17 +15,16 @@ from cachesvc.core.errors import NotDurable
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.origin import Origin
 from cachesvc.core.verdict import Use
-from cachesvc.engine.fills import Filler
-from cachesvc.engine.flying import FlightRunner
-from cachesvc.engine.litter import LitterSweeper
+from cachesvc.engine.fill import Filler
+from cachesvc.engine.flight_run import FlightRunner
+from cachesvc.engine.get import Reader
+from cachesvc.engine.invalidate import Invalidator
 from cachesvc.engine.ports import Cached, Codec
-from cachesvc.engine.puts import PutTable, Putter
-from cachesvc.engine.reads import Reader
-from cachesvc.engine.removals import Remover
-from cachesvc.engine.rewarming import Rewarmer
+from cachesvc.engine.put import PutTable, Putter
+from cachesvc.engine.rewarm import Rewarmer
 from cachesvc.engine.state import State, log
-from cachesvc.engine.upkeep import Upkeep
-from cachesvc.engine.warmups import Warmer
+from cachesvc.engine.upkeep import LitterSweeper, Upkeep
+from cachesvc.engine.warm import Warmer
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class Cache:
         filler = Filler(state, origin, codec)
         puts = PutTable()
         self._reader = Reader(state, FlightRunner(state, filler))
-        self._remover = Remover(state, puts)
+        self._invalidator = Invalidator(state, puts)
         self._putter = Putter(state, filler, codec, puts)
         self._warmer = Warmer(state, self._reader)
         self._rewarmer = Rewarmer(state, self._reader)
@@ -65,13 +64,13 @@ class Cache:
         self.record_local_hits = self._reader.count_local_hits
         self.receive_put = self._putter.receive
         self.store_put = self._putter.store
-        self.invalidate = self._remover.invalidate
+        self.invalidate = self._invalidator.invalidate
         self.warm = self._warmer.warm
 
     @property
     def unfinished_removals(self) -> int:
         """Removals that a failing disk, or a file of L1 that stays, keeps from being final."""
-        return self._remover.unfinished + self.state.memory.owed_files
+        return self._invalidator.unfinished + self.state.memory.owed_files
 
     @property
     def puts_under_way(self) -> int:

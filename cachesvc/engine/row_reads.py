@@ -9,7 +9,7 @@ import errno
 
 from cachesvc.core.entry import Row
 from cachesvc.core.errors import CorruptEntry, NotDurable
-from cachesvc.engine.flights import Flight
+from cachesvc.engine.flight import Flight
 from cachesvc.engine.ports import Blob, Room
 from cachesvc.engine.state import State, log
 

@@ -22,7 +22,7 @@ from cachesvc.core.pseudonyms import Pseudonyms
 from cachesvc.core.scopes import Scope, Tombstones
 from cachesvc.core.verdict import Ask, Use, use_of
 from cachesvc.engine.absences import Absences
-from cachesvc.engine.flights import FlightTable
+from cachesvc.engine.flight import FlightTable
 from cachesvc.engine.ports import Disk, Memory
 from cachesvc.engine.uses import UseLog
 from cachesvc.metrics import Metrics

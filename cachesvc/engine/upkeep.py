@@ -6,13 +6,17 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from cachesvc.core.errors import NotDurable
-from cachesvc.engine.loop_lag import LoopLag
 from cachesvc.engine.state import State, log
 
 MEMORY_STEP_S = 0.5
 DISK_STEP_S = 5.0
 NAMES_STEP_S = 1.0
 NAMES = "directories"
+# Not those up to now: a crash while the clock was ahead leaves files from later than now.
+EVERY_GENERATION = 1 << 63
+LAG_STEP_S = 0.1
+# Longer than between two scrapes, so that each lateness is in one of them at least.
+LAG_WINDOW_S = 30.0
 
 
 class Upkeep:
@@ -69,3 +73,62 @@ async def _repeat(step: Callable[[], Awaitable[None]], every_s: float) -> None:
             log.warning("upkeep_failed", step=step.__name__, error=str(exc))
         except Exception:  # noqa: BLE001 eviction must outlive a defect in it, or the disk fills
             log.exception("upkeep_defect", step=step.__name__)
+
+
+class LitterSweeper:
+    """Removes the files of L2 that have no row: a crash left them, or a lost catalog.
+
+    Each `run` walks all of L2. Nobody waits for it: a daemon is ready before it walks.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def run(self) -> None:
+        """Remove what has no row and gets none. A namespace that fails holds up no other."""
+        state = self._state
+        foreign_names = 0
+        for namespace in state.kinds.namespaces:
+            try:
+                report = await state.disk.sweep_litter(namespace, EVERY_GENERATION)
+            except (OSError, NotDurable) as exc:
+                log.warning("litter_sweep_failed", namespace=namespace, error=str(exc))
+                continue
+            foreign_names += report.foreign_names
+            state.metrics.foreign_names.set(foreign_names)
+            if report.removed_files:
+                log.info("litter_removed", namespace=namespace, files=report.removed_files)
+
+
+class LoopLag:
+    """How late does the event loop come to what is due? Everything that calls wait for runs on it.
+
+    Keeps the worst lateness of the last one to two windows. Times are the loop's own.
+    """
+
+    def __init__(self) -> None:
+        self._window_ends_s = 0.0
+        self._before_s = 0.0
+        self._worst_s = 0.0
+
+    @property
+    def worst_s(self) -> float:
+        return max(self._worst_s, self._before_s)
+
+    def step(self, due_s: float, now_s: float) -> None:
+        """Take note that what was due at `due_s` ran at `now_s`."""
+        if now_s >= self._window_ends_s:
+            # After a gap of a whole window, what was before it is too old as well.
+            is_next = now_s < self._window_ends_s + LAG_WINDOW_S
+            self._before_s = self._worst_s if is_next else 0.0
+            self._worst_s = 0.0
+            self._window_ends_s = now_s + LAG_WINDOW_S
+        self._worst_s = max(self._worst_s, now_s - due_s)
+
+    async def run(self) -> None:
+        """Measure until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due_s = loop.time() + LAG_STEP_S
+            await asyncio.sleep(LAG_STEP_S)
+            self.step(due_s, loop.time())

@@ -293,7 +293,7 @@ class Catalog:
         """Delete the row that `lookup` refused. Gives its file, where the row says which."""
         return self._writes.put(lambda db: rows.distrust(db, key, self._lost()))
 
-    def removal(self, scope: Scope, changed_ns: int) -> Change:
+    def change_of(self, scope: Scope, changed_ns: int) -> Change:
         """Return a change that covers every row which was queued before this call."""
         return Change(scope, changed_ns, self.newest_generation)
 

@@ -21,7 +21,7 @@ from cachesvc.core.clock import NS_PER_S, AgeLimit, Now, ProvenTime
 from cachesvc.core.entry import EntryMeta, Row
 from cachesvc.core.errors import CorruptEntry, NotDurable
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.pools import started_pool
 from cachesvc.core.scopes import Change, Scope, ScopeKind
 from cachesvc.core.tensors import Buffer
@@ -43,7 +43,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 T = TypeVar("T")
 
 # Called for each entry that leaves to make room or by its age.
-OnRemoval = Callable[[Row, Removal], None]
+OnLeaving = Callable[[Row, Leaving], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class DiskTier:
         catalog: Catalog,
         watermarks: Watermarks,
         *,
-        on_removal: OnRemoval,
+        on_leaving: OnLeaving,
         on_damage: Callable[[], None] = lambda: None,
         on_no_room: Callable[[], None] = lambda: None,
         keep_expired_ns: int = 0,
@@ -86,7 +86,7 @@ class DiskTier:
         self._files = files
         self._catalog = catalog
         self._watermarks = watermarks
-        self._on_removal = on_removal
+        self._on_leaving = on_leaving
         self._on_damage = on_damage
         self._on_no_room = on_no_room
         self._anchors = anchors
@@ -252,7 +252,7 @@ class DiskTier:
         with contextlib.suppress(NotDurable):
             async with self._evicting:
                 while size > 0 and (victims := await self._victims(size)):
-                    size -= await self._forget(victims, Removal.DISK_SPACE)
+                    size -= await self._forget(victims, Leaving.DISK_SPACE)
 
     def commit(self, written: Written, accesses: int, steady_ns: int) -> asyncio.Task[None]:
         """Queue the row; its order among all catalog writes is fixed when this returns.
@@ -345,9 +345,9 @@ class DiskTier:
             namespace = row.meta.key.namespace
             log.warning("quarantine_failed", namespace=namespace, error=exc.strerror)
 
-    def removal(self, scope: Scope, changed_ns: int) -> Change:
+    def change_of(self, scope: Scope, changed_ns: int) -> Change:
         """Return what an invalidation covers that begins now, and no row that comes later."""
-        return self._catalog.removal(scope, changed_ns)
+        return self._catalog.change_of(scope, changed_ns)
 
     def invalidate(self, change: Change) -> asyncio.Task[list[Location]]:
         """Queue the removal of what `change` covers; its order is fixed when this returns.
@@ -428,7 +428,7 @@ class DiskTier:
         """Drop the next that expired, if any. Who needs room meanwhile waits for theirs."""
         async with self._evicting:
             expired = await self._catalog.expire(useless_ns, EXPIRE_BATCH)
-            await self._forget(expired, Removal.EXPIRED)
+            await self._forget(expired, Leaving.EXPIRED)
         return expired
 
     async def evict(self, wanted_bytes: int) -> None:
@@ -445,7 +445,7 @@ class DiskTier:
                 victims = await self._victims(to_free)
                 if not victims:
                     break
-                to_free -= await self._forget(victims, Removal.DISK_SPACE)
+                to_free -= await self._forget(victims, Leaving.DISK_SPACE)
 
     async def _victims(self, to_free: int) -> list[Row]:
         """Take rows out of the catalog, the least recently used first.
@@ -460,13 +460,13 @@ class DiskTier:
             # In the same turn of the loop `_forget` counts what it was in fact.
             self._leaving_bytes -= to_free
 
-    async def _forget(self, rows: list[Row], cause: Removal) -> int:
+    async def _forget(self, rows: list[Row], cause: Leaving) -> int:
         """Unlink the files of rows that are gone, and return their bytes."""
         size_bytes = sum(stored_bytes(row.meta.size_bytes) for row in rows)
         locations = [Location(row.meta.key, row.meta.generation) for row in rows]
         await self._unlink_counted(locations, size_bytes)
         for row in rows:
-            self._on_removal(row, cause)
+            self._on_leaving(row, cause)
         return size_bytes
 
     async def lower_changes(self, now: Now, changes_known_from_ns: int) -> None:

@@ -20,7 +20,8 @@ import structlog
 from cachesvc.core.entry import EntryMeta, more_accesses
 from cachesvc.core.errors import Overloaded
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import LruIndex, NamespaceLimits, Removal
+from cachesvc.core.leaving import Leaving
+from cachesvc.core.lru import LruIndex, NamespaceLimits
 from cachesvc.core.scopes import Scope
 from cachesvc.core.tensors import Buffer
 from cachesvc.tiers import files, first_look
@@ -37,7 +38,7 @@ _MOST_TIMES = 4
 _SAY_AGAIN_S = 60.0
 
 # Called for each entry that leaves, and why.
-OnRemoval = Callable[["MemoryEntry", Removal], None]
+OnLeaving = Callable[["MemoryEntry", Leaving], None]
 
 
 @dataclass(slots=True)
@@ -89,7 +90,7 @@ class MemoryTier:
         limits: dict[str, NamespaceLimits],
         max_bytes: int,
         *,
-        on_removal: OnRemoval,
+        on_leaving: OnLeaving,
         gid: int | None = None,
         allow_heap: bool = False,
         spare_bytes: int = 0,
@@ -98,7 +99,7 @@ class MemoryTier:
         is_shared: bool = True,
     ) -> None:
         self.index: LruIndex[MemoryEntry] = LruIndex(limits, max_bytes)
-        self._on_removal = on_removal
+        self._on_leaving = on_leaving
         self._directory_fd = files.open_directory(path, mode=0o750, gid=gid)
         self._reserved_bytes = 0
         self._rooms = 0
@@ -126,7 +127,7 @@ class MemoryTier:
         """Return the entry if it may be served now; an expired one is removed."""
         entry = self.index.peek(key)
         if entry is not None and steady_ns >= entry.expires_ns:
-            self._remove(entry, Removal.EXPIRED)
+            self._remove(entry, Leaving.EXPIRED)
             return None
         return entry
 
@@ -171,7 +172,7 @@ class MemoryTier:
         for _ in range(_MOST_TIMES):
             if self.descriptors < self._max_files or not len(self.index):
                 break
-            self._remove(next(iter(self.index)), Removal.DESCRIPTORS)
+            self._remove(next(iter(self.index)), Leaving.DESCRIPTORS)
         return self.descriptors < self._max_files
 
     @property
@@ -192,7 +193,7 @@ class MemoryTier:
             if freed_bytes >= room.size_bytes or tried_bytes >= _MOST_TIMES * room.size_bytes:
                 break
             held_bytes = self.held_bytes
-            self._remove(entry, Removal.TMPFS_FULL)
+            self._remove(entry, Leaving.TMPFS_FULL)
             tried_bytes += entry.size_bytes
             freed_bytes += entry.size_bytes - (self.held_bytes - held_bytes)
         room.leaving = self.spares.leaving()
@@ -260,7 +261,7 @@ class MemoryTier:
             if self._taken_bytes <= self.index.max_bytes or tried_bytes >= _MOST_TIMES * over_bytes:
                 break
             tried_bytes += entry.size_bytes
-            self._remove(entry, Removal.BYTES_LIMIT)
+            self._remove(entry, Leaving.BYTES_LIMIT)
 
     @property
     def _taken_bytes(self) -> int:
@@ -307,7 +308,7 @@ class MemoryTier:
         Returns None if the bytes are on the heap: an older entry is gone all the same.
         """
         self._settle(room)
-        self.remove(meta.key, Removal.REPLACED)
+        self.remove(meta.key, Leaving.REPLACED)
         if not isinstance(room.blob, SharedFile):
             return None
         # Other fills may have taken the places that were free when this one reserved.
@@ -340,7 +341,7 @@ class MemoryTier:
 
     # ---- leaving
 
-    def remove(self, key: EntryKey, cause: Removal) -> bool:
+    def remove(self, key: EntryKey, cause: Leaving) -> bool:
         """Take `key` out of the index and unlink its file. Returns whether it was there."""
         entry = self.index.peek(key)
         if entry is not None:
@@ -353,7 +354,7 @@ class MemoryTier:
         candidates = list(self.index) if keys is None else [self.index.peek(key) for key in keys]
         covered = [e for e in candidates if e is not None and scope.covers(e.key, e.meta.owner)]
         for entry in covered:
-            self._remove(entry, Removal.INVALIDATED)
+            self._remove(entry, Leaving.INVALIDATED)
         return [entry.key for entry in covered]
 
     def owes(self, scope: Scope) -> bool:
@@ -366,7 +367,7 @@ class MemoryTier:
     def step(self, steady_ns: int) -> None:
         """Remove what expired, and let go of files that readers have closed."""
         for entry in [e for e in self.index if steady_ns >= e.expires_ns]:
-            self._remove(entry, Removal.EXPIRED)
+            self._remove(entry, Leaving.EXPIRED)
         self.departures.step(steady_ns)
 
     def lower_times(self, now_ns: int) -> None:
@@ -393,11 +394,11 @@ class MemoryTier:
         """
         return self.departures.erase(scope)
 
-    def _remove(self, entry: MemoryEntry, cause: Removal) -> None:
+    def _remove(self, entry: MemoryEntry, cause: Leaving) -> None:
         """Take it out of the index and unlink its file. Raises nothing: see `owes`."""
         self.index.remove(entry.key)
         self.departures.add(entry.blob, Whose(entry.key, entry.meta.owner))
-        self._on_removal(entry, cause)
+        self._on_leaving(entry, cause)
 
     def close(self) -> None:
         """Remove every file. Readers keep what they have mapped. Blocks."""

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import LruIndex, NamespaceLimits, Removal
+from cachesvc.core.leaving import Leaving
+from cachesvc.core.lru import LruIndex, NamespaceLimits
 
 LIMITS = {"human": NamespaceLimits(3), "text": NamespaceLimits(5, max_bytes=50)}
 MAX_BYTES = 100
@@ -129,19 +130,19 @@ def test_the_least_recently_used_of_a_full_namespace_leaves() -> None:
     index = index_of(Item(A, 1), Item(B, 1), Item(C, 1))
     index.touch(A)
     plan = index.plan_room(EntryKey("human", "d"), 1, 0)
-    assert plan == [(Item(B, 1), Removal.ENTRIES_LIMIT)]
+    assert plan == [(Item(B, 1), Leaving.ENTRIES_LIMIT)]
 
 
 def test_a_full_namespace_takes_nothing_from_another() -> None:
     index = index_of(Item(EntryKey("text", "t"), 1), Item(A, 1), Item(B, 1), Item(C, 1))
     plan = index.plan_room(EntryKey("human", "d"), 1, 0)
-    assert plan == [(Item(A, 1), Removal.ENTRIES_LIMIT)]
+    assert plan == [(Item(A, 1), Leaving.ENTRIES_LIMIT)]
 
 
 def test_the_total_takes_the_least_recently_used_of_all() -> None:
     index = index_of(Item(A, 40), Item(EntryKey("text", "t"), 40))
     plan = index.plan_room(EntryKey("text", "u"), 10, 20)
-    assert plan == [(Item(A, 40), Removal.BYTES_LIMIT)]
+    assert plan == [(Item(A, 40), Leaving.BYTES_LIMIT)]
 
 
 def test_what_cannot_fit_evicts_nothing() -> None:

@@ -19,10 +19,10 @@ from cachesvc.core.clock import Clock
 from cachesvc.core.entry import Row
 from cachesvc.core.errors import Aborted, CacheError, NoSuchObject, PreconditionFailed
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from cachesvc.core.watermarks import Watermarks
-from cachesvc.engine.puts import PutHeader
+from cachesvc.engine.put import PutHeader
 from tests.crash.ledger import Event, Ledger
 from tests.crash.swatches import KEYS, KINDS, OWNER, SWATCH, blob_of, member_of, version_of
 from tests.support.engine_house import EngineHouse
@@ -73,9 +73,9 @@ class Life:
         self._tell_killer(event)
         self._ledger.apply(event)
 
-    def _tell_eviction(self, row: Row, cause: Removal) -> None:
+    def _tell_eviction(self, row: Row, cause: Leaving) -> None:
         """A write that finds the disk full (ENOSPC) evicts entries, whatever the marks say."""
-        if cause is Removal.DISK_SPACE:
+        if cause is Leaving.DISK_SPACE:
             self._tell("removal_begun", 0, row.meta.key)
 
     def _next_version(self) -> int:
@@ -265,7 +265,7 @@ class Life:
     async def look_up(self, key: EntryKey) -> None:
         """Get it, from L2 or the origin where L1 is made to have forgotten it."""
         if self._choose.random() < 0.5:
-            self.house.memory.remove(key, Removal.BYTES_LIMIT)
+            self.house.memory.remove(key, Leaving.BYTES_LIMIT)
         await self.get(key)
 
     async def get(self, key: EntryKey, **more: Any) -> None:

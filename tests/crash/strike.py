@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cachesvc.core.errors import CacheError, ConfigError
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from tests.crash.ledger import Event, Ledger
 from tests.crash.life import Life
 from tests.crash.mortal import LifeFailed, Mortal
@@ -70,7 +70,7 @@ async def _put_two(life: Life) -> None:
 async def _put_and_forget(life: Life) -> None:
     """Have it in L2 and not in L1."""
     await life.put(KEY)
-    life.house.memory.remove(KEY, Removal.BYTES_LIMIT)
+    life.house.memory.remove(KEY, Leaving.BYTES_LIMIT)
 
 
 async def _leave_litter(life: Life) -> None:

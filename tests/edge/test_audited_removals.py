@@ -16,7 +16,7 @@ from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.errors import PermissionDenied
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope
-from cachesvc.edge.audit import AuditedRemovals
+from cachesvc.edge.audit import AuditedInvalidations
 from cachesvc.edge.callers import ADMIN_SOCKET
 from tests.support.engine_house import EngineHouse
 
@@ -37,7 +37,7 @@ async def begun_and_left(house: EngineHouse) -> None:
     await house.get(PERSON)
     await house.settle()
     unlinking = house.gates.stop("l2_unlink")
-    removals = AuditedRemovals(house.cache, None)
+    removals = AuditedInvalidations(house.cache, None)
     caller = asyncio.create_task(removals.invalidate(ADMIN_SOCKET, EVERYTHING, erase=True))
     await unlinking.reached()
     caller.cancel()
@@ -64,7 +64,7 @@ async def test_a_change_at_the_end_of_time_removes_what_it_names(house: EngineHo
     house.upload(PERSON, 1)
     await house.get(PERSON)
     await house.settle()
-    removals = AuditedRemovals(house.cache, None)
+    removals = AuditedInvalidations(house.cache, None)
     with structlog.testing.capture_logs() as logs:
         done = await removals.invalidate(ADMIN_SOCKET, key_scope(PERSON), END_OF_TIME_NS)
     assert done.removed_count == 1
@@ -75,7 +75,7 @@ async def test_a_change_at_the_end_of_time_removes_what_it_names(house: EngineHo
 async def test_who_may_not_remove_removes_nothing(house: EngineHouse) -> None:
     house.upload(PERSON, 1)
     await house.get(PERSON)
-    removals = AuditedRemovals(house.cache, None)
+    removals = AuditedInvalidations(house.cache, None)
     with pytest.raises(PermissionDenied):
         await removals.invalidate(Principal("w", frozenset({Role.WORKER})), EVERYTHING)
     assert (await house.get(PERSON)).tier == "memory"

@@ -16,7 +16,7 @@ from cachesvc.config import HttpSettings
 from cachesvc.core.clock import Clock
 from cachesvc.core.credentials import Grants
 from cachesvc.core.keys import EntryKey
-from cachesvc.edge.audit import AuditedRemovals
+from cachesvc.edge.audit import AuditedInvalidations
 from cachesvc.edge.http import HttpServer
 from cachesvc.edge.http_access import HttpAccess
 from cachesvc.edge.http_operations import OperationRoutes
@@ -39,7 +39,7 @@ async def test_a_long_warm_up_is_said_to_be_running_and_goes_on(house: EngineHou
     house.upload(PERSON, 1)
     stop = house.gates.stop(f"origin {house.object_keys(PERSON)[0]}")
     routes = OperationRoutes(
-        house.cache, AuditedRemovals(house.cache, None), warm_wait_s=0.05
+        house.cache, AuditedInvalidations(house.cache, None), warm_wait_s=0.05
     ).routes()
     settings = HttpSettings()
     access = HttpAccess(settings, lambda: Grants({}, []), Clock())

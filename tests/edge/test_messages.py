@@ -24,7 +24,7 @@ from cachesvc.core.origin import OriginStamp
 from cachesvc.core.scopes import ScopeKind
 from cachesvc.edge import messages
 from cachesvc.edge.messages import RequestReader
-from cachesvc.engine.flights import Served
+from cachesvc.engine.flight import Served
 from cachesvc.tiers.shared_files import HeapBytes
 from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.support.engine_entries import meta_of

@@ -15,7 +15,7 @@ from cachesvc.core.errors import NoSuchObject, OriginUnavailable
 from cachesvc.core.freshness import ANY_AGE
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import BUILT_IN, DEFAULT_ABSENT_TTL_S, Kinds, Subject
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from cachesvc.engine.absences import MAX_ABSENCES, Absence, Absences
 from tests.support.engine_house import EngineHouse
@@ -105,7 +105,7 @@ async def test_one_owners_absence_hides_nothing_of_anothers(house: EngineHouse) 
 async def test_a_put_ends_an_absence(house: EngineHouse) -> None:
     await learn_absence(house)
     await house.put(GARMENT, 1, owner=OWNER)
-    house.memory.remove(GARMENT, Removal.BYTES_LIMIT)
+    house.memory.remove(GARMENT, Leaving.BYTES_LIMIT)
     assert await house.version(GARMENT, OWNER) == 1
 
 

@@ -11,7 +11,7 @@ import pytest
 from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.errors import Aborted
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import key_scope
 from cachesvc.core.ttl import jitter_factor
 from cachesvc.core.verdict import MAX_CLOCK_ERROR_NS
@@ -51,7 +51,7 @@ async def test_an_invalidation_is_final_whatever_the_clock_did(
         await house.restart()
     assert await house.version(PERSON) == 2
     await house.settle()
-    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert await house.version(PERSON) == 2
 
 
@@ -69,7 +69,7 @@ async def test_a_ttl_ends_at_its_moment_when_the_clock_is_set_meanwhile(
     house.clock.step_wall(step_s)
     house.clock.advance(ttl_s / 2 - 0.001)
     if tier == "disk":
-        house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+        house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert (await house.get(PERSON)).tier == tier
     house.clock.advance(0.002)
     assert await house.version(PERSON) == 2

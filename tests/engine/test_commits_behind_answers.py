@@ -13,8 +13,8 @@ import pytest
 from cachesvc.core.errors import OriginUnavailable
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import key_scope
-from cachesvc.engine import commits
-from cachesvc.engine.flights import Served
+from cachesvc.engine import commit
+from cachesvc.engine.flight import Served
 from tests.support.engine_entries import blob_of
 from tests.support.engine_gates import Stop
 from tests.support.engine_house import EngineHouse
@@ -27,7 +27,7 @@ OTHER_GARMENT = EntryKey("garment", "coat")
 @pytest.fixture
 def never_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is waited for is waited for to the end: no test depends on how fast it is."""
-    monkeypatch.setattr(commits, "MAX_HELD_BACK_S", 3600.0)
+    monkeypatch.setattr(commit, "MAX_HELD_BACK_S", 3600.0)
 
 
 def reading(house: EngineHouse, key: EntryKey) -> str:

@@ -22,7 +22,7 @@ from cachesvc.codec.blob import build_blob
 from cachesvc.codec.pickle_writer import encode_pickle
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import BUILT_IN, Encoding, Field, Kind, Kinds, Namespace, Subject
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import key_scope
 from cachesvc_format.blob import Tensor
 from tests.support.engine_entries import blob_of
@@ -117,7 +117,7 @@ class Stored:
         assert served.tier == tier
         assert bytes(served.blob.view()) == self._blob
         await self._house.settle()
-        self._house.memory.remove(self._key, Removal.BYTES_LIMIT)
+        self._house.memory.remove(self._key, Leaving.BYTES_LIMIT)
 
     async def check_all(self, damages: Iterable[Damage]) -> None:
         await self.fill()

@@ -14,9 +14,9 @@ import pytest
 from cachesvc.core.errors import Aborted, NoSuchObject, PreconditionFailed
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Subject
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
-from cachesvc.engine.reads import MAX_FENCED
+from cachesvc.engine.get import MAX_FENCED
 from tests.support.engine_house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
@@ -47,7 +47,7 @@ async def assert_only_version_2_is_left(house: EngineHouse) -> None:
     assert await house.version(PERSON) == 2
     await house.settle()
     assert await house.version(PERSON) == 2
-    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert await house.version(PERSON) == 2
     await house.restart()
     assert await house.version(PERSON) == 2

@@ -21,7 +21,7 @@ import pytest
 from cachesvc.core.errors import Aborted
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Subject
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from tests.support.clocks import START_NS
 from tests.support.engine_house import EngineHouse
@@ -62,7 +62,7 @@ class Wardrobe:
 
     async def get_all(self, house: EngineHouse) -> None:
         for known in self.known.values():
-            house.memory.remove(known.key, Removal.BYTES_LIMIT)
+            house.memory.remove(known.key, Leaving.BYTES_LIMIT)
             assert await house.version(known.key, known.owner) == known.version, known
         await house.settle()
 

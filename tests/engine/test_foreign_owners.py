@@ -13,7 +13,7 @@ from cachesvc.core.errors import PreconditionFailed
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Subject
 from cachesvc.core.scopes import Scope, ScopeKind, subject_scope
-from cachesvc.engine.rewarming import Rewarmer
+from cachesvc.engine.rewarm import Rewarmer
 from tests.support.engine_house import EngineHouse
 
 ANN = EntryKey("human_upper_body", "ann")

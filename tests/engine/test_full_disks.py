@@ -14,9 +14,9 @@ import pytest
 from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.errors import Aborted, CacheError, NotDurable
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import key_scope
-from cachesvc.engine import removals
+from cachesvc.engine import invalidate
 from tests.support.engine_house import EngineHouse
 from tests.support.engine_mounts import SmallFilesystem, small_filesystem
 
@@ -76,7 +76,7 @@ async def test_damage_that_cannot_be_set_aside_is_a_counted_miss_and_refilled(
     """Promise 2. An L2 that has become read-only can neither move the file nor unlink it."""
     house = small_house
     await fill(house)
-    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     (file,) = house.files()
     file.write_bytes(bytes(file.stat().st_size))
     house.upload(PERSON, 2)
@@ -111,7 +111,7 @@ async def test_without_a_catalog_and_without_a_disk_it_is_not_durable_until_a_re
     l2_disk: SmallFilesystem,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(removals, "RETRY_S", 0.01)
+    monkeypatch.setattr(invalidate, "RETRY_S", 0.01)
     house = small_house
     await fill(house)
     state_disk.fill()
@@ -127,7 +127,7 @@ async def test_without_a_catalog_and_without_a_disk_it_is_not_durable_until_a_re
     # Not durable, and yet nobody is served it: the tombstone stays.
     house.upload(PERSON, 2)
     assert await house.version(PERSON) == 2
-    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert await house.version(PERSON) == 2
 
     l2_disk.set_read_only(False)
@@ -169,7 +169,7 @@ async def fail_to_invalidate(house: EngineHouse, changed_at_ns: int | None = Non
 async def test_an_invalidation_that_fails_while_a_retry_unlinks_is_retried_itself(
     small_house: EngineHouse, disks: Disks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(removals, "RETRY_S", 0.01)
+    monkeypatch.setattr(invalidate, "RETRY_S", 0.01)
     house = small_house
     await fill(house)
     disks.fail()
@@ -197,7 +197,7 @@ async def test_an_invalidation_that_fails_while_a_retry_succeeds_is_retried_agai
     small_house: EngineHouse, disks: Disks, monkeypatch: pytest.MonkeyPatch, later_s: int
 ) -> None:
     """What was put behind the retry's DELETE is covered by the second one alone."""
-    monkeypatch.setattr(removals, "RETRY_S", 0.01)
+    monkeypatch.setattr(invalidate, "RETRY_S", 0.01)
     house = small_house
     await fill(house)
     disks.fail()
@@ -226,7 +226,7 @@ async def test_an_invalidation_that_fails_while_a_retry_succeeds_is_retried_agai
 async def test_a_put_older_than_the_later_of_two_changes_that_are_being_retried_is_outdated(
     small_house: EngineHouse, disks: Disks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(removals, "RETRY_S", 3600.0)
+    monkeypatch.setattr(invalidate, "RETRY_S", 3600.0)
     house = small_house
     await fill(house)
     disks.fail()
@@ -247,7 +247,7 @@ async def test_a_put_older_than_the_later_of_two_changes_that_are_being_retried_
 async def test_a_drain_that_ends_a_retry_does_not_say_that_every_change_is_known(
     small_house: EngineHouse, disks: Disks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(removals, "RETRY_S", 3600.0)
+    monkeypatch.setattr(invalidate, "RETRY_S", 3600.0)
     house = small_house
     await fill(house)
     disks.fail()
@@ -283,7 +283,7 @@ async def test_gets_are_served_while_the_catalog_is_full(
     assert await house.version(bob) == 2
     await house.settle()
     assert (await house.get(bob)).tier == "memory"
-    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert (await house.get(PERSON)).tier == "disk"
     assert len(house.files()) == 1
 

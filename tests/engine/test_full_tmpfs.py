@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from tests.support.engine_house import EngineHouse
 from tests.support.engine_mounts import SmallFilesystem, small_filesystem
 
@@ -36,7 +36,7 @@ async def _by_a_promotion(house: EngineHouse, tmpfs: SmallFilesystem) -> None:
     house.upload(HOT, 1)
     await house.get(HOT)
     await house.settle()
-    assert house.memory.remove(HOT, Removal.BYTES_LIMIT)
+    assert house.memory.remove(HOT, Leaving.BYTES_LIMIT)
     house.memory.spares.finish()
     tmpfs.fill()
     assert (await house.get(HOT)).tier == "disk"

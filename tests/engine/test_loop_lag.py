@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cachesvc.engine.loop_lag import WINDOW_S, LoopLag
+from cachesvc.engine.upkeep import LAG_WINDOW_S, LoopLag
 
 START_S = 1000.0
 
@@ -17,10 +17,10 @@ def test_the_worst_of_a_window_is_kept() -> None:
 def test_it_is_still_seen_in_the_next_window_and_forgotten_in_the_one_after() -> None:
     lag = LoopLag()
     lag.step(START_S, START_S + 0.25)
-    second_s = START_S + 0.25 + WINDOW_S
+    second_s = START_S + 0.25 + LAG_WINDOW_S
     lag.step(second_s, second_s)
     assert lag.worst_s == 0.25
-    third_s = second_s + WINDOW_S
+    third_s = second_s + LAG_WINDOW_S
     lag.step(third_s, third_s)
     assert lag.worst_s == 0.0
 

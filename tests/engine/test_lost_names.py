@@ -15,7 +15,7 @@ import pytest
 from cachesvc.core.errors import CacheError, NotDurable
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import key_scope
-from cachesvc.engine import removals
+from cachesvc.engine import invalidate
 from cachesvc.engine.upkeep import NAMES
 from tests.support.engine_house import EngineHouse
 from tests.support.engine_mounts import small_filesystem
@@ -62,7 +62,7 @@ async def fill(house: EngineHouse) -> None:
 async def test_nothing_is_acknowledged_while_a_name_leads_elsewhere(
     house: EngineHouse, where: Where, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(removals, "RETRY_S", 0.01)
+    monkeypatch.setattr(invalidate, "RETRY_S", 0.01)
     await fill(house)
     await house.cache.upkeep.names_step()
     assert house.engine.problems.current() == {}

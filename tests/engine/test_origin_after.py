@@ -12,7 +12,7 @@ import pytest
 from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.errors import NoSuchObject
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from tests.support.engine_entries import member_of
 from tests.support.engine_house import EngineHouse
 
@@ -108,7 +108,7 @@ async def test_joining_a_flight_that_is_too_old_starts_the_next_one(house: Engin
     assert await first == 1
     assert house.sets_read(PERSON) == 2
     await house.settle()
-    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert await house.version(PERSON) == 2
 
 

@@ -16,7 +16,7 @@ import pytest
 from cachesvc.core.errors import CacheError, NoSuchObject
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import BUILT_IN, Kinds
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.ttl import jitter_factor
 from tests.support.engine_house import EngineHouse
 
@@ -109,9 +109,9 @@ async def test_an_entry_that_cannot_be_opened_for_want_of_descriptors_is_not_los
     house.disk_threads = 1  # one reader, whose connection to the catalog is open
     house.open()
     await house.put(PERSON, 1)
-    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert (await house.get(PERSON)).tier == "disk"
-    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     with no_descriptors_left(), pytest.raises(NoSuchObject):
         await house.get(PERSON)
     house.clock.advance(10)  # the origin's absence is remembered for a while
@@ -199,7 +199,7 @@ async def test_accesses_of_an_entry_that_l1_evicted_are_not_forgotten(house: Eng
     await house.settle()
     for _ in range(11):
         await house.get(PERSON)
-    house.memory.remove(PERSON, Removal.ENTRIES_LIMIT)
+    house.memory.remove(PERSON, Leaving.ENTRIES_LIMIT)
     await house.get(PERSON)
     await house.cache.upkeep.disk_step()
     row = await house.disk.lookup(PERSON)
@@ -251,7 +251,7 @@ async def test_a_served_entry_keeps_its_bytes_when_it_is_evicted_before_they_are
     house.upload(PERSON, 1)
     house.upload(bob, 2)
     served = await house.get(PERSON)
-    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     # This one's file gets the descriptor's number that became free.
     await house.get(bob)
     assert bytes(served.blob.view()) == await _expected(house)

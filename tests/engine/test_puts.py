@@ -23,10 +23,10 @@ from cachesvc.core.errors import (
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import GARMENT as GARMENT_KIND
 from cachesvc.core.kinds import Subject
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from cachesvc.core.watermarks import Watermarks
-from cachesvc.engine import fills, puts
+from cachesvc.engine import fill, put
 from tests.support.engine_entries import blob_of, version_of
 from tests.support.engine_house import EngineHouse
 
@@ -64,7 +64,7 @@ async def test_a_put_wins_over_a_fill_in_flight(house: EngineHouse, point: str) 
     await filling
     await house.settle()
     assert await house.version(PERSON) == 2
-    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert await house.version(PERSON) == 2
     await house.restart()
     assert await house.version(PERSON) == 2
@@ -378,7 +378,7 @@ async def test_members_that_wait_for_their_turn_are_not_written_once_the_put_is_
 ) -> None:
     text = EntryKey("text", "shirt")
     *first, last = house.object_keys(text)
-    assert len(first) == fills.MAX_CONCURRENT_WRITES
+    assert len(first) == fill.MAX_CONCURRENT_WRITES
     stops = [house.gates.stop(f"origin_write {object_key}") for object_key in first]
     putting = asyncio.create_task(house.put(text, 1, persist=True))
     for stop in stops:
@@ -482,7 +482,7 @@ async def test_a_put_in_messages_of_every_size_is_stored_as_its_bytes_and_never_
     house: EngineHouse,
 ) -> None:
     blob = blob_of(house.kinds.of(PERSON.namespace), 3)
-    large = puts.LEAST_PART_BYTES
+    large = put.LEAST_PART_BYTES
     async with house.receive(PERSON) as upload:
         upload.append(b"")
         for at in range(0, len(blob), 7):

@@ -15,7 +15,7 @@ import pytest
 
 from cachesvc.core.errors import Aborted, CacheError, NotDurable, Overloaded
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import key_scope
 from cachesvc.core.watermarks import Watermarks
 from tests.support.engine_house import EngineHouse
@@ -122,7 +122,7 @@ async def test_a_put_whose_row_cannot_be_committed_leaves_the_older_file_alone(
     await house.settle()
     assert len(house.files()) == 1
     assert_only_rows_have_files(house)
-    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert await house.version(PERSON) == 1
 
 

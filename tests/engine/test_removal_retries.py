@@ -14,9 +14,9 @@ import pytest
 
 from cachesvc.core.errors import NotDurable
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope
-from cachesvc.engine import removals
+from cachesvc.engine import invalidate
 from tests.support.engine_house import EngineHouse
 from tests.support.engine_mounts import SmallFilesystem, small_filesystem
 
@@ -61,7 +61,7 @@ async def test_a_put_after_a_removal_that_was_not_durable_outlives_its_retry(
     house = closed_house
     house.root = l2_disk.path
     house.open()
-    monkeypatch.setattr(removals, "RETRY_S", 0.05)
+    monkeypatch.setattr(invalidate, "RETRY_S", 0.05)
     house.upload(PERSON, 1)
     await house.get(PERSON)
     await house.settle()
@@ -76,7 +76,7 @@ async def test_a_put_after_a_removal_that_was_not_durable_outlives_its_retry(
     await house.put(PERSON, 2)
     await house.settle()
     assert house.cache.unfinished_removals == 0
-    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert await house.version(PERSON, may_ask_origin=False) == 2
     await house.restart()
     assert await house.version(PERSON, may_ask_origin=False) == 2
@@ -88,7 +88,7 @@ async def test_the_retry_still_removes_what_its_removal_covered(
     house = closed_house
     house.root = l2_disk.path
     house.open()
-    monkeypatch.setattr(removals, "RETRY_S", 0.01)
+    monkeypatch.setattr(invalidate, "RETRY_S", 0.01)
     house.upload(PERSON, 1)
     await house.get(PERSON)
     await house.settle()

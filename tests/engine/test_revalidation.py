@@ -17,10 +17,10 @@ from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.errors import NoSuchObject
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import BUILT_IN, Kinds, Subject
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.origin import OriginObject
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
-from cachesvc.engine.flights import Served
+from cachesvc.engine.flight import Served
 from tests.support.engine_entries import version_of
 from tests.support.engine_house import EngineHouse
 
@@ -46,7 +46,7 @@ async def assert_only_version_2_is_left(house: EngineHouse) -> None:
     """Check L1, L2 and what a crash brings back."""
     assert await house.version(PERSON) == 2
     await house.settle()
-    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert await house.version(PERSON) == 2
     await house.restart()
     assert await house.version(PERSON) == 2

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import key_scope
-from cachesvc.engine.rewarming import Rewarmer
+from cachesvc.engine.rewarm import Rewarmer
 from tests.engine.test_revalidation import damage
 from tests.support.engine_house import EngineHouse
 
@@ -165,5 +165,5 @@ async def test_what_l1_has_by_then_is_left_alone(house: EngineHouse) -> None:
     await used_in_order(house, 1)
     await house.get(person(0))
     assert await rewarmer(house).run() == 0
-    house.memory.remove(person(0), Removal.BYTES_LIMIT)
+    house.memory.remove(person(0), Leaving.BYTES_LIMIT)
     assert await rewarmer(house).run() == 1

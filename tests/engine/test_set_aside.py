@@ -14,7 +14,7 @@ from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.errors import NotDurable
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Subject
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from cachesvc.tiers.quarantine import KEPT_NS
 from tests.support.engine_house import EngineHouse
@@ -30,7 +30,7 @@ async def damage(house: EngineHouse, key: EntryKey) -> None:
     house.upload(key, 1)
     await house.get(key)
     await house.settle()
-    house.memory.remove(key, Removal.BYTES_LIMIT)
+    house.memory.remove(key, Leaving.BYTES_LIMIT)
     for path in (house.root / key.namespace / key.id).iterdir():
         path.write_bytes(bytes(path.stat().st_size))
     await house.get(key)

@@ -13,7 +13,7 @@ import pytest
 from cachesvc.core.errors import Aborted
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Subject
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from tests.support.engine_house import EngineHouse
 
@@ -49,7 +49,7 @@ async def fill(house: EngineHouse, *keys: EntryKey) -> None:
         await house.get(key, "alice")
     await house.settle()
     for key in keys:
-        house.memory.remove(key, Removal.BYTES_LIMIT)
+        house.memory.remove(key, Leaving.BYTES_LIMIT)
 
 
 def change(house: EngineHouse, statement: str, *values: object) -> None:
@@ -68,7 +68,7 @@ async def test_a_row_with_another_value_is_a_counted_miss_and_filled_again(
     assert await house.version(PERSON) == 2
     await house.settle()
     assert house.metrics.value("damaged_entries") == 1
-    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert (await house.get(PERSON)).tier == "disk"
     assert len(house.files()) == 1
     assert house.disk.totals[PERSON.namespace].entries == 1
@@ -179,7 +179,7 @@ async def test_what_is_stored_after_a_removal_is_served_from_l2_whatever_the_clo
     await house.restart()
     house.clock.step_wall(3600)
     house.clock.restart()
-    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert await house.version(PERSON) == 2
 
 
@@ -203,7 +203,7 @@ async def test_a_spoilt_record_of_a_change_counts_as_one_just_now(
     assert failed.value.reason == "PUT_OUTDATED"
     house.clock.advance(10)
     await house.put(PERSON, 2, as_of_ns=house.clock.read().wall_ns)
-    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert (await house.get(PERSON, may_ask_origin=False)).tier == "disk"
     assert await house.version(PERSON) == 2
 
@@ -236,7 +236,7 @@ async def test_a_record_of_a_change_that_cannot_be_found_counts_as_a_change_of_e
     assert house.metrics.value("damaged_entries") == 1
     house.clock.advance(10)
     await house.put(PERSON, 2, as_of_ns=house.clock.read().wall_ns)
-    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert await house.version(PERSON) == 2
     assert (await house.get(GARMENT, "alice", may_ask_origin=False)).tier == "disk"
     await house.restart()  # it is mended
@@ -264,6 +264,6 @@ async def test_a_spoilt_record_hides_older_rows_once_and_is_mended(house: Engine
     house.upload(PERSON, 2)
     assert await house.version(PERSON) == 2
     await house.settle()
-    house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+    house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert (await house.get(PERSON)).tier == "disk"
     assert house.metrics.value("damaged_entries") == 1

@@ -24,7 +24,7 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import BUILT_IN, DEFAULT_STALE_IF_ERROR_S, HUMAN, Kinds, Subject
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from cachesvc.core.ttl import STEPS
-from cachesvc.engine.flights import Served
+from cachesvc.engine.flight import Served
 from tests.support.engine_entries import version_of
 from tests.support.engine_gates import Stop
 from tests.support.engine_house import EngineHouse

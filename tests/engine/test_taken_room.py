@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from tests.support.engine_house import EngineHouse
 from tests.support.engine_mounts import SmallFilesystem, small_filesystem
 
@@ -42,7 +42,7 @@ async def store(house: EngineHouse, key: EntryKey) -> None:
     house.clock.advance(1)
     await house.get(key)
     await house.settle()
-    house.memory.remove(key, Removal.BYTES_LIMIT)
+    house.memory.remove(key, Leaving.BYTES_LIMIT)
 
 
 def take_all_inodes(disk: SmallFilesystem) -> None:

@@ -14,11 +14,11 @@ import pytest
 from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.errors import Aborted, NoSuchObject
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope
 from cachesvc.core.watermarks import Watermarks
 from cachesvc.edge import messages
-from cachesvc.engine.rewarming import Rewarmer
+from cachesvc.engine.rewarm import Rewarmer
 from tests.support.engine_house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
@@ -369,7 +369,7 @@ async def test_an_entry_that_is_put_ahead_is_served_to_who_names_no_moment(
     await house.cache.upkeep.memory_step()
     await house.cache.upkeep.disk_step()
     if tier == "disk":
-        house.memory.remove(PERSON, Removal.BYTES_LIMIT)
+        house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     served = await house.get(PERSON)
     assert served.tier == tier
     assert served.meta.as_of_ns == wall_ns(house)

@@ -12,9 +12,9 @@ from cachesvc.core.errors import CacheError, CorruptEntry, Draining, NoSuchObjec
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Subject
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
-from cachesvc.engine.flights import Served
-from cachesvc.engine.puts import PutHeader
-from cachesvc.engine.reads import ReadRequest
+from cachesvc.engine.flight import Served
+from cachesvc.engine.get import ReadRequest
+from cachesvc.engine.put import PutHeader
 from tests.simulation.history import Call, History, Source
 from tests.simulation.parts import KINDS, TellingOrigin, blob_of, moments_of
 from tests.simulation.world import KEYS, Life, owners_of

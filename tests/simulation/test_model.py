@@ -30,10 +30,10 @@ from cachesvc.core.entry import Row
 from cachesvc.core.errors import CacheError, NoSuchObject
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Subject
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
-from cachesvc.engine.puts import PutHeader
-from cachesvc.engine.reads import ReadRequest
+from cachesvc.engine.get import ReadRequest
+from cachesvc.engine.put import PutHeader
 from cachesvc.tiers.disk_files import BLOCK_BYTES, Location, stored_bytes
 from tests.simulation.history import History
 from tests.simulation.parts import KINDS, SHORT, blob_of, moments_of
@@ -203,7 +203,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(key=a_key)
     def evict_from_l1(self, key: EntryKey) -> None:
-        self.life.memory.remove(key, Removal.BYTES_LIMIT)
+        self.life.memory.remove(key, Leaving.BYTES_LIMIT)
 
     @rule(blocks=st.integers(1, L2_BLOCKS))
     def evict_from_l2(self, blocks: int) -> None:

@@ -19,12 +19,12 @@ from cachesvc.core.errors import CacheError
 from cachesvc.core.freshness import Need
 from cachesvc.core.scopes import Tombstones
 from cachesvc.core.tensors import Buffer
-from cachesvc.engine.commits import Committer
-from cachesvc.engine.flights import Flight, FlightTable, Served
-from cachesvc.engine.flying import FlightRunner
-from cachesvc.engine.puts import PutTable, Putter, Upload
-from cachesvc.engine.reads import Reader, ReadRequest
-from cachesvc.engine.removals import Invalidated, Remover
+from cachesvc.engine.commit import Committer
+from cachesvc.engine.flight import Flight, FlightTable, Served
+from cachesvc.engine.flight_run import FlightRunner
+from cachesvc.engine.get import Reader, ReadRequest
+from cachesvc.engine.invalidate import Invalidated, Invalidator
+from cachesvc.engine.put import PutTable, Putter, Upload
 from cachesvc.engine.state import State
 from tests.simulation.run import run_seed
 from tests.simulation.test_seeds import ALL_SEEDS, QUICK_SEEDS
@@ -113,13 +113,13 @@ def row_queued_without_a_look_at_the_fence(patch: pytest.MonkeyPatch) -> None:
 
 
 def invalidation_answered_before_its_commit(patch: pytest.MonkeyPatch) -> None:
-    finish = Remover._finish
+    finish = Invalidator._finish
 
-    async def at_once(self: Remover, removal: Any, arrival: Any, *, erase: bool) -> Invalidated:
+    async def at_once(self: Invalidator, removal: Any, arrival: Any, *, erase: bool) -> Invalidated:
         self._state.spawn(finish(self, removal, arrival, erase=erase), name="invalidate")
         return Invalidated(0, arrival)
 
-    patch.setattr(Remover, "_finish", at_once)
+    patch.setattr(Invalidator, "_finish", at_once)
 
 
 def put_answered_before_its_row(patch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from cachesvc.core.entry import GenerationSource, Row
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import NamespaceLimits, Removal
+from cachesvc.core.leaving import Leaving
+from cachesvc.core.lru import NamespaceLimits
 from cachesvc.core.watermarks import Watermarks
 from cachesvc.engine.cache import Cache
-from cachesvc.engine.litter import LitterSweeper
 from cachesvc.engine.state import Limits, State
+from cachesvc.engine.upkeep import LitterSweeper
 from cachesvc.metrics import Metrics
 from cachesvc.tiers.catalog import Catalog
 from cachesvc.tiers.disk import DiskTier, Written
@@ -117,7 +118,7 @@ class Life:
             self.files,
             self.catalog,
             Watermarks(max(BLOCK_BYTES, blocks * 3 // 4), blocks, blocks),
-            on_removal=self._note_removal,
+            on_leaving=self._note_removal,
             keep_expired_ns=KEEP_EXPIRED_NS,
         )
         self.disk.on_stored = self._note_stored
@@ -125,7 +126,7 @@ class Life:
             name: NamespaceLimits(KINDS.of(name).max_entries) for name in KINDS.namespaces
         }
         self.memory = MemoryTier(
-            folder / "l1", namespaces, host.l1_bytes, on_removal=lambda entry, cause: None
+            folder / "l1", namespaces, host.l1_bytes, on_leaving=lambda entry, cause: None
         )
         self.workers = ThreadPoolExecutor(1)
         self.state = State(
@@ -148,8 +149,8 @@ class Life:
         self._believed_ns = sum(host.believed_ns)
         self.cache = Cache(self.state, origin, PlainCodec())
 
-    def _note_removal(self, row: Row, cause: Removal) -> None:
-        if cause is Removal.EXPIRED:
+    def _note_removal(self, row: Row, cause: Leaving) -> None:
+        if cause is Leaving.EXPIRED:
             age_ns = self.clock.true_ns - self._stored_ns[row.meta.generation] + self._believed_ns
             self.expired.append((row.meta.key, age_ns))
 

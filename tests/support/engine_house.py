@@ -18,13 +18,13 @@ from cachesvc.core.kinds import BUILT_IN, Kinds
 from cachesvc.core.lru import NamespaceLimits
 from cachesvc.core.watermarks import Watermarks
 from cachesvc.engine.cache import Cache
-from cachesvc.engine.flights import Served
-from cachesvc.engine.puts import PutHeader
-from cachesvc.engine.reads import ReadRequest
+from cachesvc.engine.flight import Served
+from cachesvc.engine.get import ReadRequest
+from cachesvc.engine.put import PutHeader
 from cachesvc.engine.state import Limits, State
 from cachesvc.metrics import Metrics
 from cachesvc.tiers.catalog import Catalog
-from cachesvc.tiers.disk import OnRemoval
+from cachesvc.tiers.disk import OnLeaving
 from cachesvc.tiers.disk_files import DiskFiles
 from cachesvc.tiers.witness import Witness
 from tests.support.clocks import ManualClock
@@ -70,7 +70,7 @@ class EngineHouse:
         self.disk_threads = 4
         self.worker_threads = 4
         self.catalog_resets = 0
-        self.on_disk_removal: OnRemoval = lambda row, cause: None
+        self.on_disk_removal: OnLeaving = lambda row, cause: None
 
     # ---- life
 
@@ -90,7 +90,7 @@ class EngineHouse:
             disk_files,
             self.catalog,
             self.watermarks,
-            on_removal=lambda row, cause: self.on_disk_removal(row, cause),
+            on_leaving=lambda row, cause: self.on_disk_removal(row, cause),
             on_damage=self.metrics.damaged.inc,
             on_no_room=self.metrics.disk_refused_writes.inc,
             keep_expired_ns=self.keep_expired_ns,
@@ -105,7 +105,7 @@ class EngineHouse:
             self.runtime / "l1",
             namespaces,
             self.memory_max_bytes,
-            on_removal=lambda entry, cause: None,
+            on_leaving=lambda entry, cause: None,
         )
         self.memory.gates = self.gates
         self._workers = ThreadPoolExecutor(self.worker_threads, thread_name_prefix="worker")

@@ -40,7 +40,7 @@ def row_of(key: EntryKey = KEY, generation: int = 1, size: int = 4, **more: Any)
 
 
 def invalidate(catalog: Catalog, scope: Scope, changed_ns: int) -> asyncio.Future[list[Location]]:
-    return catalog.invalidate(catalog.removal(scope, changed_ns))
+    return catalog.invalidate(catalog.change_of(scope, changed_ns))
 
 
 class Resets:
@@ -155,7 +155,7 @@ async def test_an_invalidation_deletes_what_its_scope_covers_and_nothing_else(
     for generation, key in enumerate(keys, 1):
         await catalog.upsert(row_of(key, generation, owner="bob" if key == OTHER else "alice"))
     named = {
-        f"{at.key.namespace}/{at.key.id}" for at in catalog.locations(catalog.removal(scope, 5))
+        f"{at.key.namespace}/{at.key.id}" for at in catalog.locations(catalog.change_of(scope, 5))
     }
     deleted = await invalidate(catalog, scope, 5)
     assert {f"{at.key.namespace}/{at.key.id}" for at in deleted} == named

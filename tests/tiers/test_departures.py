@@ -20,7 +20,8 @@ import pytest
 from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.errors import ConfigError
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import NamespaceLimits, Removal
+from cachesvc.core.leaving import Leaving
+from cachesvc.core.lru import NamespaceLimits
 from cachesvc.core.scopes import key_scope
 from cachesvc.tiers import leases
 from cachesvc.tiers.memory import MemoryTier
@@ -49,7 +50,7 @@ class Tier:
             path,
             {"garment": NamespaceLimits(2)},
             MAX_BYTES,
-            on_removal=lambda entry, cause: None,
+            on_leaving=lambda entry, cause: None,
             gid=NOBODY if os.geteuid() == 0 else None,
             on_owing=lambda problem: self.owing.append(problem is not None),
         )
@@ -70,7 +71,7 @@ class Tier:
         return os.open(self.path / entry.blob.name, flags)
 
     def remove(self) -> None:
-        assert self.memory.remove(KEY, Removal.INVALIDATED)
+        assert self.memory.remove(KEY, Leaving.INVALIDATED)
 
     def finish(self) -> None:
         """Return when the thread has ended what it was given."""
@@ -174,8 +175,8 @@ def test_the_last_owed_file_ends_it_and_not_the_first(tier: Tier) -> None:
     assert entry is not None
     os.link(tier.path / entry.blob.name, elsewhere)
     with append_only(tier.path):
-        tier.memory.remove(KEY, Removal.INVALIDATED)
-        tier.memory.remove(OTHER, Removal.INVALIDATED)
+        tier.memory.remove(KEY, Leaving.INVALIDATED)
+        tier.memory.remove(OTHER, Leaving.INVALIDATED)
     assert not tier.memory.owes(key_scope(KEY))
     assert tier.owing == [True, True]
     elsewhere.unlink()

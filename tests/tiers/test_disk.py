@@ -19,7 +19,7 @@ from cachesvc.core.checksum import checksum
 from cachesvc.core.entry import Row
 from cachesvc.core.errors import CorruptEntry, NotDurable
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Change, Scope, ScopeKind, key_scope
 from cachesvc.core.tensors import Buffer
 from cachesvc.core.watermarks import Watermarks
@@ -52,13 +52,13 @@ class Disk:
     ) -> None:
         self.root, self.state_dir = root, state_dir
         state_dir.mkdir(exist_ok=True)
-        self.removed: list[tuple[str, Removal]] = []
+        self.removed: list[tuple[str, Leaving]] = []
         self.catalog = catalog or Catalog(state_dir, on_reset=lambda: None)
         self.tier = DiskTier(
             files or DiskFiles(root, ("garment", "text")),
             self.catalog,
             watermarks,
-            on_removal=lambda row, cause: self.removed.append((row.meta.key.id, cause)),
+            on_leaving=lambda row, cause: self.removed.append((row.meta.key.id, cause)),
         )
         self.close = self.tier.close
 
@@ -72,7 +72,7 @@ class Disk:
         return True
 
     async def invalidate(self, scope: Scope, changed_ns: int) -> list[Location]:
-        return await self.tier.invalidate(self.tier.removal(scope, changed_ns))
+        return await self.tier.invalidate(self.tier.change_of(scope, changed_ns))
 
     async def row(self, name: str) -> Row | None:
         return await self.tier.lookup(EntryKey("garment", name))
@@ -191,7 +191,7 @@ async def test_eviction_goes_from_the_high_mark_to_the_low_one_in_whole_lru_entr
     assert await disk.store("g10", 10)
     await disk.tier.step(START_NS, START_NS)
     assert disk.names() == sorted(["g1", "g7", "g8", "g9", "g10"])
-    assert disk.removed == [(f"g{number}", Removal.DISK_SPACE) for number in range(2, 7)]
+    assert disk.removed == [(f"g{number}", Leaving.DISK_SPACE) for number in range(2, 7)]
     assert disk.tier.used_bytes == 5 * BLOCK
 
 
@@ -337,7 +337,7 @@ async def test_who_needs_room_waits_for_what_expired_to_be_unlinked(tmp_path: Pa
     files.goes_on.set()
     await expiring
     assert await storing
-    assert disk.removed == [("old", Removal.EXPIRED)]
+    assert disk.removed == [("old", Leaving.EXPIRED)]
     await asyncio.to_thread(disk.close)
 
 
@@ -419,7 +419,7 @@ async def test_expired_entries_are_reclaimed_with_their_files(new_disk: NewDisk)
     assert disk.names() == ["shirt"]
     await disk.tier.step(row.meta.expires_ns(0), START_NS)
     assert disk.names() == []
-    assert disk.removed == [("shirt", Removal.EXPIRED)]
+    assert disk.removed == [("shirt", Leaving.EXPIRED)]
 
 
 # ---- reading

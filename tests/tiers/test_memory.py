@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.errors import ConfigError
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import NamespaceLimits, Removal
+from cachesvc.core.leaving import Leaving
+from cachesvc.core.lru import NamespaceLimits
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope
 from cachesvc.tiers.memory import MemoryEntry, MemoryTier
 from tests.support.clocks import START_NS
@@ -50,12 +51,12 @@ class Tier:
 
     def __init__(self, path: Path, max_bytes: int = 64 * KIB, **more: bool) -> None:
         self.path = path
-        self.removed: list[tuple[str, Removal]] = []
+        self.removed: list[tuple[str, Leaving]] = []
         self.memory = MemoryTier(
             path,
             LIMITS,
             max_bytes,
-            on_removal=lambda entry, cause: self.removed.append((entry.key.id, cause)),
+            on_leaving=lambda entry, cause: self.removed.append((entry.key.id, cause)),
             **more,
         )
         self._generation = 0
@@ -156,11 +157,11 @@ def _invalidate(tier: Tier) -> None:
 EVERY_WAY_TO_LEAVE = pytest.mark.parametrize(
     ("leave", "cause"),
     [
-        (_replace, Removal.REPLACED),
-        (_evict, Removal.ENTRIES_LIMIT),
-        (_expire_by_lookup, Removal.EXPIRED),
-        (_expire_by_step, Removal.EXPIRED),
-        (_invalidate, Removal.INVALIDATED),
+        (_replace, Leaving.REPLACED),
+        (_evict, Leaving.ENTRIES_LIMIT),
+        (_expire_by_lookup, Leaving.EXPIRED),
+        (_expire_by_step, Leaving.EXPIRED),
+        (_invalidate, Leaving.INVALIDATED),
     ],
     ids=["replace", "evict", "expire by lookup", "expire by step", "invalidate"],
 )
@@ -168,7 +169,7 @@ EVERY_WAY_TO_LEAVE = pytest.mark.parametrize(
 
 @EVERY_WAY_TO_LEAVE
 def test_an_entry_that_leaves_is_unlinked_in_the_same_call(
-    tier: Tier, leave: Callable[[Tier], None], cause: Removal
+    tier: Tier, leave: Callable[[Tier], None], cause: Leaving
 ) -> None:
     entry = tier.store(data=b"old bytes", ttl_s=60)
     assert entry is not None
@@ -186,7 +187,7 @@ def test_an_entry_that_leaves_is_unlinked_in_the_same_call(
 
 @EVERY_WAY_TO_LEAVE
 def test_an_entry_whose_file_was_deleted_under_the_daemon_leaves_all_the_same(
-    tier: Tier, leave: Callable[[Tier], None], cause: Removal
+    tier: Tier, leave: Callable[[Tier], None], cause: Leaving
 ) -> None:
     tier.store(data=b"old bytes", ttl_s=60)
     for name in tier.names():
@@ -220,7 +221,7 @@ def test_without_its_directory_l1_serves_from_the_heap_and_ends(directory: Path)
 def test_an_entry_that_left_can_still_be_viewed_and_never_shows_another_file(tier: Tier) -> None:
     entry = tier.store(KEY, b"mine")
     assert entry is not None
-    tier.memory.remove(KEY, Removal.BYTES_LIMIT)
+    tier.memory.remove(KEY, Leaving.BYTES_LIMIT)
     tier.store(OTHER, b"others")  # its descriptor has the number that became free
     assert bytes(entry.view()) == b"mine"
 
@@ -351,7 +352,7 @@ def test_the_files_are_the_entries_and_the_limits_hold(steps: list[tuple[str, st
 def test_bytes_that_a_reader_still_maps_count_until_it_lets_go(tier: Tier) -> None:
     tier.store(data=bytes(40 * KIB))
     with tier.reader() as reader:
-        tier.memory.remove(KEY, Removal.INVALIDATED)
+        tier.memory.remove(KEY, Leaving.INVALIDATED)
         assert tier.names() == []
         assert tier.memory.held_bytes == 40 * KIB
         tier.memory.step(START_NS)
@@ -367,7 +368,7 @@ def test_bytes_that_a_reader_still_maps_count_until_it_lets_go(tier: Tier) -> No
 def test_a_reader_that_is_killed_leaks_nothing(tier: Tier) -> None:
     tier.store(data=bytes(40 * KIB))
     with tier.reader() as reader:
-        tier.memory.remove(KEY, Removal.INVALIDATED)
+        tier.memory.remove(KEY, Leaving.INVALIDATED)
         reader.kill()
     tier.memory.step(START_NS)
     assert tier.memory.held_bytes == 0
@@ -377,7 +378,7 @@ def test_an_erased_entry_reads_zeros_where_it_was_mapped(tier: Tier) -> None:
     entry = tier.store(data=bytes(range(256)) * 160)
     assert entry is not None
     with tier.reader() as reader:
-        tier.memory.remove(KEY, Removal.BYTES_LIMIT)
+        tier.memory.remove(KEY, Leaving.BYTES_LIMIT)
         tier.memory.erase(key_scope(OTHER))()
         before = entry.blob.is_erased
         tier.memory.erase(key_scope(KEY))()
@@ -391,7 +392,7 @@ def test_a_reader_of_one_entry_does_not_hold_another(tier: Tier) -> None:
     tier.store(KEY)
     tier.store(OTHER)
     with tier.reader(KEY) as reader:
-        tier.memory.remove(OTHER, Removal.INVALIDATED)
+        tier.memory.remove(OTHER, Leaving.INVALIDATED)
         assert tier.memory.held_bytes == 0
         reader.communicate()
 

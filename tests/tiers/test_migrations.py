@@ -112,7 +112,7 @@ async def test_rows_of_the_first_release_are_invalidated_evicted_and_renewed(
     assert renewed == Row(row.meta, 5, START_NS + 50)
     assert [row.meta.key for row in await catalog.evict(1)] == [PUT]
     owner = Scope(ScopeKind.OWNER, "bob")
-    removed = await catalog.invalidate(catalog.removal(owner, START_NS))
+    removed = await catalog.invalidate(catalog.change_of(owner, START_NS))
     assert {at.key for at in removed} == {SHIRT, EntryKey("text", "shirt")}
     assert catalog.lookup(SHIRT) is None
 

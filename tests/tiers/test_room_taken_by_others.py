@@ -16,7 +16,8 @@ import pytest
 
 from cachesvc.core.errors import ConfigError, MemoryFull
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import NamespaceLimits, Removal
+from cachesvc.core.leaving import Leaving
+from cachesvc.core.lru import NamespaceLimits
 from cachesvc.tiers.descriptors import LEAST_FOR_L1, LEAST_RESERVE, files_of_l1
 from cachesvc.tiers.memory import MemoryTier
 from cachesvc.tiers.rooms import Room
@@ -34,12 +35,12 @@ class Tier:
 
     def __init__(self, path: Path, max_bytes: int = 8 * MIB, **more: int) -> None:
         self.path = path
-        self.removed: list[tuple[str, Removal]] = []
+        self.removed: list[tuple[str, Leaving]] = []
         self.memory = MemoryTier(
             path,
             {"garment": NamespaceLimits(20_000)},
             max_bytes,
-            on_removal=lambda entry, cause: self.removed.append((entry.key.id, cause)),
+            on_leaving=lambda entry, cause: self.removed.append((entry.key.id, cause)),
             **more,
         )
         self._generation = 0
@@ -88,7 +89,7 @@ def test_where_others_fill_tmpfs_what_was_used_least_leaves(disk: SmallFilesyste
     disk.fill()
     assert tier.store("hot")
     assert tier.names() == ["new", "idle", "hot"]
-    assert tier.removed == [("used", Removal.TMPFS_FULL)]
+    assert tier.removed == [("used", Leaving.TMPFS_FULL)]
     for number in range(10):  # it goes on so
         assert tier.store(f"hot {number}")
     assert len(tier.names()) == 3
@@ -168,7 +169,7 @@ def test_where_others_use_up_the_inodes_what_was_used_least_leaves(tmp_path: Pat
         for number in range(100):
             assert tier.store(f"hot {number}", b"x" * 4096)
         assert 5 <= len(tier.names()) <= 10
-        assert {cause for _, cause in tier.removed} == {Removal.TMPFS_FULL}
+        assert {cause for _, cause in tier.removed} == {Leaving.TMPFS_FULL}
         tier.memory.close()
 
 
@@ -182,7 +183,7 @@ def test_l1_keeps_to_its_descriptors_by_evicting(directory: Path) -> None:
         assert tier.store(f"{number}", b"x" * (MIB // 2))
         tier.memory.spares.finish()
         assert len(os.listdir("/proc/self/fd")) <= before + 6  # the listing has one
-    assert {cause for _, cause in tier.removed} == {Removal.DESCRIPTORS}
+    assert {cause for _, cause in tier.removed} == {Leaving.DESCRIPTORS}
     assert tier.memory.descriptors <= 5
     tier.memory.close()
 

@@ -29,7 +29,8 @@ from hypothesis import strategies as st
 
 from cachesvc.core.errors import CorruptEntry
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.lru import NamespaceLimits, Removal
+from cachesvc.core.leaving import Leaving
+from cachesvc.core.lru import NamespaceLimits
 from cachesvc.tiers import files, spares
 from cachesvc.tiers.memory import MemoryEntry, MemoryTier
 from cachesvc.tiers.spares import LEAST_BYTES, MAX_SPARES, can_name_unnamed
@@ -53,7 +54,7 @@ class Tier:
             path,
             {"garment": NamespaceLimits(100)},
             max_bytes,
-            on_removal=lambda entry, cause: None,
+            on_leaving=lambda entry, cause: None,
             spare_bytes=spare_bytes,
         )
         self._generation = 0
@@ -165,7 +166,7 @@ def test_a_reader_of_what_was_a_spare_file_is_seen(tier: Tier) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
         assert reader.stdout is not None
         assert reader.stdout.readline()
-        tier.memory.remove(KEY, Removal.INVALIDATED)
+        tier.memory.remove(KEY, Leaving.INVALIDATED)
         assert name not in tier.names()
         assert tier.memory.held_bytes == MIB
         reader.communicate(b"\n")
@@ -311,7 +312,7 @@ def test_tmpfs_never_holds_more_than_l1s_limit(steps: list[tuple[str, str, int]]
                 assert tier.store(key, bytes(size_bytes)) is not None, "spares took its room"
                 assert {entry.key for entry in tier.memory.index} <= before
             elif action == "remove":
-                tier.memory.remove(key, Removal.INVALIDATED)
+                tier.memory.remove(key, Leaving.INVALIDATED)
             else:
                 room = tier.memory.reserve(key, size_bytes)
                 if action == "fail":

@@ -7,7 +7,7 @@ import asyncio
 from cachesvc.core.entry import Row
 from cachesvc.core.errors import CacheError, NotDurable
 from cachesvc.core.verdict import Use
-from cachesvc.engine.reads import Reader, ReadRequest
+from cachesvc.engine.get import Reader, ReadRequest
 from cachesvc.engine.state import State, log
 
 # More than L1 holds of entries of the usual size.

@@ -19,7 +19,7 @@ from cachesvc.core.errors import NotDurable
 from cachesvc.core.events import Invalidation
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import Change, Scope, ScopeKind
-from cachesvc.engine.puts import PutTable
+from cachesvc.engine.put import PutTable
 from cachesvc.engine.state import State, log
 
 RETRY_S = 1.0
@@ -36,7 +36,7 @@ class Invalidated:
 
 
 @dataclass(frozen=True, slots=True)
-class _Removal:
+class _Begun:
     scope: Scope
     change: Change
     tombstone: int
@@ -52,7 +52,7 @@ class _Owed:
     tombstone: int
 
 
-class Remover:
+class Invalidator:
     """Runs invalidations, each in a task of its own: a caller that leaves stops nothing."""
 
     def __init__(self, state: State, puts: PutTable) -> None:
@@ -81,7 +81,7 @@ class Remover:
             self._acknowledge(removal, arrival, erase=erase), name="invalidate"
         )
 
-    def _begin(self, scope: Scope, changed_ns: int) -> _Removal:
+    def _begin(self, scope: Scope, changed_ns: int) -> _Begun:
         state = self._state
         state.flights.fence(scope)
         self._puts.fence(scope)
@@ -89,11 +89,11 @@ class Remover:
         from_memory = state.memory.remove_covered(scope)
         tombstone = state.tombstones.add(scope, changed_ns)
         # Fixed here: a retry must not reach what is stored, and acknowledged, after this.
-        change = state.disk.removal(scope, changed_ns)
+        change = state.disk.change_of(scope, changed_ns)
         durable = state.disk.invalidate(change)
-        return _Removal(scope, change, tombstone, from_memory, durable)
+        return _Begun(scope, change, tombstone, from_memory, durable)
 
-    async def _acknowledge(self, removal: _Removal, arrival: Now, *, erase: bool) -> Invalidated:
+    async def _acknowledge(self, removal: _Begun, arrival: Now, *, erase: bool) -> Invalidated:
         """Finish it; what cannot be acknowledged is counted, also if the caller is gone."""
         try:
             return await self._finish(removal, arrival, erase=erase)
@@ -101,7 +101,7 @@ class Remover:
             self._state.metrics.failed_invalidations.inc()
             raise
 
-    async def _finish(self, removal: _Removal, arrival: Now, *, erase: bool) -> Invalidated:
+    async def _finish(self, removal: _Begun, arrival: Now, *, erase: bool) -> Invalidated:
         started = time.monotonic()
         try:
             locations = await removal.durable
@@ -154,7 +154,7 @@ class Remover:
                 reason="ERASE_FAILED",
             ) from exc
 
-    def _retry(self, removal: _Removal) -> None:
+    def _retry(self, removal: _Begun) -> None:
         """Keep a tombstone and try until it is durable."""
         scope, owed = removal.scope, self._retrying.get(removal.scope)
         new = _Owed(removal.change, removal.tombstone)

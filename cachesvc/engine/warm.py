@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cachesvc.core.errors import CacheError, InvalidRequest, Overloaded
 from cachesvc.core.keys import EntryKey
-from cachesvc.engine.reads import Reader, ReadRequest
+from cachesvc.engine.get import Reader, ReadRequest
 from cachesvc.engine.state import State
 
 # Live misses have the origin's other slots to themselves.

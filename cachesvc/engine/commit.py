@@ -16,7 +16,7 @@ import time
 from cachesvc.core.entry import EntryMeta
 from cachesvc.core.errors import NotDurable
 from cachesvc.core.tensors import Buffer
-from cachesvc.engine.flights import Flight
+from cachesvc.engine.flight import Flight
 from cachesvc.engine.state import State, log
 
 # How long other misses may hold a commit back: the entries of one try-on land within that,

@@ -13,8 +13,8 @@ from cachesvc.core.freshness import ANY_AGE, Need, need_of
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kind
 from cachesvc.core.verdict import is_current, is_said_new_enough, is_stored_new_enough
-from cachesvc.engine.flights import Flight, Served
-from cachesvc.engine.flying import FlightRunner
+from cachesvc.engine.flight import Flight, Served
+from cachesvc.engine.flight_run import FlightRunner
 from cachesvc.engine.ports import Cached
 from cachesvc.engine.state import State
 

@@ -1,4 +1,4 @@
-"""Runs a flight: L2, else the origin, then L1 and the waiters; `commits.py` does the rest.
+"""Runs a flight: L2, otherwise the origin, then L1 and the waiters; `commit.py` does the rest.
 
 Schedules that the fence decides:
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 from cachesvc.core.buffers import joined
 from cachesvc.core.clock import NS_PER_S
@@ -27,10 +28,9 @@ from cachesvc.core.origin import OriginStamp
 from cachesvc.core.tensors import Buffer
 from cachesvc.core.verdict import Use, is_said_new_enough
 from cachesvc.engine.absences import Absence
-from cachesvc.engine.commits import Committer
-from cachesvc.engine.expired import ExpiredRows
-from cachesvc.engine.fills import Filled, Filler
-from cachesvc.engine.flights import Flight, Served
+from cachesvc.engine.commit import Committer
+from cachesvc.engine.fill import Filled, Filler
+from cachesvc.engine.flight import Flight, Served
 from cachesvc.engine.ports import Room
 from cachesvc.engine.row_reads import RowReader
 from cachesvc.engine.state import State, log
@@ -44,7 +44,6 @@ class FlightRunner:
         self._filler = filler
         self._committer = Committer(state)
         self._rows = RowReader(state)
-        self._expired = ExpiredRows(state, self._rows)
 
     def start(self, flight: Flight) -> None:
         state = self._state
@@ -95,7 +94,7 @@ class FlightRunner:
         try:
             await self._fly_from_origin(flight, owner, row)
         except (OriginUnavailable, HostBusy):
-            if row is None or not await self._expired.serve_stale(flight):
+            if row is None or not await self._serve_stale(flight):
                 raise
         except NoSuchObject as exc:
             self._remember_absence(flight, exc)
@@ -121,7 +120,7 @@ class FlightRunner:
 
     async def _renew(self, flight: Flight, row: Row, stamps: tuple[OriginStamp, ...]) -> bool:
         """Serve L2's bytes, which are what the origin holds now; False if they are lost."""
-        renewed = self._expired.renewed(flight, row, stamps)
+        renewed = self._renewed(flight, row, stamps)
         if not is_said_new_enough(renewed.meta, self._state.ask(flight.need)):
             # Too old for whoever began it, but a call that named no time may have joined.
             blob = await self._rows.read_to_heap(row)
@@ -132,6 +131,17 @@ class FlightRunner:
             return False
         await self._state.disk.confirm(renewed)
         return True
+
+    def _renewed(self, flight: Flight, row: Row, stamps: tuple[OriginStamp, ...]) -> Row:
+        """Return the row of the same bytes, confirmed now by `stamps`."""
+        meta = replace(
+            row.meta,
+            stamps=stamps,
+            origin_ns=oldest_ns(stamps),
+            confirmed_ns=self._state.clock.read().steady_ns,
+            base_ttl_s=flight.kind.ttl_s,
+        )
+        return Row(meta, row.accesses, row.last_access_ns)
 
     async def _fill(self, flight: Flight, owner: str) -> Filled:
         return await self._filler.fill(flight.kind, flight.key, owner, flight.check_fence)
@@ -194,6 +204,28 @@ class FlightRunner:
             self._publish(flight, row.meta, room, "disk", row.accesses)
         finally:
             self._state.memory.discard(room)
+        return True
+
+    async def _serve_stale(self, flight: Flight) -> bool:
+        """Serve an expired entry because the origin is away; False if its kind forbids that.
+
+        It is handed to those who wait and kept nowhere: the next Get asks the origin again.
+        An invalidated entry has no row, so it cannot come back this way:
+
+            A: reads bob's row for alice | B: invalidates bob's, answers | A: origin fails -> no row
+        """
+        flight.back_to_disk()
+        row = await self._rows.lookup(flight)
+        if row is None:
+            return False
+        state = self._state
+        if Use.STALE_IF_ERROR not in state.use_of(row, flight.kind, flight.need):
+            return False
+        blob = await self._rows.read_to_heap(row)
+        if blob is None:
+            return False
+        flight.land_unpublished(row.meta, blob, "disk", row.accesses, is_stale=True)
+        state.metrics.stale_served.inc()
         return True
 
     # ---- the origin

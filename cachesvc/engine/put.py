@@ -21,12 +21,12 @@ from cachesvc.core.entry import EntryMeta
 from cachesvc.core.errors import Aborted, InvalidRequest, Overloaded
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kind
-from cachesvc.core.lru import Removal
+from cachesvc.core.leaving import Leaving
 from cachesvc.core.origin import OriginStamp
 from cachesvc.core.scopes import Scope, key_scope, scopes_of
 from cachesvc.core.tensors import Buffer
-from cachesvc.engine.fills import Filler
-from cachesvc.engine.flights import Served
+from cachesvc.engine.fill import Filler
+from cachesvc.engine.flight import Served
 from cachesvc.engine.ports import Codec
 from cachesvc.engine.state import State, log
 
@@ -291,11 +291,11 @@ class Putter:
         state, scope = self._state, key_scope(meta.key)
         state.flights.fence(scope)
         state.absences.clear(scope)
-        state.memory.remove(meta.key, Removal.REPLACED)
+        state.memory.remove(meta.key, Leaving.REPLACED)
         tombstone = state.tombstones.add(scope, meta.as_of_ns)
         state.replacing.add(meta.key)
         if written is None:
-            return tombstone, state.disk.invalidate(state.disk.removal(scope, meta.as_of_ns))
+            return tombstone, state.disk.invalidate(state.disk.change_of(scope, meta.as_of_ns))
         return tombstone, state.disk.commit(written, 0, state.clock.read().steady_ns)
 
     def _end(self, key: EntryKey, tombstone: int) -> None:
