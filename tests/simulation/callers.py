@@ -201,6 +201,8 @@ class Callers:
         async with cache.receive_put(header) as upload:
             if call.source is None:  # its arrival counts
                 call.source = self._read_photo(header.key, header.owner, named=False)
+            # The host's clock may have been set forward, and back again, before anybody looked.
+            call.source = self._history.arrived(call.source, upload.arrival.wall_ns)
             await asyncio.sleep(self._life.loop.delay_s())
             upload.append(blob_of(header.kind, call.source.moment))
             return await cache.store_put(upload)

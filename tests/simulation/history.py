@@ -7,7 +7,7 @@ thread, so a smaller number was earlier. No clock is compared.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import Scope
@@ -86,6 +86,12 @@ class History:
     def add_source(self, key: EntryKey, owner: str, **more: int | bool) -> Source:
         source = Source(self.moment(), key, owner, **more)  # type: ignore[arg-type]
         self.sources[source.moment] = source
+        return source
+
+    def arrived(self, source: Source, wall_ns: int) -> Source:
+        """Return `source` as of when its Put came: a moment in the future counts as that."""
+        if source.changed_ns > wall_ns:
+            source = self.sources[source.moment] = replace(source, changed_ns=wall_ns)
         return source
 
     def begin(self, kind: str, key: EntryKey | None = None, **more: object) -> Call:
