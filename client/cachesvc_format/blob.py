@@ -218,10 +218,11 @@ def _field(name: str, entry: Any, data_at: int, metadata: Mapping[str, str]) -> 
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise BlobError(f"{clipped(name)} has an unknown dtype")
     item_bytes = ITEM_BYTES[dtype]
+    count = math.prod(shape)
     # The other dimensions of an empty tensor count too: readers multiply them.
-    if math.prod(max(size, 1) for size in shape) * item_bytes > MAX_SHAPE_BYTES:
+    if (count or math.prod(filter(None, shape))) * item_bytes > MAX_SHAPE_BYTES:
         raise BlobError(f"{clipped(name)} has too large a shape")
-    if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * item_bytes:
+    if len(offsets) != 2 or offsets[1] - offsets[0] != count * item_bytes:
         raise BlobError(f"the shape and the offsets of {clipped(name)} differ")
     mode = metadata.get(name + _MODE_SUFFIX)
     if mode is not None and not _fits_mode(mode, dtype, shape):
