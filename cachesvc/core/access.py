@@ -1,7 +1,7 @@
 """Who may do what: roles, actions, and the one table between them.
 
-Pure. Which credential gives which roles is the edges' question
-(`edge/`); what a role allows is answered here and nowhere else.
+Pure. `edge/` decides which roles a credential gives; only this module
+decides what a role allows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cachesvc.core.scopes import ScopeKind
 
 
 class Role(Enum):
-    """The values are what settings name."""
+    """The values are the names in the settings."""
 
     WORKER = "worker"
     BACKEND = "backend"
@@ -25,9 +25,9 @@ class Role(Enum):
 class Action(Enum):
     """What a call does. The values are for messages and the audit log."""
 
-    PROBE = "probe"  # is it alive, what does it speak: health, reflection
-    OBSERVE = "observe"  # counters, gauges, the status page: no key is ever among them
-    FIND = "find"  # one key by name, without its bytes
+    PROBE = "probe"  # health, reflection
+    OBSERVE = "observe"  # counters, gauges, the status page: none of them shows a key
+    FIND = "find"  # look up one key, without its bytes
     READ = "read"
     PUT = "put"
     WARM = "warm"
@@ -66,7 +66,7 @@ class Principal:
 
 
 def action_of(scope: ScopeKind) -> Action:
-    """Return what an invalidation of `scope` is."""
+    """Return the action, PURGE or INVALIDATE, of an invalidation of `scope`."""
     return Action.PURGE if scope in _PURGES else Action.INVALIDATE
 
 

@@ -1,6 +1,6 @@
-"""What should a person be told about this cache right now, and what should they do?
+"""What should an operator be told about this cache now, and what should they do?
 
-Pure: decides over readings that somebody else took.
+Pure: the readings are handed in.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Literal, NamedTuple
 
 from cachesvc.core.certificates import Outlook
 
-# Above it, most of what L1 may take is held by readers of entries that already left.
+# Above this share, readers of evicted entries hold most of what L1 may take.
 HELD_SHARE = 0.5
 # Every call waits for the loop; a hit takes a hundredth of this.
 MAX_LOOP_LAG_S = 0.25
 
 
 class Advice(NamedTuple):
-    """`id` is stable. `critical`: something promised does not hold until it is mended.
+    """`id` is stable. `critical`: a promise does not hold until the problem is mended.
 
-    `runbook` is the section of docs/runbook.md that has more, empty if none does.
+    `runbook` names the section of docs/runbook.md about it, empty if there is none.
     """
 
     id: str
@@ -47,12 +47,12 @@ class Readings:
     disk_free_bytes: int
     disk_floor_bytes: int
     loop_lag_s: float
-    # Of the listeners with TLS, by the metric's label.
+    # One for each listener with TLS, by the metric's label.
     certificates: Mapping[str, Outlook] = field(default_factory=dict)
 
 
 def advise(readings: Readings) -> list[Advice]:
-    """Return what needs a person, the critical first."""
+    """Return the advice, the critical first."""
     found = [*_critical(readings), *_data_warnings(readings), *_room_warnings(readings)]
     assert [a.severity for a in found] == sorted(a.severity for a in found)
     return found

@@ -1,7 +1,7 @@
-"""How are megabytes put together without holding up everybody else?
+"""How are megabytes joined without blocking the event loop?
 
-A copy holds the interpreter for as long as it takes, and the loop, which serves hits, waits.
-numpy lets go of the interpreter while it copies.
+An ordinary copy holds the interpreter until it ends, and the loop, which serves hits, waits.
+numpy releases the interpreter while it copies.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 
 from cachesvc.core.tensors import Buffer
 
-# What may be copied at once by other means: 0.2 ms.
+# An ordinary copy may be this large: it takes 0.2 ms.
 PIECE_BYTES = 1024 * 1024
 
 
 def joined(parts: Sequence[Buffer]) -> memoryview:
-    """Return `parts` in one piece. For threads: the whole of it takes as long as a join."""
+    """Return `parts` as one buffer. Call it in a thread: it takes as long as a join."""
     views = [np.frombuffer(part, np.uint8) for part in parts]
     whole = np.empty(sum(view.nbytes for view in views), np.uint8)
     at = 0

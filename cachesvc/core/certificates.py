@@ -1,7 +1,7 @@
-"""From when until when do the certificates of a PEM file hold, and is that soon over?
+"""When are the certificates of a PEM file valid, and do they end soon?
 
-Pure. TLS libraries check the dates in each handshake and show them to nobody, so the two
-dates are read here from the DER: RFC 5280, section 4.1.
+Pure. TLS libraries check the dates in each handshake but do not expose them, so this module
+reads them from the DER: RFC 5280, section 4.1.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from enum import Enum
 
 DAY_S = 24 * 3600
-# An operator needs days to get a certificate. One that is made for less time is renewed by a
-# program, which begins when two thirds of it are over at the latest.
+# An operator needs days to get a certificate. A program renews a certificate with a shorter
+# life; it begins when two thirds of that life are over at the latest.
 SOON_S = 14 * DAY_S
 SOON_OF_LIFE = 1 / 3
 _NAMED = rb"(?:X509 |TRUSTED )?CERTIFICATE-----"
@@ -24,7 +24,7 @@ _SEQUENCE, _VERSION, _UTC_TIME, _GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18
 
 
 class Outlook(Enum):
-    """What the dates mean at a moment."""
+    """What a certificate's dates mean at a given moment."""
 
     HOLDS = "holds"
     ENDS_SOON = "ends_soon"
@@ -34,7 +34,7 @@ class Outlook(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """The moments between which a certificate holds, in seconds since 1970."""
+    """The moments between which a certificate is valid, in seconds since 1970."""
 
     starts_s: float
     ends_s: float
@@ -49,24 +49,25 @@ class Validity:
 
 
 def validities(pem: bytes) -> tuple[Validity, ...]:
-    """Return the dates of each certificate in `pem`, in its order; none, no certificate.
+    """Return the dates of each certificate in `pem`, in its order; empty if it has none.
 
     Raises:
-        ValueError: one of them is damaged.
+        ValueError: a certificate is damaged.
     """
     return tuple(_of_der(base64.b64decode(body, validate=False)) for body in _PEM.findall(pem))
 
 
 def of_chain(each: Iterable[Validity]) -> Validity:
-    """Return when all of them hold: a server's certificate with its intermediates."""
+    """Return when a server's certificate and its intermediates are all valid."""
     known = tuple(each)
     return Validity(max(one.starts_s for one in known), min(one.ends_s for one in known))
 
 
 def of_authorities(each: Iterable[Validity], wall_s: float) -> Validity:
-    """Return when the next of those that hold now ends; if none holds, the last one's dates.
+    """Return the dates of the authority that ends first among those valid at `wall_s`.
 
-    An authority that is over may lie beside its successor: nobody needs it any more.
+    If none is valid, return those of the authority that ends last. A file may hold an expired
+    authority beside its successor; the expired authority is ignored.
     """
     known = sorted(each, key=lambda one: one.ends_s)
     holding = [one for one in known if one.starts_s <= wall_s <= one.ends_s]
@@ -108,7 +109,7 @@ def _time(der: bytes, at: int) -> tuple[float, int]:
     tag, begin, end = _element(der, at)
     text = der[begin:end].decode("ascii")
     if tag == _UTC_TIME:
-        # Two digits for the year: 50 to 99 are of the last century.
+        # A year of two digits: 50 to 99 are 1950 to 1999.
         text = ("19" if text[:2] >= "50" else "20") + text
     elif tag != _GENERALIZED_TIME:
         raise ValueError("a certificate has no dates")

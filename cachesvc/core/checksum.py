@@ -1,6 +1,6 @@
-"""The checksum of a blob: xxh3-64, kept signed because SQLite's integers are.
+"""The checksum of a blob: xxh3-64, kept signed because SQLite's integers are signed.
 
-safetensors has none: a flipped bit in the data loads without a word.
+safetensors has no checksum: data with a flipped bit loads without an error.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from cachesvc.core.tensors import Buffer
 
 
 class Checksum:
-    """The same, over chunks."""
+    """Computes the checksum over chunks."""
 
     __slots__ = ("_digest",)
 

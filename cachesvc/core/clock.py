@@ -1,4 +1,4 @@
-"""What time is it: one reading for an operation, with the two clocks it needs.
+"""What time is it? An operation reads both clocks once.
 
 All times are integers in nanoseconds.
 """
@@ -9,14 +9,14 @@ import time
 from typing import NamedTuple
 
 NS_PER_S = 1_000_000_000
-# In 2262: what the catalog's columns hold.
+# In 2262: the largest time that a column of the catalog holds.
 MAX_WALL_NS = (1 << 63) - 1
-# A longer gap between the catalog's last write and a start is a wrong clock as likely as a
-# host that was off.
+# If the gap between the catalog's last write and a start is longer, a wrong clock is as likely
+# as a host that was off.
 MAX_PLAUSIBLE_GAP_NS = 24 * 3600 * NS_PER_S
-# NTP corrects less than this by running slower or faster, and sets the clock for more.
+# NTP corrects a smaller error by slowing or speeding the clock, and a larger one by setting it.
 MAX_SLEW_NS = NS_PER_S
-# How long before its Put a source is read: seconds, with the preprocessing in between.
+# A source is read less than this before its Put: preprocessing takes seconds.
 READ_BEFORE_PUT_NS = 60 * NS_PER_S
 
 
@@ -24,8 +24,8 @@ class Now(NamedTuple):
     """`wall_ns` is the host's clock and may step; compare it with times from outside.
 
     `steady_ns` is the wall clock at the daemon's start plus the time since then,
-    suspend included: it never steps while the daemon runs, and means something
-    after a restart. Ages and expiry use it.
+    suspend included. It never steps while the daemon runs, and can be compared with
+    times from before a restart. Ages and expiry use it.
     """
 
     wall_ns: int
@@ -44,12 +44,11 @@ class Clock:
 
 
 class ProvenTime:
-    """A wall-clock estimate that can lag but never runs ahead: what is old may be dropped by it.
+    """A wall-clock estimate that can lag but never runs ahead; it says which old records to drop.
 
-    A host's clock may be set a year ahead for some seconds while the daemon runs, which
-    `steady_ns` does not follow, or be a year ahead when the host boots, which it does. So time
-    is counted from a moment that is surely past, by what has passed since. The time for which
-    the host was off is not in it: until the next start it is behind by that.
+    It ignores a clock that jumps ahead, at boot or later, because it counts elapsed time from a
+    moment known to be past. It does not count the time for which the host was off, and lags by
+    that time until the next start.
     """
 
     def __init__(self, past_ns: int) -> None:
@@ -60,28 +59,28 @@ class ProvenTime:
     def at(self, now: Now) -> int:
         if self._since_ns is None:
             self._since_ns = now.steady_ns
-        # Without a known past there is nothing older than this start either.
+        # Without a known past, no record is older than this start.
         past_ns = self._past_ns or self._since_ns
         return min(now.wall_ns, now.steady_ns, past_ns + now.steady_ns - self._since_ns)
 
 
 class AgeLimit:
-    """Says what is old enough to be dropped unseen. At first nothing is, if the start is astray.
+    """Says which expired entries may be dropped by their age alone.
 
-    A start that is more than a day away from the catalog's last write has a wrong clock, or
-    follows one, or the host was off: nobody knows which. Then nothing is dropped by its age
-    until a daemon has run for as long as expired entries stay, a day at least.
+    If a start is more than a day away from the catalog's last write, the clock is wrong, or was
+    wrong before the start, or the host was off; the daemon cannot tell which. It then drops
+    nothing by age until it has run for as long as expired entries stay, a day at least.
     """
 
     def __init__(self, last_write: Now) -> None:
-        """`last_write` is the catalog's in the life before, all 0 if there was none."""
+        """`last_write` is the time of the catalog's last write before this start, 0 if none."""
         self._last_write = last_write
         self._start_ns: int | None = None
 
     def expired_before_ns(self, now: Now, keep_ns: int) -> int:
-        """Return the steady time of the expiry up to which entries may be dropped now.
+        """Return the steady time: entries that expired by then may be dropped now.
 
-        `keep_ns` is for how long an expired entry stays.
+        `keep_ns` is how long an expired entry stays.
         """
         if self._start_ns is None:
             self._start_ns = now.steady_ns
@@ -96,15 +95,15 @@ class AgeLimit:
 
 
 class ClockWatch:
-    """Notices that the host's clock was set, and judges moments that were read before that.
+    """Notices that the host's clock was set, and finds times that were read before that.
 
     the source is read at 12:00 | the clock goes back to 11:00 | invalidated at 11:01
-    Put with as_of 12:00: later than the change by the clock, and read before it
+    Put with as_of 12:00: the source looks newer than the change, but was read before it
     """
 
     def __init__(self) -> None:
         self._offset_ns: int | None = None
-        # What the clock showed before it went back, and until when (steady) that matters.
+        # The wall time before the clock went back, and until when (steady) it matters.
         self._shown_ns = 0
         self._matters_until_ns = 0
 
@@ -130,7 +129,7 @@ class ClockWatch:
         self._matters_until_ns = now.steady_ns + READ_BEFORE_PUT_NS
 
     def is_from_before(self, moment_ns: int, now: Now) -> bool:
-        """Return whether a source that is said to be read then may be from before it went back."""
+        """Return whether a source read at `moment_ns` may be from before the clock went back."""
         if now.steady_ns >= self._matters_until_ns:
             return False
         return abs(moment_ns - self._shown_ns) <= READ_BEFORE_PUT_NS

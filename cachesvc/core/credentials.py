@@ -1,8 +1,8 @@
 """Whose credential is this: which certificates and tokens are known, and with which roles?
 
-Pure: names and tokens are handed in as the edges read them, and the time with
-them. A token is known by its SHA-256 alone, which is enough for 256 random bits:
-there is nothing to guess, so nothing that a slow hash would slow down.
+Pure: the edges hand in names, tokens and the time. Only a token's SHA-256 is stored.
+That is enough for 256 random bits: nobody can guess them, so a slow hash would
+protect nothing.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from enum import Enum
 from cachesvc.core.access import Principal, Role
 from cachesvc.core.errors import Unauthenticated
 
-# Longer ones are nobody's, and are not hashed to find that out.
+# A longer value is no known token, and is refused without being hashed.
 MAX_TOKEN_CHARS = 512
 _BEARER = "bearer "
 
 
 class NameKind(Enum):
-    """What a certificate's subject alternative name (SAN) is."""
+    """The sort of a certificate's subject alternative name (SAN)."""
 
     DNS = "dns"
     URI = "uri"
@@ -40,7 +40,7 @@ class SubjectName:
 
     @classmethod
     def parse(cls, text: str) -> SubjectName:
-        """Return the name that settings write; its form says its kind."""
+        """Return the name that the settings write as `text`; its form decides its kind."""
         if "://" in text:
             return cls(NameKind.URI, text)
         if "@" in text:
@@ -57,7 +57,7 @@ class SubjectName:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token that somebody holds; `expires_ns` is wall-clock time, None = never."""
+    """A known token; `expires_ns` is wall-clock time, None = never."""
 
     name: str
     sha256: bytes
@@ -66,7 +66,7 @@ class Token:
 
 
 class Grants:
-    """Who is known. Immutable: a change of the settings makes another one."""
+    """The known certificates and tokens. Immutable: changed settings make a new object."""
 
     def __init__(
         self, certificates: Mapping[str, frozenset[Role]], tokens: Iterable[Token]
@@ -78,10 +78,10 @@ class Grants:
         self._tokens = tuple(tokens)
 
     def of_names(self, names: Iterable[SubjectName]) -> Principal:
-        """Return who presented a certificate with these SANs. Raises Unauthenticated.
+        """Return the principal of a certificate with these SANs.
 
-        The caller has checked the certificate itself: its chain, its dates. Of several
-        known names the roles add up.
+        The caller has checked the certificate's chain and dates. Several known names add
+        up their roles. Raises Unauthenticated: no name is known.
         """
         known = [self._by_name[name] for name in names if name in self._by_name]
         if not known:
@@ -95,7 +95,7 @@ class Grants:
         return Principal(known[0].name, roles)
 
     def of_token(self, token: str, wall_ns: int) -> Principal:
-        """Return whose token it is. Raises Unauthenticated."""
+        """Return the principal of `token`. Raises Unauthenticated: it is unknown or expired."""
         found = self._find(token)
         if found is None:
             raise Unauthenticated("the token is not known", reason="CREDENTIAL_UNKNOWN")
@@ -108,7 +108,7 @@ class Grants:
             return None
         digest = token_digest(token)
         found = None
-        # All of them, so that the time says nothing of which one it was.
+        # Compare all tokens, so that the time does not tell which token matched.
         for known in self._tokens:
             if hmac.compare_digest(known.sha256, digest):
                 found = known
@@ -116,15 +116,15 @@ class Grants:
 
 
 def token_digest(token: str) -> bytes:
-    """Return what is kept of a token."""
+    """Return the SHA-256 that is stored of a token."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def bearer_token(authorization: Iterable[str]) -> str | None:
-    """Return the token of a call's `authorization` values, or None where it has none.
+    """Return the token of a call's `authorization` values, None if there are no values.
 
-    Raises Unauthenticated for anything else than one bearer token: a caller that
-    means to be somebody is never taken for nobody.
+    Raises Unauthenticated unless there is exactly one bearer token: a caller with a bad
+    credential is never treated as a caller without credentials.
     """
     values = list(authorization)
     if not values:

@@ -11,7 +11,7 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.origin import OriginStamp
 
 FORMAT_VERSION = 1
-# What the catalog's column holds: it refuses more, and the whole batch with it.
+# The catalog's column refuses a larger number, and with it the whole batch.
 MAX_ACCESSES = (1 << 63) - 1
 
 
@@ -20,10 +20,10 @@ class EntryMeta:
     """One immutable generation of an entry.
 
     Times are nanoseconds: `begun_ns` (wall) is when its fill began or its Put's source
-    was read; `origin_ns` (wall) is the oldest Last-Modified of its members, or `as_of`;
-    `confirmed_ns` (steady) is when it was last known to be what the origin holds.
+    was read; `origin_ns` (wall) is the oldest Last-Modified of its members, or a Put's
+    `as_of`; `confirmed_ns` (steady) is when it was last known to equal the origin's objects.
     `as_of_ns` (wall) is when a Put's source was read, 0 for a fill. `checksum` is
-    xxh3-64 of the whole blob. `explicit_ttl_s` was asked for by a Put.
+    xxh3-64 of the whole blob. `explicit_ttl_s` is a Put's `ttl`.
     """
 
     key: EntryKey
@@ -41,7 +41,7 @@ class EntryMeta:
     as_of_ns: int = 0
 
     def expires_ns(self, accesses: int) -> int:
-        """Return the steady time from which it is a miss."""
+        """Return the steady time from which the entry is a miss."""
         return ttl.expires_ns(
             confirmed_ns=self.confirmed_ns,
             base_s=self.base_ttl_s,
@@ -51,9 +51,10 @@ class EntryMeta:
         )
 
     def lowered(self, now_ns: int) -> EntryMeta:
-        """Return it with no Put's time later than now (wall).
+        """Return the entry with `as_of_ns` no later than `now_ns` (wall).
 
-        How old its source was is not known then: it is older than any moment that is named.
+        The age of a source read in the future is unknown: it counts as older than any
+        `origin_after`.
         """
         if self.as_of_ns <= now_ns:
             return self
@@ -69,15 +70,14 @@ class EntryMeta:
 
 
 def more_accesses(known: int, count: int) -> int:
-    """Return `known` accesses and `count` more. Saturates: workers say how many theirs were."""
+    """Return `known` plus `count`, at most MAX_ACCESSES: `count` may be a worker's report."""
     return min(known + count, MAX_ACCESSES)
 
 
 def oldest_ns(stamps: tuple[OriginStamp, ...]) -> int:
     """Return the oldest Last-Modified, in wall nanoseconds.
 
-    A file's time may be any: one from before 1970 is older than every moment that can be
-    named, and one from after 2262 is later than now for as long as anybody asks.
+    A file may have any time: a time before 1970 becomes 0, a time after 2262 MAX_WALL_NS.
     """
     oldest_s = min(stamp.last_modified_s for stamp in stamps)
     return int(min(max(0.0, oldest_s) * NS_PER_S, MAX_WALL_NS))
@@ -86,9 +86,9 @@ def oldest_ns(stamps: tuple[OriginStamp, ...]) -> int:
 class GenerationSource:
     """Hands out numbers that are never used twice, across restarts and a lost catalog.
 
-    They are the wall time in nanoseconds, raised above the last one: a lost catalog
-    cannot take them back, and a clock that steps back cannot repeat them while the
-    catalog remembers.
+    A number is the wall time in nanoseconds, raised above the last number. A lost catalog
+    does not repeat numbers; a clock that steps back does not either, unless the catalog is
+    lost at the same time.
     """
 
     def __init__(self, last: int) -> None:
@@ -103,8 +103,8 @@ class GenerationSource:
 class Row:
     """An entry of L2, as its catalog row says. Times are steady.
 
-    `stored_expires_ns` is what the catalog has, 0 if the row was not read from it: what the
-    sweeper drops by is what a look-up judges by, whatever the TTL rule says by now.
+    `stored_expires_ns` is the catalog's value, 0 if the row was not read from the catalog.
+    The sweeper and a look-up both use it, even if the TTL rule has changed since.
     """
 
     meta: EntryMeta

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 
 class CacheError(Exception):
-    """Base of everything a caller may be told.
+    """Base of all errors that a caller may see.
 
     `message` says what happened and what to do; it never holds a file path.
     `reason` is stable: clients and dashboards match on it. `object_keys` names the
-    origin's objects it is about.
+    origin's objects that the error concerns.
     """
 
     default_reason = "INTERNAL"
@@ -28,19 +28,19 @@ class CacheError(Exception):
 
 
 class InvalidRequest(CacheError):
-    """The caller can fix it: a bad id, an unknown namespace, a blob of another kind."""
+    """The caller can fix the call: a bad id, an unknown namespace, a blob of another kind."""
 
     default_reason = "INVALID_REQUEST"
 
 
 class PreconditionFailed(CacheError):
-    """The request is well formed but something must happen first (an owner, a version)."""
+    """The request is well formed, but lacks an owner or names another version."""
 
     default_reason = "PRECONDITION_FAILED"
 
 
 class Unauthenticated(CacheError):
-    """Nobody knows who calls: no credential, or one that is not, or no longer, known."""
+    """The caller has no credential, or an unknown or expired credential."""
 
     default_reason = "CREDENTIAL_REQUIRED"
 
@@ -52,7 +52,7 @@ class PermissionDenied(CacheError):
 
 
 class NoSuchObject(CacheError):
-    """The origin said so: it has no such object, or only one older than was asked for."""
+    """The origin said that it has no such object, or only one older than `origin_after`."""
 
     default_reason = "NO_SUCH_OBJECT"
 
@@ -64,7 +64,7 @@ class Overloaded(CacheError):
 
 
 class HostBusy(Overloaded):
-    """This host cannot do it now, and the origin is not to blame: retry."""
+    """This host lacks resources now, and the origin is not at fault: retry."""
 
     default_reason = "HOST_BUSY"
 
@@ -88,7 +88,7 @@ class OriginUnavailable(OriginError):
 
 
 class ObjectChanging(OriginUnavailable):
-    """The origin is well, and somebody is writing this one object. Retryable."""
+    """Another process is writing this object; the origin itself is well. Retryable."""
 
     default_reason = "ORIGIN_OBJECT_CHANGING"
 
@@ -100,7 +100,7 @@ class OriginDenied(OriginError):
 
 
 class OriginDataCorrupt(OriginError):
-    """What the origin holds cannot be decoded safely. Nothing of it was executed."""
+    """The origin's object cannot be decoded safely. Nothing of it was executed."""
 
     default_reason = "ORIGIN_DATA_CORRUPT"
 
@@ -118,7 +118,7 @@ class Draining(CacheError):
 
 
 class MemoryFull(CacheError):
-    """tmpfs, or the process, has no more for L1. Stays in the engine: evict, try once more."""
+    """tmpfs or the process has no more room for L1. Stays in the engine: evict, try once more."""
 
     default_reason = "NO_ROOM"
 

@@ -1,6 +1,6 @@
-"""What left the cache lately, and what was invalidated: for a person who looks on.
+"""Which entries were evicted lately, and what was invalidated: for operators.
 
-Pure: the times are handed in. Bounded; the counters in `metrics.py` forget nothing.
+Pure: the times are handed in. Bounded; the counters in `metrics.py` count everything.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Scope
 
-# Of each sort, so that a busy L1 does not push the invalidations out.
+# Each sort has its own limit, so that a busy L1 does not push the invalidations out.
 MAX_EVENTS = 100
 
 
@@ -38,7 +38,7 @@ class Invalidation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RecentEvents:
-    """The last of each sort, the oldest first."""
+    """The last events of each sort, the oldest first."""
 
     evictions: deque[Eviction] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
     invalidations: deque[Invalidation] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))

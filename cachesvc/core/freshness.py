@@ -1,6 +1,6 @@
-"""Is an entry new enough for a caller that names the moment of the last change?
+"""Is an entry new enough for a caller with `origin_after`?
 
-Wall-clock nanoseconds. S3's clock has whole seconds, hence the grace.
+Times are wall-clock nanoseconds. The grace is there because S3's clock has whole seconds.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 
 class Need(NamedTuple):
-    """`named_ns` is a call's `origin_after`, 0 if it names none, and `arrival_ns` when it came."""
+    """`named_ns` is a call's `origin_after`, 0 if it has none; `arrival_ns` is its arrival."""
 
     named_ns: int = 0
     arrival_ns: int = 0
 
     @property
     def moment_ns(self) -> int:
-        """The moment to hold entries against; 0 = none was named.
+        """The moment that an entry has to meet; 0 = any entry does.
 
-        A moment in the future counts as the arrival of the call: nothing could meet it.
+        An `origin_after` in the future counts as the call's arrival: no entry could meet it.
         """
         return min(self.named_ns, self.arrival_ns)
 
@@ -31,11 +31,11 @@ def need_of(origin_after_ns: int, arrival_ns: int) -> Need:
 
 
 def is_new_enough(origin_ns: int, need: Need, grace_ns: int, *, read_ns: int) -> bool:
-    """Return whether a stored entry, whose oldest member is from `origin_ns`, may be served.
+    """Return whether a stored entry, whose oldest member is from `origin_ns`, meets `need`.
 
-    A time that is later than the call says nothing: this host's clock was ahead when it was
-    stored, or is behind now, or another clock is wrong. Then it counts that the entry was
-    read after the moment, if that is known: `read_ns` is when its fill began.
+    An `origin_ns` later than the call proves nothing: this host's clock was ahead when the
+    entry was stored, or is behind now, or another clock is wrong. The entry then meets `need`
+    only if its fill, which began at `read_ns`, began between the moment and the call.
     """
     if not need.named_ns:
         return True
@@ -45,10 +45,10 @@ def is_new_enough(origin_ns: int, need: Need, grace_ns: int, *, read_ns: int) ->
 
 
 def is_answer_new_enough(origin_ns: int, need: Need, grace_ns: int) -> bool:
-    """Return the same of what the origin said after the call had come.
+    """Return whether an answer that the origin gave after the call's arrival meets `need`.
 
     If this host's clock is behind, the origin's time and the caller's are both later than
-    the call. Neither says anything about now, but they can be compared with each other.
+    the call, but they can be compared with each other.
     """
     moment_ns = need.moment_ns if origin_ns <= need.arrival_ns else need.named_ns
     return origin_ns + grace_ns >= moment_ns

@@ -23,7 +23,7 @@ def checked_id(value: str, name: str) -> str:
     """Return `value` unchanged.
 
     Raises:
-        InvalidRequest: unless it `is_id`. The message names the field and never repeats
+        InvalidRequest: unless `is_id(value)`. The message names the field and never repeats
             the value.
     """
     if is_id(value):

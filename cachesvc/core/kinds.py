@@ -25,9 +25,9 @@ from cachesvc_format.namespaces import (
 )
 
 DEFAULT_TTL_S = 24 * 3600.0
-# Long enough for a burst of one request's retries, too short for anyone to notice an upload.
+# Long enough for a burst of one request's retries, too short to delay an upload noticeably.
 DEFAULT_ABSENT_TTL_S = 2.0
-# Garments and texts change rarely, and nobody's photo is in them.
+# Garments and texts change rarely and show no person's photo.
 DEFAULT_STALE_IF_ERROR_S = 3600.0
 _PLACEHOLDERS = frozenset({"owner", "id", "part", "version"})
 
@@ -40,7 +40,7 @@ class Encoding(Enum):
 
 
 class Subject(Enum):
-    """Whose id an entry has, which is what `Invalidate` follows."""
+    """What an entry's id names. `Invalidate` selects entries by it."""
 
     USER = "user"
     CLOTHING = "clothing"
@@ -69,16 +69,16 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What is the same for all entries of a kind.
+    """What all entries of a kind have in common.
 
     `max_entries` is per namespace of L1. `max_bytes` bounds one namespace of L1;
-    0 means only L1's total does. `stale_if_error_s` is how long after its expiry an
-    entry may be served while the origin cannot be asked; `absent_ttl_s` how long an
-    absence is remembered. `version` belongs to the model that made the
-    tensors: a request that names another one is refused.
+    0 means that only L1's total is bounded. `stale_if_error_s` is how long after its
+    expiry an entry may be served while the origin cannot be asked; `absent_ttl_s` is how
+    long an absence is remembered. `version` is that of the model that made the tensors:
+    a request that names another version is refused.
 
     Raises:
-        ConfigError: if a name, template or limit cannot work.
+        ConfigError: if a name, template or limit is not valid.
     """
 
     name: str
@@ -124,7 +124,7 @@ class Kind:
         except ValueError as exc:
             raise problem from exc
         for _, name, layout, conversion in parts:
-            # Names only: a width could ask for gigabytes, an attribute for anything.
+            # Plain names only: a width could make gigabytes, an attribute reach any value.
             if name is not None and (name not in _PLACEHOLDERS or layout or conversion):
                 raise problem
         key = field.template.format(owner="o", id="i", part="p", version="v")
@@ -136,14 +136,14 @@ class Kind:
         return tuple(field.name for field in self.fields)
 
     def object_key(self, field: Field, key: EntryKey, owner: str) -> str:
-        """Return where the origin keeps `field` of `key`. All ids are checked before."""
+        """Return the key of the origin's object for `field` of `key`. All ids are checked."""
         part = next(n.part for n in self.namespaces if n.name == key.namespace)
         return field.template.format(owner=owner, id=key.id, part=part, version=self.version)
 
     def may_hold(self, entry_id: str, owner: str) -> bool:
-        """Return False for a person's entry that was, or would be, read from another's prefix.
+        """Return False for a person's entry whose source is another person's prefix.
 
-        Nobody's removal would reach that photo by the person it shows.
+        An invalidation of the person in that photo would not reach the entry.
         """
         is_a_persons = self.private and self.subject is Subject.USER
         return not is_a_persons or owner in ("", entry_id)
@@ -158,7 +158,7 @@ class Kind:
             )
 
     def check_version(self, asked: str) -> None:
-        """Raise PreconditionFailed, reason KIND_VERSION_MISMATCH, if `asked` is another model's."""
+        """Raise PreconditionFailed, reason KIND_VERSION_MISMATCH, if `asked` is another version."""
         if asked and asked != self.version:
             raise PreconditionFailed(
                 f"this daemon holds {self.name} version {self.version!r}, not {asked!r}",
@@ -198,7 +198,7 @@ class Kinds:
         return kind
 
     def namespaces_of(self, subject: Subject) -> tuple[str, ...]:
-        """Return the namespaces whose ids are users or clothes."""
+        """Return the namespaces whose ids name a `subject`."""
         return tuple(name for name, kind in self._by_namespace.items() if kind.subject is subject)
 
 

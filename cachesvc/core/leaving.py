@@ -10,7 +10,7 @@ class Leaving(Enum):
 
     ENTRIES_LIMIT = "entries_limit"
     BYTES_LIMIT = "bytes_limit"
-    # Somebody else has what L1's limits allow: room of tmpfs, its inodes, or descriptors.
+    # L1 is within its limits, but tmpfs has no room or inode left, or the process no descriptor.
     TMPFS_FULL = "tmpfs_full"
     DESCRIPTORS = "descriptors"
     DISK_SPACE = "disk_space"

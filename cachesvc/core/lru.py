@@ -1,6 +1,6 @@
-"""Which entries L1 keeps: least recently used within a namespace and in total.
+"""Which entries does L1 evict? The least recently used of a namespace and in total.
 
-Holds bookkeeping only; whoever calls it closes and unlinks what it names.
+Bookkeeping only: the caller closes and unlinks the files of evicted entries.
 All sizes are bytes.
 """
 
@@ -28,7 +28,7 @@ E = TypeVar("E", bound=Sized)
 
 @dataclass(frozen=True, slots=True)
 class NamespaceLimits:
-    """`max_bytes` 0 = only the total counts."""
+    """`max_bytes` 0 = only L1's total is bounded."""
 
     max_entries: int
     max_bytes: int = 0
@@ -65,12 +65,12 @@ class LruIndex(Generic[E]):
         return self._by_use.get(key)
 
     def touch(self, key: EntryKey) -> None:
-        """Make `key` the most recently used. It must be there."""
+        """Make `key` the most recently used. It must be in the index."""
         self._by_use.move_to_end(key)
         self._by_namespace[key.namespace].move_to_end(key)
 
     def add(self, entry: E) -> None:
-        """Add as the most recently used. Its key must not be there yet."""
+        """Add `entry` as the most recently used. Its key must not be in the index."""
         key = entry.key
         assert key not in self._by_use
         self._by_use[key] = entry
@@ -81,7 +81,7 @@ class LruIndex(Generic[E]):
         self.used_bytes += entry.size_bytes
 
     def remove(self, key: EntryKey) -> E | None:
-        """Remove and return the entry, or None if it is not there."""
+        """Remove and return the entry; return None if the index has none."""
         entry = self._by_use.pop(key, None)
         if entry is None:
             return None
@@ -96,11 +96,11 @@ class LruIndex(Generic[E]):
     def plan_room(
         self, key: EntryKey, size_bytes: int, outside_bytes: int
     ) -> list[tuple[E, Leaving]] | None:
-        """Return what must leave before `key` may be added; None if nothing would help.
+        """Return the entries to evict before `key` is added; None if no eviction would help.
 
-        `outside_bytes` count against the total too: reserved room, and evicted bytes
-        that readers still hold. The key's own older entry stays until the new one
-        replaces it, so its bytes count but it needs no second place.
+        `outside_bytes` also count against the total: reserved room, and evicted bytes
+        that readers still hold. An older entry of `key` stays until it is replaced: its
+        bytes count against the total, but it is not counted as a second entry.
         """
         limits, usage = self.limits[key.namespace], self.usage[key.namespace]
         old = self._by_use.get(key)

@@ -1,4 +1,4 @@
-"""What the engine needs of an origin: whole objects, with when they were last changed.
+"""What the engine needs of an origin: whole objects, and when each was last changed.
 
 Implemented by `origin/s3.py` and `origin/directory.py`; one contract test runs
 over both.
@@ -36,28 +36,28 @@ class OriginObject:
 class Origin(Protocol):
     """Reads and writes whole objects. Safe to call concurrently.
 
-    Every method may raise OriginUnavailable (could not ask, or the answer was
-    damaged on the way: retry), OriginDenied (credentials or policy). If cancelled,
-    nothing is held.
+    Every method may raise OriginUnavailable (the origin could not be asked, or its
+    answer was damaged: retry) and OriginDenied (credentials or policy). A cancelled
+    call holds nothing.
     """
 
     async def start(self) -> None:
-        """Prepare, without asking anything yet: an origin that is away stops no start."""
+        """Prepare without a request: a daemon starts even if its origin is down."""
 
     async def read(self, object_key: str) -> OriginObject:
         """Return the object. Raises NoSuchObject only if the origin said so."""
 
     async def read_if_changed(self, stamp: OriginStamp) -> OriginObject | OriginStamp:
-        """Return the object of `stamp` if it is another by now, else its stamp alone.
+        """Return the object if it differs from `stamp`, otherwise its stamp alone.
 
-        One request, and no body if it has not changed. Raises as `read`.
+        One request, without a body if the object has not changed. Raises as `read`.
         """
 
     async def write(self, object_key: str, data: Buffer) -> OriginStamp:
         """Replace the object as a whole; readers see the old one or the new one."""
 
     async def check(self) -> None:
-        """Return if the origin can be asked right now."""
+        """Return if the origin can be asked now; raise otherwise."""
 
     async def close(self) -> None:
-        """Let go of connections. Nothing may be called afterwards."""
+        """Close the connections. No method may be called afterwards."""

@@ -1,4 +1,4 @@
-"""A file to read from that lies in several buffers, so that nobody has to join them."""
+"""A readable file over several buffers, which need not be joined."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cachesvc.core.tensors import Buffer
 
 
 class PartsFile(io.RawIOBase):
-    """Reads `parts` one after the other. A read copies what it returns, and no more."""
+    """Reads `parts` one after the other. A read copies only what it returns."""
 
     def __init__(self, parts: Sequence[Buffer]) -> None:
         self._views = [memoryview(part).cast("B") for part in parts]

@@ -1,7 +1,7 @@
-"""How does a pool get its threads: all at once, when it is made.
+"""How does a pool get its threads? All at once, when it is made.
 
-A pool that starts its threads with the work finds out in the middle of a Put that the process
-may not have another one.
+A pool that starts a thread when work arrives could reach the process's limit in the middle of
+a Put.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cachesvc.core.errors import ConfigError
 
-# What Python says if the kernel refuses a thread.
+# Python's message if the kernel refuses a thread.
 REFUSED = "can't start new thread"
 NO_THREAD = (
     "the process may not start another thread: raise TasksMax= of the unit, pids.max of the "
@@ -23,10 +23,10 @@ def started_pool(threads: int, name: str) -> ThreadPoolExecutor:
     """Return a pool whose threads run already.
 
     Raises:
-        ConfigError: the process may not have so many.
+        ConfigError: the process may not start so many threads.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
-    # Each waits for all others, so that none of them takes a second task.
+    # Each thread waits for all others, so that none takes a second task.
     together = threading.Barrier(threads)
     try:
         for _ in range(threads):

@@ -1,7 +1,7 @@
-"""What keeps the daemon from being ready, by part, and who hears of a change?
+"""What keeps the daemon from being ready, by part, and who is told of a change?
 
-Pure bookkeeping. It belongs to the event loop. The parts are a closed set of short
-names; the texts hold no id, no key and no path of a caller.
+Pure bookkeeping, for the event loop only. The parts are a closed set of short names;
+the texts hold no id, no key and no path of a caller.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ class Problems:
         return dict(self._by_part)
 
     def set(self, part: str, text: str) -> None:
-        """Say that `part` keeps the daemon from being ready. Repeating it changes nothing."""
+        """Record that `part` keeps the daemon from being ready. A repeated call has no effect."""
         if self._by_part.get(part) != text:
             self._by_part[part] = text
             self._tell()
 
     def clear(self, part: str) -> None:
-        """Say that `part` is well again. Repeating it changes nothing."""
+        """Record that `part` is well again. A repeated call has no effect."""
         if self._by_part.pop(part, None) is not None:
             self._tell()
 
     def watch(self, on_change: Callable[[], None]) -> Callable[[], None]:
-        """Call `on_change` after each change. Returns what ends that."""
+        """Call `on_change` after each change, until the returned function is called."""
         self._watchers.append(on_change)
         return lambda: self._watchers.remove(on_change)
 

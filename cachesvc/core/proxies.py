@@ -1,8 +1,8 @@
 """Do a request's headers say that a proxy passed it on?
 
 A proxy on this host makes strangers look like loopback. No list of proxies' headers is
-complete, so a name is judged by its words: a word that clients do not send of their own
-accord is a proxy's. A wrong guess costs a caller on this host a token; a missed one gives a
+complete, so the words of a header's name decide: a word that clients do not send themselves
+marks a proxy. A false alarm costs a caller on this host a token; a missed proxy gives a
 stranger the role of loopback.
 """
 
@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-# Searched in each word of a name, as in `WL-Proxy-Client-IP`: what a proxy tells of the
-# request it received, and products that set headers of their own.
+# Searched in each word of a name, as in `WL-Proxy-Client-IP`: words for the request that a
+# proxy received, and products that set headers of their own.
 _TOLD = re.compile(
     r"forward|proxy|proxied|^via$|^original$|^originating$|^rewrite$|^remote|^hops?$"
     r"|^(?:|client|socket|remote|real|peer|user)(?:ip|addr|address)$|^scheme$|^proto$|^(?:ssl|tls)$"
@@ -22,13 +22,13 @@ _PRODUCT = re.compile(
     r"|gateway|goog|google|haproxy|heroku|imperva|incap|ingress|istio|kong|l5d|linkerd|netlify|nf"
     r"|nginx|squid|sucuri|surrogate|tailscale|tencent|traefik|varnish|vercel|zscaler"
 )
-# In a name that begins with `X-` alone: `Host` itself is everybody's.
+# These words count only in a name that begins with `X-`: every client sends `Host`.
 _TOLD_BY_X = frozenset({"cert", "client", "cluster", "host", "port", "server", "trusted", "url"})
 _NAMES = frozenset({"front-end-https"})
 
 
 def passed_on(header_names: Iterable[str]) -> bool:
-    """Return whether any of these names is one that proxies set."""
+    """Return whether any of these headers is a proxy's."""
     return any(_is_a_proxys(name.lower()) for name in header_names)
 
 

@@ -1,7 +1,7 @@
-"""What stands in a log line in place of an id? A keyed hash of it.
+"""What stands in a log line in place of an id? A keyed hash of the id.
 
-The same id has the same word in every line of this installation, and nobody without
-the key can try ids against a log.
+An id has the same hash in every line of this installation, and nobody without the key
+can test ids against a log.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _HASH_BYTES = 8
 
 
 class Pseudonyms:
-    """The words of one installation. Without a key they hold for this process alone."""
+    """The hashes of one installation. Without a key they are those of this process alone."""
 
     def __init__(self, key: bytes | None = None) -> None:
         self._key = secrets.token_bytes(KEY_BYTES) if key is None else key

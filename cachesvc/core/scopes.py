@@ -1,4 +1,4 @@
-"""What an invalidation covers, and which keys are being removed right now."""
+"""What an invalidation covers, and which scopes are being invalidated now."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ScopeKind(Enum):
 class Scope:
     """A set of entries. `value` is the id, owner, `namespace/id` or namespace.
 
-    `namespaces` is where the id lives, for USER and CLOTHING.
+    `namespaces` are those that may hold the id, for USER and CLOTHING.
     """
 
     kind: ScopeKind
@@ -32,9 +32,9 @@ class Scope:
     namespaces: tuple[str, ...] = ()
 
     def covers(self, key: EntryKey, owner: str | None) -> bool:
-        """Return whether an entry of `key`, read from `owner`'s prefix, is meant.
+        """Return whether the scope has an entry of `key` that was read from `owner`'s prefix.
 
-        `owner` None = not known yet: an OWNER scope then covers it, to be safe.
+        `owner` None = not known yet: an OWNER scope then covers every entry, to be safe.
         """
         match self.kind:
             case ScopeKind.USER | ScopeKind.CLOTHING:
@@ -49,7 +49,7 @@ class Scope:
                 return True
 
     def keys(self) -> tuple[EntryKey, ...] | None:
-        """Return the keys it can cover, or None where they cannot be listed."""
+        """Return the keys that the scope can cover, None if they cannot be listed."""
         match self.kind:
             case ScopeKind.USER | ScopeKind.CLOTHING:
                 return tuple(EntryKey(name, self.value) for name in self.namespaces)
@@ -62,10 +62,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A scope's source changed at `changed_ns` (wall), and what was stored of it is removed.
+    """A scope's source changed at `changed_ns` (wall), and its stored entries are invalidated.
 
-    That covers the generations up to `up_to_generation`, 0 for none: whatever was stored when
-    the removal began, and nothing that comes later, however often the removal is tried again.
+    Only generations up to `up_to_generation` are covered, 0 for none: entries that were stored
+    when the invalidation began, and no later ones, however often it is retried.
     """
 
     scope: Scope
@@ -95,7 +95,7 @@ def subject_scope(subject: Subject, entry_id: str, kinds: Kinds) -> Scope:
 
 
 def scopes_of(key: EntryKey, owner: str, kinds: Kinds) -> tuple[Scope, ...]:
-    """Return every scope whose last change concerns `key`."""
+    """Return every scope that covers `key`."""
     scopes = [
         key_scope(key),
         subject_scope(kinds.of(key.namespace).subject, key.id, kinds),
@@ -108,10 +108,10 @@ def scopes_of(key: EntryKey, owner: str, kinds: Kinds) -> tuple[Scope, ...]:
 
 
 class Tombstones:
-    """Scopes whose removal is not durable yet: L2 is a miss and nothing is committed."""
+    """Scopes whose invalidation is not durable yet: their keys miss in L2 and are not committed."""
 
     def __init__(self) -> None:
-        # Each with the time of its change (wall).
+        # By id: the scope and the time of its change (wall).
         self._scopes: dict[int, tuple[Scope, int]] = {}
         self._last_id = 0
 
@@ -119,7 +119,7 @@ class Tombstones:
         return len(self._scopes)
 
     def add(self, scope: Scope, changed_ns: int) -> int:
-        """Cover `scope`, and return the id to lift it with. Scopes may overlap."""
+        """Cover `scope`, and return the id for `lift`. Scopes may overlap."""
         self._last_id += 1
         self._scopes[self._last_id] = (scope, changed_ns)
         return self._last_id
@@ -131,11 +131,11 @@ class Tombstones:
         return any(scope.covers(key, owner) for scope, _ in self._scopes.values())
 
     def last_change_ns(self, key: EntryKey, owner: str) -> int:
-        """Return the latest change that is not recorded yet, 0 if none covers `key`."""
+        """Return the time of the latest pending change that covers `key`, 0 if none does."""
         changes = (changed for scope, changed in self._scopes.values() if scope.covers(key, owner))
         return max(changes, default=0)
 
     def lower(self, now_ns: int) -> None:
-        """Take changes that are later than now for changes of this moment."""
+        """Lower changes that are later than `now_ns` (wall) to `now_ns`."""
         for tombstone, (scope, changed_ns) in self._scopes.items():
             self._scopes[tombstone] = (scope, min(changed_ns, now_ns))

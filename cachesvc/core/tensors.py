@@ -1,4 +1,4 @@
-"""What do bytes lie in, and how much memory does a decoded object take?"""
+"""Which types hold bytes, and how much memory does decoding an object take?"""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ Buffer = bytes | bytearray | memoryview
 
 @dataclass(frozen=True, slots=True)
 class DecodePlan:
-    """What an object's header says before anything is decoded.
+    """What an object's header says before decoding.
 
-    `size_bytes` is the least that its value has, `needed_bytes` the most memory that decoding
+    `size_bytes` is the least size of its value; `needed_bytes` is the most memory that decoding
     takes, the value included.
     """
 

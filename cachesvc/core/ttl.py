@@ -1,17 +1,17 @@
 """How long an entry is served: the adaptive TTL.
 
-Popular entries live longer; a little of every TTL is taken away at random, so
-that entries filled together do not all expire together. Pure: no clock.
+Popular entries live longer; every TTL is shortened a little at random, so that
+entries filled together do not all expire together. Pure: no clock.
 """
 
 from __future__ import annotations
 
 from cachesvc.core.clock import NS_PER_S
 
-# (accesses from which it holds, factor), highest first. V2 promised both steps.
+# (least number of accesses, factor), highest first. V2 promised both steps.
 STEPS = ((50, 4.0), (10, 2.0))
 MAX_TTL_S = 96 * 3600.0
-# Downwards only: nobody is served longer than the documented TTL.
+# Downwards only: no entry is served longer than the documented TTL.
 JITTER = 0.1
 _MIX = 0x9E3779B97F4A7C15  # Fibonacci hashing: consecutive generations spread evenly
 _MASK = (1 << 64) - 1
@@ -28,9 +28,9 @@ def expires_ns(
 ) -> int:
     """Return the moment from which the entry is a miss.
 
-    `explicit_s` was asked for by a Put: it is used as it is. Otherwise `base_s` is
-    multiplied by the step that `accesses` has reached, at most MAX_TTL_S (or `base_s`,
-    if that is longer), and jittered.
+    A Put's `explicit_s` is used unchanged. Otherwise `base_s` is multiplied by the factor
+    of the step that `accesses` has reached, limited to MAX_TTL_S (to `base_s` if that is
+    longer), and jittered.
     """
     if explicit_s is not None:
         return confirmed_ns + int(explicit_s * NS_PER_S)

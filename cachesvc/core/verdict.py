@@ -1,13 +1,13 @@
-"""What are stored bytes good for? The one place that combines what speaks for and against them.
+"""What are stored bytes good for? Only this module combines the facts that decide it.
 
 | what is known of a row | SERVE | REVALIDATE | STALE_IF_ERROR |
 |---|---|---|---|
-| its kind may not hold it for this owner, or is of another version | no | no | no |
+| its kind may not hold it for this owner, or has another version | no | no | no |
 | an invalidation of it is not durable yet | no | no | no |
 | its age is unknown: it was confirmed in the future | no | | no |
-| its time is over | no | | for `stale_if_error_s` more |
+| it has expired | no | | for `stale_if_error_s` more |
 | it is older than `origin_after` | no | | no |
-| a Put brought it, or other objects than the owner's are its members | | no | |
+| a Put stored it, or its members are not the owner's objects | | no | |
 
 Pure functions: the caller reads clocks and tables.
 """
@@ -22,12 +22,12 @@ from cachesvc.core.entry import EntryMeta, Row
 from cachesvc.core.freshness import ANY_AGE, Need, is_answer_new_enough, is_new_enough
 from cachesvc.core.kinds import Kind
 
-# What NTP may correct between two runs without making the cache distrust its entries.
+# NTP may correct so much between two runs without making entries' ages unknown.
 MAX_CLOCK_ERROR_NS = 60 * NS_PER_S
 
 
 class Use(Flag):
-    """What a row may be used for. A row can be good for several of them, or for nothing."""
+    """What a row may be used for. A row can be good for several uses, or for none."""
 
     NOTHING = 0
     # Its bytes answer the call.
@@ -39,9 +39,9 @@ class Use(Flag):
 
 
 class Ask(NamedTuple):
-    """What a call asks. `grace_ns` is what the origin's clock may be coarse by.
+    """What a call asks. `grace_ns` allows for the coarseness of the origin's clock.
 
-    `owner` is under whose prefix the origin would be asked, empty if it would not.
+    `owner` has the prefix that the origin would be asked for, empty if it would not be asked.
     """
 
     need: Need = ANY_AGE
@@ -72,7 +72,7 @@ def use_of(row: Row, kind: Kind, ask: Ask, steady_ns: int, *, removal_pending: b
 def _is_of_origin(meta: EntryMeta, kind: Kind, owner: str) -> bool:
     """Return whether its members are the objects that a fill for `owner` would read.
 
-    The fence knows a flight by its owner, and would miss an invalidation by another one's.
+    The fence knows only the flight's owner, and would miss an invalidation of another owner.
     """
     if meta.as_of_ns or meta.owner != owner:
         return False
@@ -81,9 +81,9 @@ def _is_of_origin(meta: EntryMeta, kind: Kind, owner: str) -> bool:
 
 
 def is_current(meta: EntryMeta, expires_ns: int, ask: Ask, steady_ns: int) -> bool:
-    """Return whether what this life has published answers the call.
+    """Return whether an entry published since the start answers the call.
 
-    Its version is the kind's, and an invalidation takes it away before it is durable.
+    Such an entry has its kind's version, and an invalidation takes it out before it is durable.
     """
     return steady_ns < expires_ns and is_stored_new_enough(meta, ask)
 
@@ -94,5 +94,5 @@ def is_stored_new_enough(meta: EntryMeta, ask: Ask) -> bool:
 
 
 def is_said_new_enough(meta: EntryMeta, ask: Ask) -> bool:
-    """Return the same of what the origin said after the call had come."""
+    """Return the same for an answer that the origin gave after the call's arrival."""
     return is_answer_new_enough(meta.origin_ns, ask.need, ask.grace_ns)

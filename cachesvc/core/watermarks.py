@@ -1,9 +1,8 @@
 """Decides how many bytes L2 must free, and whether a new entry may be admitted.
 
 Pure: no clock, no I/O. All sizes are bytes on disk.
-Why two marks and not one: evicting one entry for each fill would put an unlink
-and a catalog write into every fill at a full disk; between the marks there is
-room for a batch.
+Why two marks: with one, every fill at a full disk would evict an entry, with an unlink
+and a catalog write; between two marks there is room for a batch.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from cachesvc.core.errors import ConfigError
 class Watermarks:
     """Eviction starts above `high_bytes` and stops at or below `low_bytes`.
 
-    `floor_bytes` of the filesystem stay free, whoever fills it.
+    `floor_bytes` of the filesystem stay free, whichever program fills it.
 
     Raises:
         ConfigError: unless 0 < low <= high <= capacity and floor >= 0.
@@ -38,12 +37,12 @@ class Watermarks:
         """Return how much to evict now; 0 while at or under the high mark and above the floor."""
         assert used_bytes >= 0
         assert reserved_bytes >= 0
-        # A fill owns its room before its first byte lands, or two fills could
+        # A fill owns its room before its first byte lands; otherwise two fills could
         # both pass the check and overshoot the disk together.
         committed_bytes = used_bytes + reserved_bytes
         over_bytes = committed_bytes - self.low_bytes if committed_bytes > self.high_bytes else 0
-        # Somebody else filled the disk: the cache makes itself smaller. Counted as `admits`
-        # does, or what is evicted for an entry would not be enough for it.
+        # If other programs fill the disk, the cache shrinks. Same arithmetic as `admits`;
+        # otherwise we would evict too little for the entry that needs the room.
         short_bytes = max(0, self.floor_bytes - (free_bytes - reserved_bytes))
         return min(used_bytes, max(over_bytes, short_bytes))
 
