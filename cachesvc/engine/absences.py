@@ -1,7 +1,7 @@
-"""What the origin was just asked for and does not have.
+"""Remembers for a short time which objects the origin does not have.
 
-A page that shows a garment without tensors asks again and again; a short memory
-spares the origin. It is bounded, and a Put or an Invalidate clears it.
+A page that shows a garment without tensors asks again and again; this spares the
+origin. The memory is bounded, and a Put or an Invalidate clears it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_ABSENCES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """`asked_ns` (wall) is when the origin's answer was asked for; `until_ns` is steady."""
+    """`asked_ns` (wall) is when the origin was asked; `until_ns` (steady) is the end of this."""
 
     asked_ns: int
     until_ns: int
@@ -27,11 +27,11 @@ class Absence:
 
 
 class Absences:
-    """Remembered absences, by key and owner: a wrong owner hides nothing from the right one."""
+    """Remembered absences, by key and owner: a call with a wrong owner hides no entry."""
 
     def __init__(self) -> None:
         self._absences: OrderedDict[tuple[EntryKey, str], Absence] = OrderedDict()
-        # By key, so that an invalidation of one person need not look at all of them.
+        # The owners of each key: an invalidation of one person need not scan all absences.
         self._owners: dict[EntryKey, set[str]] = {}
 
     def __len__(self) -> int:
@@ -45,10 +45,10 @@ class Absences:
             self.forget(*next(iter(self._absences)))
 
     def check(self, key: EntryKey, owner: str, need: Need, steady_ns: int) -> None:
-        """Raise NoSuchObject if the origin said so a moment ago, and not before what is needed.
+        """Raise NoSuchObject if a remembered absence answers `need`.
 
-        A caller that names the moment of a change knows of an upload; an older answer
-        is none to its question.
+        A caller with `origin_after` knows of an upload; an absence recorded earlier does
+        not answer it.
         """
         absence = self._absences.get((key, owner))
         if absence is None:
@@ -59,7 +59,7 @@ class Absences:
             raise NoSuchObject("the origin has no such object", object_keys=absence.object_keys)
 
     def forget(self, key: EntryKey, owner: str) -> None:
-        """The origin has it now, or it may."""
+        """Forget an absence: the origin has the object now, or may have it."""
         if self._absences.pop((key, owner), None) is None:
             return
         owners = self._owners[key]

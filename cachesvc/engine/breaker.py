@@ -1,12 +1,12 @@
-"""Stops asking an origin that does not answer, and finds out when it does again.
+"""Stops asking an origin that does not answer, and finds out when it answers again.
 
-An origin fails when fills of several entries in a row could not ask it; one entry, however
-often it is asked for, speaks for its own objects only. While the circuit is open, fills fail
-at once. After a pause one fill at a time is let through to see. An entry whose fill failed
-then lets others go first: otherwise one bad object, asked for all the time, would be every
-probe, and would keep the circuit open for all.
+The circuit opens when fills of several entries in a row could not ask the origin; an entry
+counts once, because its own objects may be the cause. While the circuit is open, fills fail at
+once. After a pause one fill at a time goes through as a probe. An entry whose probe failed
+lets other entries go first: otherwise one bad object that is asked for all the time would be
+every probe and keep the circuit open for all.
 
-Why not a library: those that exist count failures, not whose they are.
+No library is used: the existing ones count failures, not the entries that failed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LEAST_ENTRIES = 2
 
 
 class Circuit(Enum):
-    """What has become of the circuit."""
+    """A change of the circuit."""
 
     OPENED = "opened"
     PROBED = "probed"
@@ -38,18 +38,18 @@ class Circuit(Enum):
 
 
 class Asking:
-    """One fill's way through the breaker. Tell it when the origin has answered."""
+    """One fill that the breaker lets through. Call `answered` when the origin has answered."""
 
     def __init__(self) -> None:
         self.has_answer = False
 
     def answered(self) -> None:
-        """What comes after this is no matter of the origin's."""
+        """Count no later failure of this fill against the origin."""
         self.has_answer = True
 
 
 class OriginBreaker:
-    """One origin's circuit. `failures` is the number of entries, `steady_ns` reads the time."""
+    """One origin's circuit. `failures` entries open it; `steady_ns` reads the time."""
 
     def __init__(
         self,
@@ -62,8 +62,8 @@ class OriginBreaker:
         self._open_ns = int(open_s * NS_PER_S)
         self._steady_ns = steady_ns
         self._on_change = on_change
-        # The entries that failed in a row; while the circuit is open, the probes that did, each
-        # with the time until which others go first. Never more than `_most_failed`.
+        # Entries that failed in a row, or as probes while the circuit is open, each with the
+        # time until which other entries go first. Never more than `_most_failed`.
         self._failed: dict[EntryKey, int] = {}
         self._paused_until_ns: int | None = None  # None = closed
         self._probe: Asking | None = None
@@ -71,15 +71,15 @@ class OriginBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Return whether fills are refused without exception; False while one may ask."""
+        """Return whether every fill is refused; False while a probe may go through."""
         return self._paused_until_ns is not None and self._steady_ns() < self._paused_until_ns
 
     @contextmanager
     def asking(self, key: EntryKey) -> Iterator[Asking]:
-        """Run one fill in it: raises OriginUnavailable, reason ORIGIN_CIRCUIT_OPEN, instead.
+        """Run one fill. Raises OriginUnavailable, reason ORIGIN_CIRCUIT_OPEN, if it is refused.
 
-        An answer of any kind, NoSuchObject too, closes the circuit. A fill that was fenced or
-        cancelled, or for which this host lacked something, says nothing.
+        Any answer, including NoSuchObject, closes the circuit. A fill that was fenced or
+        cancelled, or for which this host lacked resources, changes nothing.
         """
         asked = Asking()
         self._admit(key, asked)
@@ -108,7 +108,7 @@ class OriginBreaker:
         if self._paused_until_ns is None:
             return
         now_ns = self._steady_ns()
-        # A probe that hangs does not keep the others out for as long as it hangs.
+        # A probe that hangs keeps other fills out until `_probe_until_ns` only.
         is_probed = self._probe is not None and now_ns < self._probe_until_ns
         if now_ns < max(self._paused_until_ns, self._failed.get(key, 0)) or is_probed:
             raise OriginUnavailable(
@@ -120,7 +120,7 @@ class OriginBreaker:
 
     def _fail(self, key: EntryKey, asked: Asking) -> None:
         if self._paused_until_ns is not None and self._probe is not asked:
-            return  # it began before the circuit opened, which says so already
+            return  # it began before the circuit opened, so its failure is no news
         until_ns = self._steady_ns() + self._open_ns
         self._failed[key] = until_ns
         if len(self._failed) < self._most_failed:

@@ -1,6 +1,6 @@
 """The engine as its callers see it: Get, Put, Invalidate, Warm, Inspect.
 
-Each is a module of its own; this one puts them together and ends them in order.
+Each call has a module; this one connects them and ends them in order.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Cache:
         self.state = state
         now = state.clock.read()
         state.watch.begin(now, state.disk.last_write_ns)
-        # Generations only grow, so the last life ran behind: what it recorded is too early.
+        # The last write is dated before a generation stored earlier: the clock ran behind, so
+        # the recorded changes are dated too early.
         if 0 < state.disk.last_write_ns < state.disk.last_generation <= now.wall_ns:
             state.know_changes_from(now.wall_ns)
         filler = Filler(state, origin, codec)
@@ -57,7 +58,7 @@ class Cache:
         self._puts = puts
         self._sweeper = LitterSweeper(state)
         self.upkeep = Upkeep(state)
-        # What goes on without being asked for, until `drain`.
+        # Background work, until `drain`.
         self._loops: list[asyncio.Task[Any]] = []
         self._is_running = False
         self.get = self._reader.get
@@ -69,7 +70,7 @@ class Cache:
 
     @property
     def unfinished_removals(self) -> int:
-        """Removals that a failing disk, or a file of L1 that stays, keeps from being final."""
+        """Invalidations that are not durable yet, plus L1 files that could not be unlinked."""
         return self._invalidator.unfinished + self.state.memory.owed_files
 
     @property
@@ -77,7 +78,7 @@ class Cache:
         return len(self._puts)
 
     async def inspect(self, key: EntryKey) -> Inspection:
-        """Say what is known of `key`; recency and accesses stay as they are."""
+        """Return what each tier holds of `key`, without counting a use."""
         state = self.state
         row = None
         with contextlib.suppress(NotDurable):
@@ -88,7 +89,7 @@ class Cache:
         return Inspection(cached, row, state.flights.is_filling(key))
 
     def start(self, *, rewarm: bool) -> None:
-        """Begin the upkeep, and bring back to L1 what was used last if asked to."""
+        """Start the upkeep; with `rewarm`, also promote what was used last to L1."""
         self._is_running = True
         self._loops = [*self.upkeep.loops()]
         if rewarm:
@@ -98,7 +99,7 @@ class Cache:
     def catalog_lost(self) -> None:
         """Go on with an empty catalog: L2's files are litter, recorded changes are forgotten."""
         self.state.know_changes_from(self.state.clock.read().wall_ns)
-        if self._is_running:  # the start comes to it by itself
+        if self._is_running:  # otherwise `start` begins the sweep
             self._begin_sweep()
 
     def _begin_sweep(self) -> None:
@@ -110,7 +111,7 @@ class Cache:
         return self._filler.breaker.is_open
 
     async def drain(self, deadline_s: float) -> None:
-        """Let flights, commits and removals finish; cancel what outlasts the deadline."""
+        """Let flights, commits and invalidations finish; cancel what outlasts the deadline."""
         self._is_running = False
         for loop in self._loops:
             loop.cancel()
@@ -123,6 +124,6 @@ class Cache:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self.upkeep.remember_uses()
-        # A removal that was cancelled has left its tombstone: its change may be in no catalog.
+        # A cancelled invalidation leaves its tombstone: its change may be in no catalog.
         if not self.state.tombstones:
             await self.state.disk.record_clean_end()

@@ -1,7 +1,7 @@
-"""Stores what a flight filled in L2, behind the answer: nobody waits for the disk.
+"""Stores in L2 what a flight filled, after the answer: no caller waits for the disk.
 
-Writing takes processor time from misses that are still being decoded, so it begins when
-those that were under way have been answered, or soon at the latest.
+Writing takes processor time from misses that are still being decoded, so it begins when the
+flights that have waiters are answered, or after MAX_HELD_BACK_S.
 
 A: publishes, writes its L2 file | B: invalidates | A: queues its row -> dropped, file removed
 A: queues its row | B: invalidates, DELETE queued behind it | both commit in that order
@@ -19,11 +19,10 @@ from cachesvc.core.tensors import Buffer
 from cachesvc.engine.flight import Flight
 from cachesvc.engine.state import State, log
 
-# How long other misses may hold a commit back: the entries of one try-on land within that,
-# and one whose origin hangs must not keep others out of L2.
+# How long other misses may delay a commit. The entries of one try-on land within this time,
+# and an entry whose origin hangs must not keep others out of L2.
 MAX_HELD_BACK_S = 0.1
-# What was told the waiters is not sent yet: a write that begins at once takes a processor
-# from the very answer that caused it.
+# The answer is still being sent: a write that began at once would take a processor from it.
 SENDING_S = 0.01
 
 
@@ -34,7 +33,7 @@ class Committer:
         self._state = state
 
     async def commit(self, flight: Flight, meta: EntryMeta, parts: tuple[Buffer, ...]) -> None:
-        """Store the entry. If L2 does not admit it, or fails, it stays in L1 only."""
+        """Store the entry. If L2 does not admit it or fails, the entry stays in L1 only."""
         state = self._state
         if state.pending_commit_bytes + meta.size_bytes > state.limits.max_pending_bytes:
             state.metrics.disk_rejections.inc()
@@ -59,7 +58,7 @@ class Committer:
         try:
             await state.wait_until_clear(flight.key, meta.owner)
             committed = self._queue_commit(flight, meta, written)
-        except BaseException:  # cancelled too: no file without a row
+        except BaseException:  # also if cancelled: leave no file without a row
             await state.disk.abandon(written)
             raise
         if committed is None:
@@ -70,9 +69,9 @@ class Committer:
         state.metrics.stage_seconds.observe(time.monotonic() - started, "l2_commit")
 
     async def _let_answers_go_first(self) -> None:
-        """Return when whoever waits now has been answered, or MAX_HELD_BACK_S have passed.
+        """Return when the calls that wait now are answered, or MAX_HELD_BACK_S have passed.
 
-        Calls that come later are not waited for: there may always be some.
+        Later calls do not delay it: there may always be some.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MAX_HELD_BACK_S):

@@ -1,8 +1,8 @@
-"""How much memory may all fills together use to decode, and who waits for whom?
+"""Bounds the memory that all fills together use to decode.
 
-An image needs several times its value while it is decoded, and its header says how much.
-Each decode owns that many bytes before it begins. Large ones wait for each other in a lane of
-their own: a small image never waits behind them, and finds a thread that they leave free.
+Decoding an image needs several times the bytes of its tensor; the header says how many. Each
+decode owns that many bytes before it begins. Large decodes wait in a lane of their own, so a
+small image never waits behind them, and they leave a thread free for it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-# Small ones have a quarter of the bytes, and each needs a sixteenth at most: a photo of
-# 768x1024 needs 10 MB.
+# The lane of small decodes has a quarter of the bytes; a small decode needs at most a
+# sixteenth. A photo of 768x1024 needs 10 MB.
 SMALL_LANE_PART = 4
 SMALL_PART = 16
 _NO_LIMIT = 1 << 30
@@ -28,7 +28,7 @@ class DecodingRoom:
         small_lane_bytes = budget_bytes // SMALL_LANE_PART
         self._most_small_bytes = budget_bytes // SMALL_PART
         self._small = _Lane(small_lane_bytes, _NO_LIMIT)
-        # The workers are as many as the processors, and at least two.
+        # There are as many workers as processors, at least two; one stays free.
         self._large = _Lane(budget_bytes - small_lane_bytes, max(1, (os.cpu_count() or 1) - 1))
 
     @property
@@ -37,7 +37,7 @@ class DecodingRoom:
 
     @asynccontextmanager
     async def taken(self, needed_bytes: int) -> AsyncIterator[None]:
-        """Wait for that many bytes, and own them. What exceeds its lane runs alone in it."""
+        """Wait for `needed_bytes` and own them. A decode larger than its lane runs alone in it."""
         lane = self._small if needed_bytes <= self._most_small_bytes else self._large
         await lane.take(needed_bytes)
         try:
@@ -48,7 +48,7 @@ class DecodingRoom:
 
 @dataclass(slots=True)
 class _Lane:
-    """First come, first served: a large one is not passed for ever by those that fit now."""
+    """First come, first served: decodes that fit now cannot overtake a larger one for ever."""
 
     budget_bytes: int
     most_at_once: int

@@ -1,7 +1,7 @@
-"""Fetches one entry from the origin: all members at once, decoded beside the downloads.
+"""Fetches one entry from the origin: all members at once, each decoded as soon as it is read.
 
-A fill has a slot while it reads, and room for each member while that is decoded. What each
-of the stages fails with, and for which of them the origin is to blame: `fill_stages.py`.
+A fill has a slot while it reads, and memory for each member while the member is decoded.
+`fill_stages.py` says what each stage fails with, and when the origin is to blame.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from cachesvc_format.blob import Tensor
 
 log = structlog.get_logger()
 T = TypeVar("T")
-# Raises StaleFill if nobody wants the fill any more, Aborted if the Put was fenced.
+# Raises StaleFill if the flight was fenced, Aborted if the Put was.
 CheckFence = Callable[[], None]
 # Same limit as the origin client's, so that writes queue here, where the fence is checked just
 # before each one, and not inside the client.
@@ -53,7 +53,7 @@ EMPTY = "OBJECT_EMPTY"
 class Filled:
     """An entry as the origin has it. `stamps` are in the order of the kind's fields.
 
-    `parts` are its blob, not put together: whoever stores it writes them one after the other.
+    `parts` are the pieces of its blob, in order; they are written one after the other.
     """
 
     stamps: tuple[OriginStamp, ...]
@@ -85,7 +85,7 @@ class Filler:
         """Return the whole entry. One deadline bounds all of it, queueing included.
 
         Raises:
-            StaleFill: `check_fence` did, when its turn came: the origin was not asked.
+            StaleFill: `check_fence` raised it before the origin was asked.
             NoSuchObject: the origin lacks a member.
             OriginUnavailable, OriginDenied, OriginDataCorrupt, Overloaded: see core/errors.py.
         """
@@ -109,10 +109,10 @@ class Filler:
         stamps: tuple[OriginStamp, ...],
         check_fence: CheckFence,
     ) -> Filled | tuple[OriginStamp, ...]:
-        """Return the entry if a member is another by now, else its members' stamps of now.
+        """Return the entry if a member has changed, otherwise the members' current stamps.
 
-        One conditional request for each member, and no body if none has changed. Bounded
-        and raising as `fill`.
+        Sends one conditional request for each member; unchanged members have no body. Has the
+        deadline and the errors of `fill`.
         """
         started = time.monotonic()
         found = await self._bounded(
@@ -143,8 +143,7 @@ class Filler:
             metrics.revalidations.inc("unchanged")
             return unchanged
         metrics.revalidations.inc("changed")
-        # Rare, and not worth a second way to put members together: the changed ones come
-        # again with the rest, all from one moment.
+        # Changes are rare, so all members are read again, from one moment, by the same code.
         return await self._fill(kind, key, owner, stages)
 
     async def _bounded(
@@ -153,10 +152,10 @@ class Filler:
         work: Callable[[FillStages], Coroutine[Any, Any, T]],
         check_fence: CheckFence,
     ) -> T:
-        """Run `work` within the breaker, the deadline and a slot: one deadline for all of it.
+        """Run `work` inside the breaker and with a slot; one deadline includes the queueing.
 
-        Fills that were fenced while they queued must not keep the slots from those that
-        came after them: a key that is invalidated again and again would take all of them.
+        A fill that was fenced while it queued gives its slot back unused: otherwise a key that
+        is invalidated again and again would take all slots.
         """
         metrics, started = self._state.metrics, time.monotonic()
         try:
@@ -180,7 +179,7 @@ class Filler:
 
     @contextmanager
     def _told_the_log(self) -> Iterator[None]:
-        """Let the log know whether the origin answers."""
+        """Tell the outage log whether the origin answers."""
         try:
             yield
             self._outages.answered()
@@ -247,7 +246,7 @@ class Filler:
             outcome = "corrupt"
             raise
         except HostBusy:
-            outcome = None  # it did not get as far as the origin
+            outcome = None  # the request did not reach the origin
             raise
         finally:
             if outcome is not None:
@@ -265,7 +264,7 @@ class Filler:
     async def _decoded(
         self, field: Field, object_key: str, data: bytes, stages: FillStages
     ) -> Tensor:
-        """Decode one member, once its header has said that the entry may be as large."""
+        """Decode one member, after its header has shown that the entry is not too large."""
         try:
             if not data:
                 raise OriginDataCorrupt("the object is empty", reason=EMPTY)
@@ -295,16 +294,16 @@ class Filler:
         parts: Sequence[Buffer],
         check_fence: CheckFence,
     ) -> tuple[OriginStamp, ...]:
-        """Write the original's own members to the origin; return their stamps.
+        """Write the entry's members to the origin; return their stamps.
 
-        The fence is asked right before each write, or:
+        The fence is checked right before each write, otherwise:
 
             A: Put of photo 1 waits | B: photo 2 is uploaded, invalidates, answers
             A: writes photo 1 over photo 2 | the next Get fills photo 1, for good
 
         Raises:
             OriginUnavailable, OriginDenied: some members may have been written.
-            Aborted: `check_fence` did. A write under way then cannot be recalled.
+            Aborted: `check_fence` raised it. A write already under way cannot be recalled.
         """
         objects = await self._state.in_worker(
             lambda: self._codec.encode_members(kind, joined(parts))
@@ -327,7 +326,7 @@ class Filler:
 
 
 async def all_or_none(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run them side by side; the first failure cancels the rest and is raised as it is."""
+    """Run `works` concurrently; the first failure cancels the rest and is raised unchanged."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         return await asyncio.gather(*tasks)

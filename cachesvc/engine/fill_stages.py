@@ -1,8 +1,8 @@
-"""How far is one fill, and whose fault is it if its time is up?
+"""Knows how far a fill has come, and so which error it fails with when its time is up.
 
-A slot is for reading. A fill whose members have all come gives it back before they are
-decoded, so that large images do not keep others from asking the origin. It keeps its slot if
-too many bytes wait to be decoded already.
+A slot is for reading. A fill that has read all members gives its slot back before they are
+decoded, so that large images do not keep other fills from asking the origin. It keeps the
+slot if too many bytes already wait to be decoded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from cachesvc.core.errors import CacheError, HostBusy, OriginUnavailable, Overloaded
 
-# The origin is to blame for a fill that is too late only if it had this part of the time.
+# The origin is to blame for a late fill only if it had this part of the deadline.
 ORIGINS_PART = 0.5
 
 
@@ -33,7 +33,7 @@ class FillStages:
         self.read_bytes = 0
 
     def has_slot(self, on_read: Callable[[], None]) -> None:
-        """Begin; `on_read` is called when all members have come."""
+        """Begin; `on_read` is called when all members are read."""
         self._began, self._on_read = time.monotonic(), on_read
 
     def begin_reading(self, object_keys: Sequence[str], max_entry_bytes: int) -> None:
@@ -42,7 +42,7 @@ class FillStages:
 
     @contextmanager
     def reading(self, object_key: str) -> Iterator[None]:
-        """Name the object in what its read fails with."""
+        """Add the object's key to an error that its read raises."""
         if object_key not in self._unread:
             self._unread.append(object_key)
         try:
@@ -74,7 +74,7 @@ class FillStages:
             )
 
     def too_late(self) -> CacheError:
-        """Return what the fill fails with whose time is up."""
+        """Return the error of a fill whose time is up."""
         if self._began is None or (self._unread and not self._had_its_part(self._began)):
             return HostBusy("too many fills wait for the origin; retry later", reason="FILLS_BUSY")
         if self._unread:
@@ -90,7 +90,7 @@ class FillStages:
 
 
 class Slots:
-    """So many fills read at once, and so many bytes wait to be decoded without a slot."""
+    """Limits the fills that read at once, and the bytes that wait for decoding without a slot."""
 
     def __init__(self, at_once: int, most_waiting_bytes: int) -> None:
         self._free = asyncio.Semaphore(at_once)
@@ -99,7 +99,7 @@ class Slots:
 
     @asynccontextmanager
     async def taken(self, stages: FillStages) -> AsyncIterator[None]:
-        """Own a slot until `stages` has read everything, at most until it is done."""
+        """Own a slot until `stages` has read everything, at the latest until the block ends."""
         await self._free.acquire()
         waiting_bytes = 0
         has_slot = True

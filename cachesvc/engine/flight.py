@@ -1,9 +1,9 @@
 """One flight per key: who fetches, who waits, and what an invalidation does to both.
 
 A flight is everything between an L1 miss and the end of the L2 commit. It runs in
-a task of its own, so a waiter that leaves stops nothing; each waiter has a future
-of its own, so cancelling one reaches no other. All of this is plain functions:
-nothing changes between their lines.
+a task of its own, so a waiter that leaves stops nothing; each waiter has its own
+future, so cancelling a waiter reaches no other. All functions here are plain: no
+other task runs between their lines.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cachesvc.engine.ports import Blob
 class Served(NamedTuple):
     """An entry on its way to a caller. `tier` is memory, disk or origin.
 
-    `accesses` are those that were known when it was found.
+    `accesses` is the count that was known when the entry was found.
     """
 
     meta: EntryMeta
@@ -38,14 +38,13 @@ class Served(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """`owner` empty = nobody said whose it is, so only L2 can be asked.
+    """`owner` empty = the caller named none, so only L2 can be asked.
 
     `need` is the `origin_after` of the call that started it. `source_owner` is
-    whose bytes it carries, None as long as they may come from L2. `origin_began_ns`
-    is the steady time at which its origin reads began. `to_memory` False = L2 only.
-    `may_ask_origin` False = only what L2 has. `stored_meanwhile` is what other flights of
-    the key, which ended while this one was under way, had filled. `answered` is set once
-    its waiters were told the result, the error or the fence.
+    whose bytes it carries, None as long as they may come from L2. `origin_began_ns` (steady)
+    is when its origin reads began. `to_memory` False = do not fill L1. `may_ask_origin`
+    False = L2 only. `stored_meanwhile` lists the results of the key's other flights that
+    ended while this one ran. `answered` is set once its waiters have a result or an error.
     """
 
     key: EntryKey
@@ -65,9 +64,9 @@ class Flight:
     # ---- where its bytes come from, which decides what fences it
 
     def from_origin(self, owner: str, steady_ns: int | None = None) -> None:
-        """Take no bytes of L2 from here on: only an invalidation that covers `owner` fences it.
+        """From here on take no bytes of L2: only an invalidation that covers `owner` fences it.
 
-        `steady_ns` is when its reads of the origin begin, None as long as they have not.
+        `steady_ns` is when its origin reads begin, None = not yet.
         """
         self.check_fence()
         self.source_owner = owner
@@ -75,14 +74,14 @@ class Flight:
             self.origin_began_ns = steady_ns
 
     def back_to_disk(self) -> None:
-        """Take bytes of L2 again: from here on an invalidation by any owner fences it."""
+        """Take bytes of L2 again: from here on an invalidation of any owner fences it."""
         self.check_fence()
         self.source_owner = None
 
     # ---- who waits
 
     def join(self, *, to_memory: bool, may_ask_origin: bool) -> asyncio.Future[Served]:
-        """Return a future of the result for one more call, and do for it what it asks for."""
+        """Add a call: also do what it asks for, and return its future of the result."""
         self.to_memory = self.to_memory or to_memory
         self.may_ask_origin = self.may_ask_origin or may_ask_origin
         return self.wait()
@@ -92,7 +91,7 @@ class Flight:
     def check_fence(self) -> None:
         """Raise StaleFill if a newer change of the key has overtaken this flight.
 
-        Call it in the same function that publishes or queues: nothing may come between.
+        Call it in the same function that publishes or queues, with no `await` between.
         """
         if self.fenced:
             raise StaleFill("a newer change of the key overtook this fill")
@@ -108,23 +107,23 @@ class Flight:
         return future
 
     def land(self, result: Served) -> None:
-        """Hand the result to everyone who waits, and to those who still come."""
+        """Hand the result to all waiters, and to those that join later."""
         self.result = result
         self._release(lambda future: future.set_result(result))
 
     def land_unpublished(
         self, meta: EntryMeta, blob: Blob, tier: str, accesses: int = 0, *, is_stale: bool = False
     ) -> None:
-        """Answer those who wait, and let nobody else have it."""
+        """Hand the result to the waiters, and publish it to no tier."""
         self.check_fence()
         self.land(Served(meta, blob, tier, meta.confirmed_ns, accesses, is_stale))
 
     def fail(self, error: CacheError) -> None:
-        """Hand the error to everyone who waits."""
+        """Hand the error to all waiters."""
         self._release(lambda future: future.set_exception(error))
 
     def fence(self) -> None:
-        """Detach it: it publishes nowhere, and its waiters start again."""
+        """Mark the flight as overtaken: it publishes nowhere, and its waiters start again."""
         self.fenced = True
         self.fail(StaleFill("a newer change of the key overtook this fill"))
 
@@ -141,8 +140,8 @@ class FlightTable:
 
     def __init__(self) -> None:
         self._flights: dict[tuple[EntryKey, str], Flight] = {}
-        # Fenced ones are still running, but nobody can join them. A dict for its order: with
-        # the same schedule, waiters wake in the same order in every process.
+        # Flights that still run, but that no call can join. A dict for its order: with the
+        # same schedule, waiters wake in the same order in every process.
         self._detached: dict[Flight, None] = {}
 
     def __len__(self) -> int:
@@ -155,7 +154,7 @@ class FlightTable:
         return any(flight.key == key for flight in self._flights.values())
 
     def awaited(self) -> list[Flight]:
-        """Return the flights that somebody waits for now."""
+        """Return the flights that have waiters now."""
         return [f for f in (*self._flights.values(), *self._detached) if f.waiters]
 
     def add(self, flight: Flight) -> None:
@@ -164,14 +163,14 @@ class FlightTable:
         self._flights[identity] = flight
 
     def detach(self, flight: Flight) -> None:
-        """Let nobody join it any more; it goes on for those it has."""
+        """Let no call join `flight` any more; it goes on for the waiters it has."""
         identity = (flight.key, flight.owner)
         if self._flights.get(identity) is flight:
             del self._flights[identity]
             self._detached[flight] = None
 
     def remove(self, flight: Flight) -> None:
-        """Forget a flight that has ended; those of its key that go on may replace its bytes."""
+        """Forget a flight that has ended; tell its result to the key's other flights."""
         self.detach(flight)
         self._detached.pop(flight, None)
         if flight.result is not None:
@@ -182,7 +181,7 @@ class FlightTable:
         """Fence what `scope` covers.
 
         A flight whose bytes may still come from L2 is covered by any owner's scope.
-        With `only_from_disk` the others are left alone.
+        With `only_from_disk` all other flights are left alone.
         """
         flights = [*self._flights.values(), *self._detached]
         covered = [
@@ -199,8 +198,8 @@ class FlightTable:
     def fence_landed(self, newer: Flight) -> list[EntryMeta]:
         """Fence flights of the same key that have landed: `newer` is about to replace them.
 
-        Otherwise the older one's commit could end up behind the newer one's. Returns what
-        they landed with: one that has queued its row already cannot be held back.
+        Otherwise an older flight's commit could follow the newer one's. Returns what the older
+        flights landed with: a row that is already queued cannot be held back.
         """
         replaced = []
         for flight in self._of(newer.key):

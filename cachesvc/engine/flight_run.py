@@ -49,17 +49,17 @@ class FlightRunner:
         state = self._state
         covered = state.tombstones.covers(flight.key, flight.owner or None)
         if covered and flight.key not in state.replacing:
-            # L2 is a miss while a removal is under way.
+            # L2 is a miss while an invalidation is under way.
             flight.from_origin(flight.owner)
         state.flights.add(flight)
         state.spawn(self._run(flight), name="flight")
 
     async def _run(self, flight: Flight) -> None:
-        """Every end of a flight tells its waiters; none is left to its deadline."""
+        """Every end of a flight tells its waiters; no waiter is left to its deadline."""
         try:
             await self._fly(flight)
         except StaleFill:
-            pass  # whoever fenced it has told its waiters
+            pass  # `Flight.fence` has told its waiters
         except CacheError as exc:
             flight.fail(exc)
         except asyncio.CancelledError:
@@ -81,7 +81,7 @@ class FlightRunner:
         row = await self._rows.lookup(flight)
         if row is not None and await self._serve_row(flight, row):
             return
-        # The row says whose it is, where the caller did not.
+        # Where the caller named no owner, the row does.
         owner = flight.owner or (row.meta.owner if row is not None else "")
         if not flight.may_ask_origin:
             owner = ""
@@ -110,7 +110,7 @@ class FlightRunner:
                 filled = found
             elif await self._renew(flight, row, found):
                 return
-            else:  # the file turned out to be gone or damaged
+            else:  # L2's file is gone or damaged
                 filled = await self._fill(flight, owner)
         else:
             filled = await self._fill(flight, owner)
@@ -122,7 +122,8 @@ class FlightRunner:
         """Serve L2's bytes, which are what the origin holds now; False if they are lost."""
         renewed = self._renewed(flight, row, stamps)
         if not is_said_new_enough(renewed.meta, self._state.ask(flight.need)):
-            # Too old for whoever began it, but a call that named no time may have joined.
+            # Too old for the caller that started this flight; a caller without
+            # `origin_after` may have joined and can use it.
             blob = await self._rows.read_to_heap(row)
             if blob is not None:
                 flight.land_unpublished(renewed.meta, blob, "origin", row.accesses)
@@ -150,7 +151,7 @@ class FlightRunner:
         self, flight: Flight, meta: EntryMeta, filled: Filled, row: Row | None
     ) -> None:
         if not is_said_new_enough(meta, self._state.ask(flight.need)):
-            # Half an upload, or an old one: good for nobody who comes later.
+            # Half an upload, or an old one: it must not serve calls that come later.
             data = await self._state.in_worker(joined, filled.parts)
             blob = self._state.memory.on_heap(data, meta)
             flight.land_unpublished(meta, blob, "origin")
@@ -160,7 +161,7 @@ class FlightRunner:
         await self._committer.commit(flight, meta, filled.parts)
 
     async def _remove_older(self, flight: Flight, meta: EntryMeta, row: Row | None) -> None:
-        """Delete rows of other bytes, or a crash before our commit would bring them back.
+        """Delete rows of other bytes; otherwise a crash before our commit brings them back.
 
         A: lands, its commit is slow | B: finds no row, reads newer bytes | A: queues its row
         B: deletes A's generation, behind A's row in the catalog's queue | B: publishes
@@ -189,12 +190,12 @@ class FlightRunner:
         return self._state.use_of(row, flight.kind, flight.need, owner)
 
     async def _serve_row(self, flight: Flight, row: Row) -> bool:
-        """Serve L2's entry if it answers; False if it does not, or turned out to be lost."""
+        """Serve L2's entry if the verdict is SERVE; False if it is not, or the file is lost."""
         flight.check_fence()
         return Use.SERVE in self._use_of(flight, row) and await self._promote(flight, row)
 
     async def _promote(self, flight: Flight, row: Row) -> bool:
-        """Serve L2's entry; False if it turned out not to be there."""
+        """Serve L2's entry; False if its file cannot be read."""
         room = self._room(flight, row.meta.size_bytes)
         try:
             started = time.monotonic()
@@ -207,10 +208,10 @@ class FlightRunner:
         return True
 
     async def _serve_stale(self, flight: Flight) -> bool:
-        """Serve an expired entry because the origin is away; False if its kind forbids that.
+        """Serve an expired entry because the origin cannot be asked; False if its kind forbids it.
 
-        It is handed to those who wait and kept nowhere: the next Get asks the origin again.
-        An invalidated entry has no row, so it cannot come back this way:
+        The waiters get it and L1 does not: the next Get asks the origin again. An
+        invalidated entry has no row, so it is never served:
 
             A: reads bob's row for alice | B: invalidates bob's, answers | A: origin fails -> no row
         """
@@ -275,7 +276,7 @@ class FlightRunner:
     def _publish(
         self, flight: Flight, meta: EntryMeta, room: Room, tier: str, accesses: int
     ) -> None:
-        """Make it L1's entry and answer. One function: no invalidation comes in between."""
+        """Make `room` L1's entry and answer. One function: no invalidation comes in between."""
         flight.check_fence()
         state = self._state
         state.flights.fence_landed(flight)
@@ -283,7 +284,7 @@ class FlightRunner:
         accesses = state.uses.accesses_of(meta, accesses)
         if flight.to_memory:
             wall_ns, steady_ns = state.clock.read()
-            if meta.as_of_ns > wall_ns:  # L2's row was read before it was lowered
+            if meta.as_of_ns > wall_ns:  # the row was read before its times were lowered
                 state.owe_lowering()
             state.memory.publish(room, meta, accesses=accesses, steady_ns=steady_ns)
         state.memory.keep_in_reach(room.blob, meta)

@@ -1,4 +1,4 @@
-"""Answers a Get: from L1, or with the flight that everybody else waits on too."""
+"""Answers a Get: from L1, otherwise with the flight that all callers of the key share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cachesvc.engine.flight_run import FlightRunner
 from cachesvc.engine.ports import Cached
 from cachesvc.engine.state import State
 
-# A call that loses this often to invalidations of its own key is told so.
+# A call whose flights are fenced more often than this fails with Aborted.
 MAX_FENCED = 5
 
 
@@ -52,7 +52,7 @@ class Reader:
         Raises:
             PreconditionFailed, NoSuchObject, Aborted, Overloaded and what a fill raises:
             see core/errors.py.
-            If cancelled, the flight goes on for those who still wait.
+            If cancelled, the flight goes on for its other waiters.
         """
         metrics = self._state.metrics
         started = time.monotonic()
@@ -97,10 +97,10 @@ class Reader:
                 continue
             except NoSuchObject:
                 if need.named_ns and not self._asked_since(flight, arrival):
-                    continue  # the origin was asked before this call, and its upload, came
+                    continue  # the flight asked the origin before this call's upload
                 raise
             if self._meets(served, need, flight, arrival):
-                # Uses prolong an entry's life, which is over if it is stale.
+                # Uses prolong an entry's TTL; a stale entry's is over.
                 if not served.is_stale:
                     self._count_use(served)
                 return served
@@ -110,7 +110,7 @@ class Reader:
                     "the origin holds only objects from before origin_after, or some of them",
                     reason="ORIGIN_OUTDATED",
                 )
-            # It was under way before this call came: the next one asks the origin anew.
+            # The flight was under way before this call came: the next flight asks the origin.
 
     def _meets(self, served: Served, need: Need, flight: Flight, arrival: Now) -> bool:
         """Return whether what a flight landed with is new enough for a call that waited for it."""
@@ -172,7 +172,7 @@ class Reader:
     # ---- flights
 
     def _may_join(self, flight: Flight, need: Need, steady_ns: int) -> bool:
-        """Return False if it has landed with something too old for this call.
+        """Return False if the flight has landed with an entry too old for this call.
 
         A disk that hangs can keep a landed flight for longer than its entry may be served.
         """

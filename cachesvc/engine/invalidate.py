@@ -23,7 +23,7 @@ from cachesvc.engine.put import PutTable
 from cachesvc.engine.state import State, log
 
 RETRY_S = 1.0
-# The part of the daemon that is not ready while a removal is owed.
+# The problem that keeps the daemon from being ready while an invalidation is owed.
 PROBLEM = "removals"
 
 
@@ -58,12 +58,12 @@ class Invalidator:
     def __init__(self, state: State, puts: PutTable) -> None:
         self._state = state
         self._puts = puts
-        # One retry covers a scope. It is there until that is durable, or the daemon ends.
+        # At most one retry for each scope, until its change is durable or the daemon ends.
         self._retrying: dict[Scope, _Owed] = {}
 
     @property
     def unfinished(self) -> int:
-        """Removals that could not be made durable yet."""
+        """How many scopes have an invalidation that is not durable yet."""
         return len(self._retrying)
 
     async def invalidate(
@@ -72,7 +72,8 @@ class Invalidator:
         """Remove what `scope` covers and remember when its source changed.
 
         Raises:
-            NotDurable: nothing of it is served any more, it is being retried.
+            NotDurable: nothing of `scope` is served any more. The daemon retries, but for
+                reason ERASE_FAILED: then the caller has to.
         """
         arrival = self._state.read_time()
         changed_ns = min(changed_at_ns or arrival.wall_ns, arrival.wall_ns)
@@ -88,13 +89,13 @@ class Invalidator:
         state.absences.clear(scope)
         from_memory = state.memory.remove_covered(scope)
         tombstone = state.tombstones.add(scope, changed_ns)
-        # Fixed here: a retry must not reach what is stored, and acknowledged, after this.
+        # Fixed here: a retry must not delete what is stored and acknowledged later.
         change = state.disk.change_of(scope, changed_ns)
         durable = state.disk.invalidate(change)
         return _Begun(scope, change, tombstone, from_memory, durable)
 
     async def _acknowledge(self, removal: _Begun, arrival: Now, *, erase: bool) -> Invalidated:
-        """Finish it; what cannot be acknowledged is counted, also if the caller is gone."""
+        """Finish the invalidation; count a failure even if the caller is gone."""
         try:
             return await self._finish(removal, arrival, erase=erase)
         except NotDurable:
@@ -109,7 +110,7 @@ class Invalidator:
             self._retry(removal)
             raise
         except Exception as exc:
-            # Whatever it was, the tombstone must not stay without anyone to lift it.
+            # Whatever failed, a retry has to lift the tombstone.
             log.exception("invalidation_failed", scope=removal.scope.kind.value)
             self._retry(removal)
             raise NotDurable("the removal failed and is being retried") from exc
@@ -133,7 +134,7 @@ class Invalidator:
     async def _erase(self, scope: Scope) -> None:
         """End answers that are being sent, and zero what workers have mapped, in a thread.
 
-        Nobody was told that it is done if it fails.
+        If this fails, nothing has been acknowledged yet.
         """
         try:
             await self._state.in_worker(self._state.memory.erase(scope))
@@ -155,7 +156,7 @@ class Invalidator:
             ) from exc
 
     def _retry(self, removal: _Begun) -> None:
-        """Keep a tombstone and try until it is durable."""
+        """Keep a tombstone and retry until the change is durable."""
         scope, owed = removal.scope, self._retrying.get(removal.scope)
         new = _Owed(removal.change, removal.tombstone)
         if owed is None:
@@ -164,10 +165,11 @@ class Invalidator:
             self._state.problems.set(PROBLEM, "not durable yet: the disks refuse them")
             self._state.spawn(self._retry_until_durable(scope), name="invalidate-retry")
             return
-        # One tombstone is enough: that of the later change, which Puts are held against.
+        # One tombstone is enough: the later change's, with which Puts are compared.
         is_later = new.change.changed_ns >= owed.change.changed_ns
         later, earlier = (new, owed) if is_later else (owed, new)
-        # Another object in any case: an attempt under way does not count for this removal.
+        # Always store a new object: `_end_retry` compares identity, so an attempt already
+        # running does not satisfy this invalidation.
         self._retrying[scope] = _Owed(new.change.and_of(owed.change), later.tombstone)
         self._state.lift(earlier.tombstone, scope)
 
@@ -177,7 +179,7 @@ class Invalidator:
             owed = self._retrying[scope]
             try:
                 locations = await self._state.disk.invalidate(owed.change)
-            except Exception as exc:  # noqa: BLE001 whatever it is, the tombstone needs an end
+            except Exception as exc:  # noqa: BLE001 whatever failed, the tombstone must be lifted
                 log.error("invalidation_retry_failed", error=str(exc))
                 continue
             is_over = self._end_retry(scope, owed)
@@ -186,12 +188,12 @@ class Invalidator:
                 return
 
     def _end_retry(self, scope: Scope, done: _Owed) -> bool:
-        """Lift the tombstone, unless another removal has come to count on this retry.
+        """Lift the tombstone, unless another invalidation relies on this retry by now.
 
         A: queues its DELETE | Put: its row commits | B: invalidates, fails, counts on A
         A: durable, but not for that row, nor for B's change -> tries again
 
-        One function: B comes before it, and A goes on, or after it, and has its own retry.
+        One function: B comes before it and A goes on, or B comes after it and has its own retry.
         """
         if self._retrying[scope] is not done:
             return False

@@ -1,8 +1,8 @@
-"""What does the log say of an origin that fails, without a line for each call?
+"""Logs an origin that fails, without a warning for each call.
 
 At `warning`: the first failure of an outage, each change of the circuit, and once a minute
-how many fills have failed. A single failed fill stays at `info`. An outage is a row of failures
-without an answer between them. Entries and objects are named by their pseudonyms.
+how many fills have failed. Each failed fill is logged at `info`. An outage is a series of
+failures without an answer in between. Entries and objects are named by their pseudonyms.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_OBJECTS_NAMED = 8
 
 
 class OutageLog:
-    """Belongs to the event loop, like everything that fills."""
+    """Belongs to the event loop."""
 
     def __init__(self, pseudonyms: Pseudonyms, steady_ns: Callable[[], int]) -> None:
         self._pseudonyms = pseudonyms
@@ -34,7 +34,7 @@ class OutageLog:
         self._failed = 0
 
     def fill_failed(self, key: EntryKey, error: CacheError, took_ms: float) -> None:
-        """Say that one fill failed, whatever the reason."""
+        """Log that one fill failed, whatever the reason."""
         objects = [self._pseudonyms.of(name) for name in error.object_keys[:MAX_OBJECTS_NAMED]]
         log.info(
             "fill_failed",
@@ -46,12 +46,12 @@ class OutageLog:
         )
 
     def could_not_ask(self, error: CacheError) -> None:
-        """Count a fill that could not ask the origin; say so if it is time to."""
+        """Count a fill that could not ask the origin; log it unless that was done lately."""
         now_ns = self._steady_ns()
         if self._since_ns is None:
             self._since_ns, self._failed = now_ns, 0
         self._failed += 1
-        # One bad object between good ones begins an outage each time it is asked for.
+        # One bad object among good ones begins an outage each time it is asked for.
         if self._said_ns is not None and now_ns - self._said_ns < REPEAT_NS:
             return
         self._said_ns = now_ns
@@ -63,7 +63,7 @@ class OutageLog:
         )
 
     def answered(self) -> None:
-        """The origin has answered: the outage, if there was one, is over."""
+        """End the outage, if there is one: the origin has answered."""
         self._since_ns = None
 
     def circuit_changed(self, change: Circuit) -> None:

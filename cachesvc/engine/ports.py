@@ -1,7 +1,7 @@
 """What the engine needs of its neighbours: L1, L2 and the decoders.
 
-`tiers/` and `codec/` implement these; tests that steer time implement them again.
-The origin's is `core/origin.py`.
+`tiers/` and `codec/` implement these protocols, and so do tests that steer time.
+The origin's protocol is in `core/origin.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ L = TypeVar("L")
 
 
 class Blob(Protocol):
-    """A whole entry's bytes, wherever they lie."""
+    """A whole entry's bytes, in L1 or on the heap."""
 
     @property
     def shared_name(self) -> str | None:
@@ -99,7 +99,7 @@ class Memory(Protocol[R]):
 
 
 class Disk(Protocol[W, L]):
-    """L2. See tiers/disk.py for what each promises when it returns."""
+    """L2. See tiers/disk.py for what each method promises when it returns."""
 
     async def lookup(self, key: EntryKey) -> Row | None: ...
     async def read_into(self, row: Row, write: Callable[[Iterator[memoryview]], None]) -> None: ...

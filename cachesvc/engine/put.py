@@ -30,7 +30,7 @@ from cachesvc.engine.flight import Served
 from cachesvc.engine.ports import Codec
 from cachesvc.engine.state import State, log
 
-# Messages below it are put together as they come, which takes 0.1 ms.
+# Smaller messages are joined as they come, which takes 0.1 ms.
 LEAST_PART_BYTES = 256 * 1024
 # Recorded changes are forgotten after 30 days; an older source cannot be judged.
 MAX_SOURCE_AGE_NS = 29 * 24 * 3600 * NS_PER_S
@@ -57,8 +57,8 @@ class Upload:
         self.fenced = False
         self._max_bytes = max_bytes
         self._parts: list[bytes | bytearray] = []
-        # What came in small messages, until it is a part: a list of them would take more
-        # memory than they do.
+        # The bytes of small messages, until they make a part: a list of messages would take
+        # more memory.
         self._rest = bytearray()
         self.size_bytes = 0
 
@@ -85,7 +85,7 @@ class Upload:
             self._parts.append(data)
 
     def take(self) -> tuple[Buffer, ...]:
-        """Return the blob, and let go of it. Nobody joins its parts: that would hold the loop."""
+        """Return the blob's parts and keep none. Joining them would block the loop."""
         self._end_part()
         parts, self._parts = tuple(self._parts), []
         return parts
@@ -107,8 +107,8 @@ class Upload:
 class PutTable:
     """The Puts under way, so that an invalidation can reach them.
 
-    One is there for as long as anybody works on it: the caller that streams it, and the
-    task that stores it, which goes on when the caller leaves.
+    A Put stays in it while its caller streams it or its task stores it; the task goes on
+    when the caller leaves.
     """
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class PutTable:
 
 
 class Putter:
-    """Runs Puts; those of one key, one after the other."""
+    """Runs Puts; Puts of the same key run one after the other."""
 
     def __init__(self, state: State, filler: Filler, codec: Codec, puts: PutTable) -> None:
         self._state = state
@@ -163,9 +163,9 @@ class Putter:
             Aborted: PUT_OUTDATED or PUT_FENCED; then `persist` may have written objects.
             Overloaded: neither tier has room (the older entry is gone).
             OriginUnavailable, OriginDenied: `persist` failed, nothing was stored.
-            NotDurable: the catalog cannot be written, or L1's older file not be removed.
+            NotDurable: the catalog cannot be written, or L1's older file cannot be removed.
         """
-        # Before its task has begun: the caller may leave at once, and an invalidation come.
+        # Before the task begins: the caller may leave at once, and an invalidation may come.
         self._puts.add(upload)
         # Its own task: a caller that leaves in the middle leaves no tombstone behind.
         return await self._state.outliving_its_caller(self._store(upload), name="put")
@@ -200,8 +200,8 @@ class Putter:
             raise _outdated()
         newest_ns = await self._newest_ns(header)
         if newest_ns > self._state.read_time().wall_ns:
-            # The clock was ahead when that was stored. It is taken for something of this
-            # moment, so the next source that is read will do.
+            # The clock was ahead when that change was stored. Lower its time to now, so that
+            # a source read from now on is accepted.
             await self._state.lower_changes()
             raise _outdated()
         forgotten_ns = upload.arrival.wall_ns - MAX_SOURCE_AGE_NS
@@ -212,14 +212,14 @@ class Putter:
         """Return the latest known change of what is put, as wall time."""
         state = self._state
         scopes = scopes_of(header.key, header.owner, state.kinds)
-        # Before the catalog is asked: a change leaves here only once it is in there.
+        # Before the catalog is asked: a change leaves the tombstones once the catalog has it.
         newest_ns = state.tombstones.last_change_ns(header.key, header.owner)
         newest_ns = max(newest_ns, await state.disk.last_change_ns(scopes))
         row = await state.disk.lookup(header.key)
         now = state.clock.read()
         cached = state.memory.lookup(header.key, now.steady_ns)
         stored = [held.meta.as_of_ns for held in (row, cached) if held is not None]
-        # One from later than now is among the changes too, where it is lowered at once.
+        # A time later than now is also a recorded change, which is lowered at once.
         known = [as_of_ns for as_of_ns in stored if as_of_ns <= now.wall_ns]
         return max([newest_ns, *known])
 
@@ -252,7 +252,7 @@ class Putter:
                     room, lambda: state.in_worker(state.memory.write, room, parts)
                 )
                 tombstone, durable = self._begin(upload, meta, written)
-            except BaseException:  # cancelled too: no file without a row
+            except BaseException:  # also if cancelled: leave no file without a row
                 if written is not None:
                     await state.disk.abandon(written)
                 raise
@@ -263,7 +263,7 @@ class Putter:
             try:
                 served = self._publish(upload, meta, room, in_l2=written is not None)
             finally:
-                # A Put that is refused here has removed the older entry's row all the same.
+                # Even a Put that is refused here has deleted the older entry's row.
                 if locations:
                     await state.disk.unlink(locations)
         state.check_nothing_owed(key_scope(meta.key))
@@ -286,7 +286,7 @@ class Putter:
     def _begin(
         self, upload: Upload, meta: EntryMeta, written: Any | None
     ) -> tuple[int, asyncio.Task[Any]]:
-        """Take everything older out of sight and queue the row, or the older row's removal."""
+        """Hide everything older; queue the row, or the older row's DELETE if L2 has no file."""
         upload.check_fence()
         state, scope = self._state, key_scope(meta.key)
         state.flights.fence(scope)
@@ -299,7 +299,7 @@ class Putter:
         return tombstone, state.disk.commit(written, 0, state.clock.read().steady_ns)
 
     def _end(self, key: EntryKey, tombstone: int) -> None:
-        """Lift the tombstone, and fence what flew under it: it read older bytes."""
+        """Lift the tombstone, and fence flights that began under it: they read older bytes."""
         state, scope = self._state, key_scope(key)
         state.replacing.discard(key)
         state.lift(tombstone, scope)

@@ -1,4 +1,4 @@
-"""After a restart: promotes from L2 what was used last, while nobody is waiting."""
+"""After a restart, promotes from L2 what was used last, while no call waits for a flight."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Rewarmer:
         self._reader = reader
 
     async def run(self) -> int:
-        """Promote, and return how many were."""
+        """Promote entries, and return how many."""
         try:
             rows = await self._state.disk.hottest(MAX_ROWS)
         except NotDurable as exc:
             log.warning("rewarming_failed", error=exc.message)
             return 0
         promoted = 0
-        # The hottest last, or L1's LRU would evict it first.
+        # Promote the hottest last; otherwise L1's LRU would evict it first.
         for row in reversed(self._fitting(rows)):
             await self._wait_for_calm()
             promoted += await self._promote(row)
@@ -52,7 +52,7 @@ class Rewarmer:
         return fitting
 
     async def _wait_for_calm(self) -> None:
-        """Let the loop answer hits, and live misses have the disk to themselves."""
+        """Give way to hits on the loop, and to live misses on the disk."""
         await asyncio.sleep(PAUSE_S)
         while len(self._state.flights):  # noqa: ASYNC110 nobody is in a hurry here
             await asyncio.sleep(PAUSE_S)

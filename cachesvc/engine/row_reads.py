@@ -1,6 +1,6 @@
 """Reads L2 for a flight: the row, then its file. What is damaged or gone is a miss.
 
-Nothing is published here: whoever has the bytes asks the fence once more.
+Nothing is published here: the caller checks the fence again when it has the bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from cachesvc.engine.flight import Flight
 from cachesvc.engine.ports import Blob, Room
 from cachesvc.engine.state import State, log
 
-# V2's clean-up deletes by age; the others are something else in a directory's place.
+# ENOENT: V2's clean-up deletes by age. The others: something else has a directory's name.
 _FILE_IS_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -24,9 +24,9 @@ class RowReader:
         self._state = state
 
     async def lookup(self, flight: Flight) -> Row | None:
-        """Return the key's row; None also while L2 may not be asked, or cannot be.
+        """Return the key's row, None if there is none, or L2 may not or cannot be asked.
 
-        None too for a person's entry that the first release read from another's prefix.
+        Also None for a person's entry that the first release read from another person's prefix.
         """
         if flight.source_owner is not None:
             return None
@@ -40,10 +40,10 @@ class RowReader:
         return row
 
     async def read_into(self, row: Row, room: Room) -> bool:
-        """Read the file of `row` into `room`; False if it cannot be.
+        """Read the file of `row` into `room`; False if it cannot be read.
 
-        The row is gone then too if its file is gone or damaged; want of descriptors and
-        I/O errors pass, and what a Put stored may be nowhere else.
+        On False the row is deleted if its file is missing or corrupt. It is kept on other
+        errors (EMFILE, EIO): they are transient, and a Put's bytes may exist nowhere else.
         """
         state, namespace = self._state, row.meta.key.namespace
         try:
@@ -66,7 +66,7 @@ class RowReader:
         return True
 
     async def read_to_heap(self, row: Row) -> Blob | None:
-        """Return L2's bytes for those who wait now; None if they are lost."""
+        """Return the bytes of `row`, outside L1; None if they cannot be read."""
         memory = self._state.memory
         room: Room = memory.heap_room(row.meta.size_bytes)
         try:

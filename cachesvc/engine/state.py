@@ -1,4 +1,4 @@
-"""What the parts of the engine share: the tiers, the flights, and what is being removed."""
+"""What the parts of the engine share: the tiers, the flights, and the tombstones."""
 
 from __future__ import annotations
 
@@ -72,19 +72,19 @@ class State:
     events: RecentEvents = field(default_factory=RecentEvents)
     # What keeps the daemon from being ready.
     problems: Problems = field(default_factory=Problems)
-    # Keys whose tombstone is a Put's: the entry is about to be there again.
+    # Keys whose tombstone is a Put's: the key is about to have an entry again.
     replacing: set[EntryKey] = field(default_factory=set)
     absences: Absences = field(default_factory=Absences)
     # What the log says in place of ids.
     pseudonyms: Pseudonyms = field(default_factory=Pseudonyms)
-    # Steady time before which no removal is acknowledged: workers may still trust the
-    # heartbeat of a daemon that died and could not be marked closed.
+    # Steady time before which no change is acknowledged: workers may still trust the
+    # heartbeat of a dead daemon whose page could not be marked closed.
     acknowledge_from_ns: int = 0
-    # Wall time from which every change is known: a full disk may have kept the changes
-    # of a daemon that died out of the catalog.
+    # Wall time from which every change is known: a full disk may have kept a dead daemon's
+    # changes out of the catalog.
     changes_known_from_ns: int = 0
     watch: ClockWatch = field(default_factory=ClockWatch)
-    # Something may be stored that is later than now: at a start, and when the clock was set.
+    # Stored times may be later than now: after a start, and after the clock was set.
     owes_lowering: bool = True
     pending_commit_bytes: int = 0
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -100,13 +100,13 @@ class State:
     async def outliving_its_caller(self, work: Coroutine[Any, Any, T], name: str) -> T:
         """Run `work` to its end, and return its result to a caller that is still there."""
         task = self.spawn(work, name)
-        # Or asyncio logs the failure of one whose caller has left as an unhandled error.
+        # Otherwise asyncio logs a failure as unhandled if the caller has left.
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         return await asyncio.shield(task)
 
     @property
     def tasks(self) -> set[asyncio.Task[Any]]:
-        """Work under way that nobody may be waiting for."""
+        """The tasks under way; a task may have no caller that waits for it."""
         return set(self._tasks)
 
     async def in_worker(self, call: Any, *args: Any) -> Any:
@@ -114,7 +114,7 @@ class State:
         return await asyncio.get_running_loop().run_in_executor(self.workers, call, *args)
 
     async def write_to_memory(self, room: Any, write: Callable[[], Awaitable[None]]) -> None:
-        """Run `write`, which fills `room`; once more if L1 had to give something up for it."""
+        """Run `write`, which fills `room`; if it raises MemoryFull, make room and run it again."""
         try:
             await write()
         except MemoryFull:
@@ -124,11 +124,11 @@ class State:
     # ---- a clock that is set
 
     def read_time(self) -> Now:
-        """Read the clock, and notice whether it was set since somebody looked last."""
+        """Read the clock, and notice whether it was set since the last call."""
         now = self.clock.read()
         step_ns = self.watch.step_ns(now)
         if step_ns > 0:
-            # What was recorded while the clock was behind says nothing about a source.
+            # No source can be compared with changes recorded while the clock was behind.
             self.know_changes_from(now.wall_ns)
         elif step_ns < 0:
             self.changes_known_from_ns = min(self.changes_known_from_ns, now.wall_ns)
@@ -138,7 +138,7 @@ class State:
         return now
 
     def know_changes_from(self, wall_ns: int) -> None:
-        """Hold no earlier source against the recorded changes: some of them are lost."""
+        """Refuse sources older than `wall_ns`: earlier changes are lost, or their times wrong."""
         self.changes_known_from_ns = wall_ns
 
     def owe_lowering(self) -> None:
@@ -146,28 +146,28 @@ class State:
         self.owes_lowering = True
 
     async def lower_changes(self) -> None:
-        """Take changes later than now for changes of this moment, durably. Raises NotDurable."""
+        """Lower the times of changes later than now to now, durably. Raises NotDurable."""
         now = self.read_time()
-        self.owe_lowering()  # the rest is upkeep's
+        self.owe_lowering()  # upkeep lowers the rest
         self.tombstones.lower(now.wall_ns)
         await self.disk.lower_changes(now, self.changes_known_from_ns)
 
     async def lower_times(self) -> None:
-        """The same with all that is stored; if it fails it is still owed."""
+        """Lower all stored times later than now; if that fails, it stays owed."""
         now = self.read_time()
         self.owes_lowering = False
         self.tombstones.lower(now.wall_ns)
         self.memory.lower_times(now.wall_ns)
         try:
             await self.disk.lower_times(now, self.changes_known_from_ns)
-        except BaseException:  # cancelled too: upkeep has to try again
+        except BaseException:  # also if cancelled: upkeep has to try again
             self.owe_lowering()
             raise
 
     # ---- judging
 
     def ask(self, need: Need, owner: str = "") -> Ask:
-        """Return what a call asks. `owner` is under whose prefix the origin would be asked."""
+        """Return what a call asks. `owner` is whose prefix the origin would be asked for."""
         return Ask(need, self.limits.origin_after_grace_ns, owner)
 
     def use_of(self, row: Row, kind: Kind, need: Need = ANY_AGE, owner: str = "") -> Use:
@@ -181,10 +181,10 @@ class State:
         )
 
     def check_nothing_owed(self, scope: Scope) -> None:
-        """Raise NotDurable while a file of what was removed still is in L1.
+        """Raise NotDurable while a file that `scope` covers could not be unlinked from L1.
 
-        Workers are kept from it, and the daemon does not serve it. But its link count still
-        says that it is valid, so the removal is not acknowledged.
+        Local hits are suspended, and the daemon does not serve it. But its link count still
+        says that it is valid, so the change is not acknowledged.
         """
         if self.memory.owes(scope):
             raise NotDurable(
@@ -193,7 +193,7 @@ class State:
             )
 
     async def wait_for_succession(self) -> None:
-        """Return once nothing that a predecessor served can be served any more."""
+        """Return once no worker can trust a dead predecessor's heartbeat any more."""
         left_ns = self.acknowledge_from_ns - self.clock.read().steady_ns
         if left_ns > 0:
             await asyncio.sleep(left_ns / NS_PER_S)
@@ -201,10 +201,10 @@ class State:
     # ---- tombstones
 
     def lift(self, tombstone: int, scope: Scope) -> None:
-        """End a removal: L2 may be asked again.
+        """Lift a tombstone: L2 may be asked again.
 
-        A flight that read its row before the removal was durable may still be about to
-        promote it: it is fenced, in this same function.
+        A flight that read its row before the change was durable may be about to promote it,
+        so it is fenced in this same function.
         """
         self.tombstones.lift(tombstone)
         self.flights.fence(scope, only_from_disk=True)
@@ -214,7 +214,7 @@ class State:
         self._waiting_for_lift.clear()
 
     async def wait_until_clear(self, key: EntryKey, owner: str) -> None:
-        """Return once no removal covers `key`."""
+        """Return once no tombstone covers `key`."""
         while self.tombstones.covers(key, owner):
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting_for_lift.add(future)

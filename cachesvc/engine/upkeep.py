@@ -1,4 +1,4 @@
-"""What has to be done from time to time, one step at a time."""
+"""Periodic work, one step at a time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MEMORY_STEP_S = 0.5
 DISK_STEP_S = 5.0
 NAMES_STEP_S = 1.0
 NAMES = "directories"
-# Not those up to now: a crash while the clock was ahead leaves files from later than now.
+# Not only generations up to now: a crash while the clock was ahead leaves later files.
 EVERY_GENERATION = 1 << 63
 LAG_STEP_S = 0.1
-# Longer than between two scrapes, so that each lateness is in one of them at least.
+# Longer than the time between two scrapes, so that at least one scrape shows each lateness.
 LAG_WINDOW_S = 30.0
 
 
@@ -37,7 +37,7 @@ class Upkeep:
         await self._state.disk.step(now.steady_ns, now.wall_ns)
 
     async def names_step(self) -> None:
-        """Say where a directory was deleted, moved or unmounted under the daemon."""
+        """Report directories that were deleted, moved or unmounted under the daemon."""
         lost = await self._state.disk.lost_names()
         if lost:
             names = ", ".join(str(path) for path in lost)
@@ -48,7 +48,7 @@ class Upkeep:
             self._state.problems.clear(NAMES)
 
     async def remember_uses(self) -> None:
-        """Hand the uses to the catalog. A defect there costs uses, not eviction or the drain."""
+        """Hand the uses to the catalog. A defect there loses uses and stops nothing else."""
         try:
             await self._state.uses.flush(self._state.disk.record_accesses)
         except Exception:  # noqa: BLE001 what cannot be written now is tried again with the next ones
@@ -71,21 +71,21 @@ async def _repeat(step: Callable[[], Awaitable[None]], every_s: float) -> None:
             await step()
         except (NotDurable, OSError) as exc:
             log.warning("upkeep_failed", step=step.__name__, error=str(exc))
-        except Exception:  # noqa: BLE001 eviction must outlive a defect in it, or the disk fills
+        except Exception:  # noqa: BLE001 a defect must not end eviction, otherwise the disk fills
             log.exception("upkeep_defect", step=step.__name__)
 
 
 class LitterSweeper:
     """Removes the files of L2 that have no row: a crash left them, or a lost catalog.
 
-    Each `run` walks all of L2. Nobody waits for it: a daemon is ready before it walks.
+    Each `run` walks all of L2. The daemon is ready before the walk.
     """
 
     def __init__(self, state: State) -> None:
         self._state = state
 
     async def run(self) -> None:
-        """Remove what has no row and gets none. A namespace that fails holds up no other."""
+        """Remove files that have no row and get none. A namespace that fails stops no other."""
         state = self._state
         foreign_names = 0
         for namespace in state.kinds.namespaces:
@@ -101,7 +101,7 @@ class LitterSweeper:
 
 
 class LoopLag:
-    """How late does the event loop come to what is due? Everything that calls wait for runs on it.
+    """Measures how late the event loop runs what is due: every call waits for the loop.
 
     Keeps the worst lateness of the last one to two windows. Times are the loop's own.
     """
@@ -116,9 +116,9 @@ class LoopLag:
         return max(self._worst_s, self._before_s)
 
     def step(self, due_s: float, now_s: float) -> None:
-        """Take note that what was due at `due_s` ran at `now_s`."""
+        """Record that what was due at `due_s` ran at `now_s`."""
         if now_s >= self._window_ends_s:
-            # After a gap of a whole window, what was before it is too old as well.
+            # After a gap of a whole window, the worst before the gap is too old.
             is_next = now_s < self._window_ends_s + LAG_WINDOW_S
             self._before_s = self._worst_s if is_next else 0.0
             self._worst_s = 0.0

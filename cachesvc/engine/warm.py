@@ -12,13 +12,13 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.engine.get import Reader, ReadRequest
 from cachesvc.engine.state import State
 
-# Live misses have the origin's other slots to themselves.
+# Live misses have the other fill slots to themselves.
 CONCURRENT_KEYS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`failed` is the key that just failed, with its reason, if one did."""
+    """`failed` is the key that has just failed, with its reason; None if none has."""
 
     done: int
     total: int
@@ -34,7 +34,7 @@ class Warmer:
         self._running = 0
 
     def warm(self, requests: list[ReadRequest]) -> AsyncIterator[Progress]:
-        """Start fetching, and return the progress to watch. Leaving it stops nothing.
+        """Start fetching, and return the progress to watch. A caller that leaves stops nothing.
 
         Raises:
             InvalidRequest: more keys than limits.max_warm_keys.
@@ -55,7 +55,7 @@ class Warmer:
         return _watch(progress)
 
     def _share(self, requests: list[ReadRequest]) -> list[ReadRequest]:
-        """Let at most half of each L1 namespace be taken; the rest goes to L2 only."""
+        """Take at most half of each L1 namespace; the rest of the entries go to L2 only."""
         taken: Counter[str] = Counter()
         shared = []
         for request in requests:
@@ -81,7 +81,7 @@ class Warmer:
                     failed = (request.key, exc.reason)
             done += 1
             if done == len(requests):
-                # Before the last word: whoever hears it may begin another one.
+                # Before the last progress: its reader may begin another warm-up.
                 self._running -= 1
             progress.put_nowait(Progress(done, len(requests), failed))
 
