@@ -1,8 +1,8 @@
-"""Who removed what, when, and how did it end? One line for each invalidation and purge.
+"""Logs each invalidation and purge: who, what, when, and how it ended.
 
-Every edge removes through here, so that nothing is removed without its line. The
-logger is `audit`. Ids are written as a keyed hash: the same id has the same word in
-every line of this installation, and nobody without the key can try ids against it.
+gRPC and HTTP both invalidate through this module, so that no invalidation lacks its line. The
+logger is `audit`. Ids are written as a keyed hash: an id has the same hash in every line of this
+installation, and only a holder of the key can test ids against it.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from cachesvc.engine.invalidate import Invalidated
 
 KEY_FILE = "audit.key"
 _EVENTS = {Action.INVALIDATE: "invalidated", Action.PURGE: "purged"}
-# What a namespace is called is nobody's secret.
+# A namespace's name is no secret.
 _PLAIN = frozenset({ScopeKind.NAMESPACE, ScopeKind.EVERYTHING})
 
-# Whatever `log_level` is: what was removed is always said.
+# Independent of `log_level`: every invalidation is logged.
 _log = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger("info"))
 
 
 class AuditedInvalidations:
-    """The engine's invalidations, with a line for each. `key` None = ids in the clear."""
+    """The engine's invalidations, with a log line for each. `key` None = ids in the clear."""
 
     def __init__(self, cache: Cache, key: bytes | None) -> None:
         self._cache = cache
@@ -48,11 +48,11 @@ class AuditedInvalidations:
         *,
         erase: bool = False,
     ) -> Invalidated:
-        """Remove what `scope` covers, for `caller`.
+        """Invalidate what `scope` covers, for `caller`.
 
         Raises:
             PermissionDenied: none of its roles allows this scope.
-            NotDurable: as the engine's.
+            NotDurable: when `Cache.invalidate` does.
         """
         action = action_of(scope.kind)
         caller.check(action)
@@ -65,7 +65,7 @@ class AuditedInvalidations:
             erase=erase,
         )
         removing = self._cache.invalidate(scope, changed_at_ns, erase=erase)
-        # In a task of its own: a caller that leaves stops no removal, and hides none.
+        # In its own task: a caller that leaves stops neither the invalidation nor its line.
         return await self._cache.state.outliving_its_caller(
             _with_line(removing, line, _EVENTS[action]), name="audited-removal"
         )
@@ -82,7 +82,7 @@ class AuditedInvalidations:
 async def _with_line(
     removing: Coroutine[Any, Any, Invalidated], line: Any, event: str
 ) -> Invalidated:
-    """Await a removal and say how it ended, however that was."""
+    """Await the invalidation and log its outcome, also if it fails."""
     try:
         done = await removing
     except BaseException as exc:
@@ -96,7 +96,7 @@ async def _with_line(
 def _outcome(failure: BaseException) -> str:
     if isinstance(failure, CacheError):
         return failure.reason
-    # Its callers do not reach it: only the end of a drain cancels it.
+    # No caller can cancel this task; only the end of a drain does.
     is_cancelled = isinstance(failure, asyncio.CancelledError)
     return Draining.default_reason if is_cancelled else CacheError.default_reason
 
@@ -105,7 +105,7 @@ def load_key(state_dir: Path) -> bytes:
     """Return this installation's key, made by the first start.
 
     Raises:
-        ConfigError: it cannot be read or written.
+        ConfigError: the file cannot be read or written, or has the wrong size.
     """
     path = state_dir / KEY_FILE
     try:
@@ -122,7 +122,7 @@ def load_key(state_dir: Path) -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    # A link is not followed, and a FIFO not waited for.
+    # Do not follow a link, and do not wait for a FIFO.
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         return os.read(fd, KEY_BYTES + 1)
@@ -131,7 +131,7 @@ def _read(path: Path) -> bytes:
 
 
 def _write_new(path: Path, key: bytes) -> None:
-    """Write it whole or not at all: a crash in between must not leave half a key."""
+    """Write the whole key or nothing: a crash must not leave half a key."""
     temporary = path.with_suffix(".tmp")
     temporary.unlink(missing_ok=True)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)

@@ -1,13 +1,12 @@
 """Who makes this gRPC call?
 
-Answered for each listener by a function of its own, so that the unix socket, which
-the hot path uses, has nothing to look up: whoever can open it is in its group. gRPC's
-"local credentials" would add nothing to that; they check nobody's identity.
+Each listener has its own function for this, so that the unix socket, which the hot path uses, needs
+no look-up: every process that can open the socket is in its group. gRPC's "local credentials" would
+add nothing, because they check no identity.
 
-Over TCP a bearer token decides, else the certificate's names, else what the listener
-gives to nobody in particular: `worker` on loopback, nothing beyond. TLS itself has
-refused certificates of another CA or date; it takes every one of the CA, so the names
-are compared here.
+Over TCP the bearer token decides; without a token, the certificate's names; without both, the
+listener: `worker` on loopback, refused elsewhere. TLS has refused certificates of other CAs and
+outside their dates; it accepts every certificate of the CA, so the names are compared here.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ Who = Callable[[Context], Principal]
 
 ADMIN_SOCKET = Principal("admin socket", frozenset({Role.ADMIN}))
 LOOPBACK = Principal("loopback", frozenset({Role.WORKER}))
-# What gRPC calls a verified SAN, by kind.
+# gRPC's names for the kinds of a verified SAN.
 _PROPERTIES: dict[str, Callable[[str], SubjectName]] = {
     "peer_dns": SubjectName.dns,
     "peer_uri": lambda text: SubjectName(NameKind.URI, text),
@@ -47,7 +46,7 @@ def always(principal: Principal) -> Who:
 def over_tcp(
     grants: Callable[[], Grants], clock: Clock, anonymous: Principal | None, *, tls: bool
 ) -> Who:
-    """Return who calls over TCP; `anonymous` is whoever shows nothing, None = refused."""
+    """Return who calls over TCP. `anonymous` shows no credentials; None = refused."""
 
     def who(context: Context) -> Principal:
         metadata = tuple(context.invocation_metadata() or ())
@@ -58,7 +57,7 @@ def over_tcp(
         )
         if token is not None:
             return grants().of_token(token, clock.read().wall_ns)
-        # Not kept by the peer's address: a later connection may have the same one.
+        # Not cached by peer address: a later connection may have the same address.
         names = tuple(_names(context.auth_context())) if tls else ()
         if names:
             return grants().of_names(names)

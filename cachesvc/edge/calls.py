@@ -1,4 +1,4 @@
-"""What every call has in common: who may, counting, a deadline, and errors as statuses."""
+"""What every call has in common: admission, counting, a deadline, and errors as statuses."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ A = TypeVar("A")
 Context = grpc.aio.ServicerContext[Any, Any]
 RPCS = tuple(method.name for method in pb.DESCRIPTOR.services_by_name["CacheService"].methods)
 R = TypeVar("R")
-# From what came over the wire (bytes, or a stream) to who calls and with what request.
-# Raises Unauthenticated before it parses anything, then PermissionDenied.
+# Turns the received bytes or stream into the caller and its request. Raises Unauthenticated before
+# it parses anything, and then PermissionDenied.
 Admit = Callable[[R, Context], tuple[Principal, Q]]
-# A local Get, a hit inline, L2, the origin.
+# For a local Get, an inline hit, L2, the origin.
 LATENCY_BOUNDS_S = (0.002, 0.02, 0.2, 2.0)
-# The caller's deadline comes before ours, and its RST then looks like a cancel: ours starts when
-# the call arrives, and gRPC rounds it up for the wire, by at most 100 ms below a deadline of 100 s.
+# Our copy of the deadline fires after the caller's: it starts on arrival, and gRPC rounds it up (by
+# <= 100 ms for deadlines under 100 s). So a caller that timed out looks like a caller that
+# cancelled; within this margin we count DEADLINE_EXCEEDED.
 LATE_WITHIN_S = 0.15
 
 
 class DeadlineExceeded(CacheError):
-    """The caller named no deadline and the default one passed, or it does not read its stream."""
+    """The default deadline passed for a call without its own, or a stream is not read."""
 
     default_reason = "DEADLINE"
 
@@ -95,9 +96,9 @@ class Calls:
     ) -> Callable[[R, Context], Awaitable[None]]:
         """Wrap a handler with many answers.
 
-        They are written here and not yielded to gRPC: a caller that leaves, or a deadline that
-        passes, while a slow reader holds up a message comes up in the write. Of that a
-        generator which waits at its `yield` would see nothing but its own end.
+        The answers are written here, not yielded to gRPC: if the caller leaves or the deadline
+        passes while a slow reader holds up a message, the write is cancelled. A generator suspended
+        at `yield` would see only GeneratorExit, not the cancellation.
         """
 
         async def serve(received: R, context: Context) -> None:
@@ -107,8 +108,8 @@ class Calls:
                 self._default_deadline(context),
                 aclosing(handle(request, caller)) as answers,
             ):
-                # By themselves: gRPC takes those that went with a write that was cut short for
-                # unsent, sends them again with the status, and fails.
+                # Send initial metadata separately. If it travels with a write that is cut short,
+                # grpc.aio believes it unsent, sends it again with the status, and fails.
                 await _sent(context.send_initial_metadata(()))
                 async for answer in answers:
                     await self._written(context, answer)
@@ -118,7 +119,7 @@ class Calls:
     def _counted(
         self, rpc: str, serve: Callable[[R, Context], Awaitable[A]]
     ) -> Callable[[R, Context], Awaitable[A]]:
-        """Wrap what answers a call: however that ends, it is counted once and has a status."""
+        """Wrap a handler so that its call is counted once and has a status, however it ends."""
         tally = self.tally.by_rpc[rpc]
 
         async def call(received: R, context: Context) -> A:
@@ -129,7 +130,7 @@ class Calls:
                 code = Code.OK
                 return answer
             except CacheError as exc:
-                # Without its traceback, or it and this frame would keep each other.
+                # Drop the traceback; otherwise it and this frame would keep each other alive.
                 code, error = _code(exc), exc.with_traceback(None)
             except asyncio.CancelledError:
                 code = code_of_leaving(context.time_remaining())
@@ -138,8 +139,8 @@ class Calls:
                 log.exception("call_failed")
             finally:
                 self._end(rpc, tally, code, started)
-            # Counted before it is said: a status waits behind the messages that its caller has
-            # not read yet, for ever if it never does, and a drain must not.
+            # The call is counted before its status is sent: the status waits behind the messages
+            # that the caller has not read yet, perhaps for ever, and a drain must not wait for it.
             return await abort(context, error)
 
         return call
@@ -187,18 +188,18 @@ class Calls:
 
 
 async def _sent(sending: Awaitable[None]) -> None:
-    """Await a write. Raises CancelledError where nobody is there any more to write to."""
+    """Await a write. Raises CancelledError if the caller has left."""
     try:
         await sending
     except grpc.aio.BaseError as exc:
-        # Before gRPC cancels the call of a caller that left, it lets the write fail.
+        # When a caller leaves, gRPC lets the write fail before it cancels the call.
         raise asyncio.CancelledError from exc
 
 
 def code_of_leaving(remaining_s: float | None) -> Code:
-    """Return what the caller of a cancelled call saw: its own deadline, or its own cancel.
+    """Return the status that the caller of a cancelled call saw.
 
-    `remaining_s` is until the deadline as the daemon knows it; None = the caller named none.
+    `remaining_s` is the time until the daemon's copy of the deadline; None = no deadline.
     """
     is_late = remaining_s is not None and remaining_s < LATE_WITHIN_S
     return Code.DEADLINE_EXCEEDED if is_late else Code.CANCELLED

@@ -1,9 +1,9 @@
-"""When do the listeners' certificates end, and who is told before they do?
+"""Reports when the listeners' certificates expire.
 
-Nobody sees it in a handshake that still works. So the dates of the files in force are a
-metric, which alerts look at, and lines of the log: at the start, after a reload, and once a
-day while something is wrong. The files are looked at here each minute as well, because a
-listener that nobody calls would go on showing what was replaced long ago.
+A handshake that still works does not show the date. So the dates of the files in force are a
+metric, for alerts, and are logged: at the start, after a reload, and once a day. This module also
+checks the files each minute; otherwise a listener without calls would go on reporting the dates of
+a certificate that was replaced long ago.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Certificates:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        # Of each listener that speaks TLS.
+        # One for each listener with TLS.
         self.files: list[Reloaded[Any]] = []
-        # Of each listener, what is in force.
+        # The dates in force, by listener.
         self._held: dict[str, Dates] = {}
         self._said: dict[str, tuple[Validity, Outlook, int]] = {}
 
@@ -54,7 +54,7 @@ class Certificates:
         make: Callable[[TlsFiles, ssl.SSLContext], T],
         on_failure: Callable[[], None],
     ) -> Reloaded[T]:
-        """Return what `make` makes of the files, as they are whenever it is asked for.
+        """Return what `make` makes of the files, made again when they have changed.
 
         Raises:
             ConfigError: the files cannot be used.
@@ -83,17 +83,17 @@ class Certificates:
         ]
 
     def outlooks(self) -> dict[str, Outlook]:
-        """Return how each file in force looks now, by the metric's label."""
+        """Return the outlook of each file in force, by the metric's label."""
         now = self._clock.read()
         wall_s = now.wall_ns / NS_PER_S
         return {label: dates.outlook(wall_s) for label, dates in self._dates(now).items()}
 
     async def run(self) -> None:
-        """Look and tell, for as long as the daemon lives. Does nothing where TLS is off."""
+        """Check and log until cancelled. Does nothing if TLS is off."""
         while self.files:
             self.tell(self._clock.read())
             await asyncio.sleep(LOOK_EVERY_S)
-            # A file's status may block.
+            # `stat` may block.
             await asyncio.to_thread(self.look)
 
     def look(self) -> None:
@@ -102,7 +102,7 @@ class Certificates:
             files.current()
 
     def tell(self, now: Now) -> None:
-        """Log what is over or soon will be, unless that was said less than a day ago."""
+        """Log each file's dates if they or their outlook changed, and once a day."""
         for label, dates in self._dates(now).items():
             outlook = dates.outlook(now.wall_ns / NS_PER_S)
             said = self._said.get(label)
@@ -112,7 +112,7 @@ class Certificates:
                 _say(label, dates, outlook)
 
     def _dates(self, now: Now) -> dict[str, Validity]:
-        """Return what holds how long, by the metric's label."""
+        """Return the validity of each file in force, by the metric's label."""
         return {
             listener + _LABELS[name]: dates
             for listener, all_dates in tuple(self._held.items())
@@ -127,7 +127,7 @@ def _say(label: str, dates: Validity, outlook: Outlook) -> None:
     elif outlook is Outlook.ENDS_SOON:
         log.warning("tls_certificate_ends_soon", certificate=label, **moments)
     else:
-        # Nobody who asks for TLS gets in; the unix sockets serve on.
+        # No caller over TLS gets in; the unix sockets still serve.
         log.error(f"tls_certificate_{outlook.value}", certificate=label, **moments)
 
 

@@ -1,6 +1,6 @@
-"""What did the counters say over the last minutes? So that a page just opened has its charts.
+"""Samples of the counters from the last minutes, so that a newly opened page has charts.
 
-Bounded, in memory, gone with the process: whoever needs more has Prometheus.
+They are bounded and end with the process; Prometheus keeps a longer history.
 """
 
 from __future__ import annotations

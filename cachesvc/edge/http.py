@@ -32,13 +32,13 @@ log = structlog.get_logger()
 MAX_BODY_BYTES = 256 << 10
 MAX_HEADER_BYTES = 8190
 MAX_HEADERS = 64
-# An idle connection, and one whose headers do not come, is closed after it.
+# A connection that is idle, or whose headers do not arrive, is closed after this time.
 IDLE_S = 30.0
 BACKLOG = 128
-# Of a stop, twice: aiohttp waits, cancels, and waits again. What HTTP began goes on in
-# the engine, which drains after us.
+# A stop takes this time twice: aiohttp waits, cancels, and waits again. Work that a request began
+# goes on in the engine, which drains after this server.
 CLOSE_S = 0.5
-# The page sets a policy of its own.
+# The status page sets its own policy.
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -52,7 +52,7 @@ _DEFECT = CacheError("the daemon failed; its log says how")
 
 
 class HttpServer:
-    """Serves `routes`. Every answer passes `_answer`, also for what has no route."""
+    """Serves `routes`. Every answer passes `_answer`, also that for an unknown path."""
 
     def __init__(
         self,
@@ -79,8 +79,7 @@ class HttpServer:
         self._runner = web.AppRunner(
             app,
             access_log=None,
-            # A body is read as it is sent: one that says it is compressed is refused, and
-            # nothing is inflated for a stranger.
+            # Nothing is inflated for a stranger: handlers refuse a compressed body.
             auto_decompress=False,
             logger=_silent(),
             keepalive_timeout=idle_s,
@@ -95,7 +94,7 @@ class HttpServer:
         """Listen, and return the port.
 
         Raises:
-            ConfigError: the address is taken.
+            ConfigError: the server cannot listen on `address`.
         """
         host, port = split_address(address)
         await self._runner.setup()
@@ -174,7 +173,7 @@ class HttpServer:
         log.debug(
             "http_request",
             method=request.method,
-            # The route's pattern: the path has ids.
+            # Log the route's pattern: the path has ids.
             route=resource.canonical if resource else "",
             status=response.status,
             ms=round((time.monotonic() - started) * 1000, 3),
@@ -201,10 +200,10 @@ def _refusal(exc: web.HTTPException) -> web.Response:
 
 
 def _silent() -> logging.Logger:
-    """Return a logger for what aiohttp says of requests that it cannot parse.
+    """Return a logger that drops aiohttp's lines on requests that it cannot parse.
 
-    That holds their bytes, ids too, and anyone can cause any number of them. What our
-    own handlers raise is logged by `_answer`.
+    Such lines contain the request's bytes and ids, and any caller can cause any number of lines.
+    `_answer` logs what our own handlers raise.
     """
     logger = logging.getLogger("cachesvc.http")
     logger.setLevel(logging.CRITICAL)

@@ -1,8 +1,8 @@
 """Who calls over HTTP, and could a foreign web page have made them call?
 
-A browser on this host reaches loopback too, and sends requests for whatever page it
-shows. Such a page cannot read an answer (there are no CORS headers), but it could
-cause a delete: so what changes state must come from our own page or from no page.
+A browser on this host reaches loopback, and sends requests for every page that it shows. A foreign
+page cannot read an answer (there are no CORS headers), but it could cause a DELETE. So a request
+that changes state must come from our own page or from no page.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _READING = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 
 
 class HttpAccess:
-    """Answers both questions from the settings, and from who is known."""
+    """Answers both questions from the settings and the grants."""
 
     def __init__(self, settings: HttpSettings, grants: Callable[[], Grants], clock: Clock) -> None:
         self._grants = grants
@@ -34,11 +34,11 @@ class HttpAccess:
         self._hosts = frozenset(host.lower() for host in settings.allowed_hosts) | {"localhost"}
 
     def principal_of(self, request: web.Request) -> Principal:
-        """Return who calls: a token decides, else a certificate, else this host.
+        """Return who calls, by token, otherwise by certificate, otherwise by loopback.
 
         Raises:
-            Unauthenticated: the credential is not known, or there is none and the caller
-                is not on this host, or came through a proxy.
+            Unauthenticated: the credential is unknown, or the caller has none and is on
+                another host or behind a proxy.
         """
         token = bearer_token(request.headers.getall(hdrs.AUTHORIZATION, []))
         if token is not None:
@@ -55,7 +55,7 @@ class HttpAccess:
         return self._loopback
 
     def check_source(self, request: web.Request) -> None:
-        """Raise PermissionDenied for what a foreign page could have sent."""
+        """Raise PermissionDenied for a request that a foreign page could have sent."""
         host = self._checked_host(request)
         if request.method in _READING:
             return
@@ -68,13 +68,13 @@ class HttpAccess:
             raise _cross_site()
 
     def _checked_host(self, request: web.Request) -> str:
-        """Return Host, which a page that rebinds its own name to us cannot choose."""
+        """Return Host if we serve it: a page that rebinds its own name to us sends that name."""
         hosts = request.headers.getall(hdrs.HOST, [])
         if len(hosts) != 1:
             raise PermissionDenied("one Host header is needed", reason="HOST_NOT_ALLOWED")
         host = hosts[0].lower()
         name = _without_port(host)
-        # An address is not a name: nobody can point it at another machine.
+        # An address cannot be rebound to another machine as a name can.
         if name not in self._hosts and not _is_address(name):
             raise PermissionDenied(
                 "this Host is not served; see http.allowed_hosts (CACHESVC_HTTP__ALLOWED_HOSTS)",
@@ -115,7 +115,7 @@ def _is_loopback(request: web.Request) -> bool:
 
 
 def _came_through_proxy(request: web.Request) -> bool:
-    """Return whether headers say so, or the version: nginx adds no header, and speaks 1.0."""
+    """Return whether a header or HTTP 1.0 shows a proxy: nginx adds no header, and speaks 1.0."""
     return request.version < HttpVersion11 or passed_on(request.headers)
 
 

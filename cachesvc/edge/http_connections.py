@@ -1,8 +1,8 @@
-"""Bounds the connections: at the limit, the oldest one that asks for nothing makes way.
+"""Limits the connections: at the limit, the oldest connection without a request is closed.
 
-So callers who connect and say nothing, or send their headers slowly, keep nobody out.
-A TLS handshake is not counted: asyncio shows a connection when that has ended, and what
-cannot be closed from here must not take the room of what asks. HANDSHAKE_S ends it.
+So callers that connect and send nothing, or send their headers slowly, keep nobody out. A TLS
+handshake does not count: asyncio shows a connection after its handshake, and a connection that
+cannot be closed here must not take a request's place. HANDSHAKE_S ends it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Connections:
         self._busy: set[web.RequestHandler] = set()
 
     def accept(self) -> asyncio.Protocol:
-        """Return a protocol that serves, or one that hangs up if all others are at work."""
-        # One that was closed is listed until the loop comes round to it.
+        """Return a protocol that serves, or a protocol that hangs up if all others are at work."""
+        # A closed connection stays listed until the loop handles its end.
         opened = [c for c in self._server.connections if c.transport is not None]
         if len(opened) >= self._max_connections:
             idle = next((c for c in opened if c not in self._busy), None)

@@ -1,7 +1,7 @@
 """Which HTTP requests does a stop wait for, and which does it refuse?
 
-What only looks (probes, metrics, the page) is answered to the end, and nobody waits for it:
-a scraper that never stops would hold up the stop.
+Requests that only look (probes, metrics, the page) are answered to the end, and the stop does not
+wait for them: a scraper that never stops would hold it up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LOOKS_ONLY = frozenset({Action.PROBE, Action.OBSERVE})
 
 
 class Operations:
-    """Counts the requests that do something. Belongs to the event loop."""
+    """Counts the requests that a stop waits for. Belongs to the event loop."""
 
     def __init__(self) -> None:
         self._running = 0
@@ -27,7 +27,7 @@ class Operations:
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
-        """Count one for the length of a `with`. Raises Draining if the daemon stops already."""
+        """Count a request for the length of a `with`. Raises Draining if the daemon is stopping."""
         if self._draining:
             raise Draining("the daemon is shutting down; retry")
         self._running += 1
@@ -40,7 +40,7 @@ class Operations:
                 self._idle.set()
 
     async def drain(self, deadline_s: float) -> bool:
-        """Refuse new ones and wait for the others. Returns whether all ended in time."""
+        """Refuse new requests and wait for the others. Returns whether all ended in time."""
         self._draining = True
         try:
             await asyncio.wait_for(self._idle.wait(), deadline_s)

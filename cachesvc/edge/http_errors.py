@@ -1,8 +1,8 @@
 """How errors travel over HTTP: statuses, and one JSON body.
 
-The class decides the gRPC code (`statuses.py`), the code the HTTP status. The body is
-`{"error": {"reason", "message", "code"}, "detail"}`; `detail` is where V2's server,
-and every FastAPI server, has the text.
+The error's class decides the gRPC code (`statuses.py`), and the code the HTTP status. The body is
+`{"error": {"reason", "message", "code"}, "detail"}`; V2's server, like every FastAPI server, has
+the text in `detail`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HTTP_STATUSES: dict[Code, int] = {
     Code.UNAVAILABLE: 503,
     Code.DEADLINE_EXCEEDED: 504,
 }
-# What HTTP itself has a finer status for.
+# Reasons for which HTTP has a more exact status.
 _STATUS_OF_REASON = {
     "METHOD_NOT_ALLOWED": 405,
     "BODY_TOO_LARGE": 413,

@@ -1,4 +1,4 @@
-"""Is it alive, ready, and how does it do: probes, Prometheus, and V2's /health."""
+"""The routes of probes, of Prometheus, and V2's /health."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CACHING = "2-Level (L1: Memory LRU, L2: SSD)"
 class HealthRoutes:
     """Answers while the daemon lives; `not_ready` decides /readyz and /health.
 
-    A scrape also has `more_gauges`, which are not of the cache.
+    `more_gauges` returns a scrape's gauges that are not the cache's.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class HealthRoutes:
         stats = self._statistics.response()
         body = {
             "status": "unhealthy" if problems else "healthy",
-            # The models are the inference server's: this process loads none.
+            # The inference server loads the models, not this process.
             "models_loaded": False,
             "caching": _CACHING,
             "cache_stats": v2_cache_stats(stats),

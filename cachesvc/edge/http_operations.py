@@ -1,7 +1,7 @@
-"""What V2's operators do by curl: DELETE /cache/..., POST /cache/warmup; and one key's removal.
+"""V2's requests, DELETE /cache/... and POST /cache/warmup; and the invalidation of a key.
 
-Requests become the contract's messages and pass its own checks (`messages.py`), so
-that an id means the same over HTTP and gRPC.
+Requests become the contract's messages and pass the same checks (`messages.py`), so that an id
+means the same over HTTP and gRPC.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cachesvc.engine.cache import Cache
 from cachesvc.engine.warm import Progress
 from cachesvc_proto.v1 import cache_pb2 as pb
 
-# A warm-up that takes longer goes on, and the answer says so. Below the default deadline.
+# Less than the default deadline. A longer warm-up goes on, and the answer says so.
 WARM_WAIT_S = 20.0
 
 
@@ -35,7 +35,7 @@ class _Garment(_Body):
 
 
 class WarmupBody(_Body):
-    """V2's two, and ours. `clothing_ids` lie under `user_id`'s own prefix, as in V2."""
+    """V2's two fields, and ours. `clothing_ids` lie under `user_id`'s own prefix, as in V2."""
 
     user_id: str = ""
     clothing_ids: list[str] = []
@@ -59,7 +59,7 @@ class WarmupBody(_Body):
 
 
 class OperationRoutes:
-    """Answers have V2's `status` and `message`, and what the contract's answer says."""
+    """Answers have V2's `status` and `message`, and the fields of the contract's answer."""
 
     def __init__(
         self, cache: Cache, removals: AuditedInvalidations, *, warm_wait_s: float = WARM_WAIT_S
@@ -110,7 +110,7 @@ class OperationRoutes:
     async def _invalidate(
         self, request: pb.InvalidateRequest, caller: Principal, message: str
     ) -> web.Response:
-        """Await the removal: when this answers, no later Get is served those bytes."""
+        """Await the invalidation: after this answer no Get is served those bytes."""
         scope = self._read.scope(request)
         done = await self._removals.invalidate(caller, scope)
         return web.json_response(

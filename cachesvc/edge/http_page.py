@@ -1,7 +1,7 @@
-"""The status page at `/`: plain files of `page/`, put together once into a single answer.
+"""The status page at `/`: the files of `page/`, joined once into one answer.
 
-It asks nobody but this daemon, and the browser is told so: scripts and styles run by
-their hashes alone, requests go to this origin alone.
+Its policy lets the browser run only scripts and styles of known hashes, and send requests only to
+this daemon.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aiohttp import web
 from cachesvc.core.access import Action, Principal
 from cachesvc.edge.http_routes import Route
 
-# One module scope for all, so a file sees what the ones before it declare.
+# All share one module scope: a file sees what the files before it declare.
 SCRIPTS = (
     "dom.js",
     "units.js",
@@ -34,7 +34,7 @@ _SCRIPT_PLACE = "/* main.js */"
 
 
 class PageRoute:
-    """Serves the page. It holds no data: what it shows, its script asks for as its caller."""
+    """Serves the page. It holds no data: its script requests them as the caller."""
 
     def __init__(self) -> None:
         style, script = _joined(STYLES), _joined(SCRIPTS)
@@ -68,7 +68,7 @@ def _policy(style: str, script: str) -> str:
             "base-uri 'none'",
             "form-action 'none'",
             "frame-ancestors 'none'",
-            # No text becomes markup, not even by a mistake of ours.
+            # No text becomes markup, even by mistake.
             "require-trusted-types-for 'script'",
             "trusted-types 'none'",
         )
@@ -80,7 +80,7 @@ def _hash(text: str) -> str:
 
 
 def _joined(names: tuple[str, ...]) -> str:
-    # The hash is of all between the tags.
+    # The hash covers all between the tags.
     return "\n".join(_text(name) for name in names)
 
 

@@ -1,4 +1,4 @@
-"""The state of the cache as JSON, for the status page and for people: never bytes.
+"""The state of the cache as JSON, for the status page and for people, without entries' bytes.
 
 Sizes are bytes, spans seconds, moments RFC 3339. docs/http.md has every key.
 """
@@ -81,7 +81,7 @@ class StatusRoutes:
 
 
 def _caller(caller: Principal) -> dict[str, Any]:
-    """Return who asks and what they may do, so that a page offers nothing else."""
+    """Return the caller and its rights, so that a page offers nothing else."""
     return {
         "name": caller.name,
         "roles": sorted(role.value for role in caller.roles),

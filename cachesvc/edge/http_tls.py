@@ -1,8 +1,8 @@
 """TLS for HTTP: a context whose files are read again when they change.
 
-`load_verify_locations` only ever adds to a context, so a CA that was taken away would
-stay. Each new connection is therefore handed to the context of the moment, by the one
-method through which asyncio uses a context.
+`load_verify_locations` can only add to a context, so a CA that was taken away would stay. Therefore
+`wrap_bio`, the only method that asyncio uses of a context, hands each new connection to the newest
+context.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cachesvc.edge import tls_files
 from cachesvc.edge.certificates import Certificates
 from cachesvc.edge.reloading import Reloaded
 
-# A caller that connects and does not go on; aiohttp's own limits begin after it.
+# For a caller that stalls in the handshake; aiohttp's own limits begin after it.
 HANDSHAKE_S = 3.0
 _KINDS: dict[str, Callable[[str], SubjectName]] = {
     "DNS": SubjectName.dns,
@@ -30,7 +30,7 @@ _KINDS: dict[str, Callable[[str], SubjectName]] = {
 
 
 class ReloadedContext(ssl.SSLContext):
-    """What asyncio listens with. Raises ConfigError when made of files that cannot be used."""
+    """The context that asyncio listens with."""
 
     _files: Reloaded[ssl.SSLContext]
 
@@ -42,7 +42,7 @@ class ReloadedContext(ssl.SSLContext):
         on_failure: Callable[[], None] = lambda: None,
         on_handshake_failure: Callable[[], None] = lambda: None,
     ) -> Self:
-        """`on_failure` counts files that cannot be used."""
+        """Raises ConfigError if the files cannot be used; later `on_failure` counts that."""
         context = cls(ssl.PROTOCOL_TLS_SERVER)
         counted = type("Counted", (_Handshake,), {"on_failure": staticmethod(on_handshake_failure)})
 
@@ -58,7 +58,7 @@ class ReloadedContext(ssl.SSLContext):
 
 
 class _Handshake(ssl.SSLObject):
-    """One connection. asyncio tells nobody why a handshake failed."""
+    """One connection. It reports a failed handshake, which asyncio does not."""
 
     on_failure: Callable[[], None]
 

@@ -1,11 +1,11 @@
 """Sends an entry inline without building and serializing a 10 MB message.
 
 An answer is a few header bytes and the blob, joined once. Any client sees the
-ordinary message of `cache.proto`. Protobuf's own way copies the blob three more
-times: 21-40 ms instead of 6-7 ms for 10 MB.
+ordinary message of `cache.proto`. Protobuf's own serializer copies the blob three more times: 21-40
+ms instead of 6-7 ms for 10 MB.
 
-`tensors` starts at a multiple of ALIGNMENT in the message, by means of the field
-`padding`: fp16 on odd addresses could not be used in place by the reader.
+The field `padding` makes `tensors` start at a multiple of ALIGNMENT in the message: a reader cannot
+use fp16 on odd addresses in place.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _PADDING = pb.Entry.PADDING_FIELD_NUMBER
 class InlineEntry:
     """An `Entry` to send. `field_number` is its field in the answer.
 
-    `info` is a serialized `EntryInfo`, `rest` has what else is said of it but `tensors`;
-    those are `blob`'s, if there are any.
+    `info` is a serialized `EntryInfo`. `rest` has the other fields except `tensors`, which are the
+    bytes of `blob`, if any.
     """
 
     field_number: int
@@ -55,8 +55,8 @@ def _entry_parts(entry: InlineEntry, offset: int) -> list[bytes | memoryview]:
     data = entry.blob.view()
     size = data.nbytes
     head = tag(_TENSORS) + varint(size)
-    # One more byte of padding moves the start by one, except once, where a length
-    # needs one more byte: two rounds meet every remainder.
+    # One more byte of padding moves the start by one, except once, where a length field grows by a
+    # byte: two rounds reach every remainder.
     for padding in range(2 * ALIGNMENT):
         filler = _field(_PADDING, bytes(padding))
         body_size = len(small) + len(filler) + len(head) + size

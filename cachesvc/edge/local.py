@@ -1,4 +1,4 @@
-"""Local delivery, the daemon's side: where files lie, and hits that needed no call.
+"""The daemon's side of local delivery: files' names, and hits without a call.
 
 The protocol and why it is coherent: docs/local-delivery.md.
 """
@@ -25,23 +25,22 @@ from cachesvc_proto.v1 import cache_pb2 as pb
 
 log = structlog.get_logger()
 T = TypeVar("T")
-# Of the runtime directory.
-# A worker reports once a second what it has kept, 256 entries by default.
+# A worker reports once a second the hits of its kept entries, 256 by default.
 MAX_REPORTED_KEYS = 1000
-# Counting one takes up to 30 us, and hits wait meanwhile.
+# Counting a key takes up to 30 us, and hits wait meanwhile.
 REPORTED_AT_ONCE = 50
-# A caller may say any version, and any number of them.
+# A caller may send any version, and any number of versions.
 MAX_LOGGED_VERSIONS = 16
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,31}")
-# A worker that was told a file's name opens it in well under a millisecond. On a busy host its
-# thread may have to wait for a processor first.
+# A worker opens a named file in well under a millisecond. On a busy host its thread may have to
+# wait for a processor first.
 OPENED_WITHIN_NS = NS_PER_S
-# A worker reports once a second. What it says is added to counters of 63 and 64 bits.
+# A worker reports once a second. Its counts are added to counters of 63 and 64 bits.
 MAX_REPORTED_HITS = (1 << 31) - 1
 
 
 class LocalDelivery:
-    """Answers for callers on this host. `may_share` says whether a file is of any use to them."""
+    """Answers for callers on this host. `may_share` says whether they can use a file."""
 
     def __init__(
         self, cache: Cache, runtime_dir: Path, boot_id: bytes, may_share: Callable[[], bool]
@@ -83,7 +82,7 @@ class LocalDelivery:
             entry.file.CopyFrom(file)
 
     def stop_naming_files(self) -> None:
-        """From now on every answer is inline: the control page is about to close.
+        """Send every answer inline from now on: the control page is about to close.
 
         A is a caller, D the daemon.
 
@@ -101,7 +100,7 @@ class LocalDelivery:
             await asyncio.sleep(left_ns / NS_PER_S)
 
     async def report(self, request: pb.ReportHitsRequest) -> pb.ReportHitsResponse:
-        """Count a worker's own hits. Raises InvalidRequest, and then nothing of it is counted."""
+        """Count a worker's local hits. Raises InvalidRequest, and then counts none of them."""
         if len(request.hits) > MAX_REPORTED_KEYS:
             raise InvalidRequest(
                 f"report at most {MAX_REPORTED_KEYS} keys in one call", reason="TOO_MANY_KEYS"
@@ -118,12 +117,12 @@ class LocalDelivery:
         for few in _slices(hits):
             counted += sum(self._cache.record_local_hits(*hit) for hit in few)
             await asyncio.sleep(0)
-        # Served all the same where the entry has left L1 meanwhile.
+        # Count also the hits of entries that have left L1 since: they were served.
         self._cache.state.metrics.requests.inc("local", sum(count for _, _, count in hits))
         return pb.ReportHitsResponse(counted=counted)
 
 
 def _slices(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Give `values` in slices, between which others have their turn on the loop."""
+    """Yield `values` in slices, between which the caller lets other tasks run."""
     for at in range(0, len(values), REPORTED_AT_ONCE):
         yield values[at : at + REPORTED_AT_ONCE]

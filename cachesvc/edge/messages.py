@@ -30,7 +30,7 @@ TIERS: dict[str, pb.Tier] = {
     "disk": pb.TIER_DISK,
     "origin": pb.TIER_ORIGIN,
 }
-# More than L1 holds by default; beyond it all are made anew.
+# More than L1 holds by default; a full cache is cleared.
 MAX_DESCRIPTIONS = 1024
 MAX_TTL_S = 366 * 24 * 3600
 
@@ -132,7 +132,7 @@ class RequestReader:
         )
 
     def _owner(self, key: EntryKey, owner_id: str) -> str:
-        """Return whose prefix it is: a person's is their own unless another is named."""
+        """Return `owner_id`, or the person for a person's entry without `owner_id`."""
         kind = self._kinds.of(key.namespace)
         if not owner_id and kind.subject is Subject.USER:
             return key.id
@@ -151,17 +151,17 @@ def human_namespace(category: int) -> str:
 
 
 def entry_info(served: Served, now: Now) -> pb.EntryInfo:
-    """Return what the answer says of an entry beside its bytes."""
+    """Return an answer's description of its entry."""
     info = meta_info(served.meta, TIERS[served.tier], served.expires_ns, now)
     info.stale = served.is_stale
     return info
 
 
 class Descriptions:
-    """Serialized `EntryInfo`s, of which only what differs between answers is made anew.
+    """Caches the serialized `EntryInfo` of each generation and origin time.
 
-    A generation does not change, but for its origin time when it is renewed, so it is
-    described once. In the wire format the fields of a message may come in pieces.
+    Only tier, expires_at and stale are encoded for each answer. A message's wire form may be the
+    concatenation of two parts.
     """
 
     def __init__(self) -> None:
@@ -202,7 +202,7 @@ def meta_info(meta: EntryMeta, tier: pb.Tier, expires_ns: int, now: Now) -> pb.E
 
 
 def _expires_at(expires_ns: int, now: Now) -> Timestamp:
-    # Steady time means nothing elsewhere: the time left does, counted from now.
+    # Steady time means nothing on other hosts: add the time left to the wall time.
     return timestamp(now.wall_ns + expires_ns - now.steady_ns)
 
 
@@ -217,14 +217,14 @@ def moment(wall_ns: int) -> str:
 
 
 def request_counts(requests: pb.RequestStats) -> dict[str, int]:
-    """Return the counts by how Gets ended, for JSON, and their `total`."""
+    """Return the counts of Gets by outcome, and their `total`, for JSON."""
     counts = {field.name: value for field, value in requests.ListFields()}
     every = {field.name: counts.get(field.name, 0) for field in requests.DESCRIPTOR.fields}
     return {**every, "total": sum(every.values())}
 
 
 def duration(span_ns: int) -> Duration:
-    """Return a span that is not negative."""
+    """Return the span, at least 0."""
     seconds, nanos = divmod(max(0, span_ns), NS_PER_S)
     return Duration(seconds=seconds, nanos=nanos)
 

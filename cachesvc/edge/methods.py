@@ -1,7 +1,6 @@
-"""Which methods are there, and what does each of them do to the cache?
+"""The table of gRPC methods, each with the action that its caller must be allowed.
 
-The one table of methods for gRPC: a method is served together with its action, or
-not at all, so an unknown one is nobody's (UNIMPLEMENTED).
+No method is served without an action; a method that is not in the table is UNIMPLEMENTED.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CacheService"].full_name
 HEALTH_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 ActionOf = Callable[[Any], Action]
-# Parsing holds up every other call: 256 KiB of empty elements take 6 ms, 2 MiB 55 ms. So nothing
-# is parsed for strangers, and only what lists keys may be long: 1000 keys or hits of the longest
-# ids have 171 KB.
+# Parsing holds up every other call: 256 KiB of empty elements take 6 ms, 2 MiB 55 ms. So no
+# stranger's request is parsed, and only a request that lists keys may be long: 1000 keys or hits of
+# the longest ids have 171 KB.
 MAX_REQUEST_BYTES = 16 << 10
 MAX_WARM_BYTES = 256 << 10
 MAX_REPORT_BYTES = 256 << 10
-# A new kind of scope that is not here can be asked for by nobody.
+# A target missing from this table cannot be requested by any role.
 _SCOPES = {
     "user_id": ScopeKind.USER,
     "clothing_id": ScopeKind.CLOTHING,
@@ -41,7 +40,7 @@ _SCOPES = {
     "key": ScopeKind.KEY,
     "namespace": ScopeKind.NAMESPACE,
     "everything": ScopeKind.EVERYTHING,
-    None: ScopeKind.KEY,  # nothing is named: refused as invalid, to those who may name a key
+    None: ScopeKind.KEY,  # no target: refused as invalid for callers that may name a key
 }
 
 
@@ -82,7 +81,7 @@ def cache_methods(service: CacheService, calls: Calls, who: Who) -> dict[str, Ha
         "GetText": entries("GetText", service.get_text, pb.GetTextRequest),
         "GetTryOn": entries("GetTryOn", service.get_try_on, pb.GetTryOnRequest),
         "Get": streaming("Get", service.get, pb.GetRequest, Action.READ),
-        # Its messages are parsed as the handler asks for them: by then it is known who calls.
+        # Each message is parsed when the handler reads it: the caller is known by then.
         "Put": grpc.stream_unary_rpc_method_handler(
             calls.unary("Put", service.put, _admitting_stream(who, pb.PutRequest, Action.PUT)),
             response_serializer=_serialize,
@@ -101,13 +100,13 @@ def cache_methods(service: CacheService, calls: Calls, who: Who) -> dict[str, Ha
 
 
 def health_methods(servicer: health.aio.HealthServicer, who: Who) -> dict[str, Handler]:
-    """Return the health service's methods: whoever is known may probe."""
+    """Return the health service's methods: every known caller may probe."""
     return {
         "Check": grpc.unary_unary_rpc_method_handler(
             _probed(servicer.Check, who),
             response_serializer=_serialize,
         ),
-        # It writes its answers by itself, hence no generator.
+        # `Watch` writes its answers itself and is no generator.
         "Watch": grpc.unary_stream_rpc_method_handler(
             _probed(servicer.Watch, who),
             response_serializer=_serialize,
@@ -116,7 +115,7 @@ def health_methods(servicer: health.aio.HealthServicer, who: Who) -> dict[str, H
 
 
 def reflection_methods(who: Who) -> dict[str, Handler]:
-    """Return the reflection service's method: whoever is known may ask."""
+    """Return the reflection service's method: every known caller may ask."""
     servicer = reflection.aio.ReflectionServicer(
         (SERVICE_NAME, HEALTH_NAME, reflection.SERVICE_NAME)
     )
@@ -142,7 +141,7 @@ def reflection_methods(who: Who) -> dict[str, Handler]:
 def _admitting(
     who: Who, parse: Callable[[bytes], Any], action: Action | ActionOf, most: int
 ) -> Admit[bytes, Any]:
-    """Return a unary method's way in: who, then how large, then what, then may they."""
+    """Return a unary method's checks, in order: caller, size, message, permission."""
     action_of_request: ActionOf = (lambda _: action) if isinstance(action, Action) else action
 
     def admit(received: bytes, context: Context) -> tuple[Principal, Any]:
@@ -175,10 +174,10 @@ async def _each_parsed(
 
 
 def _parsed(parse: Callable[[bytes], Any], received: bytes) -> Any:
-    """Return a message. Here and not in gRPC, which takes one that is none for our defect.
+    """Return the message. If gRPC parsed it, garbage would count as our defect.
 
     Raises:
-        InvalidRequest: it is none.
+        InvalidRequest: `received` is no such message.
     """
     try:
         return parse(received)
@@ -187,7 +186,7 @@ def _parsed(parse: Callable[[bytes], Any], received: bytes) -> Any:
 
 
 def _action_of_get(request: Any) -> Action:
-    """Return what a Get is: without its bytes it only finds."""
+    """Return a Get's action: without bytes it only finds."""
     return Action.FIND if request.delivery == pb.DELIVERY_NONE else Action.READ
 
 
@@ -199,7 +198,7 @@ def _action_of_invalidate(request: pb.InvalidateRequest) -> Action:
 
 
 def _probed(handle: Callable[[Any, Context], Any], who: Who) -> Any:
-    """Return a health check that is not ours, for whoever is known."""
+    """Wrap a method of grpc's health service: every known caller may call it."""
 
     async def call(received: bytes, context: Context) -> Any:
         try:

@@ -1,7 +1,7 @@
-"""Who hears that a serving daemon is no longer ready, or ready again?
+"""Reports that a serving daemon is no longer ready, or ready again.
 
-The log, at warning, because both need a person's eye; and gRPC's health checks. HTTP
-reads the problems itself when it is asked.
+The reports go to the log, at warning, because a person should see both, and to gRPC's health
+checks. HTTP reads the problems itself for each request.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 
 class Readiness:
-    """Tells of each change between the start's end and the drain. `run` ends by cancellation."""
+    """Reports each change between the start's end and the drain. `run` ends by cancellation."""
 
     def __init__(self, problems: Problems, show: Callable[[bool], Awaitable[None]]) -> None:
         self._problems = problems
@@ -26,9 +26,9 @@ class Readiness:
         self._said: dict[str, str] = {}
 
     async def run(self) -> None:
-        """Tell of changes. A problem that came and went within one turn of the loop is not told."""
+        """Report changes, but no problem that came and went within one turn of the loop."""
         end = self._problems.watch(self._changed.set)
-        self._changed.set()  # what came before this task's first turn
+        self._changed.set()  # report problems from before the first turn
         try:
             while True:
                 await self._changed.wait()

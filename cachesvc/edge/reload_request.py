@@ -1,8 +1,8 @@
-"""What does a reload do, and what does it say that it did?
+"""Reloads on request, and logs the result.
 
-Certificates and grants are looked at where they are used (`reloading.py`). A reload looks at
-all of them at once, reads the settings again, and changes the log level. Whoever asked for it
-finds in the log what became of each part, and which settings wait for a restart.
+Certificates and grants are checked where they are used (`reloading.py`). A reload checks all of
+them at once, reads the settings again, and changes the log level. Its log line has the result of
+each part, and the settings that need a restart.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class ReloadRequests:
         self._requested = asyncio.Event()
 
     def request(self) -> None:
-        """Ask for a reload. Several that are asked for during one are one."""
+        """Ask for a reload. Requests during a reload cause one more together."""
         self._requested.set()
 
     async def run(self, files: Iterable[Reloaded[Any]]) -> None:
-        """Reload whenever it is asked for. Ends by cancellation."""
+        """Reload on each request. Ends by cancellation."""
         while True:
             await self._requested.wait()
             self._requested.clear()

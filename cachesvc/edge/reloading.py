@@ -1,8 +1,8 @@
-"""How does a file's change reach a running daemon: certificates, keys, the list of who may call?
+"""Values made of files that may change while the daemon runs: certificates, keys, grants.
 
-By looking, where it is used: a stat for each file, and what was made of them is made
-anew if one has changed. What cannot be used changes nothing: the last good value
-stays, the metric counts it and a warning names it once for each change.
+Each use calls `stat` on every file, and makes the value again if a file has changed. If the files
+cannot be used, the last good value stays, the metric counts the failure, and a warning names it
+once for each change.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from cachesvc.core.errors import ConfigError
 
 log = structlog.get_logger()
 T = TypeVar("T")
-# Of each file: inode, size, ctime, which a chmod changes too; None = not there.
+# Of each file: inode, size, and ctime, which chmod also changes; None = no file.
 _Signature = tuple[tuple[int, int, int] | None, ...]
 
 
 class Reloaded(Generic[T]):
     """A value made of files. Safe for use from many threads.
 
-    `make` raises ConfigError or OSError for files that cannot be used; the first time
-    that goes to whoever constructs this, later it is counted by `on_failure`.
+    `make` raises ConfigError or OSError for files that cannot be used. The constructor raises the
+    same; later `on_failure` counts it.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Reloaded(Generic[T]):
         self._paths = tuple(paths)
         self._make = make
         self._on_failure = on_failure
-        # gRPC asks for certificates from threads of its own.
+        # gRPC asks for certificates from its own threads.
         self._lock = threading.Lock()
         self._tried = self._signature()
         self._value = make()
@@ -56,7 +56,7 @@ class Reloaded(Generic[T]):
             return self._value
 
     def newer(self) -> T | None:
-        """Return the value if it has changed since the start or the last such answer."""
+        """Return the value if it is not that of the start or of the last `newer`."""
         with self._lock:
             self._look()
             if self._value is self._handed_on:
@@ -65,10 +65,10 @@ class Reloaded(Generic[T]):
             return self._value
 
     def reload(self) -> str:
-        """Look now, and say what became of the files since the last such answer.
+        """Check the files now, and return what changed since the last `reload`.
 
-        `reloaded`, `unchanged`, or `failed: ` and why. What failed is tried again, changed or
-        not: a permission above the files may have been the reason.
+        The result is `reloaded`, `unchanged`, or `failed: ` and why. After a failure unchanged
+        files are read again: a directory's permissions may have been the reason.
         """
         with self._lock:
             if self._failure:
@@ -94,7 +94,7 @@ class Reloaded(Generic[T]):
             self._failure = ""
             self._value = value
             log.info("reloaded", what=self.what)
-        # A file that changed while it was read is looked at again by the next call.
+        # If a file changed while it was read, the next call reads it again.
         self._tried = before
 
     def _signature(self) -> _Signature:

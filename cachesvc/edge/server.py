@@ -1,7 +1,7 @@
 """The gRPC listeners: the workers' socket, the admin's, TCP; and their limits.
 
-Each listener is a `grpc.aio` server of its own over the same handlers, because a
-server cannot tell which of its ports a call came by. They share one poller.
+Each listener is its own `grpc.aio` server over the same handlers, because a server cannot tell on
+which port a call arrived. All share one poller.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from cachesvc.edge.tls_files import TlsFiles
 
 # Puts stream chunks of 1 MiB; nothing else a caller sends is large.
 MAX_RECEIVE_BYTES = 2 << 20
-# Of each TCP listener: descriptors are for entries and their readers too.
+# For each TCP listener: entries and their readers also need descriptors.
 MAX_TCP_CONNECTIONS = 4096
-# A call has ended here once its answer is handed to gRPC. Its last bytes may still be on the
-# way to a caller who reads slowly.
+# A call counts as ended once gRPC has its answer. The last bytes may still be on the way to a slow
+# reader.
 ANSWERS_READ_WITHIN_S = 1.0
 GROUP_SOCKET_MODE = 0o660
 ADMIN_SOCKET_MODE = 0o600
@@ -49,14 +49,14 @@ _OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", 16 << 10),
     ("grpc.server_handshake_timeout_ms", 3000),
-    # grpc-js pings every 30 s where it is told to; more often is refused.
+    # grpc-js can be told to ping every 30 s; pings within 20 s are refused.
     ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
 )
 _TCP_OPTIONS = (
     ("grpc.max_allowed_incoming_connections", MAX_TCP_CONNECTIONS),
-    # A certificate is looked at by the handshake alone: one that has expired meanwhile, or
-    # whose CA was taken away, is found out so late at most. Calls under way are let end.
+    # Only the handshake checks a certificate: this is how long a connection may outlive its
+    # certificate or CA. Calls under way may end first.
     ("grpc.max_connection_age_ms", 15 * 60_000),
     ("grpc.max_connection_age_grace_ms", 5 * 60_000),
     # Connections that were opened and forgotten.
@@ -81,12 +81,12 @@ class GrpcServer:
         """Listen on a unix socket that only its owner and group can reach.
 
         Raises:
-            ConfigError: somebody listens there, or something else lies at `path`.
+            ConfigError: a daemon listens at `path`, or no socket can be made there.
         """
         self._bind_unix(path, GROUP_SOCKET_MODE, gid, who)
 
     def bind_admin_socket(self, path: Path) -> None:
-        """Listen on a unix socket that only the daemon's own user can reach. As above."""
+        """Listen on a unix socket for the daemon's own user. Raises as `bind_group_socket`."""
         self._bind_unix(path, ADMIN_SOCKET_MODE, None, callers.always(callers.ADMIN_SOCKET))
 
     def bind_tcp(
@@ -114,8 +114,8 @@ class GrpcServer:
                 assert is_loopback(address), "the settings refuse this"
                 return server.add_insecure_port(address)
             files = certificates.reloaded("grpc", tls, _configuration, on_reload_failure)
-            # For each connection gRPC asks whether there are newer ones. Giving it the same
-            # again would end the process: it frees what handshakes under way still use.
+            # gRPC asks for newer credentials at each connection. The same again would crash the
+            # process: gRPC frees what handshakes under way still use.
             credentials = grpc.dynamic_ssl_server_credentials(
                 files.current(),
                 files.newer,  # type: ignore[arg-type]  # None = no change, says gRPC
@@ -132,15 +132,15 @@ class GrpcServer:
             await server.start()
 
     async def set_serving(self, *, serving: bool) -> None:
-        """Tell health checks whether calls are answered: of the server, and of the service."""
+        """Set the health of the server and of the service: whether calls are answered."""
         await self._set_health("", is_well=serving)
         await self.set_ready(serving)
 
     async def set_ready(self, ready: bool) -> None:
-        """Tell health checks of the service what /readyz says.
+        """Set the health of the service to what /readyz says.
 
-        The server's own check is left alone: it is for liveness probes, and a daemon that
-        owes removals must not be restarted.
+        The server's own health stays: it is for liveness probes, and a daemon with unfinished
+        invalidations must not be restarted.
         """
         await self._set_health(SERVICE_NAME, is_well=ready)
 
@@ -158,7 +158,7 @@ class GrpcServer:
     def _bind_unix(self, path: Path, mode: int, gid: int | None, who: Who) -> None:
         _make_way(path)
         server = self._server(who, ())
-        # The socket is born under the umask: closed to everyone else from the first moment.
+        # The umask closes the socket to other users from its first moment.
         earlier = os.umask(0o777 & ~mode)
         try:
             server.add_insecure_port(f"unix:{path}")
@@ -193,7 +193,7 @@ def _configuration(files: TlsFiles, _: ssl.SSLContext) -> grpc.ServerCertificate
 
 
 def _make_way(path: Path) -> None:
-    """Remove a socket that a daemon which died left behind, and nothing else."""
+    """Remove the socket of a daemon that died, and nothing else."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:

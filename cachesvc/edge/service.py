@@ -98,7 +98,7 @@ class CacheService:
             return InlineEntry(field_number, info, rest, None)
         if delivery == pb.DELIVERY_SHARED_FILE:
             self._local.describe(served, rest, now)
-        # What has no file (tmpfs was full) is sent inline whatever was asked for.
+        # An entry without a file (tmpfs was full) is always sent inline.
         blob = None if rest.HasField("file") else served.blob
         return InlineEntry(field_number, info, rest, blob)
 
@@ -110,7 +110,7 @@ class CacheService:
             yield pb.GetResponse(info=self._info(served))
             view = served.blob.view()
             for start in range(0, view.nbytes, STREAM_CHUNK_BYTES):
-                # In the same step as the copy: an erasure marks before it zeroes.
+                # No await before the copy: an erasure marks the blob before it zeroes it.
                 _check_not_erased(served.blob)
                 yield pb.GetResponse(data=bytes(view[start : start + STREAM_CHUNK_BYTES]))
 
@@ -185,7 +185,7 @@ class CacheService:
 
 
 def _whole(*entries: InlineEntry) -> tuple[InlineEntry, ...]:
-    """Return `entries`, none of which was zeroed while another was waited for."""
+    """Return `entries`. Raises Aborted if an entry was erased during the wait for another."""
     for entry in entries:
         if entry.blob is not None:
             _check_not_erased(entry.blob)

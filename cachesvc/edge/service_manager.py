@@ -1,4 +1,4 @@
-"""How does the service manager hear that the daemon serves, ends, or is stuck?
+"""Tells the service manager that the daemon serves, stops, and is not stuck.
 
 systemd's sd_notify: datagrams of NAME=value lines to the socket that NOTIFY_SOCKET
 names. Reference: sd_notify(3). Times are seconds.
@@ -19,14 +19,14 @@ _NS_PER_US = 1_000
 
 
 class ServiceManager:
-    """What systemd is told; where no systemd asked for it, nobody is told anything.
+    """Sends notices to systemd, or none if systemd did not ask for them.
 
-    `watchdog_s` is None unless it asked this very process for signs of life.
+    `watchdog_s` is None unless systemd asked this process for signs of life.
     """
 
     def __init__(self, address: str, watchdog_s: float | None) -> None:
         self.watchdog_s = watchdog_s
-        # A leading @ stands for the 0 byte of a name that is in no filesystem.
+        # A leading @ stands for the 0 byte of an abstract socket's name.
         self._address = address.replace("@", "\0", 1) if address.startswith("@") else address
         self._socket: socket.socket | None = None
         if address:
@@ -42,13 +42,13 @@ class ServiceManager:
         if not address.startswith(("/", "@")):
             return cls("", None)
         time_us = environment.get("WATCHDOG_USEC", "")
-        # The variables reach children too, which are not the one that is watched.
+        # Child processes inherit the variables, but systemd does not watch them.
         if not time_us.isdigit() or environment.get("WATCHDOG_PID", str(pid)) != str(pid):
             return cls(address, None)
         return cls(address, int(time_us) * _NS_PER_US / NS_PER_S or None)
 
     def serving(self) -> None:
-        """Say so, and from now on show signs of life where they were asked for."""
+        """Tell systemd, and from now on send signs of life if it asked for them."""
         self._tell("READY=1", "STATUS=serving")
         if self.watchdog_s is not None:
             self._watching = asyncio.create_task(self._watch(self.watchdog_s), name="watchdog")
@@ -63,7 +63,7 @@ class ServiceManager:
             self._socket.close()
 
     async def _watch(self, watchdog_s: float) -> None:
-        # A task, not a thread: it is the loop whose turning is the sign of life.
+        # A task, not a thread: the turning event loop is the sign of life.
         while True:
             self._tell("WATCHDOG=1")
             await asyncio.sleep(watchdog_s / 2)

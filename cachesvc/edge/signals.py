@@ -1,11 +1,11 @@
 """What does each signal that can reach the daemon do?
 
-Every signal has a decision here; docs/operating.md has the same table for people. Without one
-the kernel's default would apply, which is for most signals to end the process at once: no
-drain, sockets and L1's files left behind.
+Every signal has a decision here; docs/operating.md has the same table for people. A signal without
+a decision would get the kernel's default. Most signals then end the process at once, without a
+drain, and leave sockets and L1's files behind.
 
-Light, because it is imported before everything else: a signal that comes during the imports
-has to be decided too.
+This module imports little and comes before all others: a signal that comes during the imports also
+needs a decision.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Decision(Enum):
-    """What becomes of a signal."""
+    """What a signal does to the daemon."""
 
     DRAIN = "the daemon drains and ends"
     RELOAD = "files and the log level are read again"
@@ -35,8 +35,8 @@ class Decision(Enum):
 # SIGXCPU says that the processor time allowed is used up, and SIGPWR that the power fails, or
 # that a container is asked to halt: both announce the end.
 _DRAIN = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGXCPU, signal.SIGPWR)
-# SIGIO comes whenever somebody opens a file on which a write lease is held: any member of the
-# socket's group can cause any number of them. SIGTTIN and SIGTTOU would stop a daemon that was
+# SIGIO comes when a process opens a file on which a write lease is held: any member of the socket's
+# group can cause any number of them. SIGTTIN and SIGTTOU would stop a daemon that was
 # put into the background of a terminal.
 _IGNORED = (
     signal.SIGIO,
@@ -59,7 +59,7 @@ _NOTED = (
     *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
 )
 _STOPS = (signal.SIGSTOP, signal.SIGTSTP)
-# Nobody may catch the first; the others report a defect, or systemd's watchdog sends them.
+# SIGKILL cannot be caught; the others report a defect, or systemd's watchdog sends them.
 _ENDS = (
     signal.SIGKILL,
     signal.SIGABRT,
@@ -101,7 +101,7 @@ class Signals:
     def install(cls) -> Signals:
         """Decide every signal from now on. Call it in the main thread, as early as possible.
 
-        A process has one: called again, this returns it.
+        A process has one `Signals`: a second call returns the same.
         """
         if cls._of_the_process is not None:
             return cls._of_the_process
@@ -115,9 +115,9 @@ class Signals:
                 signal.signal(number, signal.SIG_IGN)
         for end in (signals._waking, signals._woken):
             end.setblocking(False)
-        # The byte wakes the loop, also where the kernel gave the signal to another thread.
+        # The byte wakes the loop, also if the kernel gave the signal to another thread.
         signal.set_wakeup_fd(signals._waking.fileno(), warn_on_full_buffer=False)
-        # A parent may have blocked some.
+        # A parent may have blocked signals.
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         return signals
 
@@ -132,7 +132,7 @@ class Signals:
         self._take()
 
     def ignore_all(self) -> None:
-        """Let no signal change how an ending process ends, but for those that end it at once."""
+        """Ignore all signals that have a handler: the process is ending."""
         for number, decision in DECISIONS.items():
             if decision in _HANDLED:
                 signal.signal(number, signal.SIG_IGN)
@@ -143,7 +143,7 @@ class Signals:
         self._woken.close()
 
     def _keep(self, number: int, _frame: object) -> None:
-        # Twice the same, not yet delivered, is once: a flood needs no room.
+        # Keep a pending signal once: a flood needs no memory.
         if number not in self._pending:
             self._pending.append(number)
 
@@ -157,7 +157,7 @@ class Signals:
 
 
 def name_of(number: int) -> str:
-    """Return how people call it: `SIGHUP`, `SIGRTMIN+3`."""
+    """Return the signal's usual name: `SIGHUP`, `SIGRTMIN+3`."""
     if signal.SIGRTMIN < number <= signal.SIGRTMAX:
         return f"SIGRTMIN+{number - signal.SIGRTMIN}"
     return signal.Signals(number).name

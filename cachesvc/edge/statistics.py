@@ -1,7 +1,7 @@
-"""The counters and gauges as they are shown: for Stats, and for a scrape.
+"""The counters and gauges of Stats and of a scrape.
 
-What they show belongs to the event loop and is read on it, all in one function: read from
-a thread, it would change under the reader's eyes.
+Their state belongs to the event loop and is read there without an await: a thread would see it
+change during the read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from cachesvc.tiers.disk import DiskTier
 from cachesvc.tiers.memory import MemoryTier
 from cachesvc_proto.v1 import cache_pb2 as pb
 
-# What workers report adds up; a sum that its field refused would take Stats and /health along.
+# Workers report hit counts; a sum above uint64 would make protobuf raise and break Stats and
+# /health.
 _MAX_UINT64 = (1 << 64) - 1
 
 

@@ -1,4 +1,4 @@
-"""Everything that Stats says and a person asks for beside it, as one JSON object.
+"""All of Stats, and what else people want to know, as one JSON object.
 
 Counts are since the start, sizes bytes, spans seconds. docs/http.md has every key.
 """
@@ -20,7 +20,7 @@ from cachesvc.engine.cache import Cache
 from cachesvc.metrics import Metrics
 from cachesvc_proto.v1 import cache_pb2 as pb
 
-# By name, then by the value of the label ("" where there is none).
+# By name, then by the value of the label ("" without a label).
 Gauges = dict[str, dict[str, float]]
 
 
@@ -110,7 +110,7 @@ class StatusReport:
         }
 
     def _latency(self, tier: str) -> dict[str, Any]:
-        """Return a histogram from which the difference of two readings gives percentiles."""
+        """Return a histogram; the difference between two readings gives percentiles."""
         seen = self._metrics.request_seconds.read(tier)
         return {
             "sum_s": round(seen.sum_s, 6),
@@ -165,7 +165,7 @@ def _namespace(stats: pb.NamespaceStats) -> dict[str, Any]:
 
 
 def _kind(kind: Kind) -> dict[str, Any]:
-    """Return what a person wants to know; where it lies at the origin is not of it."""
+    """Return what people want to know of a kind, without its place at the origin."""
     return {
         "name": kind.name,
         "namespaces": [namespace.name for namespace in kind.namespaces],

@@ -27,7 +27,7 @@ CODES: tuple[tuple[type[errors.CacheError], Code], ...] = (
     (errors.Draining, Code.UNAVAILABLE),
     (errors.CacheError, Code.INTERNAL),
 )
-# Whose matter each status is, for the metrics: these are all that a call can end with.
+# How the metrics count each status; a call can end with no other.
 OUTCOMES: dict[Code, str] = {
     Code.OK: "ok",
     **dict.fromkeys(
@@ -53,7 +53,7 @@ OUTCOMES: dict[Code, str] = {
         "failed",
     ),
 }
-# Which failure speaks for a GetTryOn that has several.
+# Which failure decides the status of a GetTryOn with several failures.
 PRECEDENCE = (
     Code.PERMISSION_DENIED,
     Code.FAILED_PRECONDITION,

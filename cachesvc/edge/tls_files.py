@@ -1,7 +1,7 @@
-"""Can these certificate and key files be used, and what is in them?
+"""Reads the certificate and key files, and checks that they can be used.
 
-Every error names the setting whose file has to be mended, so that it is one line that says
-what to do: at the start, in `cachesvc config` and `doctor`, and at a reload.
+Every error names the setting whose file is wrong, so that one line says what to do: at the start,
+in `cachesvc config` and `doctor`, and at a reload.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def check_all(settings: Settings) -> None:
 
 
 def read(listener: str, settings: TlsSettings) -> TlsFiles:
-    """Return the files' bytes, once they are known to be usable. `listener`: `grpc`, `http`.
+    """Return the files' bytes after checking them. `listener`: `grpc`, `http`.
 
     Raises:
         ConfigError: a file cannot be used, or changed meanwhile.
@@ -72,7 +72,7 @@ def load(listener: str, settings: TlsSettings) -> tuple[TlsFiles, ssl.SSLContext
     """
     before = _bytes_of(listener, settings)
     context = _context(listener, settings, before)
-    # What was checked is what is returned; otherwise a rotation could slip in between.
+    # Return only bytes that were checked: a rotation may have come in between.
     if _bytes_of(listener, settings) != before:
         raise ConfigError(f"{settings.cert_file}: changed while it was read")
     return before, context
@@ -80,7 +80,7 @@ def load(listener: str, settings: TlsSettings) -> tuple[TlsFiles, ssl.SSLContext
 
 @dataclass(frozen=True, slots=True)
 class Dates:
-    """The dates of all certificates in one listener's files; no `authorities`, no client CA."""
+    """The dates of all certificates in one listener's files; empty `authorities` = no client CA."""
 
     chain: tuple[Validity, ...]
     authorities: tuple[Validity, ...]
@@ -92,7 +92,7 @@ class Dates:
         )
 
     def at(self, wall_s: float) -> Iterator[tuple[str, Validity]]:
-        """Yield the setting of each file, and between which moments it serves."""
+        """Yield the setting and the validity of each file."""
         yield "cert_file", certificates.of_chain(self.chain)
         if self.authorities:
             yield "client_ca_file", certificates.of_authorities(self.authorities, wall_s)
@@ -107,7 +107,7 @@ def _context(listener: str, settings: TlsSettings, files: TlsFiles) -> ssl.SSLCo
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        # Also finds a key that is not the certificate's: half of a rotation.
+        # Also finds a key that is not the certificate's: half a rotation.
         context.load_cert_chain(certificate, key, password=_no_password)
     except (OSError, ValueError) as exc:
         if getattr(exc, "reason", None) in _OTHER_KEY:
@@ -143,7 +143,7 @@ def _check_certificates(listener: str, name: str, path: Path, pem: bytes) -> Non
 
 
 def _check_key(listener: str, path: Path, pem: bytes) -> None:
-    """Refuse a key that every user of the host may read, too: it would prove nothing."""
+    """Refuse an unusable key, and a key that every user of the host may read."""
     if path.stat().st_mode & _READABLE_BY_OTHERS:
         raise _problem(
             listener,
