@@ -1,6 +1,6 @@
 """May this blob be stored as an entry of its kind?
 
-The format is `cachesvc_format.blob`'s. Here are the limits on what a Put may bring.
+`cachesvc_format.blob` has the format. This module has the limits on a Put's blob.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def build_blob(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def blob_parts(tensors: Mapping[str, Tensor]) -> list[Buffer]:
-    """Return the parts of that blob, not copied: its header, then each tensor's own data.
+    """Return the same blob in parts, not copied: its header, then each tensor's own data.
 
     Raises:
         InvalidRequest: reason INVALID_BLOB, if the names do not fit the header.
@@ -46,11 +46,11 @@ def blob_parts(tensors: Mapping[str, Tensor]) -> list[Buffer]:
 def parse_layout(blob: Buffer, size_bytes: int | None = None) -> BlobLayout:
     """Return where each tensor of `blob` lies. Reads the header only.
 
-    With `size_bytes`, which is how long the whole is, its first MAX_HEAD_BYTES are enough.
+    With `size_bytes`, the length of the whole blob, its first MAX_HEAD_BYTES are enough.
 
     Raises:
-        InvalidRequest: reason INVALID_BLOB, unless every byte of `blob` is accounted
-            for by a well-formed header; WRONG_FORMAT for another version of this format.
+        InvalidRequest: reason INVALID_BLOB, unless a well-formed header accounts for every
+            byte of `blob`; WRONG_FORMAT for another version of this format.
     """
     view = memoryview(blob).cast("B")
     try:
@@ -104,7 +104,7 @@ def _check_field(field: FieldLayout) -> None:
     if field.mode is not None and field.mode not in CHANNELS:
         raise _invalid(f"{clipped(field.name)} has an unknown image mode")
     if field.begin % ITEM_BYTES[field.dtype]:
-        # torch and numpy want whole elements at their own alignment.
+        # torch and numpy require that elements are aligned to their size.
         raise _invalid(
             f"{clipped(field.name)} is not aligned; pad the header with spaces to 8 bytes"
         )

@@ -1,12 +1,11 @@
-"""Which pixels are in a PNG object, and how are pixels written back as one?
+"""Which pixels are in a PNG object, and how are pixels written back as a PNG?
 
-The file's own structure is checked first (png_chunks.py). What is plain is decoded by faster
-libraries (png_pixels.py), and the rest by Pillow.
+The file's own structure is checked first (png_chunks.py). Plain images are decoded by faster
+libraries (png_pixels.py), the others by Pillow.
 
-Modes L, LA, RGB and RGBA are kept as they are; 1 becomes L, P becomes RGB, or
-RGBA where it has transparency. Modes of more than 8 bits per channel are refused,
-except that Pillow itself reads 16-bit colour as 8-bit, as V2 did. EXIF
-orientation is not applied, as in V2.
+Modes L, LA, RGB and RGBA are kept unchanged; 1 becomes L, P becomes RGB, or RGBA if it
+has transparency. Modes of more than 8 bits per channel are refused, except that Pillow
+itself reads 16-bit colour as 8-bit, as in V2. EXIF orientation is not applied, as in V2.
 """
 
 from __future__ import annotations
@@ -27,29 +26,30 @@ from cachesvc.core.tensors import Buffer, DecodePlan
 from cachesvc_format.blob import CHANNELS, Tensor, image_shape
 from cachesvc_format.names import clipped
 
-# An RGB photo of 768x1024 at level 1 is 15 % larger than at 6, Pillow's default, and
-# written in 58 ms instead of 144; `optimize`, as V2 had it, took 0.8 s for one person.
+# At level 1, an RGB photo of 768x1024 is 15 % larger than at 6, Pillow's default, and takes
+# 58 ms to write instead of 144. V2's `optimize` took 0.8 s for one person.
 COMPRESS_LEVEL = 1
 
-# What is copied or handed on at once. A copy holds the interpreter, and so the loop: 1 MiB for
-# 0.2 ms, 64 MiB for 20 to 40 ms.
+# Size of one copy. A copy holds the interpreter, and so the loop: 1 MiB for 0.2 ms, 64 MiB for
+# 20 to 40 ms.
 STRIPE_BYTES = 1024 * 1024
-# Pillow is handed more of the file: after each block it waits for the interpreter.
+# Pillow reads the file in larger blocks: after each block it waits for the interpreter.
 _BLOCK_BYTES = 4 * 1024 * 1024
 # Bytes that Pillow keeps of a pixel: four for every mode of more than one channel.
 _PILLOW_PIXEL_BYTES = 4
 
 
 def plan_png(data: bytes) -> DecodePlan:
-    """Return how large the pixels are, and how much memory they need until they are decoded.
+    """Return the size of the pixels, and how much memory decoding them takes.
 
     Raises:
-        OriginDataCorrupt: reason IMAGE_REFUSED: no PNG, too large, or a mode that is not kept.
+        OriginDataCorrupt: reason IMAGE_REFUSED, if `data` is no PNG, too large, or has an
+            invalid header.
     """
     header = read_header(data)
     pixels = header.width * header.height
     size_bytes = pixels * header.kept_channels
-    # The file, its stream in one piece, the rows, Pillow's image and the pixels. What is plain
+    # The file, its stream in one piece, the rows, Pillow's image and the pixels. A plain image
     # needs less.
     pillow_bytes = pixels * (1 if header.channels == 1 else _PILLOW_PIXEL_BYTES)
     most_bytes = pixels * (_PILLOW_PIXEL_BYTES if header.has_palette else header.kept_channels)
@@ -81,12 +81,12 @@ def _decode_by_pillow(parts: Sequence[Buffer]) -> Tensor:
     except (MemoryError, OriginDataCorrupt):
         raise
     except Exception as exc:
-        # Whatever a decoder of foreign bytes trips over, the bytes are at fault.
+        # The bytes come from outside: any error of the decoder is their fault.
         raise image_refused(f"Pillow cannot decode it ({type(exc).__name__})") from exc
 
 
 def _pixels_of(image: Image.Image) -> Tensor:
-    """Return the pixels in a mode that is kept, converted and copied stripe by stripe."""
+    """Return the pixels in one of the kept modes, converted and copied stripe by stripe."""
     width, height = image.size
     mode = _kept_mode(image)
     row_bytes = width * CHANNELS[mode]
@@ -106,7 +106,7 @@ def encode_png(tensor: Tensor) -> bytes:
     assert tensor.dtype == "U8"
     height, width = tensor.shape[:2]
     assert tensor.shape == image_shape(tensor.mode, height, width)
-    pixels = np.frombuffer(tensor.data, np.uint8)  # Pillow's types know no memoryview
+    pixels = np.frombuffer(tensor.data, np.uint8)  # Pillow's type stubs lack memoryview
     image = Image.frombuffer(tensor.mode, (width, height), pixels, "raw", tensor.mode, 0, 1)
     out = io.BytesIO()
     image.save(out, format="PNG", compress_level=COMPRESS_LEVEL)

@@ -1,8 +1,8 @@
 """How are megabytes of text in a pickle read without holding up the loop?
 
-Protocols 0 to 2 write bytes as text. No name is long, so a long text can only be such bytes.
-It stays as it lies in the stream until somebody asks for them, and is then decoded piece by
-piece: the interpreter is held for one piece, and not for 0.3 s.
+Protocols 0 to 2 write bytes as text. Names are short, so a long text can only be such bytes.
+It stays undecoded until `LongText.data` decodes it piece by piece, so that the interpreter is
+held for one piece, and not for 0.3 s.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from cachesvc.codec.refusal import pickle_refused
 from cachesvc.core.buffers import joined
 
-# Everything else that is text in a stream is far shorter.
+# All other text in a stream is far shorter.
 MAX_SHORT_BYTES = 64 * 1024
 PIECE_BYTES = 256 * 1024
 _ESCAPE_BYTES = len(rb"\u00ff")
@@ -28,7 +28,7 @@ _BEYOND_LATIN1_ESCAPE = re.compile(rb"\\(?!u00[0-9a-fA-F]{2})")
 
 @dataclass(frozen=True, slots=True)
 class LongText:
-    """Text of more than MAX_SHORT_BYTES, not looked at yet. Protocol 0 escapes some of it."""
+    """Text of more than MAX_SHORT_BYTES, not checked yet. `is_escaped`: it is protocol 0's."""
 
     raw: memoryview
     is_escaped: bool
@@ -37,7 +37,7 @@ class LongText:
         """Return the bytes that the text stands for.
 
         Raises:
-            OriginDataCorrupt: reason PICKLE_REFUSED, if it is no text or stands for none.
+            OriginDataCorrupt: reason PICKLE_REFUSED, if it is not text, or not bytes as text.
         """
         return joined(list(self._decoded()))
 
@@ -53,7 +53,7 @@ class LongText:
 
 
 def utf8(raw: memoryview) -> str:
-    """Return the text of protocols 1 and later, which has no character beyond Latin-1 here."""
+    """Return a text of protocol 1 or later. Characters beyond Latin-1 are refused."""
     try:
         text = str(raw, "utf-8")
     except UnicodeDecodeError as exc:
@@ -63,7 +63,7 @@ def utf8(raw: memoryview) -> str:
 
 
 def escaped(raw: memoryview) -> str:
-    """Return the text of protocol 0."""
+    """Return a text of protocol 0."""
     if _BEYOND_LATIN1_ESCAPE.search(raw) is not None:
         raise pickle_refused("a text has an escape that bytes in text form never need")
     return codecs.decode(raw, "raw-unicode-escape")
@@ -78,7 +78,7 @@ def latin1(text: str) -> bytes:
 
 
 def _cut_escape(piece: memoryview) -> int:
-    """Return how many bytes at the end begin an escape that may not be whole."""
+    """Return how many bytes at the end belong to an escape that may be cut."""
     tail = bytes(piece[1 - _ESCAPE_BYTES :])
     found = tail.rfind(b"\\")
     return 0 if found < 0 else len(tail) - found

@@ -1,7 +1,7 @@
 """How does an entry's member at the origin become a tensor, and a tensor a member?
 
-This module is what the engine is handed: `plan_member`, `decode_member`,
-`blob_parts`, `check_parts` and `encode_members`.
+The engine is handed this module: `plan_member`, `decode_member`, `blob_parts`,
+`check_parts` and `encode_members`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def decode_member(field: Field, data: bytes) -> Tensor:
 
 
 def check_parts(kind: Kind, parts: Sequence[Buffer]) -> BlobLayout:
-    """Check a blob that lies in several buffers; as `check_blob`. Only its header is joined."""
+    """Check a blob in several buffers, as `check_blob` does. Only the header is joined."""
     head = PartsFile(parts).read(MAX_HEAD_BYTES)
     return check_blob(kind, head, sum(memoryview(part).nbytes for part in parts))
 

@@ -1,14 +1,14 @@
-"""What does a pickle stream say, if only the opcodes of a tensor may speak?
+"""What value does a pickle stream make with the opcodes of a tensor alone?
 
 A stack machine for the opcodes that torch's streams use in protocols 0 to 5, and
-no others: nothing here imports a name, makes an instance or sets state (no INST,
+no others: no opcode imports a name, makes an instance or sets state (no INST,
 OBJ, NEWOBJ, BUILD, EXT). A global is a look-up in the caller's table, and REDUCE
-calls only a `Function` out of that table. What a stream can cost is bounded by
-its own length and MAX_OPCODES: large values are views into it, not copies.
+calls only a `Function` out of that table. The stream's length and MAX_OPCODES
+bound its cost: large values are views into the stream, not copies.
 
 Why not the standard library's unpickler with a `find_class` of our own: it still
-runs BUILD and NEWOBJ on what is found, sizes its memo by the stream's word, and
-one forgotten table entry is remote code execution.
+runs BUILD and NEWOBJ on the classes found, lets the stream choose the size of the
+memo, and one careless table entry is remote code execution.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _U64 = struct.Struct("<Q")
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """The only thing REDUCE calls. A stream gets one out of its dialect's table."""
+    """REDUCE calls nothing else. A stream gets its functions from its dialect's table."""
 
     call: Callable[[tuple[Value, ...]], Value]
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What one stream may name, and what its persistent ids mean (None: refused)."""
+    """Which globals a stream may name, and what its persistent ids mean (None: refused)."""
 
     names: Mapping[tuple[str, str], Value]
     persistent: Callable[[Value], Value] | None = None
@@ -103,9 +103,9 @@ class _Machine:
         return value
 
     def line(self, max_bytes: int) -> memoryview:
-        """Return up to the next newline, without it. Reads only what it consumes."""
+        """Return the bytes before the next newline. Reads only what it consumes."""
         begin, end = self.at, min(self.at + max_bytes + 1, len(self._data))
-        # In windows: a search holds the interpreter.
+        # Search in windows: a search holds the interpreter.
         for at in range(begin, end, PIECE_BYTES):
             found = _NEWLINE.search(self._data, at, min(at + PIECE_BYTES, end))
             if found is not None:
@@ -117,7 +117,7 @@ class _Machine:
         return self.line(len(self._data) - self.at)
 
     def decimal(self, suffix: bytes = b"") -> bytes:
-        """Return the digits of a line. Few: int() of many takes quadratic time."""
+        """Return a line's digits, limited in number: int() takes quadratic time."""
         digits = bytes(self.line(MAX_INT_DIGITS)).removesuffix(suffix)
         if _INT.fullmatch(digits) is None:
             raise pickle_refused("a number is not one")
@@ -176,7 +176,7 @@ class _Machine:
 
 def _read_int(machine: _Machine) -> None:
     digits = machine.decimal()
-    # How protocols 0 and 1 write a bool.
+    # Protocols 0 and 1 write a bool as 00 or 01.
     machine.push(digits == b"01" if digits in (b"00", b"01") else int(digits))
 
 
@@ -250,7 +250,7 @@ def _set_items(machine: _Machine, values: list[Value]) -> None:
     if not isinstance(target, dict) or len(values) % 2:
         raise pickle_refused("it sets items of what is not a dict")
     for key, value in zip(values[::2], values[1::2], strict=True):
-        # Only text: hashing a deep tuple would recurse.
+        # Keys are text only: hashing a deep tuple would recurse.
         if not isinstance(key, str):
             raise pickle_refused("a dict's key is not text")
         target[key] = value

@@ -1,8 +1,8 @@
 """How is a tensor written so that `pickle.load`, with torch installed, reads it?
 
-The stream is what `pickle.dumps(tensor)` writes, without its memo and with a fixed
-storage key where torch puts a memory address, so that equal tensors are equal
-bytes. The storage inside is torch's legacy file form (`torch_legacy.py`).
+The stream is that of `pickle.dumps(tensor)`, without the memo and with a fixed storage
+key instead of torch's memory address, so that equal tensors make equal bytes. The
+storage inside has torch's legacy file form (`torch_legacy.py`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def encode_pickle(tensor: Tensor) -> bytes:
 
 
 def _payload_head(tensor: Tensor) -> bytes:
-    """Return the storage's streams and its count; the elements follow."""
+    """Return the storage's streams and its count. The caller appends the elements."""
     count = math.prod(tensor.shape)
     storage_id = b"".join(
         (

@@ -1,9 +1,9 @@
-"""Which tensor is in a `.pkl` object, and how is one written for V2 to read?
+"""Which tensor is in a `.pkl` object?
 
-The objects are raw `pickle.dumps(tensor.cpu())` streams of any protocol, or files
-of `torch.save` in its zip or its legacy form. Reading executes nothing: the
-opcodes are `opcodes.py`'s, the names those of `torch_views.py`, and a raw stream
-may also name the two functions that carry its storage's bytes.
+An object is a raw `pickle.dumps(tensor.cpu())` stream of any protocol, or a file of
+`torch.save` in zip or legacy form. Reading executes nothing: `opcodes.py` has the
+opcodes, `torch_views.py` the names, and a raw stream may also name the two functions
+that carry its storage's bytes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from cachesvc.codec.torch_zip import SIGNATURE, read_zip
 from cachesvc.core.tensors import DecodePlan
 from cachesvc_format.blob import Tensor
 
-# Protocols 1 and 2 write a byte above 0x7F as two; the rest is the stream's own.
+# Protocols 1 and 2 write a byte above 0x7F as two bytes; 64 KiB are for the opcodes.
 MAX_OBJECT_BYTES = 2 * MAX_PICKLED_TENSOR_BYTES + 64 * 1024
 
 
 def plan_pickle(data: bytes) -> DecodePlan:
-    """Return how much memory reading `data` takes. How large its tensor is, nobody knows yet."""
-    # A tensor is no larger than its object; where it is not contiguous or lies in text it is
-    # copied once.
+    """Return how much memory reading `data` takes. The size of its tensor is not known yet."""
+    # A tensor is no larger than its object, and is copied once if it is not contiguous or is
+    # written as text.
     return DecodePlan(0, 2 * len(data))
 
 
@@ -41,7 +41,7 @@ def decode_pickle(data: bytes) -> Tensor:
 
     Raises:
         OriginDataCorrupt: reason PICKLE_REFUSED, if `data` is damaged, too large, or
-            anything else than one plain tensor.
+            not one plain tensor.
     """
     if len(data) > MAX_OBJECT_BYTES:
         raise pickle_refused(f"it is larger than {MAX_OBJECT_BYTES} bytes")
@@ -63,7 +63,7 @@ def _read(data: memoryview) -> View:
 
 @dataclass(frozen=True, slots=True)
 class _Latin1:
-    """Bytes in the text form of protocols 0 to 2; made into bytes once, when they are read."""
+    """Bytes in the text form of protocols 0 to 2, converted only when they are read."""
 
     text: str | LongText
 
@@ -77,8 +77,8 @@ class _Latin1:
 class _RawStream:
     """The functions that carry the storage of one raw stream.
 
-    Only one storage: a stream that remembers a large text and reads it again and
-    again would multiply it.
+    Only one storage: a stream could recall a large text from its memo many times and
+    so multiply it.
     """
 
     has_storage: bool = False

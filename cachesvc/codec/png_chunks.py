@@ -17,15 +17,15 @@ from cachesvc.core.tensors import Buffer
 
 # An 8K frame; real images have 0.8 Mi. Below Pillow's own bomb warning (85 Mi).
 MAX_IMAGE_PIXELS = 32 * 1024 * 1024
-# Of rows and of columns: a row costs as much as hundreds of pixels, and decoders hold the
-# interpreter for all of them. JPEG has the same limit.
+# Most rows, and most columns: a row costs as much as hundreds of pixels, and decoders hold the
+# interpreter for all rows. JPEG has the same limit.
 MAX_IMAGE_SIDE = 65_535
 # Text, colour profiles, EXIF: all chunks beside header, palette and pixels, as stored.
-# Pillow keeps what it does not know as well.
+# Pillow also keeps unknown chunks.
 MAX_ANCILLARY_BYTES = 4 * 1024 * 1024
-# Each may inflate to Pillow's own limit of 1 MiB.
+# Each chunk may inflate to Pillow's own limit of 1 MiB.
 MAX_ANCILLARY_CHUNKS = 32
-# 8 KiB, the smallest chunk in common use, of the largest image, twice over.
+# Twice the chunks of the largest image in the smallest common chunks, 8 KiB.
 MAX_CHUNKS = 32 * 1024
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -34,13 +34,13 @@ _CHUNK = struct.Struct(">I4s")
 _CRC = struct.Struct(">I")
 _HEADER = struct.Struct(">2I5B")
 _HEADER_AT = len(SIGNATURE) + _CHUNK.size
-# By the header's colour type; a palette's pixel is one number.
+# By the header's colour type; a pixel with a palette is one number.
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PALETTE = 3
 _DEPTHS = (1, 2, 4, 8, 16)
 _OF_THE_IMAGE = (HEADER, b"PLTE", PIXELS, END)
-# A frame counts without the announcement too: of one that covers a part of the image
-# Pillow shows that part, on black.
+# A frame is refused even without `acTL`: if it covers a part of the image, Pillow shows only
+# that part, on black.
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 
 
@@ -53,7 +53,7 @@ class Chunk(NamedTuple):
 
 
 class ImageHeader(NamedTuple):
-    """What the first chunk says, checked."""
+    """The first chunk's values, checked."""
 
     width: int
     height: int
@@ -72,12 +72,12 @@ class ImageHeader(NamedTuple):
 
     @property
     def kept_channels(self) -> int:
-        """Return the least that a decoded pixel has, in bytes."""
+        """Return the least size of a decoded pixel, in bytes."""
         return 3 if self.has_palette else self.channels
 
     @property
     def rows_bytes(self) -> int:
-        """Return how long the inflated pixels are, if they are not interlaced.
+        """Return the size of the inflated pixels, if they are not interlaced.
 
         Each row begins with the number of its filter.
         """
@@ -85,7 +85,7 @@ class ImageHeader(NamedTuple):
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """Return what the header says of the size. Looks at nothing behind it.
+    """Return the header. Does not look at the chunks behind it.
 
     Raises:
         OriginDataCorrupt: reason IMAGE_REFUSED.
@@ -110,10 +110,10 @@ def read_header(data: bytes) -> ImageHeader:
 
 
 def checked_chunks(data: bytes) -> list[Chunk]:
-    """Return every chunk up to and with the last one, which all are whole and within limits.
+    """Return every chunk up to and including IEND.
 
     Raises:
-        OriginDataCorrupt: reason IMAGE_REFUSED.
+        OriginDataCorrupt: reason IMAGE_REFUSED, unless all are whole and within limits.
     """
     read_header(data)
     view = memoryview(data)
@@ -123,7 +123,7 @@ def checked_chunks(data: bytes) -> list[Chunk]:
         chunk = _read_chunk(view, at)
         name, body, whole = chunk
         if index and name == HEADER:
-            # Pillow would take its size, which nobody has checked.
+            # Pillow would use its size, which is not checked.
             raise image_refused("it has a second header")
         chunks.append(chunk)
         if name == END:
@@ -138,7 +138,7 @@ def checked_chunks(data: bytes) -> list[Chunk]:
 
 
 def packed_chunk(name: bytes, body: Sequence[Buffer]) -> list[Buffer]:
-    """Return the parts of a chunk as it lies in a file."""
+    """Return the parts of a whole chunk, with length and checksum."""
     checksum = isal_zlib.crc32(name)
     for part in body:
         checksum = isal_zlib.crc32(part, checksum)

@@ -1,6 +1,6 @@
-"""How does the codec refuse what the origin holds?
+"""How does the codec refuse an object of the origin?
 
-Reasons are stable, messages name what was refused and never echo much of it.
+Reasons are stable. Messages name what was refused and echo little of the object.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ IMAGE_REFUSED = "IMAGE_REFUSED"
 
 
 def pickle_refused(message: str) -> OriginDataCorrupt:
-    """Return the error for a pickle that is damaged or more than a plain tensor."""
+    """Return the error for a pickle that is damaged or not a plain tensor."""
     return OriginDataCorrupt(f"pickle refused: {message}", reason=PICKLE_REFUSED)
 
 

@@ -1,9 +1,9 @@
-"""How does one read torch's legacy file form, which is also inside every raw pickle?
+"""How is torch's legacy file form read, which is also inside every raw pickle?
 
 Five pickle streams one after another - a magic number, 1001, facts about the
 machine, the object, the keys of its storages - then per storage an int64 count
-and the elements. The object is a tensor in a file that `torch.save` wrote in this
-form, and a bare storage in the bytes that `pickle.dumps(tensor)` carries.
+and the elements. The object is a tensor in a file of `torch.save`, and a bare
+storage in the bytes inside `pickle.dumps(tensor)`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _PLAIN = Dialect(names={})
 
 @dataclass(slots=True)
 class OneStorage:
-    """Turns the persistent id of a stream into its storage; a tensor has exactly one.
+    """Turns the persistent id of a stream into its storage; a tensor has exactly one storage.
 
-    `id_length` differs between the file forms: legacy ids end with a view, None today.
+    `id_length` differs between the file forms: a legacy id ends with a view, which is None.
     """
 
     id_length: int
@@ -59,7 +59,7 @@ def read_tensor_file(data: memoryview, after_magic: int) -> View:
 
 
 def read_storage(data: memoryview) -> Storage:
-    """Return the storage that `torch.storage._load_from_bytes` would."""
+    """Return the storage that `torch.storage._load_from_bytes` would return."""
     magic, at = run(data, 0, _PLAIN)
     if magic != MAGIC_NUMBER:
         raise pickle_refused("its storage does not start with torch's magic number")
@@ -94,7 +94,7 @@ def _elements(data: memoryview, at: int, storage: Storage) -> memoryview:
     start = at + _COUNT.size
     if start > len(data) or _COUNT.unpack_from(data, at)[0] != storage.count:
         raise pickle_refused("its storage's count differs")
-    # Exactly to the end: bytes that follow are not the original's.
+    # The elements end exactly at the end: torch writes no bytes behind them.
     if len(data) - start != storage.size_bytes:
         raise pickle_refused("its storage is cut short or has bytes behind it")
     return data[start:]

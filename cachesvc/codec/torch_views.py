@@ -1,9 +1,9 @@
-"""What may a torch pickle build, and which elements of its storage is that?
+"""What may a torch pickle build, and which elements of its storage are in the tensor?
 
 A tensor is a view: offset, sizes and strides, in elements, over one storage. All
 of them come from outside, so a view is checked before a byte is read: it lies
-inside its storage and is not larger than it (a stride of 0 turns 2 bytes into
-gigabytes).
+inside its storage and is not larger than the storage (a stride of 0 turns 2 bytes
+into gigabytes).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cachesvc.codec.opcodes import Function, Value
 from cachesvc.codec.refusal import pickle_refused
 from cachesvc_format.blob import ITEM_BYTES, MAX_DIMENSIONS, Tensor
 
-# The largest real one has 4.7 MB; a float32 video latent has about 100 MB.
+# The largest real tensor has 4.7 MB; a float32 video latent has about 100 MB.
 MAX_PICKLED_TENSOR_BYTES = 256 * 1024 * 1024
 
 _STORAGE_KEY = re.compile(r"[0-9]{1,20}")
@@ -40,14 +40,14 @@ STORAGE_NAMES = {dtype: name for name, dtype in _STORAGE_DTYPES.items()}
 
 @dataclass(frozen=True, slots=True)
 class StorageClass:
-    """What `torch.HalfStorage` and its siblings stand for."""
+    """The value of the global `torch.HalfStorage` and of its siblings."""
 
     dtype: str
 
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """`count` elements of one dtype. `data` is None until the container's part was found."""
+    """`count` elements of one dtype. `data` is None until its bytes are found in the file."""
 
     dtype: str
     count: int
@@ -82,7 +82,7 @@ STORAGE_CLASSES: Mapping[tuple[str, str], Value] = {
 def parse_storage_id(parts: tuple[Value, ...]) -> Storage:
     """Return the storage that `("storage", class, key, location, count)` names.
 
-    Where it lived (`cpu`, `cuda:0`) is nothing to us: its bytes are in the object.
+    The location (`cpu`, `cuda:0`) does not matter: the bytes are in the object.
     """
     assert len(parts) == 5
     word, storage_class, key, location, count = parts
@@ -97,7 +97,7 @@ def parse_storage_id(parts: tuple[Value, ...]) -> Storage:
 
 
 def gather(view: View) -> Tensor:
-    """Return the tensor, contiguous; a view into the object's own bytes if it was so there."""
+    """Return the tensor, contiguous; if it was contiguous, possibly a view of the object."""
     storage = view.storage
     assert storage.data is not None
     assert len(storage.data) == storage.size_bytes
@@ -106,12 +106,12 @@ def gather(view: View) -> Tensor:
     if _is_contiguous(view):
         start = view.offset * item_bytes if count else 0
         part = storage.data[start : start + count * item_bytes]
-        # Of a small part of a batch, a view would keep the whole batch until L2 has the entry.
+        # Copy a small part of a batch: a view would hold the whole batch until L2 has the entry.
         is_most = len(part) * 2 >= len(storage.data)
         return Tensor(storage.dtype, view.shape, part if is_most else bytes(part))
-    # Moved as plain words of the same width: numpy knows no bfloat16, and no value changes.
+    # Copy as unsigned integers of the same width: numpy has no bfloat16, and no value changes.
     words = np.frombuffer(storage.data, np.dtype(f"<u{item_bytes}"))[view.offset :]
-    # The stride of a dimension of 1 is never used, and may be any number.
+    # The stride of a dimension of size 1 is never used and may be any number.
     strides = (0 if n == 1 else s for n, s in zip(view.shape, view.strides, strict=True))
     strided = np.lib.stride_tricks.as_strided(
         words, view.shape, tuple(s * item_bytes for s in strides), writeable=False
@@ -165,7 +165,7 @@ def _check_inside(view: View) -> None:
 
 def _rebuild_tensor(arguments: tuple[Value, ...]) -> View:
     if len(arguments) != 6:
-        # A seventh holds a conjugate or negative bit, which change the values.
+        # A seventh part holds a conjugate or negative bit, which changes the values.
         raise pickle_refused("a tensor has the wrong number of parts")
     storage, offset, shape, strides, requires_grad, hooks = arguments
     if not isinstance(storage, Storage):

@@ -1,11 +1,11 @@
-"""How does one read the zip form of `torch.save` without trusting the archive?
+"""How is the zip form of `torch.save` read without trusting the archive?
 
 torch stores its records uncompressed under one folder: `data.pkl` (a pickle whose
-persistent ids name storages), `data/0` (the elements) and small facts beside them.
+persistent ids name storages), `data/0` (the elements) and records of small facts.
 
-Why not `zipfile`: it reads the whole directory, millions of entries if it says
-so, before one can count them, takes compressed, encrypted and prefixed archives,
-and copies a record to read it. Only what torch writes is understood here.
+Why not `zipfile`: it reads the whole directory, even millions of entries, before the
+entries can be counted, accepts compressed, encrypted and prefixed archives, and copies
+a record to read it. This module accepts only torch's archives.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cachesvc.codec.torch_legacy import OneStorage
 from cachesvc.codec.torch_views import STORAGE_CLASSES, TENSOR_FUNCTIONS, Storage, View
 
 SIGNATURE = b"PK\x03\x04"
-# torch 2.13 writes 7 for a tensor.
+# torch 2.13 writes 7 members for a tensor.
 MAX_MEMBERS = 64
 MAX_MEMBER_NAME_BYTES = 256
 
@@ -43,7 +43,7 @@ class _Member:
 
 @dataclass(frozen=True, slots=True)
 class _Directory:
-    """Where the list of members lies, and how many it says there are."""
+    """Where the list of members starts, and its count of them."""
 
     start: int
     count: int
@@ -93,7 +93,7 @@ def _numbers(layout: struct.Struct, data: memoryview, at: int, signature: bytes)
 
 
 def _find_directory(data: memoryview) -> _Directory:
-    # At the very end: a comment, or anything behind the archive, is not torch's.
+    # At the very end: torch writes no comment and nothing behind the archive.
     end_at = len(data) - _END.size
     *_, count, size_bytes, start, _ = _numbers(_END, data, end_at, b"PK\x05\x06")
     locator_at = end_at - _END64_LOCATOR.size
@@ -144,7 +144,7 @@ def _read_member(
     end = start + member.size_bytes
     if end > directory.start:
         raise pickle_refused("a record of its archive reaches outside of it")
-    # torch.load does not look at the checksum; a damaged photo should not be served.
+    # torch.load ignores the checksum, but a damaged photo should not be served.
     if zlib.crc32(data[start:end]) != member.crc32:
         raise pickle_refused("a record of its archive has a wrong checksum")
     return data[start:end]
