@@ -118,7 +118,7 @@ class LoopLag:
     def step(self, due_s: float, now_s: float) -> None:
         """Record that what was due at `due_s` ran at `now_s`."""
         if now_s >= self._window_ends_s:
-            # After a gap of a whole window, the worst before the gap is too old.
+            # After a gap of a whole window, the worst lateness before it is too old.
             is_next = now_s < self._window_ends_s + LAG_WINDOW_S
             self._before_s = self._worst_s if is_next else 0.0
             self._worst_s = 0.0

@@ -1,7 +1,7 @@
-"""Does a name still lead to the file or directory that was opened by it?
+"""Checks that a path still leads to the file or directory that was opened by it.
 
-Whoever deletes or moves a directory under a daemon, or unmounts it lazily, leaves the daemon
-its descriptors: it writes, syncs and reads what nobody will find after a restart.
+When a directory is deleted, moved or lazily unmounted under a daemon, the daemon keeps its
+descriptors: it writes, syncs and reads files that no daemon finds after a restart.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 
 
 class NameLost(OSError):
-    """What is written now is not where the next daemon looks for it."""
+    """A path leads elsewhere, so the next daemon would not find what is written now."""
 
 
 class Anchor:
-    """A path, and what it leads to now. Whoever makes one holds that open."""
+    """A path, and the inode that it leads to, which has to stay open."""
 
     def __init__(self, path: Path, fd: int | None = None) -> None:
-        """`fd` is what was opened by it, if that is ours to ask. Raises OSError."""
+        """`fd` is what was opened by `path`, if the caller has it. Raises OSError."""
         self.path = path
         self._identity = _identity_of(path if fd is None else fd)
 

@@ -34,8 +34,8 @@ from cachesvc.tiers.quarantine import erase_catalog_set_aside, trim_catalog_set_
 from cachesvc.tiers.witness import Witness
 from cachesvc.tiers.write_queue import RunBatch, Write, WriteQueue
 
-# Rows that one eviction deletes: an invalidation queued behind it waits some 20 ms, not
-# the second that a sixth of a large catalog takes.
+# The most rows that one eviction deletes. An invalidation queued behind it waits some 20 ms;
+# deleting a sixth of a large catalog would take a second.
 EVICT_BATCH = 200
 T = TypeVar("T")
 _SYSTEM = Clock()
@@ -44,8 +44,8 @@ _SYSTEM = Clock()
 class Catalog:
     """The rows of L2. Methods that queue a write fix its order before they return.
 
-    A write's future fails with NotDurable if it could not be committed (a full disk
-    refuses even a DELETE); nothing of it was done then.
+    A write's future fails with NotDurable if the write could not be committed (a full disk
+    refuses even a DELETE); then it has changed nothing.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Catalog:
         witnesses: Sequence[Witness] = (),
         anchors: Sequence[Anchor] = (),
     ) -> None:
-        """Open, or set aside and start empty.
+        """Open the catalog; set a damaged one aside and start empty.
 
         `make_queue` decides who commits, and when: a thread of its own, or a test's schedule.
-        `read_time` says when that is. `witnesses` hear of each commit and know an older
-        state; `anchors` are names beside the catalog's own without which nothing is durable.
+        `read_time` gives a commit's time. `witnesses` note each commit and recognize an older
+        state; `anchors` are further paths without which nothing is durable.
 
         Raises:
             ConfigError: the directory cannot be written.
@@ -80,7 +80,7 @@ class Catalog:
             self._db: sqlite3.Connection | None = self._open_or_start_empty()
         except (OSError, sqlite3.Error, Damaged) as exc:
             raise ConfigError(f"{self._file.path}: cannot be opened for writing: {exc}") from exc
-        # What the last life left; this one's first commit changes it.
+        # Facts that the last life left; this life's first commit changes them.
         self.last_boot_id = self._facts.boot_id
         self.ended_cleanly = bool(self._facts.ended_cleanly)
         self.acknowledge_from_ns = self._facts.acknowledge_from_ns
@@ -105,7 +105,7 @@ class Catalog:
 
     def _take(self, opened: Opened) -> sqlite3.Connection:
         self._facts, self.totals = opened.facts, opened.totals
-        # Rows up to here may be in it, so this is what a removal covers.
+        # The catalog may hold rows up to this generation: an invalidation covers them.
         self.newest_generation = max(self.newest_generation, self._facts.last_generation)
         return opened.db
 
@@ -114,7 +114,7 @@ class Catalog:
         self._on_reset()
 
     def _reset(self, why: str) -> sqlite3.Connection:
-        """Start empty, in the writer's thread. Readers notice the new epoch."""
+        """Set it aside and start empty, in the writer's thread. Readers notice the new `_epoch`."""
         if self._db is not None:
             self._db.close()
             self._db = None
@@ -125,7 +125,7 @@ class Catalog:
         return self._db
 
     def _reopen(self) -> None:
-        """Look once more, in the writer's thread, whether it is damaged. Raises Damaged."""
+        """Open the catalog again, in the writer's thread. Raises Damaged."""
         if self._db is not None:
             self._db.close()
             self._db = None
@@ -136,12 +136,12 @@ class Catalog:
     def _run_batch(self, batch: list[Write[Any]]) -> None:
         if self._run_together(batch) or len(batch) == 1:
             return
-        # One write may have spoiled the commit for the rest: each gets its own.
+        # One write may have made the commit fail: give each write a commit of its own.
         for write in batch:
             self._run_together([write])
 
     def _run_together(self, batch: list[Write[Any]]) -> bool:
-        """Run `batch` in one transaction; on a failure each write has the error."""
+        """Run `batch` in one transaction; if it fails, each write has the error."""
         try:
             try:
                 self._commit(batch)
@@ -158,7 +158,7 @@ class Catalog:
         return True
 
     def _commit_again(self, batch: list[Write[Any]]) -> None:
-        """As at the start: what is damaged is so twice."""
+        """Commit after a new open, as at the start: believe in damage only if found twice."""
         try:
             self._reopen()
             self._commit(batch)
@@ -168,7 +168,7 @@ class Catalog:
 
     def _commit(self, batch: list[Write[Any]]) -> None:
         db = self._db or self._reset("it could not be opened")
-        # The writes of this batch change it; if they fail it is forgotten.
+        # The batch's writes change this copy, which is dropped if the commit fails.
         self._draft = copy.copy(self._facts)
         self._file.check_anchors()
         try:
@@ -180,12 +180,12 @@ class Catalog:
             self._draft.commits += 1
             self._draft.last_write_ns, self._draft.last_write_steady_ns = now
             catalog_facts.write(db, self._draft)
-            # Before COMMIT: what fails behind it would make done writes failed ones.
+            # Before COMMIT: a failure after it would report committed writes as failed.
             totals = catalog_facts.totals(db)
             db.execute("COMMIT")
             self._facts, self.totals = self._draft, totals
             self._file.note(self._facts)
-            # Once more, or a name that was lost during the sync would be acknowledged.
+            # Check again: otherwise a commit would be acknowledged whose path was lost meanwhile.
             self._file.check_anchors()
         except BaseException as exc:
             with contextlib.suppress(sqlite3.Error):
@@ -195,7 +195,7 @@ class Catalog:
             raise
 
     def _lost(self) -> Change:
-        """What has to be assumed of a change whose record is spoilt: it was just now."""
+        """Return what to assume of a change whose record is spoilt: everything changed now."""
         scope = Scope(ScopeKind.EVERYTHING)
         return Change(scope, self._read_time().wall_ns, self.newest_generation)
 
@@ -204,10 +204,10 @@ class Catalog:
     def lookup(self, key: EntryKey) -> Row | None:
         """Return the committed row. Blocks: call it in a worker thread.
 
-        A damaged catalog reads as a miss; the next write sets it aside.
-
         Raises:
-            CorruptEntry: there is a row, and it may not be served; `distrust` removes it.
+            CorruptEntry: the row may not be served, or the catalog is damaged; `distrust` deletes
+                the row or sets the catalog aside.
+            NotDurable: the catalog cannot be read.
         """
         return self._read_trusted(lambda db: rows.trusted(db, key))
 
@@ -219,15 +219,15 @@ class Catalog:
         """Return the latest change recorded for any of `scopes`, 0 if none. Blocks.
 
         Raises:
-            CorruptEntry: a record is lost; `assume_changed` replaces it.
+            CorruptEntry: a record is spoilt; `assume_changed` replaces it.
         """
         return self._read_trusted(lambda db: changes.last_change_ns(db, scopes))
 
     def check_changes(self) -> None:
-        """Look once in a life whether every recorded change can be found. Blocks.
+        """Check, until it succeeds once, that every recorded change can be found. Blocks.
 
         Raises:
-            CorruptEntry: one cannot; `rebuild_changes` mends it.
+            CorruptEntry: a change cannot be found; `rebuild_changes` repairs the records.
         """
         if not self._changes_are_checked:
             self._read_trusted(changes.check)
@@ -240,7 +240,7 @@ class Catalog:
         return dict(self._read(lambda db: db.execute(sql, (namespace, *ids)).fetchall()))
 
     def _read_trusted(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """The same; raises CorruptEntry where the writer has to look at what was read."""
+        """Run `read`; raises CorruptEntry where the writer has to check what was read."""
         try:
             return self._read(read)
         except NotDurable as exc:
@@ -249,9 +249,9 @@ class Catalog:
             raise
 
     def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `read` on this thread's own connection, which shows it one moment of the catalog.
+        """Run `read` on this thread's connection, in a transaction: it sees one snapshot.
 
-        Raises NotDurable if it cannot.
+        Raises NotDurable: the catalog cannot be read.
         """
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
         epoch = self._epoch
@@ -261,7 +261,7 @@ class Catalog:
                 db = schema.connect(uri, timeout_s=BUSY_TIMEOUT_S, uri=True)
                 self._readers.append(db)
                 self._local.db, self._local.epoch = db, epoch
-            # A row of before a removal's commit, beside the removal, would look like damage.
+            # A row from before an invalidation's commit, with its change, looks like damage.
             db.execute("BEGIN")
             try:
                 return read(db)
@@ -274,7 +274,7 @@ class Catalog:
     # ---- writing: each returns a future of what was committed
 
     def upsert(self, row: Row) -> asyncio.Future[Location | None]:
-        """Make `row` the entry of its key. Gives the file of the row that it replaced."""
+        """Make `row` the entry of its key. Gives the replaced row's file, or None."""
         generation = row.meta.generation
         self.newest_generation = max(self.newest_generation, generation)
 
@@ -286,15 +286,15 @@ class Catalog:
         return self._writes.put(run)
 
     def delete(self, locations: list[Location]) -> asyncio.Future[list[Location]]:
-        """Delete these generations only. Gives those that were there."""
+        """Delete these generations only. Gives those that had a row."""
         return self._writes.put(lambda db: [at for at in locations if rows.delete_one(db, at)])
 
     def distrust(self, key: EntryKey) -> asyncio.Future[list[Location]]:
-        """Delete the row that `lookup` refused. Gives its file, where the row says which."""
+        """Delete the row that `lookup` refused. Gives its file, if the row is readable."""
         return self._writes.put(lambda db: rows.distrust(db, key, self._lost()))
 
     def change_of(self, scope: Scope, changed_ns: int) -> Change:
-        """Return a change that covers every row which was queued before this call."""
+        """Return a change that covers every row queued before this call."""
         return Change(scope, changed_ns, self.newest_generation)
 
     def invalidate(self, change: Change) -> asyncio.Future[list[Location]]:
@@ -302,7 +302,7 @@ class Catalog:
         return self._writes.put(lambda db: rows.invalidate(db, change, self._lost()))
 
     def record_change(self, change: Change) -> asyncio.Future[None]:
-        """Remember a change whose removal is already durable."""
+        """Record a change, deleting no rows: files that it covers are already gone."""
         return self._writes.put(lambda db: changes.record(db, change, self._lost()))
 
     def assume_changed(self, scopes: Iterable[Scope]) -> asyncio.Future[None]:
@@ -327,7 +327,7 @@ class Catalog:
         return self._writes.put(run)
 
     def record_clean_end(self) -> asyncio.Future[None]:
-        """Remember that every acknowledged change is in here."""
+        """Remember that the catalog has every acknowledged change."""
 
         def run(_: sqlite3.Connection) -> None:
             self._draft.ended_cleanly = 1
@@ -335,7 +335,7 @@ class Catalog:
         return self._writes.put(run)
 
     def evict(self, bytes_to_free: int, limit: int = EVICT_BATCH) -> asyncio.Future[list[Row]]:
-        """Delete least-recently-used rows until so many stored bytes are freed, `limit` at most."""
+        """Delete least-recently-used rows until `bytes_to_free` are freed, at most `limit` rows."""
         return self._writes.put(lambda db: rows.evict(db, bytes_to_free, limit))
 
     def expire(self, steady_ns: int, limit: int) -> asyncio.Future[list[Row]]:
@@ -343,7 +343,7 @@ class Catalog:
         return self._writes.put(lambda db: rows.expire(db, steady_ns, limit))
 
     def confirm(self, row: Row) -> asyncio.Future[None]:
-        """Renew a generation: its members were just seen unchanged at the origin."""
+        """Renew a generation whose members the origin has just reported unchanged."""
         return self._writes.put(lambda db: rows.confirm(db, row))
 
     def hottest(self, limit: int) -> list[Row]:
@@ -360,11 +360,11 @@ class Catalog:
         return self._writes.put(lambda db: changes.forget(db, before_ns, self._lost()))
 
     def lower_changes(self, now_ns: int) -> asyncio.Future[int]:
-        """Take recorded changes later than `now_ns` (wall) for ones of it. Gives how many."""
+        """Lower the times of changes later than `now_ns` (wall) to it. Gives how many."""
         return self._writes.put(lambda db: changes.lower(db, now_ns))
 
     def later_rows(self, now: Now, after: EntryKey, limit: int) -> list[Row]:
-        """Return rows behind `after` that were put, or used, later than now. Blocks."""
+        """Return rows behind `after` that were put or used later than `now`. Blocks."""
         sql = (
             f"SELECT {rows.COLUMNS} FROM entries WHERE (namespace, id) > (?, ?)"  # noqa: S608
             " AND (as_of_ns > ? OR last_access_ns > ?) ORDER BY namespace, id LIMIT ?"
@@ -374,11 +374,11 @@ class Catalog:
 
     @property
     def all_have_sums(self) -> bool:
-        """Return whether no row of the first release waits for its checksum."""
+        """Return whether every row and record of the first release has its checksum."""
         return bool(self._facts.all_have_sums)
 
     def add_sums(self) -> asyncio.Future[bool]:
-        """Give the next rows of the first release their checksums. Gives whether all have one."""
+        """Add checksums to the next rows of the first release. Gives whether all have one."""
 
         def run(db: sqlite3.Connection) -> bool:
             if self._entry_with_sum is not None:
@@ -400,7 +400,7 @@ class Catalog:
         erase_catalog_set_aside(self._file.path)
 
     def lost_names(self) -> list[Path]:
-        """Return the paths that no longer lead to what was opened by them. Blocks."""
+        """Return the paths that no longer lead to the files opened by them. Blocks."""
         return self._file.lost_names()
 
     @property
@@ -410,7 +410,7 @@ class Catalog:
     def close(self) -> None:
         """Finish what is queued and close. Blocks."""
         self._writes.close()
-        # The writer last: the last connection to close empties the log.
+        # The writer closes last: the last connection to close empties the log.
         for reader in self._readers:
             reader.close()
         if self._db is not None:

@@ -1,9 +1,9 @@
-"""The recorded changes: when each scope's source last changed, and which rows that removed.
+"""The recorded changes: when each scope's source last changed, and which rows that covers.
 
-A removal deletes rows by an index, and SQLite trusts its indexes. So it also records the
-last generation that it covers, and a row at or below that is never served: one flipped bit
-spoils the index or the record, not both. How many records there are is written down too,
-because one whose key lost a bit is not found. Plain functions on a connection.
+An invalidation deletes rows by an index, and SQLite trusts its indexes. So the invalidation
+also records the last generation that it covers, and a row at or below it is never served: one
+flipped bit spoils the index or the record, not both. The number of records is stored also,
+because a record whose key lost a bit is not found. Plain functions on a connection.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _OF_ONE_ROW = " UNION ALL ".join([_ONE] * 6)
 
 
 class SpoiltChange(UnreadableRow):
-    """What was recorded for some scope is lost, and has to be assumed."""
+    """A scope's record is lost, so a change has to be assumed."""
 
 
 def record(db: sqlite3.Connection, change: Change, lost: Change) -> None:
-    """Remember `change`. Neither its time nor its generation goes back.
+    """Remember `change`. A scope's recorded time and generation never decrease.
 
-    `lost` stands for a record of the same scope that turns out to be spoilt.
+    `lost` replaces a record of the same scope that turns out to be spoilt.
     """
     scope = change.scope
     try:
@@ -37,7 +37,7 @@ def record(db: sqlite3.Connection, change: Change, lost: Change) -> None:
     except SpoiltChange:
         known = lost.changed_ns, lost.up_to_generation, ""
     changed_ns, up_to = change.changed_ns, change.up_to_generation
-    # Where the id of a user or clothing scope lives.
+    # The namespaces of a user or clothing scope's id.
     namespaces = ",".join(sorted(scope.namespaces))
     if known is not None:
         changed_ns, up_to = max(changed_ns, known[0]), max(up_to, known[1])
@@ -60,24 +60,24 @@ def _both(known: tuple[int, int, str], namespaces: str) -> str:
 
 
 def forget(db: sqlite3.Connection, before_ns: int, lost: Change) -> None:
-    """Drop what is older than `before_ns`, and remember that something was.
+    """Drop changes older than `before_ns`, and record one change of everything in their place.
 
-    Should the clock have been ahead, a source from before that moment is refused all the same.
+    So a source older than `before_ns` is refused, even if the clock was ahead.
     """
     sql = f"DELETE FROM changes WHERE changed_ns < ? RETURNING {_COLUMNS}"  # noqa: S608 constants
     forgotten = db.execute(sql, (before_ns,)).fetchall()
     if not forgotten:
         return
     _add_to_count(db, -len(forgotten))
-    # A spoilt one may be younger than it says.
+    # A spoilt record may be younger than its time.
     until_ns = before_ns if all(map(_is_sound, forgotten)) else lost.changed_ns
     record(db, Change(Scope(ScopeKind.EVERYTHING), until_ns), lost)
 
 
 def lower(db: sqlite3.Connection, now_ns: int) -> int:
-    """Take changes later than `now_ns` for ones of that moment; what is spoilt stays so.
+    """Lower the times of changes later than `now_ns` to it, but for spoilt records.
 
-    Returns how many there were.
+    Returns how many were later.
     """
     sql = f"SELECT {_COLUMNS} FROM changes WHERE changed_ns > ?"  # noqa: S608 constants
     later = db.execute(sql, (now_ns,)).fetchall()
@@ -96,7 +96,7 @@ def last_change_ns(db: sqlite3.Connection, scopes: Iterable[Scope]) -> int:
 
 
 def removed_up_to(db: sqlite3.Connection, key: EntryKey, owner: str) -> int:
-    """Return the last generation of `key` that a removal covered, 0 if none.
+    """Return the last generation of `key` that a change covers, 0 if none.
 
     Raises SpoiltChange.
     """
@@ -120,10 +120,10 @@ def _parsed(found: tuple[Any, ...], wanted: Sequence[tuple[str, str]]) -> tuple[
     """Return time, generation and namespaces of a record of one of the scopes `wanted`."""
     *values, row_sum = found
     _, _, changed_ns, up_to_generation, namespaces = values
-    # The first release wrote none.
+    # The first release wrote no sums.
     if row_sum is not None and row_sum != sum_of(*values):
         raise SpoiltChange("a recorded change is not what was stored")
-    # A spoilt page of the tree leads to another scope's record.
+    # A spoilt page of the tree may lead to another scope's record.
     are_ints = isinstance(changed_ns, int) and isinstance(up_to_generation, int)
     if found[:2] not in wanted or not are_ints:
         raise SpoiltChange("a recorded change cannot be understood")
@@ -145,7 +145,7 @@ def scopes_of_row(key: EntryKey, owner: str) -> tuple[Scope, ...]:
 def replace_spoilt(db: sqlite3.Connection, scopes: Iterable[Scope], lost: Change) -> None:
     """Assume `lost` for each of `scopes` whose record is spoilt.
 
-    Raises SpoiltChange where that does not mend it: the tree itself is spoilt.
+    Raises SpoiltChange if a record is still spoilt then: the tree itself is.
     """
     for scope in scopes:
         try:
@@ -155,7 +155,7 @@ def replace_spoilt(db: sqlite3.Connection, scopes: Iterable[Scope], lost: Change
             _recorded(db, scope)
 
 
-# ---- all of them
+# ---- all records
 
 
 def _add_to_count(db: sqlite3.Connection, added: int) -> None:
@@ -167,7 +167,7 @@ def _set_count(db: sqlite3.Connection, count: int) -> None:
 
 
 def _count(db: sqlite3.Connection) -> int:
-    """Return how many were written down. Raises UnreadableRow."""
+    """Return the stored number of records. Raises UnreadableRow."""
     found = db.execute("SELECT changes, row_sum FROM recorded").fetchall()
     if len(found) != 1 or found[0][1] != sum_of(found[0][0]):
         raise UnreadableRow("the number of recorded changes cannot be understood")
@@ -175,7 +175,7 @@ def _count(db: sqlite3.Connection) -> int:
 
 
 def check(db: sqlite3.Connection) -> None:
-    """Raise SpoiltChange unless every record is there, what was stored, and can be found."""
+    """Raise SpoiltChange unless every record is there, unspoilt and in order."""
     before, read = ("", ""), 0
     for found in db.execute(f"SELECT {_COLUMNS} FROM changes ORDER BY scope, value"):  # noqa: S608
         if not _is_sound(found) or found[:2] <= before:
@@ -194,20 +194,20 @@ def _is_sound(found: tuple[Any, ...]) -> bool:
 
 
 def rebuild(db: sqlite3.Connection, lost: Change) -> None:
-    """Keep the records that are sound, and assume of all others that they were of now."""
+    """Keep the sound records; in place of the others assume that everything changed now."""
     every = db.execute(f"SELECT {_COLUMNS} FROM changes").fetchall()  # noqa: S608 constants
     sound = {found[:2]: found for found in every if _is_sound(found)}
     db.execute("DELETE FROM changes")
     db.executemany("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?)", sound.values())
     _set_count(db, len(sound))
-    # It removes nothing: what the lost one removed has left its index too.
+    # It covers no row: the rows that a lost change covers are deleted already.
     record(db, Change(Scope(ScopeKind.EVERYTHING), lost.changed_ns), lost)
 
 
 def add_sums(db: sqlite3.Connection, after: tuple[str, str], limit: int) -> tuple[str, str] | None:
-    """Give records of the first release their checksums, `limit` of those behind `after`.
+    """Add checksums to records of the first release: at most `limit` of those behind `after`.
 
-    Returns the last one, None if there are no more.
+    Returns the last of them, None if there are no more.
     """
     sql = (
         f"SELECT {_COLUMNS} FROM changes WHERE (scope, value) > (?, ?) AND row_sum IS NULL"  # noqa: S608

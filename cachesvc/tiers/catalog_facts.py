@@ -1,4 +1,4 @@
-"""What the catalog knows of itself: its identity, how far it has come, and each namespace's totals.
+"""The catalog's facts: its identity, its last commit, and each namespace's totals.
 
 One row of facts is written with every commit. Plain functions on a connection.
 """
@@ -22,7 +22,7 @@ class Facts:
     """The catalog's own facts, as of its last commit.
 
     `last_write_ns` is wall time, `last_write_steady_ns` and `acknowledge_from_ns` are steady.
-    `boot_id` is that of the last daemon's control page.
+    `boot_id` is from the last daemon's control page.
     """
 
     catalog_id: bytes
@@ -41,14 +41,14 @@ _TYPES = (bytes, int, int, int, int, bytes, int, int, int)
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """What one namespace holds, in bytes on disk."""
+    """One namespace's rows and their bytes on disk."""
 
     entries: int = 0
     stored_bytes: int = 0
 
 
 def read(db: sqlite3.Connection) -> Facts:
-    """Raises UnreadableRow."""
+    """Return the facts. Raises UnreadableRow."""
     found = db.execute(f"SELECT {_FACTS}, row_sum FROM facts").fetchall()  # noqa: S608 constants
     if len(found) == 1:
         *values, row_sum = found[0]
@@ -68,7 +68,7 @@ def write(db: sqlite3.Connection, facts: Facts) -> None:
 
 
 def totals(db: sqlite3.Connection) -> dict[str, Total]:
-    """Raises UnreadableRow."""
+    """Return each namespace's total. Raises UnreadableRow."""
     found = db.execute("SELECT namespace, entries, stored_bytes, row_sum FROM totals").fetchall()
     for *values, row_sum in found:
         if row_sum != sum_of(*values) or min(values[1:]) < 0:
@@ -83,7 +83,7 @@ def add_to_total(db: sqlite3.Connection, namespace: str, entries: int, size: int
 
 
 def recount(db: sqlite3.Connection) -> None:
-    """Set the totals to what the rows say, where a spoilt row was deleted. Reads all rows."""
+    """Count all rows again and store the totals, after a spoilt row was deleted."""
     counted = db.execute(
         "SELECT namespace, count(*), CAST(sum(stored_bytes) AS INTEGER)"
         " FROM entries GROUP BY namespace"
@@ -91,5 +91,5 @@ def recount(db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM totals")
     for values in counted:
         if not (isinstance(values[0], str) and is_id(values[0])):
-            continue  # a spoilt row's, which will be deleted in its turn
+            continue  # a spoilt row's name; that row will be deleted later
         db.execute("REPLACE INTO totals VALUES (?, ?, ?, ?)", (*values, sum_of(*values)))

@@ -1,7 +1,7 @@
 """The catalog's file: opened and brought to the newest schema, or set aside.
 
-What SQLite refuses to open is damage, unless a full disk, a lock or a missing right is to
-blame: those pass, and what is damaged is so twice.
+A file that SQLite refuses to open is damaged, unless a full disk, a lock or a missing right
+is the cause: those pass. Believe in damage only when a second attempt finds it too.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class Opened:
 
 
 class CatalogFile:
-    """The database under one directory. Errors are OSError and sqlite3.Error, except where said."""
+    """The database in one directory. Errors are OSError and sqlite3.Error, except where said."""
 
     def __init__(
         self, directory: Path, witnesses: Sequence[Witness] = (), others: Sequence[Anchor] = ()
     ) -> None:
-        """`others` are names that what is committed has to be found by, beside its own."""
+        """`others` are further paths that have to lead to what is committed."""
         self.path = directory / FILE_NAME
         self._witnesses = witnesses
         self._others = others
@@ -64,7 +64,7 @@ class CatalogFile:
                     raise ConfigError(f"{path}: is not a regular file; remove it")
 
     def open_undamaged(self) -> Opened:
-        """Raises Damaged; for a full disk or a lock, which pass too, sqlite3.Error."""
+        """Open it. Raises Damaged, but sqlite3.Error for what passes: a full disk, a lock."""
         try:
             return self._open()
         except sqlite3.Error as exc:
@@ -73,9 +73,9 @@ class CatalogFile:
             raise
 
     def open_twice(self) -> Opened:
-        """The same, where damage is damage at the second look too.
+        """Open it. Raises Damaged only when a second attempt finds damage too.
 
-        SQLite reports a read that failed as damage (EIO is its CORRUPTFS).
+        SQLite reports a transient read error (EIO) as corruption.
         """
         with contextlib.suppress(Damaged):
             return self.open_undamaged()
@@ -91,31 +91,31 @@ class CatalogFile:
             opened = Opened(db, facts.read(db), facts.totals(db))
             if not is_new:
                 self._check_witnesses(opened.facts)
-            # SQLite holds both open, so that neither number is given to another file.
+            # SQLite holds both files open, so no other file gets their inode numbers.
             own = (Anchor(Path(f"{self.path}{suffix}")) for suffix in ("", "-wal"))
             self._anchors = (*own, *self._others)
             return opened
-        except BaseException:  # whatever it was, nobody else can close it
+        except BaseException:  # whatever failed, no other code closes it
             db.close()
             raise
 
-    # ---- what lies outside it
+    # ---- witnesses and anchors
 
     def _check_witnesses(self, found: Facts) -> None:
-        """Raise Damaged for a catalog that has been further than it is."""
+        """Raise Damaged if a witness has seen a later commit than this catalog's last."""
         commit = Commit(found.catalog_id, found.commits)
         if any(witness.contradicts(commit) for witness in self._witnesses):
             raise Damaged("an older state than the last one: a snapshot, or a log cut short")
 
     def note(self, committed: Facts) -> None:
-        """Tell the witnesses, before anybody is told that it is done."""
+        """Tell the witnesses of a commit, before it is acknowledged."""
         commit = Commit(committed.catalog_id, committed.commits)
         for witness in self._witnesses:
-            with contextlib.suppress(OSError):  # one that knows less is no contradiction
+            with contextlib.suppress(OSError):  # a witness that missed it contradicts nothing
                 witness.note(commit)
 
     def check_anchors(self) -> None:
-        """Raise NameLost where a restart would not find what is committed."""
+        """Raise NameLost if a restart would not find what is committed."""
         anchors.check(self._anchors)
 
     def lost_names(self) -> list[Path]:
@@ -128,15 +128,15 @@ class CatalogFile:
     # ---- damage
 
     def is_damage(self, exc: sqlite3.Error) -> bool:
-        """Tell damage from what passes, on an open connection."""
+        """Return whether an error of an open connection is damage, and not one that passes."""
         return schema.is_damage(exc) or schema.is_of_header(exc, self.path)
 
     def set_aside(self, why: str) -> None:
-        """Rename the database and its log durably, so that none of it is ever read again."""
+        """Rename the database and its log durably, so that they are never read again."""
         for suffix in _SUFFIXES:
             name = Path(f"{self.path}{suffix}")
             with contextlib.suppress(FileNotFoundError):
-                # One is kept for a person to look at, not one for each time.
+                # Only the latest is kept, for a person to look at.
                 name.replace(f"{self.path}.damaged{suffix}")
         fd = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -23,12 +23,12 @@ from cachesvc.tiers.catalog_schema import UnreadableRow, sum_of
 from cachesvc.tiers.disk_files import Location, stored_bytes
 from cachesvc_format.names import is_id
 
-# Of an entry's own columns, in the order in which its sum is made.
+# An entry's own columns, in the order in which they are summed.
 _META_COLUMNS = (
     "namespace, id, owner, generation, size_bytes, checksum, stamps, begun_ns, origin_ns,"
     " confirmed_ns, base_ttl_s, explicit_ttl_s, kind_version, as_of_ns"
 )
-# What changes with every use has a sum of its own: `use_sum`.
+# Columns that change with every use have a sum of their own, `use_sum`.
 _USE_COLUMNS = "accesses, last_access_ns, expires_ns"
 COLUMNS = f"{_META_COLUMNS}, stored_bytes, {_USE_COLUMNS}, row_sum, use_sum"
 _TYPES = (
@@ -36,7 +36,7 @@ _TYPES = (
     *(int, int, int, float, float | None, str, int),
     *(int, int, int, int),
 )
-# Gives every row the sums of what it holds, where `sum_of` is a function of the connection.
+# Gives every row its sums; the connection needs a function `sum_of`.
 SET_SUMS = (
     f"UPDATE entries SET row_sum = sum_of({_META_COLUMNS}, stored_bytes),"  # noqa: S608 constants
     f" use_sum = sum_of(namespace, id, generation, {_USE_COLUMNS})"
@@ -45,7 +45,7 @@ _MARKS = ", ".join("?" * 20)
 
 
 def row_of(found: tuple[Any, ...]) -> Row:
-    """Return the row of COLUMNS. Raises UnreadableRow unless it is what was stored."""
+    """Return the row of these COLUMNS. Raises UnreadableRow if they are not as stored."""
     *values, row_sum, use_sum = found
     try:
         if row_sum is None:  # the first release wrote no sums
@@ -58,7 +58,7 @@ def row_of(found: tuple[Any, ...]) -> Row:
 
 
 def _check_types(values: Sequence[Any]) -> None:
-    """Raise TypeError or ValueError where a value cannot be one that was stored."""
+    """Raise TypeError or ValueError if a value cannot have been stored."""
     if not all(map(isinstance, values, _TYPES)):
         raise TypeError
     for value in values:
@@ -67,7 +67,7 @@ def _check_types(values: Sequence[Any]) -> None:
 
 
 def _sums_of(values: Sequence[Any]) -> tuple[int, int]:
-    """Return both sums of a row's values, all but the sums themselves."""
+    """Return both sums of a row's values, which are without the sums."""
     namespace, entry_id, _, generation = values[:4]
     return sum_of(*values[:-3]), _use_sum(namespace, entry_id, generation, *values[-3:])
 
@@ -99,7 +99,7 @@ def _parsed_row(values: Sequence[Any]) -> Row:
 
 
 def _values_of(row: Row) -> tuple[Any, ...]:
-    """Return what is stored of `row`, with the types that SQLite gives back."""
+    """Return the stored values of `row`, with the types that SQLite gives back."""
     meta = row.meta
     explicit_ttl_s = meta.explicit_ttl_s
     return (
@@ -127,8 +127,8 @@ def condition_of(scope: Scope) -> tuple[str, tuple[str, ...]]:
     """Return the SQL condition for `scope`. Values travel as parameters only."""
     match scope.kind:
         case ScopeKind.USER:
-            # The first release stored a person's entry from another person's prefix too: a row
-            # leaves with either. Two conditions, and an index for each.
+            # The first release also stored a person's entry from another person's prefix: an
+            # invalidation of either person deletes it. Each condition has its index.
             marks, values = ", ".join("?" * len(scope.namespaces)), (scope.value, *scope.namespaces)
             by_id, by_owner = (f"{of} = ? AND namespace IN ({marks})" for of in ("id", "owner"))
             return f"(({by_id}) OR ({by_owner}))", (*values, *values)
@@ -147,7 +147,10 @@ def condition_of(scope: Scope) -> tuple[str, tuple[str, ...]]:
 
 
 def upsert(db: sqlite3.Connection, row: Row, lost: Change) -> Location | None:
-    """Return the file of the row that it replaced: never `row`'s own, if this runs again."""
+    """Return the replaced row's file, or None.
+
+    Safe to repeat after a failed batch: it never returns `row`'s own file.
+    """
     meta = row.meta
     replaced = db.execute(
         f"DELETE FROM entries WHERE namespace = ? AND id = ? RETURNING {_LEFT}",  # noqa: S608
@@ -161,19 +164,19 @@ def upsert(db: sqlite3.Connection, row: Row, lost: Change) -> Location | None:
     _subtract(db, replaced)
     add_to_total(db, meta.key.namespace, 1, stored_bytes(meta.size_bytes))
     if meta.as_of_ns:
-        # It outlives the row: an older Put is refused also when this one has expired.
+        # The change outlives the row: an older Put is refused even after the row has expired.
         change = Change(key_scope(meta.key), meta.as_of_ns, meta.generation - 1)
         changes.record(db, change, lost)
     older = [at for at in _locations(replaced) if at.generation != meta.generation]
     return older[0] if older else None
 
 
-# What is asked of a row that is deleted: where its file is, and what it counted for.
+# The columns returned of a deleted row: where its file is, and its part of the totals.
 _LEFT = "namespace, id, generation, stored_bytes"
 
 
 def _locations(deleted: list[tuple[Any, ...]]) -> list[Location]:
-    """Return their files, but for names that a flipped bit made: those are no file of ours."""
+    """Return the rows' files, but for names that a flipped bit made: no file of ours has them."""
     return [
         Location(EntryKey(namespace, entry_id), generation)
         for namespace, entry_id, generation, _ in deleted
@@ -187,9 +190,9 @@ def _is_ours(namespace: Any, entry_id: Any, generation: Any) -> bool:
 
 
 def _subtract(db: sqlite3.Connection, deleted: list[tuple[Any, ...]]) -> None:
-    """Take deleted rows out of the totals.
+    """Subtract deleted rows from the totals.
 
-    Once for each namespace: `everything` may be a million rows, and writes wait behind it.
+    Once for each namespace: EVERYTHING may be a million rows, and other writes wait.
     """
     entries, sizes = Counter[str](), Counter[str]()
     for namespace, entry_id, generation, size in deleted:
@@ -232,9 +235,10 @@ def _covered_by(change: Change) -> tuple[str, tuple[str | int, ...]]:
 
 
 def distrust(db: sqlite3.Connection, key: EntryKey, lost: Change) -> list[Location]:
-    """Delete the row of `key` if it is spoilt, or if a recorded removal covers it.
+    """Delete the row of `key` if it is spoilt, or if a recorded change covers it.
 
-    Gives the file of a row that was not spoilt. Raises UnreadableRow where the catalog is.
+    Returns the file of a deleted row that was not spoilt. Raises UnreadableRow if the catalog
+    itself is spoilt.
     """
     found = _one(db, key)
     if found is None:
@@ -243,7 +247,7 @@ def distrust(db: sqlite3.Connection, key: EntryKey, lost: Change) -> list[Locati
         meta = row_of(found).meta
     except UnreadableRow:
         db.execute("DELETE FROM entries WHERE namespace = ? AND id = ?", key)
-        # What it counted for cannot be known from it.
+        # A spoilt row does not tell its part of the totals.
         recount(db)
         return []
     changes.replace_spoilt(db, changes.scopes_of_row(key, meta.owner), lost)
@@ -257,8 +261,8 @@ def distrust(db: sqlite3.Connection, key: EntryKey, lost: Change) -> list[Locati
 def _one(db: sqlite3.Connection, key: EntryKey) -> tuple[Any, ...] | None:
     """Return the stored values of `key`.
 
-    Raises UnreadableRow: a spoilt page of the tree leads to another key's row. No row of the
-    catalog can be relied on then.
+    Raises UnreadableRow: a spoilt page of the tree leads to another key's row. Then no row of
+    the catalog can be trusted.
     """
     found: tuple[Any, ...] | None = db.execute(_ONE, key).fetchone()
     if found is not None and found[:2] != tuple(key):
@@ -270,9 +274,9 @@ _ONE = f"SELECT {COLUMNS} FROM entries WHERE namespace = ? AND id = ?"  # noqa: 
 
 
 def trusted(db: sqlite3.Connection, key: EntryKey) -> Row | None:
-    """Return the row of `key` that may be served.
+    """Return the row of `key`, None if there is none.
 
-    Raises UnreadableRow where `distrust` has to look: it is spoilt, or a removal covers it.
+    Raises UnreadableRow: the row is spoilt, or a change covers it; `distrust` deletes it.
     """
     found = _one(db, key)
     if found is None:
@@ -303,7 +307,7 @@ def expire(db: sqlite3.Connection, steady_ns: int, limit: int) -> list[Row]:
 
 
 def _readable(db: sqlite3.Connection, found: tuple[Any, ...]) -> list[Row]:
-    """Return its row; a spoilt one is deleted instead. Raises UnreadableRow if it stays."""
+    """Return the row, or delete a spoilt one. Raises UnreadableRow if it cannot be deleted."""
     with contextlib.suppress(UnreadableRow):
         return [row_of(found)]
     if not all(isinstance(value, str) for value in found[:2]):
@@ -317,7 +321,7 @@ def _readable(db: sqlite3.Connection, found: tuple[Any, ...]) -> list[Row]:
 
 
 def readable_rows(found: Iterable[tuple[Any, ...]]) -> Iterator[Row]:
-    """Yield the rows that are what was stored."""
+    """Yield the rows that are not spoilt."""
     for values in found:
         with contextlib.suppress(UnreadableRow):
             yield row_of(values)
@@ -330,7 +334,7 @@ def _delete_rows(db: sqlite3.Connection, rows: list[Row]) -> list[Row]:
 
 
 def confirm(db: sqlite3.Connection, renewed: Row) -> None:
-    """Take what an origin said of the same generation. Uses stay what they are."""
+    """Store what the origin confirmed of the same generation; its stored uses stay."""
     meta = renewed.meta
     found = _one(db, meta.key)
     if found is None or found[3] != meta.generation:
@@ -362,9 +366,9 @@ def _use_of(row: Row) -> tuple[Any, ...]:
 
 
 def add_sums(db: sqlite3.Connection, after: EntryKey, limit: int) -> EntryKey | None:
-    """Give rows of the first release their sums, `limit` of those behind `after`.
+    """Add sums to rows of the first release: at most `limit` of those behind `after`.
 
-    Returns the last one, None if there are no more.
+    Returns the last of them, None if there are no more.
     """
     sql = (
         f"SELECT {COLUMNS} FROM entries WHERE (namespace, id) > (?, ?) AND row_sum IS NULL"  # noqa: S608

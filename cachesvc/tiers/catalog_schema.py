@@ -1,7 +1,7 @@
-"""The catalog's schema, as a list of migrations, and what of SQLite's errors is damage.
+"""The catalog's schema, as a list of migrations, and which of SQLite's errors mean damage.
 
-A catalog of any earlier version is brought to the newest one when it is opened, in one
-transaction: a crash in the middle leaves the earlier one. Only a newer one is unknown.
+Opening a catalog of an earlier version migrates it to the newest in one transaction: a crash
+in the middle leaves the earlier version. Only newer versions are unknown.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CREATE TABLE last_boot (
 );
 INSERT INTO last_boot VALUES (x'', 0, 0);
 """
-# Rows of the first release have no sums: NULL, until `rows_without_sums` has come to them.
+# Sums are NULL in rows of the first release, until `add_sums` has come to them.
 _CHECKSUMS = """
 ALTER TABLE entries ADD COLUMN row_sum INTEGER;
 ALTER TABLE entries ADD COLUMN use_sum INTEGER;
@@ -71,13 +71,13 @@ DROP TABLE last_boot;
 CREATE TABLE recorded (changes INTEGER NOT NULL, row_sum INTEGER NOT NULL);
 INSERT INTO recorded SELECT count(*), sum_of(count(*)) FROM changes;
 """
-# The step from version n to n + 1 stands at n. What was released is never changed.
+# The step from version n to n + 1 stands at index n. A released step is never changed.
 MIGRATIONS = (_FIRST_RELEASE, _CHECKSUMS)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 
 class UnknownSchema(sqlite3.DatabaseError):
-    """A newer version of the daemon wrote it, or none of ours did."""
+    """A newer daemon wrote the catalog, or it is not a catalog of ours."""
 
 
 class UnreadableRow(sqlite3.DatabaseError):
@@ -85,17 +85,17 @@ class UnreadableRow(sqlite3.DatabaseError):
 
 
 def sum_of(*values: object) -> int:
-    """Return the checksum of a row's values with their types.
+    """Return the checksum of a row's values and their types.
 
-    They are hashed as Python writes a tuple in ASCII: 1, 1.0, '1', b'1' and None differ.
+    It hashes Python's ASCII form of the tuple: 1, 1.0, '1', b'1' and None differ.
     """
     return checksum(ascii(values).encode())
 
 
 class _Connection(sqlite3.Connection):
-    """A connection whose errors are all SQLite's, also where their text is no text.
+    """A connection that raises sqlite3.Error even where an error's text cannot be decoded.
 
-    A schema that lost a bit is quoted in the error, which Python then cannot decode.
+    SQLite quotes a schema that lost a bit in its error, which Python then cannot decode.
     """
 
     def execute(self, *statement: Any) -> sqlite3.Cursor:
@@ -106,7 +106,7 @@ class _Connection(sqlite3.Connection):
 
 
 def connect(path: str, *, timeout_s: float, uri: bool = False) -> sqlite3.Connection:
-    """Open a connection of ours. A text that a flipped bit spoilt is read, to fail its sum."""
+    """Open a connection. A text that is no UTF-8 any more is read all the same: its sum fails."""
     db = sqlite3.connect(
         path,
         isolation_level=None,
@@ -126,10 +126,10 @@ def _text(stored: bytes) -> str:
 def migrate(db: sqlite3.Connection) -> bool:
     """Bring the catalog to SCHEMA_VERSION, all steps in one transaction.
 
-    Returns whether there was none.
+    Returns whether the catalog is new.
 
     Raises:
-        UnknownSchema: it is newer, or no catalog of ours.
+        UnknownSchema: the catalog is newer, or not ours.
     """
     if _version(db) == SCHEMA_VERSION:
         return False
@@ -141,7 +141,7 @@ def migrate(db: sqlite3.Connection) -> bool:
             _execute_all(db, step)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("COMMIT")
-    except BaseException:  # whatever it was, no half of a migration stays
+    except BaseException:  # whatever failed, half a migration must not stay
         with contextlib.suppress(sqlite3.Error):
             db.execute("ROLLBACK")
         raise
@@ -169,7 +169,7 @@ def _execute_all(db: sqlite3.Connection, script: str) -> None:
 
 # ---- damage
 
-# What is not the file's fault: a full disk, a lock, a right that is missing. These pass.
+# Errors that are not the file's fault: a full disk, a lock, a missing right. These pass.
 _PASSING = frozenset(
     {
         sqlite3.SQLITE_PERM,
@@ -183,7 +183,7 @@ _PASSING = frozenset(
         sqlite3.SQLITE_AUTH,
     }
 )
-# Said of a file without rights, and of one whose header says a version that SQLite cannot write.
+# Raised for a missing right, and for a header with a version that SQLite cannot write.
 _OF_RIGHTS_OR_HEADERS = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
 _DAMAGE = frozenset(
     {
@@ -194,12 +194,12 @@ _DAMAGE = frozenset(
     }
 )
 _PROBE_BYTES = 1 << 16  # what SQLite needs for its log's index, and more
-# What SQLite says of a schema that is not the one which it was.
+# Parts of SQLite's messages about a spoilt schema.
 _SCHEMA_IS_SPOILT = ("no such", "malformed", "unsupported file format")
 
 
 def is_damage(exc: sqlite3.Error) -> bool:
-    """Tell a damaged file from a full disk, a lock or an I/O error, which pass."""
+    """Return whether the file is damaged; a full disk, a lock or an I/O error passes."""
     if isinstance(exc, UnknownSchema | UnreadableRow):
         return True
     code = _code_of(exc)
@@ -209,14 +209,14 @@ def is_damage(exc: sqlite3.Error) -> bool:
 
 
 def is_damage_at_open(exc: sqlite3.Error, path: Path) -> bool:
-    """The same, where nothing but the file itself and its rights can be the cause."""
+    """As `is_damage`, at opening: only the file itself or its rights can be the cause."""
     if _code_of(exc) in _OF_RIGHTS_OR_HEADERS:
         return is_of_header(exc, path)
     return is_damage(exc) or _code_of(exc) not in _PASSING
 
 
 def is_of_header(exc: sqlite3.Error, path: Path) -> bool:
-    """Return whether SQLite refuses a file that we may write: its header is spoilt."""
+    """Return whether SQLite refuses a file that can be written: its header is spoilt."""
     return _code_of(exc) in _OF_RIGHTS_OR_HEADERS and _can_be_written(path)
 
 
@@ -225,14 +225,14 @@ def _code_of(exc: sqlite3.Error) -> int:
 
 
 def _can_be_written(path: Path) -> bool:
-    """Return whether the file, its log and new ones beside it are there for us to write."""
+    """Return whether we can write the file, its log, and new files beside them."""
     names = [Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm")]
     try:
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 os.close(os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK))
         with tempfile.TemporaryFile(dir=path.parent, buffering=0) as probe:
-            # A full disk takes a name and no bytes.
+            # A full disk accepts a new name, but no bytes.
             return path.exists() and probe.write(bytes(_PROBE_BYTES)) == _PROBE_BYTES
     except OSError:
         return False

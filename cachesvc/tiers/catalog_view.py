@@ -1,6 +1,6 @@
-"""L2's catalog for reading only, in a process beside the daemon or without one.
+"""L2's catalog for reading only, in another process than the daemon's.
 
-Each call is a transaction of its own, so a long look holds up neither the daemon's
+Each call is a transaction of its own, so a long read delays neither the daemon's
 writes nor the checkpoint of its log.
 """
 
@@ -30,7 +30,7 @@ class CatalogView:
     """The committed rows. Methods raise CorruptEntry if the catalog itself is damaged."""
 
     def __init__(self, directory: Path) -> None:
-        """Open. Raises ConfigError: there is none, or it is another version's."""
+        """Open. Raises ConfigError: there is no catalog, or it cannot be opened."""
         path = directory / FILE_NAME
         if not path.is_file():
             raise ConfigError(
@@ -44,19 +44,19 @@ class CatalogView:
         self._path = path
 
     def total(self) -> Total:
-        """Return what all namespaces hold together."""
+        """Return the total of all namespaces."""
         sql = "SELECT coalesce(sum(entries), 0), coalesce(sum(stored_bytes), 0) FROM totals"
         return Total(*self._read(lambda: self._db.execute(sql).fetchone()))
 
     def facts(self) -> Facts:
-        """Return what the catalog says of itself."""
+        """Return the catalog's facts."""
         try:
             return self._read(lambda: catalog_facts.read(self._db))
         except schema.UnreadableRow as exc:
             raise CorruptEntry(f"the catalog is damaged: {exc}") from exc
 
     def rows(self) -> Iterator[Row]:
-        """Yield every row that stays, by key; one that comes or goes meanwhile perhaps."""
+        """Yield every row by key; a row that is stored or deleted meanwhile may be missing."""
         sql = (
             f"SELECT {rows.COLUMNS} FROM entries WHERE (namespace, id) > (?, ?)"  # noqa: S608
             " ORDER BY namespace, id LIMIT ?"

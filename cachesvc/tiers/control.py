@@ -1,12 +1,12 @@
-"""The control page, written: how workers on this host see that the daemon lives.
+"""Writes the control page, by which workers on this host see that the daemon lives.
 
-One page in the runtime directory, mapped by every worker; what lies where on it:
-`cachesvc_format.control_page`. A local hit needs state SERVING and a heartbeat younger than
-1 s, in the very inodes that are named: through a filesystem that keeps attributes for a while
-a worker sees link counts of the past.
+It is one page in the runtime directory, mapped by every worker; its layout is in
+`cachesvc_format.control_page`. A local hit needs state SERVING, a heartbeat younger than 1 s,
+and the very inodes that the page names: a filesystem that caches attributes shows a worker
+old link counts.
 
-While a file of L1 could not be removed, its link count is no token, so the page ends all
-local hits: SUSPENDED. Calls are answered.
+While a file of L1 cannot be unlinked, its link count is no token, so the page suspends all
+local hits. Calls are answered.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class ControlPage:
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def start(self, l1: Path) -> bool:
-        """Begin to serve: beat from a thread of its own, whatever the loop is doing.
+        """Begin to serve. A thread of its own beats, even while the loop is stuck.
 
         Returns whether workers may map the files of `l1`.
 
-        A stuck loop acknowledges no invalidation, so the heartbeat need not prove that it lives.
+        A stuck loop acknowledges no invalidation, so the heartbeat need not come from it.
         """
         self._is_shared = shows_removals(l1)
         place = Place(inode_of(self._status), inode_of(l1.stat()), time_namespace())
@@ -70,7 +70,7 @@ class ControlPage:
         return self._is_shared
 
     def suspend(self, why: str) -> None:
-        """End local hits at once, until `resume(why)`. It may come before `start`, and again."""
+        """End local hits at once, until `resume(why)`. May be called before `start`, and again."""
         self._suspended_for.add(why)
         self._write_own_state()
 
@@ -114,9 +114,9 @@ class ControlPage:
 
 
 def close_predecessor(directory_fd: int) -> bytes | None:
-    """Mark the page of a daemon that died as closed, and return its boot id, if there was one.
+    """Mark a dead daemon's page as closed, and return its boot id; None if there is no page.
 
-    Call it with the runtime directory's lock held. Workers that have it mapped stop at once.
+    Call it with the runtime directory's lock held. Workers that map the page stop at once.
     """
     try:
         fd = os.open(NAME, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
@@ -138,7 +138,7 @@ def replace_control_page(directory_fd: int, gid: int | None) -> ControlPage:
     """Put a new page, not serving yet, in the place of the old one. Raises OSError."""
     temporary = f".{NAME}.new"
     boot_id = os.urandom(16)
-    # What a start that died left, or somebody planted: opening a FIFO would wait for a reader.
+    # A dead start may have left the name, or a FIFO was planted, on which an open would hang.
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary, dir_fd=directory_fd)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -156,9 +156,9 @@ def replace_control_page(directory_fd: int, gid: int | None) -> ControlPage:
 
 
 def shows_removals(directory: Path) -> bool:
-    """Return whether a file that somebody has open shows that it was removed: workers look.
+    """Return whether an open file's link count shows that the file was unlinked.
 
-    NFS and FUSE rename such a file instead of removing it, and its link count stays 1.
+    NFS and FUSE rename an open file instead of unlinking it, and its link count stays 1.
     """
     probe = directory / _PROBE
     try:
@@ -177,8 +177,8 @@ def _write_state(page: mmap.mmap, state: State) -> None:
 def _store(page: mmap.mmap, unit: Literal["I", "Q"], offset: int, value: int) -> None:
     """Write one aligned integer in a single store.
 
-    `struct.pack_into` fills its place with zeros before it writes byte after byte, and workers
-    read the page meanwhile: they would see no heartbeat, or half of one.
+    `struct.pack_into` writes zeros first and then byte after byte; workers that read the page
+    meanwhile would see no heartbeat, or half of one.
     """
     assert sys.byteorder == "little"
     with memoryview(page) as whole, whole.cast(unit) as units:

@@ -1,11 +1,11 @@
-"""Files that left L1's index: is their name gone, who still reads them, when are they free?
+"""Files that have left L1's index, until their pages are free.
 
-    owed     its link count is not 0: whoever has it open could still take it for valid
+    owed     its link count is not 0: a reader that has it open could still believe it valid
     held     readers have it open or mapped, here or in another process
-    leaving  nobody reads it: a thread frees its pages and closes it, after a last look
+    leaving  no reader is seen: a thread looks once more, frees its pages and closes it
 
-All bytes of all three are inside L1's limit, because tmpfs still pays for them.
-`Departures` belongs to the event loop, but for what is said to be for threads.
+The bytes of all three count within L1's limit, because tmpfs still holds them.
+`Departures` belongs to the event loop, except where said.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from cachesvc.tiers.shared_files import HeapBytes, Mapping, OpenFile, SharedFile
 from cachesvc.tiers.spares import Leaving, Spares
 
 log = structlog.get_logger()
-# Where leases do not work nobody can say who reads a file. Workers let go of what was unlinked
-# within 0.5 s, and of what they hold in their hands after a try-on; then tmpfs alone knows.
+# Without leases, a file's readers cannot be seen. Workers let go of unlinked files within 0.5 s,
+# and of tensors in use after a try-on. After this time only tmpfs knows of readers.
 HELD_UNSEEN_NS = 60 * NS_PER_S
-# How often the thread looks whether an answer of the daemon still has a file, and how long apart:
-# the function that removed it may not have returned yet.
+# How often, and how far apart, the thread looks whether an answer of the daemon still has a file:
+# the function that removed the file may not have returned yet.
 _LOOKS = 4
 _BETWEEN_LOOKS_S = 0.002
 
 
 class Whose(NamedTuple):
-    """Whose bytes they are: what an erasure's scope is compared with."""
+    """Whose bytes a file has, to compare with an erasure's scope."""
 
     key: EntryKey
     owner: str
@@ -52,11 +52,11 @@ class _State(Enum):
 
 @dataclass(slots=True, eq=False)
 class _Departed:
-    """One file. `whose` None = it never was an entry, so nobody was told its name.
+    """One file. `whose` None = it never was an entry, so no reader knows its name.
 
-    Only weak references to what reads it here: its end is what is waited for. The thread
-    changes `state` while it is LEAVING; the loop does at other times. `is_given_up` = other
-    processes may still read it, and nobody can say.
+    The references to this process's readers are weak, because their end is awaited. The thread
+    changes `state` while it is LEAVING, the loop at other times. `is_given_up` = other
+    processes may still read the file, but cannot be seen.
     """
 
     file: OpenFile
@@ -68,7 +68,7 @@ class _Departed:
     is_given_up: bool = False
 
     def is_used_here(self) -> bool:
-        """Return whether an answer of this daemon still has it."""
+        """Return whether an answer of this daemon still has the file."""
         return self.blob() is not None or self.mapping() is not None
 
     def is_used_for_some_time(self) -> bool:
@@ -84,9 +84,9 @@ class _Departed:
 
 
 class Departures:
-    """What left, until it is free. `on_owing` is told when the first is owed, and the last no more.
+    """The departed files. `on_owing` gets the problem when one is owed, and None when none is.
 
-    `held_bytes` are of owed and held files; `leases_work` False = readers cannot be seen. Not
+    `held_bytes` counts owed and held files; `leases_work` False = readers cannot be seen. Not
     `is_shared` = no worker believes a link count, so nothing is owed.
     """
 
@@ -114,9 +114,9 @@ class Departures:
     # ---- leaving the index
 
     def add(self, blob: SharedFile, whose: Whose | None) -> None:
-        """End the validity of an entry's file. Raises nothing: what cannot be ended is owed.
+        """Unlink a file. Raises nothing: a file that keeps a link is owed.
 
-        The caller must let go of `blob`: the last reference ends the mapping.
+        The caller must drop `blob`: the last reference ends the mapping.
         """
         departed = _Departed(blob.file, whose, weakref.ref(blob), weakref.ref(blob.mapping))
         is_unlinked = departed.file.unlink()
@@ -148,9 +148,9 @@ class Departures:
         self._held.append(departed)
 
     def _leave(self, departed: _Departed, last: list[SharedFile]) -> None:
-        """Have a thread free it. `last` holds the last reference of ours, for the thread to end.
+        """Have the thread free the file. `last` holds our last reference, which the thread drops.
 
-        Small files go together: a thread for each costs more than their pages.
+        Small files share a job: a job for each costs more than their pages.
         """
         departed.state = _State.LEAVING
         self._leaving.append(departed)
@@ -166,7 +166,7 @@ class Departures:
         """Free what is in the queue. For the thread."""
         while self._for_thread:
             departed, last = self._for_thread.popleft()
-            # The mapping's end is most of the work, so it is here and not in the loop.
+            # Unmapping is most of the work, so it happens here and not in the loop.
             last.clear()
             departed.state = self._end_one(departed)
 
@@ -185,7 +185,7 @@ class Departures:
 
     @property
     def descriptors(self) -> int:
-        """How many files stay open for now; those that are leaving do not."""
+        """How many owed and held files are open; leaving files are closed soon."""
         return len(self._owed) + len(self._held)
 
     @property
@@ -193,19 +193,19 @@ class Departures:
         return sum(departed.whose is not None for departed in self._owed)
 
     def owes(self, scope: Scope) -> bool:
-        """Return whether a file of what `scope` covers still has a name, after another try."""
+        """Try again to unlink; return whether a file that `scope` covers still has a name."""
         self._try_again()
         return any(departed.is_covered(scope) for departed in self._owed)
 
     def collect(self) -> None:
-        """Take note of what the thread has done."""
+        """Take files with readers back from the thread, and forget those that it freed."""
         while self._leaving and self._leaving[0].state is not _State.LEAVING:
             departed = self._leaving.popleft()
             if departed.state is _State.HELD:
                 self._hold(departed)
 
     def step(self, steady_ns: int) -> None:
-        """Try owed files again, and let go of those whose readers are gone."""
+        """Try owed files again, and free the held files whose readers are gone."""
         self.collect()
         self._try_again()
         held, self._held = self._held, []
@@ -227,7 +227,7 @@ class Departures:
         return departed.is_given_up
 
     def _try_again(self) -> None:
-        """Unlink owed files; the last one that succeeds ends what `on_owing` began."""
+        """Unlink owed files; when none is left, call `on_owing` with None."""
         if not self._owed:
             return
         had_any = self.owed_files
@@ -252,8 +252,8 @@ class Departures:
     def erase(self, scope: Scope) -> Callable[[], None]:
         """Mark what `scope` covers as erased: no answer sends a byte of it from here on.
 
-        Returns what zeroes its files, for a thread: it raises OSError. Marking comes first, so
-        that no answer sends zeros.
+        Returns a call that zeroes the files, for a thread; it raises OSError. Marking comes
+        first, so that no answer sends zeros.
         """
         files = []
         for departed in (*self._owed, *self._held, *self._leaving):
@@ -274,9 +274,9 @@ class Departures:
         return punch_all
 
     def close(self) -> None:
-        """Let go of everything, when the thread has ended. Readers keep what they have.
+        """Close all files, after the thread has ended. Readers keep what they have.
 
-        What is owed stays as litter, for the next start.
+        Owed files stay as litter for the next start.
         """
         self.collect()
         for departed in (*self._owed, *self._held):

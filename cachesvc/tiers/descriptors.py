@@ -1,7 +1,7 @@
-"""How many of the process's descriptors may L1's files have?
+"""Decides how many of the process's descriptors L1's files may have.
 
-What is kept back is for connections, HTTP, L2's files and the origin: they come and go, and
-a process that has none left answers nobody and cannot even say so.
+The reserve is for connections, HTTP, L2's files and the origin. A process without a free
+descriptor answers no call, not even with an error.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import resource
 
 from cachesvc.core.errors import ConfigError
 
-# Of the limit, L1 leaves a quarter to the rest, and never less than this: a daemon at rest
-# has 40, an S3 client up to 48 connections, each caller one.
+# L1 leaves a quarter of the limit to the rest, and at least LEAST_RESERVE: an idle daemon has
+# 40 descriptors, an S3 client up to 48 connections, each caller one.
 RESERVE_SHARE = 4
 LEAST_RESERVE = 128
-# Below it L1 would be a toy.
+# With fewer files L1 would be useless.
 LEAST_FOR_L1 = 64
 
 

@@ -1,4 +1,4 @@
-"""Directories below an open one, by descriptor: a planted link never leads elsewhere."""
+"""Opens directories below an open one, by descriptor: a planted link never leads elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def directory(parent_fd: int, name: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def made_directory(parent_fd: int, name: str) -> Iterator[int]:
-    """The same, made durably if it is missing."""
+    """As `directory`, but make it durably if it is missing."""
     try:
         os.mkdir(name, 0o750, dir_fd=parent_fd)
     except FileExistsError:

@@ -38,11 +38,11 @@ LITTER_BATCH = 200
 LOWER_BATCH = 200
 # Changes older than this are forgotten; a Put whose source is older is refused unseen.
 CHANGES_KEPT_NS = 30 * 24 * 3600 * NS_PER_S
-# A filesystem's bytes or inodes are used up, or a quota's.
+# The bytes or inodes of a filesystem or a quota are used up.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 T = TypeVar("T")
 
-# Called for each entry that leaves to make room or by its age.
+# Called for each entry that is evicted or has expired.
 OnLeaving = Callable[[Row, Leaving], None]
 
 
@@ -56,17 +56,17 @@ class Written:
 
 @dataclass(slots=True)
 class LitterReport:
-    """What the walk after a start found."""
+    """What a sweep found."""
 
     removed_files: int = 0
     foreign_names: int = 0
 
 
 class DiskTier:
-    """L2 of one daemon. All methods but `read_chunks` belong to the event loop.
+    """L2 of one daemon. All methods belong to the event loop.
 
-    Reads and writes have pools of their own: a disk that hangs holds up neither
-    hits in memory nor name lookups.
+    Reads and writes have pools of their own: a disk that hangs delays neither
+    L1 hits nor name lookups.
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class DiskTier:
         self._readers = started_pool(read_threads, "l2-read")
         self._writers = started_pool(write_threads, "l2-write")
         self._reserved_bytes = 0
-        # Of files that have no row any more and are yet to be unlinked: still on the disk.
+        # Bytes of files that have lost their row but are not unlinked yet: still on the disk.
         self._leaving_bytes = 0
         self._quarantined_bytes = 0
         self._evicting = asyncio.Lock()
         # Changes that a full disk kept out of the catalog; `step` tries again.
         self._unrecorded: dict[Scope, Change] = {}
-        # The first release recorded no last write; its last generation is when it stored last.
+        # The first release recorded no last write; its last generation tells when it last stored.
         self._proven_time = ProvenTime(catalog.last_write_ns or catalog.last_generation)
         stored_last = Now(catalog.last_generation, catalog.last_generation)
         self._has_later_rows = False
@@ -108,9 +108,9 @@ class DiskTier:
         self._age_limit = AgeLimit(written_last if catalog.last_write_ns else stored_last)
         # Files whose row is still to come: the sweep would take them for litter.
         self._awaiting_row: set[Location] = set()
-        # Files, by their owner, whose commit failed, and then their removal.
+        # Files, with their owners, whose commit failed and whose unlink failed after it.
         self._uncommitted: dict[Location, str] = {}
-        # Of the filesystem, as last looked at: asking it may block.
+        # The filesystem's free bytes when last asked: asking may block.
         self.free_bytes = files.free_bytes()
 
     # ---- state
@@ -125,7 +125,7 @@ class DiskTier:
 
     @property
     def occupied_bytes(self) -> int:
-        """What lies under the root: entries, files yet to be unlinked, and the quarantine."""
+        """Bytes under the root: entries, files that are not unlinked yet, and the quarantine."""
         return self.used_bytes + self._leaving_bytes + self._quarantined_bytes
 
     @property
@@ -142,7 +142,7 @@ class DiskTier:
 
     @property
     def limit_in_force_bytes(self) -> int:
-        """What may lie in L2 now: its limit, or less where others take the filesystem's room."""
+        """How much L2 may have now: its limit, or less if others fill the filesystem."""
         room = self.occupied_bytes + max(0, self.free_bytes - self.floor_bytes)
         return min(self.max_bytes, room)
 
@@ -172,8 +172,8 @@ class DiskTier:
             return None
 
     async def _distrust(self, key: EntryKey) -> None:
-        """Remove a row that may not be served, and what its file may be called."""
-        with contextlib.suppress(NotDurable):  # it is refused at each look until then
+        """Delete a row that may not be served, and the files of `key` that have no row."""
+        with contextlib.suppress(NotDurable):  # until then each lookup refuses the row
             await self._unlink(await self._catalog.distrust(key))
             await self._sweep_key(key)
 
@@ -207,9 +207,9 @@ class DiskTier:
     # ---- storing
 
     async def write(self, meta: EntryMeta, *parts: Buffer) -> Written | None:
-        """Store `parts` as one file, durably, or return None where L2 does not admit it.
+        """Store `parts` durably as one file, or return None if L2 does not admit it.
 
-        Raises OSError; nothing is left then.
+        Raises OSError: then no file is left.
         """
         size = stored_bytes(meta.size_bytes)
         if not await self._reserve(size):
@@ -218,7 +218,7 @@ class DiskTier:
         self._awaiting_row.add(location)
         try:
             await self._write_or_remove(location, size, parts)
-        except BaseException:  # cancelled too: the room is given back, the file is litter
+        except BaseException:  # also if cancelled: give the room back; the file is litter
             self._reserved_bytes -= size
             self._awaiting_row.discard(location)
             raise
@@ -230,12 +230,12 @@ class DiskTier:
         try:
             await self._write_file(location, size, parts)
         except OSError:
-            # After a crash with a clock that is behind, a file of this very name may be left.
+            # After a crash, with a clock that is behind, a file of this name may exist already.
             await self._unlink([location])
             raise
 
     async def _write_file(self, location: Location, size: int, parts: tuple[Buffer, ...]) -> None:
-        """Write it; where somebody else took the room, make some and try once more."""
+        """Write the file; if the filesystem is full, evict and try once more."""
         try:
             await self._write(self._files.write, location, *parts)
         except OSError as exc:
@@ -248,7 +248,7 @@ class DiskTier:
             await self._write(self._files.write, location, *parts)
 
     async def _evict_at_least(self, size: int) -> None:
-        """Free `size` bytes, and the inodes with them, whatever the marks say."""
+        """Free `size` bytes, and the inodes with them, whatever the watermarks say."""
         with contextlib.suppress(NotDurable):
             async with self._evicting:
                 while size > 0 and (victims := await self._victims(size)):
@@ -257,7 +257,7 @@ class DiskTier:
     def commit(self, written: Written, accesses: int, steady_ns: int) -> asyncio.Task[None]:
         """Queue the row; its order among all catalog writes is fixed when this returns.
 
-        The task ends when the row is durable, or fails with NotDurable and no file left.
+        The task ends when the row is durable, or fails with NotDurable and leaves no file.
         """
         row = Row(written.meta, accesses, steady_ns)
         queued = self._catalog.upsert(row)
@@ -268,21 +268,21 @@ class DiskTier:
     ) -> None:
         try:
             replaced = await queued
-        except Exception:  # a defect too: no file stays that no row names
+        except Exception:  # also a defect: leave no file without a row
             await self._unlink_uncommitted(written.meta)
             raise
         finally:
             self._reserved_bytes -= written.reserved_bytes
             self._awaiting_row.discard(Location(written.meta.key, written.meta.generation))
         if replaced is not None:
-            # Its own size is not known any more; it is about this one's.
+            # The replaced file's size is not known any more; assume the new file's.
             await self._unlink_counted([replaced], written.reserved_bytes)
 
     async def _unlink_uncommitted(self, meta: EntryMeta) -> None:
-        """Remove the file of a row whose commit failed, for good.
+        """Remove durably the file of a row whose commit failed.
 
-        The row may be in SQLite's log all the same, and come back with it after a crash
-        if no later commit takes its place.
+        SQLite's log may hold the row nevertheless: a crash brings the row back if no later
+        commit takes its place.
         """
         location = Location(meta.key, meta.generation)
         try:
@@ -298,11 +298,11 @@ class DiskTier:
         await self._unlink_counted([location], written.reserved_bytes)
 
     async def _reserve(self, size: int) -> bool:
-        """Own `size` bytes of the disk, evicting on demand."""
+        """Reserve `size` bytes of the disk, evicting on demand; return whether that succeeded."""
         for evict in (True, False):
             free_bytes = await self._look_at_free_bytes()
             used = self.occupied_bytes
-            # From here to the addition nothing else runs, or two could take the same room.
+            # No await from here to the addition; otherwise two writers could take the same room.
             if self._watermarks.admits(size, used, self._reserved_bytes, free_bytes):
                 self._reserved_bytes += size
                 return True
@@ -332,28 +332,28 @@ class DiskTier:
             await self._unlink_counted([location], stored_bytes(row.meta.size_bytes))
 
     async def quarantine(self, row: Row) -> None:
-        """Take a damaged entry out and set its file aside, as far as the disk lets it.
+        """Delete a damaged entry's row and set its file aside, as far as the disk allows.
 
-        Never fails: whoever found the damage goes on to fill the entry anew.
+        Raises nothing: the caller goes on to fill the entry again.
         """
         location = Location(row.meta.key, row.meta.generation)
-        with contextlib.suppress(NotDurable):  # it is checked again at the next read
+        with contextlib.suppress(NotDurable):  # the next read checks the file again
             await self._catalog.delete([location])
         try:
             await self._write(self._files.quarantine, location)
-        except OSError as exc:  # read-only, say; without its row the file is litter
+        except OSError as exc:  # a read-only disk; without its row the file is litter
             namespace = row.meta.key.namespace
             log.warning("quarantine_failed", namespace=namespace, error=exc.strerror)
 
     def change_of(self, scope: Scope, changed_ns: int) -> Change:
-        """Return what an invalidation covers that begins now, and no row that comes later."""
+        """Return the change of an invalidation that begins now; it covers no row queued later."""
         return self._catalog.change_of(scope, changed_ns)
 
     def invalidate(self, change: Change) -> asyncio.Task[list[Location]]:
-        """Queue the removal of what `change` covers; its order is fixed when this returns.
+        """Queue the DELETE of what `change` covers; its order is fixed when this returns.
 
-        The task ends when the removal is durable and gives the files, which
-        `unlink` may take away behind the answer. Fails with NotDurable otherwise.
+        The task ends when the DELETE is durable and gives the files, which
+        `unlink` may remove after the answer. Otherwise it fails with NotDurable.
         """
         queued = self._catalog.invalidate(change)
         return asyncio.create_task(self._finish_invalidation(change, queued), name="l2-invalidate")
@@ -365,7 +365,7 @@ class DiskTier:
             return await queued
         except NotDurable as exc:
             if isinstance(exc.__cause__, NameLost):
-                # What is unlinked now may not be what the next daemon finds.
+                # The next daemon may find other files than those that we would unlink.
                 raise
             # A full disk refuses even a DELETE, but not an unlink: a row without
             # its file is a miss, and stays one.
@@ -388,7 +388,7 @@ class DiskTier:
     # ---- clean-up, one step at a time
 
     async def step(self, steady_ns: int, wall_ns: int) -> None:
-        """Evict down to the marks, drop what expired, and retry what a full disk refused."""
+        """Evict down to the watermarks, drop expired entries, retry what a full disk refused."""
         await self._trim_set_aside(wall_ns)
         with contextlib.suppress(NotDurable):
             await self.evict(0)
@@ -406,13 +406,13 @@ class DiskTier:
             await self._catalog.forget_changes(self._proven_time.at(now) - CHANGES_KEPT_NS)
 
     async def _trim_set_aside(self, wall_ns: int) -> None:
-        """Drop what was set aside long ago, and count what stays of it as L2's."""
+        """Remove what was set aside long ago, and count what stays as L2's bytes."""
 
         def trim() -> int:
             self._catalog.trim_set_aside(wall_ns)
             return self._files.quarantined.trim(wall_ns)
 
-        with contextlib.suppress(OSError):  # read-only, say: it stays, counted as before
+        with contextlib.suppress(OSError):  # a read-only disk: the files stay counted
             self._quarantined_bytes = await self._write(trim)
 
     async def erase_set_aside(self, scope: Scope) -> None:
@@ -425,20 +425,20 @@ class DiskTier:
         await self._write(erase)
 
     async def _expire(self, useless_ns: int) -> list[Row]:
-        """Drop the next that expired, if any. Who needs room meanwhile waits for theirs."""
+        """Drop the next expired entries, if any. A write that needs room waits for theirs."""
         async with self._evicting:
             expired = await self._catalog.expire(useless_ns, EXPIRE_BATCH)
             await self._forget(expired, Leaving.EXPIRED)
         return expired
 
     async def evict(self, wanted_bytes: int) -> None:
-        """Free what the marks ask for, and room for `wanted_bytes` more."""
+        """Free what the watermarks ask for, and room for `wanted_bytes` more."""
         async with self._evicting:
             free_bytes = await self._look_at_free_bytes()
             to_free = self._watermarks.bytes_to_free(
                 self.used_bytes,
                 self._reserved_bytes + wanted_bytes + self._quarantined_bytes,
-                # What is leaving is as good as gone: nothing more has to go in its place.
+                # Leaving files count as free: nothing more has to be evicted in their place.
                 free_bytes + self._leaving_bytes,
             )
             while to_free > 0:
@@ -448,16 +448,17 @@ class DiskTier:
                 to_free -= await self._forget(victims, Leaving.DISK_SPACE)
 
     async def _victims(self, to_free: int) -> list[Row]:
-        """Take rows out of the catalog, the least recently used first.
+        """Delete rows from the catalog, the least recently used first.
 
-        Its totals fall with its commit, in another thread. Whoever looks before the rows have
-        come back would be admitted to the room of files that are all still there.
+        The catalog lowers its totals when the delete commits, on the writer's thread. The files
+        are still on disk then, so count their bytes as leaving; otherwise `_reserve` would hand
+        out the same space twice.
         """
         self._leaving_bytes += to_free
         try:
             return await self._catalog.evict(to_free)
         finally:
-            # In the same turn of the loop `_forget` counts what it was in fact.
+            # In the same turn of the loop `_forget` counts the rows' actual bytes.
             self._leaving_bytes -= to_free
 
     async def _forget(self, rows: list[Row], cause: Leaving) -> int:
@@ -470,23 +471,23 @@ class DiskTier:
         return size_bytes
 
     async def lower_changes(self, now: Now, changes_known_from_ns: int) -> None:
-        """Take recorded changes later than now for changes of this moment.
+        """Lower the times of recorded changes later than now to now.
 
-        A change of everything is recorded for `changes_known_from_ns`, unless it is 0, which
-        removes nothing. Raises NotDurable.
+        Unless `changes_known_from_ns` is 0, record a change of everything at that time, which
+        deletes nothing. Raises NotDurable.
         """
         for scope, change in self._unrecorded.items():
             if change.changed_ns > now.wall_ns:
                 self._unrecorded[scope] = replace(change, changed_ns=now.wall_ns)
         if await self._catalog.lower_changes(now.wall_ns):
-            # Each Put has recorded its `as_of` as a change: nothing else tells us to read all rows.
+            # Each Put has recorded its `as_of` as a change: only such a change shows later rows.
             self._has_later_rows = True
         if changes_known_from_ns:
             everything = Scope(ScopeKind.EVERYTHING)
             await self._catalog.record_change(Change(everything, changes_known_from_ns))
 
     async def lower_times(self, now: Now, changes_known_from_ns: int) -> None:
-        """The same, and rows that were put or used later than now. Reads them all if it has to."""
+        """As `lower_changes`, and lower rows put or used later than now. May read all rows."""
         await self.lower_changes(now, changes_known_from_ns)
         last_use_ns = max((row.last_access_ns for row in await self.hottest(1)), default=0)
         if self._has_later_rows or last_use_ns > now.steady_ns:
@@ -496,7 +497,7 @@ class DiskTier:
     async def _lower_rows(self, now: Now, use_lead_ns: int) -> None:
         """Lower Puts' times; move all uses back by `use_lead_ns`, so that their order stays.
 
-        Otherwise what is used from now on would be evicted before what was used then.
+        Otherwise entries used from now on would be evicted before entries used earlier.
         """
         after: EntryKey | None = EntryKey("", "")
         while after is not None:
@@ -511,7 +512,7 @@ class DiskTier:
             after = later[-1].meta.key if later else None
 
     async def confirm(self, row: Row) -> None:
-        """Renew a generation in the catalog. If the disk is full it is asked for again later."""
+        """Renew a generation in the catalog. If the disk is full, a later Get asks again."""
         with contextlib.suppress(NotDurable):
             await self._catalog.confirm(row)
 
@@ -520,7 +521,7 @@ class DiskTier:
         return await self._read(self._catalog.hottest, limit)
 
     async def record_accesses(self, used: list[Row]) -> None:
-        """Remember uses over restarts. Lost if the disk is full."""
+        """Remember uses across restarts. A full disk loses them."""
         if used:
             with contextlib.suppress(NotDurable):
                 await self._catalog.record_accesses(used)
@@ -528,13 +529,13 @@ class DiskTier:
     async def sweep_litter(self, namespace: str, before_generation: int) -> LitterReport:
         """Remove files of `namespace` that have no row, left by a crash.
 
-        Only generations below `before_generation` are looked at, and none
-        whose row is still to come. Names that are not ours are counted, never deleted.
+        Skips generations from `before_generation` on, and files whose row is still to come.
+        Names that are not ours are counted, never deleted.
 
         A Put's file is listed | which files await a row | its row commits | who has a row
 
-        Asked before the listing, it would miss a file that is renamed during it; asked after
-        the lookup, one whose row was committed in between.
+        Order matters: list files, read `_awaiting_row`, query rows. Earlier, we would miss a file
+        renamed during the listing; later, one whose row committed meanwhile.
         """
         report = LitterReport()
         walk = self._files.walk(namespace)
@@ -552,7 +553,7 @@ class DiskTier:
         await self._unlink(await self._litter_of(key.namespace, listed))
 
     async def _litter_of(self, namespace: str, listed: Iterable[Location]) -> list[Location]:
-        """Return those of the files listed just now that have no row, and get none."""
+        """Return the files, of those listed just now, that have no row and await none."""
         ours = [at for at in listed if at not in self._awaiting_row]
         ids = list({at.key.id for at in ours})
         current = await self._read(self._catalog.generations, namespace, ids)
@@ -594,7 +595,7 @@ class DiskTier:
             await self._write(unlink)
 
     async def _unlink_counted(self, locations: list[Location], size_bytes: int) -> None:
-        """Unlink files without rows; until then nobody else may be admitted to their bytes."""
+        """Unlink files without rows; until then their bytes count as occupied."""
         self._leaving_bytes += size_bytes
         try:
             await self._unlink(locations)

@@ -79,11 +79,11 @@ class DiskFiles:
         return opened
 
     def anchor(self) -> Anchor:
-        """Return whether the root's name still leads here."""
+        """Return the anchor that checks whether the root's name still leads here."""
         return Anchor(self._root, self._root_fd)
 
     def witness(self) -> Witness:
-        """Return what knows how far the catalog of these files has come. Raises OSError."""
+        """Return the witness, in this root, of the catalog's last commit. Raises OSError."""
         return Witness(self._root_fd, WITNESS, knows_one_catalog=True)
 
     def _remove_temporaries(self) -> None:
@@ -102,7 +102,7 @@ class DiskFiles:
         """
         name = str(location.generation)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        # Made again if somebody cleaned it away: no write could ever succeed without it.
+        # Make the directory again if it was deleted: no write could succeed without it.
         with made_directory(self._root_fd, TEMPORARY) as temporary_fd:
             fd = os.open(name, flags, 0o640, dir_fd=temporary_fd)
             try:
@@ -113,7 +113,7 @@ class DiskFiles:
                 finally:
                     os.close(fd)
                 self._rename_into_place(temporary_fd, name, location)
-            except BaseException:  # an interrupt too leaves nothing half-written
+            except BaseException:  # also an interrupt: leave nothing half-written
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=temporary_fd)
                 raise
@@ -125,7 +125,7 @@ class DiskFiles:
             except FileNotFoundError:
                 if not _exists(temporary_fd, temporary):
                     raise
-                # Its directory was removed with another generation: again.
+                # Its directory was removed with another generation: try again.
             else:
                 return
 
@@ -150,10 +150,10 @@ class DiskFiles:
         *,
         from_medium: bool = False,
     ) -> Iterator[memoryview]:
-        """Yield the file in order, hashed in the very buffer that is yielded.
+        """Yield the file in chunks, in order; the buffer that is hashed is the one yielded.
 
-        A chunk is valid until the next one is asked for. `from_medium` asks the disk and
-        not the page cache, and leaves nothing in it.
+        A chunk is valid until the next chunk is asked for. `from_medium` reads the disk and
+        not the page cache, and leaves nothing in the cache.
 
         Raises:
             FileNotFoundError: the row has no file.
@@ -179,7 +179,7 @@ class DiskFiles:
             os.close(fd)
 
     def remove(self, location: Location, *, durable: bool = False) -> None:
-        """Unlink the file, and its directory if it was the last. Absent is fine.
+        """Unlink the file, and its directory if it is empty then. A missing file is fine.
 
         With `durable` the removal survives a power cut.
         """
@@ -191,14 +191,14 @@ class DiskFiles:
                 os.unlink(f"{location.generation}{SUFFIX}", dir_fd=id_fd)
             if durable:
                 os.fsync(id_fd)
-            with contextlib.suppress(OSError):  # not empty, or a writer just made it anew
+            with contextlib.suppress(OSError):  # not empty, or a writer has just made it again
                 os.rmdir(key.id, dir_fd=namespace_fd)
 
     def quarantine(self, location: Location) -> None:
         """Set a damaged file aside for a person to look at."""
         key = location.key
         name, source = name_of(key, location.generation), f"{location.generation}{SUFFIX}"
-        # By descriptors: a link planted for a directory must not lead elsewhere.
+        # By descriptors: a link planted in place of a directory must not lead elsewhere.
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             namespace_fd = stack.enter_context(directory(self._root_fd, key.namespace))
             id_fd = stack.enter_context(directory(namespace_fd, key.id))

@@ -16,7 +16,7 @@ from pathlib import Path
 from cachesvc.core.errors import ConfigError
 from cachesvc.core.tensors import Buffer
 
-# A filesystem or a process that is full, as errors say it: something has to leave first.
+# Errors of a full filesystem or process: something has to leave first.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -27,8 +27,8 @@ def open_directory(path: Path, *, mode: int, gid: int | None = None) -> int:
     Parents are made with mode 0755. An existing directory keeps its mode.
 
     Raises:
-        ConfigError: it is a symlink, no directory, not ours, or cannot be made, or not be
-            given to `gid`.
+        ConfigError: it is a symlink, no directory or not ours, or it cannot be made or given
+            to `gid`.
     """
     try:
         _make_parents(path)
@@ -48,7 +48,7 @@ def open_directory(path: Path, *, mode: int, gid: int | None = None) -> int:
             set_access(fd, mode, gid)
         except OSError as exc:
             os.close(fd)
-            # Left there, it would be taken for one that was given to the group.
+            # Otherwise the next start would believe that the group has it.
             with contextlib.suppress(OSError):
                 path.rmdir()
             raise ConfigError(
@@ -59,7 +59,7 @@ def open_directory(path: Path, *, mode: int, gid: int | None = None) -> int:
 
 
 def set_access(fd: int, mode: int, gid: int | None) -> None:
-    """Say who may use the file or directory, whatever the umask. Raises OSError."""
+    """Set who may use the file or directory, whatever the umask. Raises OSError."""
     os.fchmod(fd, mode)
     if gid is not None:
         os.fchown(fd, -1, gid)
@@ -74,13 +74,13 @@ def _make_parents(path: Path) -> None:
 def _make_directory(path: Path, mode: int) -> bool:
     """Return whether it had to be made; then its name survives a power cut.
 
-    Or everything below it could be lost, however well that was synced.
+    Otherwise everything below it could be lost, although that was synced.
     """
     try:
         os.mkdir(path, mode)
     except FileExistsError:
         return False
-    with contextlib.suppress(PermissionError):  # who may write to a directory may not read it
+    with contextlib.suppress(PermissionError):  # a directory may be writable, but not readable
         fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)

@@ -1,6 +1,6 @@
-"""Can L1 live in this directory? Asked once, before the first entry.
+"""Checks, before the first entry, that L1 can use its directory.
 
-What cannot be removed, or keeps its link count when it is, could not be invalidated.
+A file that cannot be unlinked, or keeps its link count then, could not be invalidated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _UNSEEN = (
 def remove_leftovers(path: Path, directory_fd: int) -> None:
     """Empty the directory: nothing of an earlier life may be served.
 
-    Raises ConfigError: what cannot be removed now could not be invalidated either.
+    Raises ConfigError: a file that cannot be unlinked could not be invalidated either.
     """
     for name in os.listdir(directory_fd):
         try:
@@ -35,16 +35,16 @@ def remove_leftovers(path: Path, directory_fd: int) -> None:
 
 
 def leases_work(path: Path, directory_fd: int) -> bool:
-    """Return whether readers can be seen here, tried with a file that nobody else has.
+    """Return whether leases show readers here, tried with a file of our own.
 
-    Raises ConfigError: no file can be made and removed there.
+    Raises ConfigError: no file can be made and unlinked there.
     """
     probe = f".probe-{os.getpid()}"
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(probe, flags, 0o600, dir_fd=directory_fd)
     except OSError as exc:
-        if exc.errno in files.NO_ROOM:  # the check of the free space says what that costs
+        if exc.errno in files.NO_ROOM:  # `check_room` reports a full filesystem
             return True
         raise _not_writable(path, exc) from exc
     try:

@@ -1,9 +1,8 @@
-"""How much memory, and how many threads, does the kernel let the daemon's cgroup have?
+"""Reads how much memory and how many threads the kernel allows the daemon's cgroup.
 
-L1's pages are charged to the cgroup of the process that writes them first, which is the
-daemon: where the cgroup has less than L1 may take, the kernel ends the daemon while L1 fills.
-A limit of any group above counts too. Both versions of cgroups are read, as a container or a
-host shows them.
+The daemon writes L1's pages first, so they are charged to its cgroup: if the cgroup has less
+than L1 may take, the kernel ends the daemon while L1 fills. The limits of groups above also
+count. Both versions of cgroups are read, as a container or a host shows them.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ from cachesvc.config import Settings
 
 log = structlog.get_logger()
 _MIB = 1 << 20
-# The process with nothing in it has 102 MB.
+# A daemon without entries has 102 MB.
 PROCESS_BYTES = 128 * _MIB
 # A person of three images and a pose. A fill holds its objects, its tensors and its blob; a Put
-# holds what it received twice.
+# holds the received bytes twice.
 _ENTRY_BYTES = 10 * _MIB
 _COPIES_OF_FILL, _COPIES_OF_PUT = 3, 2
-# Version 1 says "no limit" as the largest number of whole pages.
+# Version 1 writes "no limit" as the largest number of whole pages.
 _UNLIMITED = 1 << 60
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What one group may have, with all groups below it. `group` is its directory."""
+    """The limit of one group with all groups below it. `group` is its directory."""
 
     value: int
     group: Path
@@ -38,7 +37,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class MemoryNeeds:
-    """`least_bytes`: L1 and the bare process. `working_bytes`: with fills, Puts and writes too."""
+    """`least_bytes`: L1 and the bare process. `working_bytes`: also fills, Puts and L2 writes."""
 
     least_bytes: int
     working_bytes: int
@@ -56,9 +55,9 @@ class MemoryNeeds:
 
 
 def look(settings: Settings, filesystem: Path = Path("/")) -> float:
-    """Return this process's memory limit, infinite if none, and log one that is too low.
+    """Return this process's memory limit, infinite if none, and log a limit that is too low.
 
-    The daemon starts all the same: L1 may never be full.
+    The daemon starts nevertheless: L1 may never be full.
     """
     limit, needs = memory_limit(filesystem=filesystem), MemoryNeeds.of(settings)
     if limit is None:
@@ -88,15 +87,15 @@ def look(settings: Settings, filesystem: Path = Path("/")) -> float:
 
 
 def memory_limit(pid: int | None = None, filesystem: Path = Path("/")) -> Limit | None:
-    """Return the least that `pid`'s group and those above it may have; None, no limit.
+    """Return the lowest limit of `pid`'s group and the groups above it, None if none.
 
-    `pid` None is this process. What cannot be read is no limit.
+    `pid` None is this process. A limit that cannot be read counts as none.
     """
     return _least("memory", "memory.max", "memory.limit_in_bytes", pid, filesystem)
 
 
 def threads_limit(pid: int | None = None, filesystem: Path = Path("/")) -> Limit | None:
-    """Return how many threads and processes they may have together. As `memory_limit`."""
+    """As `memory_limit`, for the number of threads and processes."""
     return _least("pids", "pids.max", "pids.max", pid, filesystem)
 
 
@@ -121,7 +120,7 @@ def _least(
 
 
 def _groups(controller: str, line: str, mount: str, filesystem: Path) -> Iterator[Path]:
-    """Yield the group of a line of /proc/PID/cgroup, and those above it, below this mount."""
+    """Yield the group in a line of /proc/PID/cgroup, and the groups above it in this mount."""
     _, controllers, path = line.split(":", 2)
     before, _, after = mount.partition(" - ")
     *_, root, point, _ = before.split()[:6]

@@ -1,13 +1,13 @@
-"""Does another process have this file open? The kernel counts the openers, and a lease asks it.
+"""Asks the kernel, by a lease, whether another process has a file open.
 
-A write lease is granted only to a file's one opener. It is given back at once, and what can
-happen in between is harmless:
+A write lease is granted only to a file's sole opener. It is given back at once, and an open in
+between is harmless:
 
-    D is the daemon, O somebody who opens the file
+    D is the daemon, O another process that opens the file
     D: takes the lease | O: opens, waits; the kernel signals D | D: sees the wish, gives it back
 
-The kernel's signal is SIGIO by default, which ends the process; here it is one that does
-nothing by default. `O` counts as an opener although D's lease was granted.
+The kernel sends SIGIO by default, which ends the process; here it sends a signal that does
+nothing by default. O counts as an opener although D's lease was granted.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _HARMLESS = signal.SIGURG
 def is_open_elsewhere(fd: int) -> bool:
     """Return whether another process has the file of `fd` open or mapped (5 us).
 
-    `fd` is writable and the daemon's only description of that file. Everything that is not a
-    granted lease means yes: a kernel without leases, one that is out of locks, another owner.
+    `fd` is writable and the daemon's only open file description of it. Every refusal of a lease
+    means yes: a kernel without leases or out of locks, a file of another owner.
     Descriptors made with O_PATH are not seen.
     """
     return _refusal(fd) is not None
 
 
 def why_not(fd: int) -> str | None:
-    """Return why leases cannot tell here, None if they can. Nobody else may have `fd`'s file."""
+    """Return why leases do not work here, None if they do. No other process may have the file."""
     return _refusal(fd)
 
 
@@ -44,6 +44,6 @@ def _refusal(fd: int) -> str | None:
     except OSError as exc:
         return exc.strerror or "unknown"
     finally:
-        # An exception from a signal handler may come anywhere: an opener must not wait for good.
+        # A signal handler may raise anywhere: without this an opener could wait for good.
         with contextlib.suppress(OSError):  # none was granted
             fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)

@@ -32,8 +32,8 @@ from cachesvc.tiers.spares import Spares
 
 log = structlog.get_logger()
 SUFFIX = ".safetensors"
-# At most so many times as much is evicted as is missing: where workers have all of L1 mapped,
-# evicting the rest of it would give nothing back.
+# Evict at most this many times the missing bytes: while workers have all of L1 mapped, evicting
+# more would give nothing back.
 _MOST_TIMES = 4
 _SAY_AGAIN_S = 60.0
 
@@ -43,7 +43,7 @@ OnLeaving = Callable[["MemoryEntry", Leaving], None]
 
 @dataclass(slots=True)
 class MemoryEntry:
-    """One entry of L1. `accesses` and `last_access_ns` (steady) change, the rest does not."""
+    """One entry of L1. Uses change `accesses`, `last_access_ns` (steady) and `expires_ns`."""
 
     meta: EntryMeta
     blob: SharedFile
@@ -72,16 +72,16 @@ class MemoryEntry:
 class MemoryTier:
     """L1 in a directory of its own.
 
-    `held_bytes` are of files that left the index and are not free yet, because readers have
-    them mapped or their name could not be removed; they are inside `max_bytes`, because tmpfs
-    still pays for them. So are spare files, at most `spare_bytes` of them, but they give way
-    to any entry. `on_owing` is told why a file could not be removed, and None when all are:
-    no worker may serve itself in between. `max_files` are the descriptors that L1 may have.
-    Not `is_shared` = nobody else may open its files, so nobody believes their link count.
+    `held_bytes` counts files that left the index and are not free yet, because readers have
+    them mapped or they could not be unlinked, and heap bytes that streams send. It counts
+    within `max_bytes`. So do spare files, at most `spare_bytes`, but they give way to any
+    entry. `on_owing` gets the reason when a file cannot be unlinked, and None when all are:
+    no local hit is allowed in between. `max_files` limits L1's descriptors. Not `is_shared` =
+    only the daemon may open the files, so no worker believes their link counts.
 
     Raises:
-        ConfigError: the directory is not usable, or its filesystem too small and
-            `allow_heap` not set.
+        ConfigError: the directory is not usable, or its filesystem is too small and
+            `allow_heap` is not set.
     """
 
     def __init__(
@@ -104,10 +104,10 @@ class MemoryTier:
         self._reserved_bytes = 0
         self._rooms = 0
         self._max_files = max_files
-        # What streams send from the heap.
+        # Bytes that streams send from the heap.
         self._sent_bytes = 0
         self._full_said_s = float("-inf")
-        # Part of each name: one that a dead daemon's answer gave must not lead to another file.
+        # Part of each name: a name in a dead daemon's answer must not lead to another file.
         self._life = os.urandom(8).hex()
         self._written = 0
         first_look.remove_leftovers(path, self._directory_fd)
@@ -139,7 +139,7 @@ class MemoryTier:
     # ---- a new entry: reserve, write, then publish or discard
 
     def reserve(self, key: EntryKey, size_bytes: int) -> Room:
-        """Evict until `size_bytes` fit, and own that room; it is on the heap if they cannot."""
+        """Evict until `size_bytes` fit, and reserve them; if they cannot fit, use the heap."""
         self.departures.collect()
         outside_bytes = self._reserved_bytes + self.held_bytes
         victims = self.index.plan_room(key, size_bytes, outside_bytes)
@@ -151,7 +151,7 @@ class MemoryTier:
         if size_bytes > self.free_bytes or not self._free_descriptor():
             return self.heap_room(size_bytes)
         spare = self.spares.take(size_bytes, most_bytes=self.free_bytes)
-        # The rest of a larger one is cut off when it is written.
+        # A larger spare is cut to size when it is written.
         reserved_bytes = max(size_bytes, spare.size_bytes) if spare else size_bytes
         self._reserved_bytes += reserved_bytes
         self._rooms += 1
@@ -163,9 +163,9 @@ class MemoryTier:
         return room
 
     def _free_descriptor(self) -> bool:
-        """Have one descriptor more for L1 than it uses; False if evicting gives none.
+        """Make sure that L1 may open one more descriptor; False if evicting frees none.
 
-        A file that readers have keeps its descriptor, so few are tried.
+        A file that readers have keeps its descriptor, so only few evictions are tried.
         """
         while self.spares.descriptors and self.descriptors >= self._max_files:
             self.spares.drop_oldest()
@@ -182,10 +182,10 @@ class MemoryTier:
         return kept + self._rooms + self.spares.descriptors
 
     def make_room(self, room: Room) -> None:
-        """Evict what was used least for a room that tmpfs, or the process, could not give.
+        """Evict the least recently used entries, after tmpfs or the process had no room.
 
-        Whoever else uses them has what L1's own limits allow. Spare files go first. After it,
-        `write` tries a last time.
+        Other users of tmpfs have taken what L1's own limits allow. Spare files go first.
+        Afterwards `write` tries a last time.
         """
         room.is_last_try = True
         freed_bytes, tried_bytes = self.spares.drop_all(), 0
@@ -211,13 +211,13 @@ class MemoryTier:
             )
 
     def room_bytes(self, filesystem_free_bytes: int) -> int:
-        """Return what L1 can have now: its limit, or less where tmpfs has less left for it."""
+        """Return what L1 can have now: its limit, or less if tmpfs has less left."""
         spare_bytes = self.spares.ready_bytes + self.spares.leaving_bytes
         taken_bytes = self.index.used_bytes + self._reserved_bytes + self.departures.held_bytes
         return min(self.index.max_bytes, taken_bytes + spare_bytes + filesystem_free_bytes)
 
     def _make_spares_give_way(self) -> tuple[Future[None], ...]:
-        """Drop spares until the limit holds; return what must be free before pages are taken."""
+        """Drop spares until the limit holds; return what has to end before pages are taken."""
         while self.spares.ready_bytes > self.free_bytes:
             self.spares.drop_oldest()
         if self.spares.ready_bytes + self.spares.leaving_bytes <= self.free_bytes:
@@ -230,10 +230,10 @@ class MemoryTier:
 
     @contextlib.contextmanager
     def sending(self, blob: object) -> Iterator[None]:
-        """Count what a stream sends for as long as it does: its caller may read slowly.
+        """Count a stream's bytes until it ends: its caller may read slowly.
 
-        What is on the heap is in L1's limit like the rest. One stream of it is always let
-        through. Raises Overloaded, reason TOO_MANY_STREAMS.
+        Heap bytes count within L1's limit. One stream from the heap is always admitted.
+        Raises Overloaded, reason TOO_MANY_STREAMS.
         """
         if isinstance(blob, SharedFile):
             blob.senders += 1
@@ -269,7 +269,7 @@ class MemoryTier:
 
     @property
     def owed_files(self) -> int:
-        """How many files of removed entries could not be removed yet."""
+        """How many files of removed entries could not be unlinked yet."""
         return self.departures.owed_files
 
     @property
@@ -282,21 +282,21 @@ class MemoryTier:
         return files.free_bytes(self._directory_fd)
 
     def has_room(self, key: EntryKey, size_bytes: int) -> bool:
-        """Return whether it would fit without evicting anything."""
+        """Return whether an entry would fit without evicting anything."""
         outside_bytes = self._reserved_bytes + self.held_bytes
         return self.index.plan_room(key, size_bytes, outside_bytes) == []
 
     def heap_room(self, size_bytes: int) -> Room:
-        """Return room outside L1, for bytes that are only passing through."""
+        """Return room outside L1, for bytes that L1 does not keep."""
         return Room("", size_bytes, 0)
 
     def write(self, room: Room, chunks: Iterable[Buffer]) -> None:
         """Fill `room`, in a worker thread.
 
-        If L1 cannot give a file the bytes stay on the heap. Where tmpfs is full, or descriptors
-        are used up, it raises MemoryFull the first time, before it asks for a chunk: then
-        `make_room` comes, and another `write`. If `chunks` raises, no file is left; the room
-        still has to be discarded. Raises Overloaded if writing fails in the middle.
+        If L1 cannot give a file, the bytes stay on the heap. If tmpfs is full or descriptors are
+        used up, the first try raises MemoryFull before it asks for a chunk: call `make_room`,
+        then `write` again. If `chunks` raises, no file is left; the room still has to be
+        discarded. Raises Overloaded if writing fails in the middle.
         """
         self._writer.write(room, chunks)
 
@@ -305,7 +305,7 @@ class MemoryTier:
     ) -> MemoryEntry | None:
         """Make the written file the entry of its key, in place of an older one.
 
-        Returns None if the bytes are on the heap: an older entry is gone all the same.
+        Returns None if the bytes are on the heap: an older entry is removed even then.
         """
         self._settle(room)
         self.remove(meta.key, Leaving.REPLACED)
@@ -317,7 +317,7 @@ class MemoryTier:
             self._remove(victim, cause)
         entry = MemoryEntry(meta, room.blob, accesses, steady_ns, meta.expires_ns(accesses))
         self.index.add(entry)
-        # The next miss is most likely one of this size.
+        # The next miss most likely has this size.
         if self.descriptors < self._max_files:
             self.spares.prepare(room.size_bytes, self.free_bytes)
         return entry
@@ -360,7 +360,7 @@ class MemoryTier:
     def owes(self, scope: Scope) -> bool:
         """Return whether a removed entry that `scope` covers still has its file.
 
-        Such a removal must not be acknowledged: workers believe the file's link count.
+        Then the change must not be acknowledged: workers believe the file's link count.
         """
         return self.departures.owes(scope)
 
@@ -371,7 +371,7 @@ class MemoryTier:
         self.departures.step(steady_ns)
 
     def lower_times(self, now_ns: int) -> None:
-        """Take Puts from later than now for Puts of this moment, whose bytes are of unknown age."""
+        """Lower the times of Puts later than now to now; their bytes' age is unknown."""
         for entry in self.index:
             entry.meta = entry.meta.lowered(now_ns)
 
@@ -389,13 +389,13 @@ class MemoryTier:
     def erase(self, scope: Scope) -> Callable[[], None]:
         """Let no answer send another byte of removed entries that `scope` covers.
 
-        Returns what zeroes their files for those who have them mapped: it is for a thread, and
-        raises OSError.
+        Returns a call that zeroes their files in all mappings: it is for a thread, and raises
+        OSError.
         """
         return self.departures.erase(scope)
 
     def _remove(self, entry: MemoryEntry, cause: Leaving) -> None:
-        """Take it out of the index and unlink its file. Raises nothing: see `owes`."""
+        """Take `entry` out of the index and unlink its file. Raises nothing: see `owes`."""
         self.index.remove(entry.key)
         self.departures.add(entry.blob, Whose(entry.key, entry.meta.owner))
         self._on_leaving(entry, cause)

@@ -1,6 +1,6 @@
 """Damaged files of L2, kept for a person to look at: few, for a week, and never past an erase.
 
-A file's name says its key and not its owner. An erase by owner therefore takes all of them.
+A file's name tells its key and not its owner, so an erase by owner removes all files.
 Every function here blocks and belongs in a worker thread; errors are OSError.
 """
 
@@ -19,7 +19,7 @@ from cachesvc.tiers.directories import made_directory
 
 NAME = ".quarantine"
 MAX_FILES = 100  # more would be a second, unbounded tier
-# Counted from when it was set aside. They are people's photos: a disk is looked at within days.
+# Counted from when a file was set aside. These are people's photos: a disk is checked in days.
 KEPT_NS = 7 * 24 * 3600 * NS_PER_S
 _OURS = re.compile(r"(?P<key>.+)\.[0-9]{1,20}")
 
@@ -36,13 +36,13 @@ class Quarantine:
 
     def take(self, name: str, source: str, source_fd: int) -> None:
         """Move a file here from `source_fd`'s directory; the oldest give way."""
-        # Made again if somebody deleted it: damage must not stay among the entries.
+        # Make the directory again if it was deleted: damage must not stay among the entries.
         with made_directory(self._root_fd, NAME) as fd:
             os.rename(source, name, src_dir_fd=source_fd, dst_dir_fd=fd)
             _remove_oldest(fd)
 
     def trim(self, wall_ns: int) -> int:
-        """Remove what is too old, or too much, and return what is left, in bytes on disk."""
+        """Remove files that are too old or too many; return the bytes on disk of the rest."""
         with made_directory(self._root_fd, NAME) as fd:
             for name in _ours_in(fd):
                 if _set_aside_ns(fd, name) < wall_ns - KEPT_NS:
@@ -61,7 +61,7 @@ class Quarantine:
 
 
 def erase_catalog_set_aside(catalog: Path) -> None:
-    """Remove a catalog that was set aside, durably: it names everybody's keys."""
+    """Remove a catalog that was set aside, durably: it holds the keys of all entries."""
     for path in _set_aside(catalog):
         path.unlink(missing_ok=True)
     fd = os.open(catalog.parent, files.DIRECTORY_FLAGS)
@@ -110,7 +110,7 @@ def _unlink(fd: int, name: str) -> None:
 
 
 def _set_aside_ns(fd: int, name: str) -> int:
-    """Return when it was renamed; 0 if it is gone: another thread may trim the same directory."""
+    """Return when the file was renamed; 0 if it is gone: another thread may trim meanwhile."""
     with contextlib.suppress(FileNotFoundError):
         return os.stat(name, dir_fd=fd, follow_symlinks=False).st_ctime_ns
     return 0

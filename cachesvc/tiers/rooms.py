@@ -1,7 +1,6 @@
-"""Where does a coming entry's blob go, and how does it get there? Runs in worker threads.
+"""Writes a new entry's blob into a file of L1, otherwise to the heap. Runs in worker threads.
 
-A file gets all its pages before a byte is written, and only then its bytes; what L1 cannot
-give is the heap's.
+A file gets all its pages before its first byte is written.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ UNSHARED_MODE = 0o400
 
 @dataclass(slots=True)
 class Room:
-    """Where a coming blob goes: a file of this name, or the heap if L1 has no room for it.
+    """Where a new blob goes: a file of this name, or the heap if L1 has no room for it.
 
-    `reserved_bytes` of L1 are its own until `publish` or `discard`. `blob` is set by `write`.
-    `spare` has at most one file to write to; whoever pops it closes it. What is in `leaving`
-    has to be free before other pages are taken. `is_last_try` = what finds no room now goes to
-    the heap.
+    `reserved_bytes` of L1 belong to it until `publish` or `discard`. `blob` is set by `write`.
+    `spare` has at most one file to write to; the code that pops it closes it. The pages in
+    `leaving` have to be free before other pages are taken. `is_last_try` = a blob that finds
+    no room goes to the heap.
     """
 
     name: str
@@ -46,7 +45,7 @@ def _write(fd: int, chunk: Buffer) -> None:
     try:
         files.write_all(fd, chunk)
     except OSError as exc:
-        # Not an OSError: whoever streams from L2 must not take it for one of L2's.
+        # Not an OSError: code that streams from L2 would take it for an error of L2.
         raise Overloaded("L1 cannot be written", reason="NO_ROOM") from exc
 
 
@@ -74,7 +73,7 @@ class RoomWriter:
         try:
             for chunk in chunks:
                 _write(fd, chunk)
-        except BaseException:  # from `chunks` too, whatever it raises
+        except BaseException:  # also whatever `chunks` raises
             self._drop(fd, room)
             raise
         try:
@@ -86,10 +85,10 @@ class RoomWriter:
             self._drop(fd, room)
 
     def _obtain(self, room: Room) -> int | None:
-        """Return a descriptor whose space is already taken, or None if L1 cannot give it.
+        """Return the descriptor of a file that has its pages, or None if L1 cannot give it.
 
-        Taking the space first means that it cannot run out in the middle of a stream that
-        can be read only once. Raises MemoryFull where evicting something may help.
+        So space cannot run out in the middle of a stream that can be read only once.
+        Raises MemoryFull where evicting something may help.
         """
         with contextlib.suppress(IndexError):  # no spare, or `discard` was faster
             spare = room.spare.pop()
@@ -122,7 +121,7 @@ class RoomWriter:
         return fd
 
     def _drop(self, fd: int, room: Room) -> None:
-        """Give up a file that never was an entry; if its name cannot go, its pages do."""
+        """Drop a file that never was an entry; its pages are freed even if its name stays."""
         # A spare has no name yet; a name that stays is litter for the next start.
         with contextlib.suppress(OSError):
             os.unlink(room.name, dir_fd=self._directory_fd)

@@ -62,10 +62,10 @@ class Mapping(ctypes.c_ubyte * _NO_SIZE):  # type: ignore[misc]  # a type made b
 
 
 class OpenFile:
-    """The writable descriptor of one file of L1: how it is removed, and its readers are seen.
+    """The writable descriptor of one file of L1: unlinks the file and sees its readers.
 
-    Its mapping is not here: who only waits for the readers must not keep the pages mapped.
-    For the event loop; `punch` and `free` are for threads too.
+    It holds no mapping: code that only waits for the readers must not keep the pages mapped.
+    For the event loop; threads may also call `punch` and `free`.
     """
 
     __slots__ = ("_directory_fd", "_fd", "_lock", "name", "problem", "size_bytes")
@@ -73,11 +73,11 @@ class OpenFile:
     def __init__(self, directory_fd: int, name: str, fd: int, size_bytes: int) -> None:
         self._directory_fd = directory_fd
         self._fd = fd
-        # Between the end of a descriptor and another use of its number.
+        # Held while the descriptor is used or closed: its number may be given out again.
         self._lock = threading.Lock()
         self.name = name
         self.size_bytes = size_bytes
-        # Why the last `unlink` did not end it.
+        # Why the last `unlink` failed.
         self.problem = ""
 
     def map(self) -> Mapping:
@@ -85,10 +85,10 @@ class OpenFile:
         return Mapping.of(self._fd, self.size_bytes)
 
     def unlink(self) -> bool:
-        """End its validity; return whether the link count, which readers look at, is 0 now.
+        """Unlink the file; return whether its link count, which readers check, is 0 now.
 
-        The file may already have been deleted (logind's RemoveIPC does that), or moved, and
-        somebody may have made a hard link of it: the count alone says that it is over.
+        The file may already have been deleted (logind's RemoveIPC does that) or moved, or have
+        a hard link: only the count tells.
         """
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -101,15 +101,15 @@ class OpenFile:
         return False
 
     def shut_out(self) -> None:
-        """Let nobody open it any more, which descriptors made with O_PATH could.
+        """Take all permissions away: descriptors made with O_PATH could still open the file.
 
-        Whoever has it open keeps it. Only its owner and root could open it again.
+        Readers that have it open keep it. Only its owner and root could open it again.
         """
         with contextlib.suppress(OSError):  # what cannot be changed has been logged by `unlink`
             os.fchmod(self._fd, 0)
 
     def has_readers(self) -> bool:
-        """Return whether another process has it open or mapped. Call after `unlink` only."""
+        """Return whether another process has it open or mapped. Call it only after `unlink`."""
         return leases.is_open_elsewhere(self._fd)
 
     def punch(self) -> None:
@@ -123,9 +123,9 @@ class OpenFile:
                 _punch(self._fd, self.size_bytes)
 
     def free(self) -> None:
-        """Give its pages back and close it. Call it when nobody reads it.
+        """Give its pages back and close it. Call it when the file has no readers.
 
-        A descriptor made with O_PATH would hold the pages, so they go before the descriptor:
+        A descriptor made with O_PATH would keep the pages, so they are freed before the close:
 
             A: opens by name, not counted yet | D: unlinks, sees no reader, punches
             A: counted, maps, reads zeros, looks at the link count: 0 -> asks again
@@ -146,7 +146,7 @@ class OpenFile:
 
 
 class SharedFile:
-    """A file in `l1/`, mapped, for those who read it here."""
+    """A file in `l1/`, mapped for the daemon's own reads."""
 
     __slots__ = ("__weakref__", "_view", "file", "is_erased", "mapping", "senders")
 
@@ -156,7 +156,7 @@ class SharedFile:
         self.mapping = self.file.map()
         self._view = self.mapping.view()
         self.is_erased = False
-        # Streams that send it: they may go on for long.
+        # How many streams send it: a stream may take long.
         self.senders = 0
 
     @property
@@ -175,13 +175,13 @@ class SharedFile:
     def view(self) -> memoryview:
         """Return the blob, shape (size_bytes,), read-only, no copy.
 
-        The view stays valid after the file has left, but for an erasure.
+        The view stays valid after the file has left L1, unless it is erased.
         """
         return self._view
 
 
 class HeapBytes:
-    """The same for an entry that found no room in tmpfs. Never published."""
+    """An entry's bytes that found no room in tmpfs. Never published."""
 
     __slots__ = ("__weakref__", "_data", "is_erased", "size_bytes")
     shared_name = None

@@ -1,10 +1,10 @@
-"""Which pages of tmpfs are ready before they are needed, and who gives pages back?
+"""Takes pages of tmpfs before they are needed, and gives pages back.
 
-Taking pages is 3 ms of the 3.8 ms that a copy of 10 MB costs by hand, giving them back
-another 1.4 ms. Both happen in one thread here, in the order they were asked for, and a
-little later: on a machine with few cores they would take the processor from the very
-answer that caused them. A spare file has no name: nobody can open it, and a daemon that is
-killed leaves nothing. It gets its name when it is whole.
+Taking pages is 3 ms of the 3.8 ms that a copy of 10 MB costs without spares; giving them back
+is another 1.4 ms. One thread does both, in order and a little later: on a machine with few
+cores they would take the processor from the answer that caused them. A spare file has no
+name, so no process can open it, and a killed daemon leaves nothing. It gets its name when it
+is whole.
 
 `Spares` belongs to the event loop but for `wait_for`; the functions at the end run in threads.
 """
@@ -22,9 +22,9 @@ from typing import Any, TypeVar
 from cachesvc.core.pools import started_pool
 from cachesvc.tiers import files
 
-# One for each entry of a try-on, and one more: each miss leaves one like it behind.
+# One for each entry of a try-on, and one more: each miss prepares a spare of its size.
 MAX_SPARES = 4
-# Below it the pages cost less than handing the work to a thread.
+# For smaller files the pages cost less than handing the work to a thread.
 LEAST_BYTES = 256 * 1024
 # A spare serves what is at most this much larger or smaller: the rest is cut off or added.
 _FITS_TIMES = 2
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Spare:
-    """An unnamed file that has all its pages. Whoever takes it closes `fd`."""
+    """An unnamed file that has all its pages. The code that takes it closes `fd`."""
 
     fd: int
     size_bytes: int
@@ -68,7 +68,7 @@ class Spares:
     """Unnamed files of L1, at most `max_bytes` of them, and what is being given back.
 
     `ready_bytes` are held by files, ready or being made; `leaving_bytes` are of files that
-    the thread has yet to close. Reading them changes nothing, whoever does it:
+    the thread has yet to close. Any thread may read them, so that changes nothing. Otherwise:
 
         M: reads `ready_bytes`, makes a list without what failed, X is in it
         | L: takes X, publishes alice's bytes in it | M: stores its list
@@ -78,12 +78,12 @@ class Spares:
     def __init__(self, directory_fd: int, max_bytes: int, *, mode: int, gid: int | None) -> None:
         self._directory_fd = directory_fd
         self._mode, self._gid = mode, gid
-        # L1 may lie on a filesystem that knows no unnamed files, or /proc be away.
+        # No spares if L1's filesystem knows no unnamed files, or /proc is missing.
         self._max_bytes = max_bytes if can_name_unnamed(directory_fd) else 0
         self._prepared: list[_Prepared] = []
         self._leaving: list[Leaving] = []
         self._thread = started_pool(1, "l1-pages")
-        # Set while somebody waits for pages.
+        # Set while a thread waits for pages.
         self._hurry = threading.Event()
 
     @property
@@ -95,7 +95,7 @@ class Spares:
         return sum(one.size_bytes for one in tuple(self._leaving) if not one.done.done())
 
     def leaving(self) -> tuple[Future[None], ...]:
-        """Return what ends when all that was given back so far is free."""
+        """Return futures that end when all pages given back so far are free."""
         return tuple(one.done for one in self._leaving)
 
     def wait_for(self, leaving: Collection[Future[Any]]) -> None:
@@ -107,7 +107,7 @@ class Spares:
             return
         self._hurry.set()
         wait(leaving)
-        # Who else waits now waits _LATER_S at most.
+        # Another thread that waits now waits at most _LATER_S.
         self._hurry.clear()
 
     def take(self, size_bytes: int, most_bytes: int) -> Spare | None:
@@ -127,9 +127,9 @@ class Spares:
         return nearest.made.result()
 
     def prepare(self, size_bytes: int, free_bytes: int) -> None:
-        """Make a file of that size, in place of the oldest where there are too many.
+        """Make a file of `size_bytes`; drop the oldest spares if they are too many or too large.
 
-        Does nothing if `free_bytes` do not hold it beside the others.
+        Does nothing if the file alone exceeds `free_bytes`.
         """
         if not LEAST_BYTES <= size_bytes <= min(self._max_bytes, free_bytes):
             return
@@ -143,7 +143,7 @@ class Spares:
         self._prepared.append(_Prepared(size_bytes, made))
 
     def drop_oldest(self) -> None:
-        """Give one back. Its bytes are leaving from now on."""
+        """Give the oldest spare back. Its bytes are leaving from now on."""
         oldest = self._prepared.pop(0)
         self.give_back(oldest.size_bytes, _close_made, oldest.made)
 
@@ -160,11 +160,11 @@ class Spares:
         return len(self._prepared)
 
     def drop(self, spare: Spare) -> None:
-        """Close one that was taken and not used."""
+        """Close a spare that was taken and not used."""
         self.give_back(spare.size_bytes, os.close, spare.fd)
 
     def give_back(self, size_bytes: int, call: Callable[..., None], *args: object) -> Leaving:
-        """Have the thread run `call`, which frees so much: freeing pages is what takes time."""
+        """Have the thread run `call`, which frees `size_bytes`: freeing pages takes time."""
         # The one thread ends them in this order.
         while self._leaving and self._leaving[0].done.done():
             self._leaving.pop(0)

@@ -1,6 +1,6 @@
-"""Is what a row of L2 promises on the disk, byte for byte? Checked beside a running daemon.
+"""Checks beside a running daemon that L2's files are what their rows say, byte for byte.
 
-The row is read again after its file turned out wrong:
+If a file is wrong, its row is read again:
 checker: row, generation 7 | daemon: evicts 7 (row, then file) | checker: no file -> gone, fine
 """
 
@@ -20,7 +20,7 @@ class Verdict(StrEnum):
 
     INTACT = "intact"
     DAMAGED = "damaged"
-    # Its file is gone: a miss at the next Get, and what V2's clean-up by age leaves.
+    # Its file is gone, for example by V2's clean-up by age: the next Get is a miss.
     MISSING = "missing"
     UNREADABLE = "unreadable"
     # Evicted, replaced or invalidated while it was checked.

@@ -1,9 +1,9 @@
-"""Is this catalog the newest one that was ever acknowledged from, or an older state of it?
+"""Tells whether a catalog is the newest that was ever acknowledged from, or an older state.
 
-A snapshot that is put back, or a log that a flipped bit cut short, is a sound catalog that has
-forgotten removals. So each commit is noted outside it too, before anybody is told: in the
-runtime directory, which no snapshot of a disk holds, and in L2's root, for what brings back
-`state_dir` alone. Neither is synced: whoever reads them later on the same boot sees them.
+A restored snapshot, or a log that a flipped bit cut short, is a sound catalog that has
+forgotten invalidations. So each commit is noted outside the catalog before it is acknowledged:
+in the runtime directory, which no snapshot of a disk holds, and in L2's root, in case only
+`state_dir` is restored. Neither file is synced: later reads on the same boot see it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class Commit(NamedTuple):
-    """How far which catalog had come."""
+    """A catalog, and how many commits it had."""
 
     catalog_id: bytes
     commits: int
@@ -34,27 +34,27 @@ class Commit(NamedTuple):
 class Witness:
     """One file that remembers the last commit. Errors are OSError.
 
-    It is opened for each commit: held open, it would keep a filesystem from being mounted
-    read-only.
+    The file is opened for each commit: held open, it would keep a filesystem from being
+    mounted read-only.
     """
 
     def __init__(self, directory_fd: int, name: str, *, knows_one_catalog: bool) -> None:
         """Make the file if there is none.
 
-        With `knows_one_catalog` another catalog is an older state too: that directory's files
-        are served by the catalog that came last, or by none.
+        With `knows_one_catalog` any other catalog counts as an older state: only the last
+        catalog may serve the files of that directory.
         """
         self._knows_one_catalog = knows_one_catalog
         self._name = name
         self._directory_fd = os.dup(directory_fd)
         try:
             self._read()
-        except BaseException:  # whatever it was, nobody else can close the descriptor
+        except BaseException:  # whatever failed, no other code closes the descriptor
             os.close(self._directory_fd)
             raise
 
     def contradicts(self, commit: Commit) -> bool:
-        """Return whether a later commit was seen than this, the last one of a catalog."""
+        """Return whether a later commit was seen than `commit`, the last of a catalog."""
         seen = self._read()
         if seen is None:
             return False
@@ -70,7 +70,7 @@ class Witness:
         record = data[: _RECORD.size]
         magic, version, _, *commit = _RECORD.unpack(record)
         is_ours = (magic, version) == (_MAGIC, _VERSION)
-        # What is spoilt itself knows nothing.
+        # A spoilt record tells nothing.
         if not is_ours or _SUM.unpack(data[_RECORD.size :]) != (checksum(record),):
             return None
         return Commit(*commit)

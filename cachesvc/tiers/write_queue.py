@@ -42,13 +42,13 @@ class WriteQueue:
 
     @property
     def depth(self) -> int:
-        """Writes that wait."""
+        """How many writes wait."""
         return self._queue.qsize()
 
     def put(self, run: Callable[[Any], T]) -> asyncio.Future[T]:
         """Queue a write; its order is fixed when this returns.
 
-        The write happens even if nobody waits for the future.
+        The write happens even if no caller waits for the future.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.put(Write(run, future))
