@@ -10,12 +10,12 @@ import typer
 from cachesvc.cli import exits
 
 PROGRAM = exits.PROGRAM
-# The variable by which the script asks; typer derives it from the program's name.
+# The variable with which the script asks; typer derives it from the program's name.
 _ASKING = f"_{PROGRAM}_complete".upper()
 
 
 class Shell(StrEnum):
-    """Those that typer writes scripts for, on Linux."""
+    """The shells for which typer writes scripts on Linux."""
 
     BASH = "bash"
     ZSH = "zsh"
@@ -28,7 +28,7 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Which shell's script
     For this shell: eval "$(cachesvc completion bash)". `cachesvc --install-completion` writes it
     into the shell's own start-up file.
     """
-    # Its own --show-completion prints the same, but for the shell that it finds itself in.
+    # typer's own --show-completion prints only the script for the shell that runs it.
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     print(get_completion_script(prog_name=PROGRAM, complete_var=_ASKING, shell=shell.value))

@@ -1,4 +1,4 @@
-"""How does a command reach the daemon, and what does it say when a call fails?"""
+"""Connects commands to the daemon, and turns a failed call into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from cachesvc.cli.exits import ExitCode, fail
 if TYPE_CHECKING:
     from cachesvc_client import CacheClient, CacheServiceError
 
-# What to do, where the daemon's own message does not say it in this program's words.
+# By reason: advice for this program's users that the daemon's message does not give.
 _ADVICE = {
     "OWNER_REQUIRED": "name the garment's owner with --owner",
     "NOT_DURABLE": "it is no longer served; run the command again for the acknowledgement",
     "DRAINING": "the daemon is shutting down; run the command again once it is back",
 }
-# A person or a script is told soon that nobody is there. A worker's own wait covers a restart.
+# A person or a script soon hears that no daemon answers. A worker's wait covers a restart.
 WAIT_S = 3.0
 START_IT = "is it running? `cachesvc serve` starts one, --target names another socket"
 
 
 @contextmanager
 def connected(target: str | None, timeout_s: float) -> Iterator[CacheClient]:
-    """Yield a client; an error of it, or of a call inside, ends the command with one line."""
+    """Yield a client. An error of the client or of a call in the `with` ends the command."""
     from cachesvc_client import CacheClient, CacheServiceError, InvalidSettings
 
     try:
@@ -58,7 +58,7 @@ def _verdict(error: CacheServiceError) -> tuple[str, ExitCode]:
             advice = f"missing: {', '.join(error.missing)}"
     elif isinstance(error, CacheUnavailable):
         code = ExitCode.AWAY
-        # What cannot be reached says what to do itself.
+        # The message of CacheUnreachable itself says what to do.
         advice = advice or START_IT * (not isinstance(error, CacheUnreachable))
     elif isinstance(error, DeadlineExceeded):
         code = ExitCode.AWAY

@@ -1,7 +1,7 @@
 """Where the process begins: `cachesvc`, and `python -m cachesvc`.
 
-Imports little. What must be so before anything else is loaded is done here: the standard
-streams, and for the daemon its signals.
+This module imports little. It prepares what must be ready before other imports: the standard
+streams, and the daemon's signals.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ def main() -> None:
 
 
 def _serve() -> None:
-    """Run the daemon without loading what only the other commands need."""
+    """Run the daemon without loading what only other commands need."""
     from cachesvc.edge.signals import Signals
 
     Signals.install()
     from cachesvc.cli import serve
 
     match sys.argv[2:]:
-        # As it is started by services: typer, which would take a tenth of the start's
-        # processor time, has nothing to say to it.
+        # The arguments of services need no typer, which would take a tenth of the start's processor
+        # time.
         case []:
             serve.run(None)
         case [option, path] if option == _CONFIG and not path.startswith("-"):

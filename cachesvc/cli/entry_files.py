@@ -1,8 +1,7 @@
-"""How are entries written to files, and files read as the fields of an entry?
+"""Writes entries to files, and reads files as the fields of an entry.
 
-An entry's .safetensors file is the received blob, byte for byte, images included
-(their PIL mode in its metadata). torch is needed for one thing only: to read a
-BF16 field, which numpy does not have.
+An entry's .safetensors file is the received blob, byte for byte, with its images (their PIL mode in
+its metadata). Only reading a BF16 field needs torch: numpy has no BF16.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ SUFFIXES = (".png", ".npy", ".safetensors")
 def write(entries: dict[str, Entry], folder: Path, *, force: bool) -> list[Path]:
     """Write each part's blob and images into `folder`; return the paths.
 
-    Ends the command before anything is written if a file is there and `force` is not.
+    If a file exists and `force` is False, ends the command before writing anything.
     """
     files = dict(_files(entries, folder))
     taken = [str(path) for path in files if path.exists() or path.is_symlink()]
@@ -44,8 +43,8 @@ def write(entries: dict[str, Entry], folder: Path, *, force: bool) -> list[Path]
 def read_fields(files: Iterable[str]) -> dict[str, Any]:
     """Return the fields that `FILE` and `FIELD=FILE` arguments hold.
 
-    A PNG or .npy file is the field that its name, or FIELD=, says; a .safetensors
-    file holds any number of fields. Ends the command at a file that cannot be read.
+    FIELD=, otherwise the file's name, names the field of a PNG or .npy file; a .safetensors file
+    holds any number of fields. Ends the command at a file that cannot be read.
     """
     fields: dict[str, Any] = {}
     for argument in files:
@@ -54,7 +53,7 @@ def read_fields(files: Iterable[str]) -> dict[str, Any]:
         try:
             _check_regular(path)
             found = dict(_fields_of(path, name if separator else path.stem))
-        except Exception as exc:  # noqa: BLE001 whatever a library trips over, the file is at fault
+        except Exception as exc:  # noqa: BLE001 any error of a library is the file's fault
             fail(f"{path}: cannot be read: {_one_line(exc)}", ExitCode.USAGE)
         twice = sorted(fields.keys() & found.keys())
         if twice:
@@ -64,7 +63,7 @@ def read_fields(files: Iterable[str]) -> dict[str, Any]:
 
 
 def _check_regular(path: Path) -> None:
-    # Reading a FIFO would wait for somebody to write to it.
+    # Reading a FIFO would wait for its writer.
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError("it is not a regular file")
 
@@ -89,7 +88,7 @@ def _write_private(path: Path, data: Any, *, force: bool) -> None:
     how = os.O_NOFOLLOW if force else os.O_EXCL
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o600)
     with os.fdopen(fd, "wb") as file:
-        # The mode above is for a new file only. One of somebody else's refuses this, untouched.
+        # The mode above is only for a new file. On another user's file this fails, unchanged.
         os.fchmod(fd, 0o600)
         file.truncate(0)
         file.write(data)
@@ -105,7 +104,7 @@ def _fields_of(path: Path, name: str) -> Iterator[tuple[str, Any]]:
     elif path.suffix == ".npy":
         import numpy as np
 
-        # A file of our own: numpy leaves the one that it opens for a zip to the collector.
+        # Open the file here: numpy leaves a file that it opens for a zip to the collector.
         with path.open("rb") as file:
             yield name, np.load(file, allow_pickle=False)
     elif path.suffix == ".safetensors":

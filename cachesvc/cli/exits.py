@@ -1,4 +1,4 @@
-"""With which code does a command end, and what does it say on the way out?"""
+"""The exit codes of commands, and the message of a command that fails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Any, NoReturn
 
 PROGRAM = "cachesvc"
-# Of the command line and of each command: no rich tracebacks, -h beside --help.
+# For the command line and each command: no rich tracebacks, -h beside --help.
 HOW_COMMANDS_BEHAVE: dict[str, Any] = {
     "pretty_exceptions_enable": False,
     "context_settings": {"help_option_names": ["-h", "--help"]},

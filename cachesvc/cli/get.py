@@ -1,4 +1,4 @@
-"""`cachesvc get`: fetch entries, show what came, and write it to files on request."""
+"""`cachesvc get`: fetch entries, show them, and write them to files on request."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""`cachesvc health`: does the daemon live, and may it be sent calls? For exec probes.
+"""`cachesvc health`: does the daemon live, and is it ready for calls? For exec probes.
 
-A probe is a process every few seconds on a host that is busy with other things, so this
-makes one bare call: the standard health answer has one field, which is read by hand.
+A probe starts a process every few seconds on a busy host, so this module makes one bare call and
+reads the only field of the standard health answer without protobuf.
 """
 
 from __future__ import annotations
@@ -95,5 +95,5 @@ def _status_of(code: grpc.StatusCode) -> str:
 
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
         return "away"
-    # Whatever else it says, somebody is there to say it: NOT_FOUND before it is ready.
+    # Any other status proves that a daemon answers: NOT_FOUND before it is ready.
     return "not serving"

@@ -1,4 +1,4 @@
-"""`cachesvc inspect`: what is known of one key?"""
+"""`cachesvc inspect`: show what the daemon knows of one key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cachesvc invalidate`: remove entries, finally."""
+"""`cachesvc invalidate`: invalidate entries."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How does systemd's journal learn how grave a line is?
+"""Tells systemd's journal the priority of each line.
 
-By `<N>` before the line, where the journal reads stderr itself; otherwise it takes every line
-for information, and `journalctl -p warning` finds none. Reference: sd-daemon(3), and for
-JOURNAL_STREAM systemd.exec(5).
+If the journal itself reads stderr, `<N>` goes before each line; otherwise the journal would take
+every line for information, and `journalctl -p warning` would find none. Reference: sd-daemon(3),
+and for JOURNAL_STREAM systemd.exec(5).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Processor = Callable[[Any, str, Any], Any]
 def reads(fd: int, environment: Mapping[str, str]) -> bool:
     """Return whether the journal reads what is written to `fd`.
 
-    The variable reaches children whose stderr leads elsewhere, so it names device and inode.
+    Child processes with another stderr inherit the variable, so it names device and inode.
     """
     try:
         status = os.fstat(fd)

@@ -1,8 +1,8 @@
-"""Which repeated warning is worth another line?
+"""Limits repeated warnings.
 
-A dead origin or a full disk says the same thing at every call. The first lines of an
-event in each period are written, the others counted; the first one of a later period
-says how many were left out.
+A dead origin or a full disk causes the same warning at every call. The first lines of an event in
+each period are written and the others are counted; the first line of the next period says how many
+were left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from structlog.typing import EventDict, WrappedLogger
 LINES_IN_A_PERIOD = 5
 PERIOD_S = 60.0
 LIMITED = frozenset({"warning", "error"})
-# Who removed what is never left out.
+# Lines on invalidations are never left out.
 _NEVER = "audit"
 
 
@@ -30,13 +30,13 @@ class _Period:
 
 
 class Repeats:
-    """Counts lines by event; events are a closed set of names, so it stays small."""
+    """Counts lines by event; events are a closed set of names, so the counts stay few."""
 
     def __init__(self) -> None:
         self._periods: dict[str, _Period] = {}
 
     def left_out_before(self, event: str, now: float) -> int | None:
-        """Return how many lines were left out before this one, or None to leave it out too."""
+        """Return how many lines were left out before this line; None = leave out this line."""
         period = self._periods.get(event)
         if period is None or now - period.started >= PERIOD_S:
             left_out = period.left_out if period else 0
@@ -68,7 +68,7 @@ class LimitWarnings:
 
 
 class LimitLibraries(logging.Filter):
-    """The same for the libraries' lines, by the place that logs: texts may be any number."""
+    """The same for the libraries' lines, by place in the code: texts have no limit in number."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()

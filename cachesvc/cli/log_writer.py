@@ -1,8 +1,8 @@
-"""How do log lines leave the process without anything that serves waiting for their reader?
+"""Writes log lines in a thread, so that no call waits for the reader of the log.
 
-By a thread and a queue with a limit. A pipe that nobody reads takes 64 KiB and then blocks its
-writer: that is the thread here. What finds the queue full is dropped and counted, and a line
-says how many were once lines flow again.
+A pipe that nobody reads takes 64 KiB and then blocks its writer, which is the thread. Lines reach
+the thread through a queue with a limit. A line that finds the queue full is dropped and counted;
+once lines flow again, a line says how many were dropped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 MAX_QUEUED_LINES = 2048
 # A line is some hundred bytes; a traceback some thousand.
 MAX_LINE_BYTES = 16 << 10
-# Bytes of one write: as many as an empty pipe takes at once.
+# Bytes of one write: what an empty pipe takes at once.
 _WRITE_BYTES = 64 << 10
 END_WITHIN_S = 1.0
 
@@ -31,7 +31,7 @@ class LogWriter(io.TextIOBase):
     def __init__(self, fd: int, describe_dropped: Callable[[int], str]) -> None:
         self._fd = fd
         self._describe_dropped = describe_dropped
-        # Its put may interrupt itself: the collector of garbage logs too.
+        # `put` must be reentrant: garbage collection during a `put` may log.
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._counting = threading.RLock()
         self._dropped = 0
@@ -67,7 +67,7 @@ class LogWriter(io.TextIOBase):
         return len(text)
 
     def end(self, within_s: float = END_WITHIN_S) -> None:
-        """Write what is queued, for so long at most. Later lines are written by their caller."""
+        """Write the queued lines, for at most `within_s`. Callers write later lines themselves."""
         self._lines.put(None)
         self._thread.join(within_s)
         self._ended = True
@@ -86,7 +86,7 @@ class LogWriter(io.TextIOBase):
                 self._drop(len(batch))
 
     def _next_batch(self) -> tuple[list[bytes], bool]:
-        """Wait for a line and return those that are there, and whether it was the last time."""
+        """Wait for a line; return the queued lines, and whether the end was among them."""
         batch: list[bytes] = []
         line, size = self._lines.get(), 0
         while line is not None:
@@ -108,12 +108,12 @@ class LogWriter(io.TextIOBase):
             self._said = dropped
 
     def _write(self, data: bytes) -> bool:
-        """Write all of it. Returns whether that was possible: the disk may be full."""
+        """Write all of `data`. Returns False if it cannot be written: the disk may be full."""
         view = memoryview(data)
         while view:
             try:
                 view = view[os.write(self._fd, view) :]
-            except BlockingIOError:  # whoever started the daemon made it so
+            except BlockingIOError:  # the daemon's starter made `fd` non-blocking
                 select.select((), (self._fd,), ())
             except OSError:
                 return False

@@ -1,8 +1,8 @@
-"""What do log lines look like, and what must never be in one?
+"""Configures the format and the level of log lines.
 
-Lines go to stderr; the daemon's by a thread of its own (`log_writer.py`). No line holds the
-value of a variable: structlog's default tracebacks show locals, and ours would be user ids and
-object keys.
+Lines go to stderr; the daemon has a thread for them (`log_writer.py`). No line holds the value of a
+variable: structlog's default tracebacks show local variables, which here may be user ids and object
+keys.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ LineFormat = Literal["json", "console"]
 
 
 class LevelledLogger(structlog.BoundLoggerBase):
-    """What every module logs with. Loggers are cached, so a new level changes their class."""
+    """The class of every module's logger. Loggers are cached, so a new level changes the class."""
 
 
 def set_level(level: str) -> None:
-    """Write lines of `level` and above from now on. Costs nothing at a line that is not."""
+    """Write lines of `level` and above from now on. A line below it costs nothing."""
     LevelledLogger.__bases__ = (structlog.make_filtering_bound_logger(level),)
 
 
 def format_for(log_format: LogFormat, stream: TextIO) -> LineFormat:
-    """Return what `auto` means: for people where `stream` is a terminal, JSON otherwise."""
+    """Return the format; `auto` = for people if `stream` is a terminal, otherwise JSON."""
     if log_format == "auto":
         return "console" if stream.isatty() else "json"
     return log_format
@@ -64,12 +64,12 @@ def configure(log_format: LogFormat, level: str, stream: TextIO | None = None) -
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
-    # Warnings only, whatever our own level: botocore's finer ones name every object.
+    # Only warnings, at any level of ours: botocore's lower levels name every object.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 
 def dropped_line(log_format: LogFormat, stream: TextIO, count: int) -> str:
-    """Return the line that says how many others were dropped."""
+    """Return the line that says how many lines were dropped."""
     line: Any = {"event": "log_lines_dropped", "count": count, "level": "warning"}
     line["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     for processor in _rendering(format_for(log_format, stream), stream):
@@ -78,10 +78,10 @@ def dropped_line(log_format: LogFormat, stream: TextIO, count: int) -> str:
 
 
 class _LossyLines(io.TextIOBase):
-    """A stream for lines: one that cannot be written is lost, and nothing else is.
+    """A stream that loses a line that cannot be written, and raises nothing.
 
-    Its disk may be full and its reader gone, and neither an answer nor the retries of a
-    removal may end by that.
+    The disk may be full or the reader gone; neither may end an answer or the retries of an
+    invalidation.
     """
 
     def __init__(self, stream: TextIO) -> None:

@@ -1,4 +1,4 @@
-"""`cachesvc`: which commands are there?"""
+"""The commands of `cachesvc`."""
 
 from __future__ import annotations
 

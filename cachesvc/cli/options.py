@@ -24,7 +24,7 @@ class Category(StrEnum):
 
 
 def parse_moment(text: str) -> datetime:
-    """Return an ISO 8601 time. One without a zone is refused: two hosts may read it apart."""
+    """Return an ISO 8601 time. Refuse a time without a zone: hosts may disagree about it."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -35,7 +35,7 @@ def parse_moment(text: str) -> datetime:
 
 
 def parse_duration(text: str) -> timedelta:
-    """Return the time that `90`, `90s`, `15m`, `24h` or `7d` says; more than nothing."""
+    """Return the duration of `90`, `90s`, `15m`, `24h` or `7d`; always more than 0."""
     match = _DURATION.fullmatch(text)
     seconds = float(match[1]) * _UNIT_S[match[2]] if match else 0.0
     if seconds <= 0:

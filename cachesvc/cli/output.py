@@ -1,4 +1,4 @@
-"""How are answers shown: tables for people, JSON for programs?"""
+"""Shows answers: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from cachesvc_client import EntryInfo
 
-# Marks a heading: the column holds numbers, which belong to the right.
+# Marks the heading of a column of numbers, which are aligned right.
 RIGHT = ">"
 
 
 def console() -> Console:
-    """Return a console on stdout that prints values as they are: no colours, no markup."""
+    """Return a console on stdout that prints values unchanged: no colours, no markup."""
     from rich.console import Console
 
     return Console(highlight=False, markup=False, emoji=False)

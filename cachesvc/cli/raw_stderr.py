@@ -1,8 +1,8 @@
-"""What becomes of the lines that libraries write to descriptor 2 by themselves?
+"""Logs the lines that libraries write directly to descriptor 2.
 
-gRPC's core writes there, in a form of its own, among them one line for each TLS handshake that
-failed. Descriptor 2 becomes a pipe whose lines are logged like any other, and counted; so
-neither a library nor the interpreter ever waits for whoever reads the log.
+gRPC's core writes there in its own form, for example one line for each failed TLS handshake.
+Descriptor 2 becomes a pipe whose lines are logged like all others, and failed handshakes are
+counted. So neither a library nor the interpreter ever waits for the reader of the log.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ _BEFORE_ABSL = "WARNING: All log messages before absl::InitializeLog()"
 
 
 class RawStderr:
-    """Takes descriptor 2 away from its owner until `give_back`. `fd` leads where it led."""
+    """Redirects descriptor 2 until `give_back`. `fd` is a copy of the original descriptor."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self.on_handshake_failure: Callable[[], None] = lambda: None
         self._reading, writing = os.pipe2(os.O_CLOEXEC)
-        # A full pipe loses a library's line instead of holding up a thread that may hold the
-        # interpreter, without which nobody could read the pipe.
+        # With a full pipe a library's line is lost. If the write blocked, its thread might hold the
+        # interpreter's lock, and the pipe could never be read.
         os.set_blocking(writing, False)
         os.dup2(writing, _STDERR)
         os.close(writing)
         self._thread = threading.Thread(target=self._run, name="raw-stderr", daemon=True)
 
     def start(self) -> None:
-        """Log what comes. Lines that came before are kept."""
+        """Log the lines of the pipe, with those written before this call."""
         self._thread.start()
         crash_fd = _never_blocking(self._fd)
         if crash_fd is not None:
-            # A crash takes the pipe along with what it said there last.
+            # In a crash the pipe's last lines are lost.
             faulthandler.enable(crash_fd)
 
     def give_back(self) -> None:
-        """Let descriptor 2 lead again where it led, and log what came until now."""
+        """Restore descriptor 2, and log the lines written until now."""
         os.dup2(self._fd, _STDERR)  # the last writer's end: the thread sees the pipe's end
         if self._thread.is_alive():
             self._thread.join()
@@ -83,10 +83,9 @@ class RawStderr:
 
 
 def _never_blocking(fd: int) -> int | None:
-    """Return another descriptor of what `fd` leads to, one that never blocks.
+    """Return a non-blocking descriptor of the file of `fd`, or None if it cannot be opened.
 
-    None if there is none. A crashed process that waits for its log's reader would never be
-    restarted.
+    A crashing process that waited for the reader of its log would never be restarted.
     """
     try:
         return os.open(f"/proc/self/fd/{fd}", _APPENDING)

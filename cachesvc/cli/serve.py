@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 
 def run(config: Path | None) -> None:
-    """Run the daemon with the settings of `config`, if that is given, and of the environment."""
+    """Run the daemon with the settings of `config`, if given, and of the environment."""
     signals = Signals.install()
-    # Imports make 100,000 objects that stay. The collector would look at them time and again
-    # until `process.serve` freezes them.
+    # Imports make 100,000 objects that stay. The collector would scan them repeatedly until
+    # `process.serve` freezes them.
     gc.disable()
     allocator.limit_kept_memory()
     import asyncio
 
-    # structlog loads rich where it is installed, for tracebacks that are never asked for here:
-    # a tenth of the start's processor time.
+    # structlog loads rich if it is installed, for tracebacks that are not used here: a tenth of the
+    # start's processor time.
     with _hidden("rich"):
         import structlog  # noqa: F401
 
-    # aiohttp's client reads the CA bundle when it is imported, into contexts that nothing here
-    # uses: botocore's client brings its own.
+    # aiohttp's client reads the CA bundle on import, into contexts that nothing here uses:
+    # botocore's client has its own.
     with _no_default_roots():
         import aiohttp  # noqa: F401
 
@@ -89,7 +89,7 @@ class _Output:
 
 @contextmanager
 def _logging(settings: Settings) -> Iterator[_Output]:
-    """Log by a thread for the length of a `with`; at its end, what is queued is written."""
+    """Log in a thread for the length of a `with`; write the queued lines at its end."""
     from cachesvc.cli import logs
     from cachesvc.cli.log_writer import LogWriter
     from cachesvc.cli.raw_stderr import RawStderr
@@ -103,7 +103,7 @@ def _logging(settings: Settings) -> Iterator[_Output]:
         stack.callback(writer.end)
         raw = RawStderr(fd)
         stack.callback(raw.give_back)
-        # Tracebacks and warnings of the interpreter take the same way.
+        # The interpreter's tracebacks and warnings also go through the writer.
         sys.stderr = stream
         logs.configure(log_format, settings.log_level, stream)
         raw.start()
@@ -112,7 +112,7 @@ def _logging(settings: Settings) -> Iterator[_Output]:
 
 @contextmanager
 def _no_default_roots() -> Iterator[None]:
-    """Let a TLS context that is made in a `with` trust nobody, and read no file for it."""
+    """Let TLS contexts made in the `with` trust no CA and read no file."""
     with ExitStack() as stack:
         for name in ("load_default_certs", "set_default_verify_paths"):
             stack.callback(setattr, ssl.SSLContext, name, getattr(ssl.SSLContext, name))
@@ -126,7 +126,7 @@ def _load_none(*_: object) -> None:
 
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """Let `package` not be found for the length of a `with`, unless it is loaded already."""
+    """Hide `package` from imports for the length of a `with`, unless it is loaded already."""
     if package in sys.modules:
         yield
         return

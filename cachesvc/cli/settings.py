@@ -13,7 +13,7 @@ from cachesvc.cli.exits import ExitCode, fail
 from cachesvc.cli.options import ConfigFile, Json
 
 MASK = "***"
-# Up to the last @: a password may hold one.
+# Up to the last @: a password may contain @.
 _USERINFO = re.compile(r"(?<=://)\S*(?=@)")
 _SECRET_NAME = re.compile(r"secret|password|token|credential", re.IGNORECASE)
 
@@ -44,7 +44,7 @@ def config(config_file: ConfigFile = None, as_json: Json = False) -> None:
 
 
 def masked(path: tuple[str, ...], value: Any) -> Any:
-    """Return the value, or what may be shown of it."""
+    """Return the value with its secrets masked."""
     if not isinstance(value, str) or not value:
         return value
     return MASK if _SECRET_NAME.search(path[-1]) else _USERINFO.sub(MASK, value)
@@ -63,7 +63,7 @@ def _source(path: tuple[str, ...], in_file: Any) -> str:
     from cachesvc.config_access import ENV_PREFIX
 
     variables = {name.upper() for name in os.environ}
-    # A section may also come whole, as JSON in its own variable.
+    # A variable may also hold a whole section as JSON.
     starts = (path[: length + 1] for length in range(len(path)))
     if any((ENV_PREFIX + "__".join(start)).upper() in variables for start in starts):
         return "environment"

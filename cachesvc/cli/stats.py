@@ -1,4 +1,4 @@
-"""`cachesvc stats`: what does the daemon hold, and how did it answer?"""
+"""`cachesvc stats`: show what the daemon holds, and how it answered."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def namespaces_table(answer: StatsResponse) -> Table:
 
 
 def plain(value: Any) -> Any:
-    """Return a message as JSON values. protobuf's own way writes 64-bit counters as text."""
+    """Return a message as JSON values. protobuf's JSON would have 64-bit counters as text."""
     if isinstance(value, (str, int, float)):
         return value
     if hasattr(value, "ToJsonString"):

@@ -1,7 +1,7 @@
-"""`cachesvc stats --watch`: what is the daemon doing right now?
+"""`cachesvc stats --watch`: show what the daemon is doing right now.
 
-Rates are counters' differences between two looks over the time between the two
-answers. A daemon that was restarted meanwhile counts from zero: its first look has none.
+A rate is the difference of a counter between two looks, divided by the time between the two
+answers. A restarted daemon counts from zero, so its first look has no rates.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Look:
 
 
 def next_look(answer: StatsResponse, taken_s: float, last: Look | None) -> Look:
-    """Return the look with its rates since `last`; None for the first of a daemon's life."""
+    """Return the look with its rates since `last`; no rates for a daemon's first look."""
     if last is None or answer.started_at != last.answer.started_at or taken_s <= last.taken_s:
         return Look(answer, taken_s)
     now, before = _counters(answer), _counters(last.answer)
@@ -61,7 +61,7 @@ def next_look(answer: StatsResponse, taken_s: float, last: Look | None) -> Look:
 
 
 def watch(client: CacheClient, interval_s: float, count: int | None, *, as_json: bool) -> None:
-    """Show each look until `count` of them, or Ctrl-C, which is a good end."""
+    """Show `count` looks, or looks until Ctrl-C, which is no failure."""
     looks = _looks(client, interval_s, count)
     try:
         if as_json:
@@ -74,7 +74,7 @@ def watch(client: CacheClient, interval_s: float, count: int | None, *, as_json:
 
 
 def screen(look: Look, interval_s: float) -> Group:
-    """Return what is shown of one look; 80 columns and 24 lines are enough for our own kinds."""
+    """Return what to show of a look; 80 columns and 24 lines are enough for our own kinds."""
     from rich.console import Group
 
     answer = look.answer
@@ -92,7 +92,7 @@ def screen(look: Look, interval_s: float) -> Group:
 
 
 def _dense(table: Table) -> Table:
-    """Return the table without title and rules, which would take half of a small terminal."""
+    """Return the table without title and lines, which would fill half of a small terminal."""
     table.title, table.box = "", None
     return table
 
@@ -101,7 +101,7 @@ def _looks(client: CacheClient, interval_s: float, count: int | None) -> Iterato
     last: Look | None = None
     while count is None or count > 0:
         if last is not None:
-            time.sleep(interval_s)  # what the person who watches asked for; nothing else runs
+            time.sleep(interval_s)  # the interval that the user asked for; nothing else runs
         last = next_look(client.stats(), time.monotonic(), last)
         yield last
         count = None if count is None else count - 1
@@ -110,7 +110,7 @@ def _looks(client: CacheClient, interval_s: float, count: int | None) -> Iterato
 def _show(looks: Iterator[Look], interval_s: float) -> None:
     from rich.live import Live
 
-    # Drawn when there is something new, not four times a second.
+    # Redraw at each look, not four times a second.
     with Live(console=output.console(), auto_refresh=False, vertical_overflow="crop") as live:
         for look in looks:
             live.update(screen(look, interval_s), refresh=True)

@@ -1,7 +1,7 @@
-"""What if a command's stdin, stdout or stderr is closed, full, or its reader is gone?
+"""Standard streams that may be closed or full, or without a reader.
 
-Output that is lost is never success: without this, Python prints into nothing where stdout is
-closed, and ends with a traceback where its disk is full.
+Lost output is never success. By default Python prints nothing if stdout is closed, and ends with a
+traceback if its disk is full.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _FAILED = 1
-# What a shell says of a command that SIGPIPE ended, as other tools are by `| head`.
+# A shell's exit code for a command that SIGPIPE ended, as `| head` ends other tools.
 READER_GONE = 128 + 13
 
 
 class OutputLost(Exception):
-    """stdout took less than all of it. No OSError: commands handle those of their files."""
+    """stdout did not take all output. Not an OSError: commands catch those of their files."""
 
     def __init__(self, cause: OSError) -> None:
         super().__init__(cause.strerror)
@@ -37,7 +37,7 @@ class _Stdout(io.FileIO):
 
 
 class _Stderr(io.FileIO):
-    """Where a message can no longer be shown, the exit code still says how it went."""
+    """Loses messages that cannot be written; the exit code still says how the command ended."""
 
     def write(self, data: Any) -> int:
         with contextlib.suppress(OSError):
@@ -46,16 +46,16 @@ class _Stderr(io.FileIO):
 
 
 def prepare() -> None:
-    """Make the standard streams safe. Call it before anything is opened.
+    """Make the standard streams safe. Call it before any file is opened.
 
-    A file that is opened while descriptor 2 is closed becomes descriptor 2, and what a library
-    has to say is written into it.
+    Otherwise a file opened while descriptor 2 is closed becomes descriptor 2, and libraries write
+    their messages into it.
     """
     for fd, mode in ((_STDIN, os.O_WRONLY), (_STDOUT, os.O_RDONLY), (_STDERR, os.O_WRONLY)):
         try:
             os.fstat(fd)
         except OSError:
-            # The wrong mode for the first two: who uses them gets an error instead of nothing.
+            # The wrong mode for stdin and stdout: using them then raises an error.
             opened = os.open(os.devnull, mode)
             assert opened == fd, "the lowest free number"
     if sys.stdin is None:
@@ -78,7 +78,7 @@ def _text(raw: io.FileIO, like: Any, *, is_stderr: bool = False) -> io.TextIOWra
 def code_of(command: Callable[[], None]) -> int:
     """Run `command`, which ends by SystemExit, and return the exit code.
 
-    It is not 0 if some of the output is lost.
+    The code is not 0 if output is lost.
     """
     try:
         code = _ended(command)
@@ -104,7 +104,7 @@ def _ended(command: Callable[[], None]) -> int:
 
 
 def _discard_the_rest() -> None:
-    """Let the interpreter's own last flush succeed: it would print a warning and end with 120."""
+    """Let the interpreter's last flush succeed: it would warn and exit with 120."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, _STDOUT)
     os.close(nowhere)

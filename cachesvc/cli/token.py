@@ -1,6 +1,6 @@
-"""`cachesvc token new`: how does a caller get a bearer token?
+"""`cachesvc token new`: make a bearer token for a caller.
 
-The token is printed once and kept nowhere; the daemon's settings get its hash.
+The token is printed once and stored nowhere; the daemon's settings get its hash.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cachesvc.core.access import Role
 from cachesvc.core.credentials import token_digest
 from cachesvc_format.names import ID_PATTERN, is_id
 
-# What secret scanners can look for.
+# Secret scanners can look for this prefix.
 _PREFIX = "cachesvc_"
 _RANDOM_BYTES = 32
 

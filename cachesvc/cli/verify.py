@@ -1,7 +1,7 @@
-"""`cachesvc verify`: is every entry of L2 what its catalog row says?
+"""`cachesvc verify`: compare every entry of L2 with its catalog row.
 
-Works beside a running daemon and without one: the catalog is only read, and a damaged file
-is moved aside, which the daemon takes for what it is: a row without its file is a miss.
+It works with or without a running daemon: it only reads the catalog, and moves damaged files aside
+on request. For the daemon a row without its file is a miss.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def verify(
 
 
 class Tally:
-    """What was found, by verdict; the bad ones by name."""
+    """The number of entries by verdict, and the bad entries."""
 
     def __init__(self) -> None:
         from cachesvc.tiers.verification import Verdict
@@ -130,9 +130,9 @@ def _checks(
     for row in view.rows():
         check, moved = check_entry(view, files, row), False
         if quarantine and check.verdict is Verdict.DAMAGED:
-            # Its name is this generation's alone: whatever the daemon does meanwhile,
-            # no other bytes can be moved by it.
-            with suppress(OSError):  # said by `quarantined`
+            # Only this generation's file has this name, so no other bytes can be moved, whatever
+            # the daemon does meanwhile.
+            with suppress(OSError):  # `quarantined` reports it
                 files.quarantine(Location(row.meta.key, row.meta.generation))
                 moved = True
         yield check, moved

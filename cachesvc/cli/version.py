@@ -1,4 +1,4 @@
-"""`cachesvc version`: which version is this, of what is it made, and what does it speak?"""
+"""`cachesvc version`: show the versions of the program, the contract and the libraries."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def version(as_json: Json = False) -> None:
 
 
 def installed(name: str) -> str | None:
-    """Return the version of an installed library, None where it is missing."""
+    """Return the version of an installed library; None = not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -15,7 +15,7 @@ from cachesvc.cli.options import Category, Json, Target, Timeout
 if TYPE_CHECKING:
     from cachesvc_client import WarmFailure, WarmProgress
 
-# Many keys, each a read of several objects; the daemon goes on without us anyway.
+# Many keys, each a read of several objects; the daemon goes on if the client stops.
 DEFAULT_WARM_TIMEOUT_S = 300.0
 
 
@@ -52,7 +52,7 @@ def warm(
 def _follow(
     steps: Iterable[WarmProgress], *, quiet: bool
 ) -> tuple[list[WarmFailure], WarmProgress]:
-    """Show the steps as they come; return what failed, and the last step."""
+    """Show the steps as they come; return the failures and the last step."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
     failures: list[WarmFailure] = []

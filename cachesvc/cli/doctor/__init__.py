@@ -1,5 +1,5 @@
-"""What would go wrong with these settings on this host?
+"""Finds what would go wrong with these settings on this host.
 
-One small function for each check, by subject; `checks.py` lists them, `command.py` shows
-what they found. A check looks and changes nothing that stays.
+Each check is a small function in its subject's module; `checks.py` lists the checks, and
+`command.py` shows what they found. A check changes nothing that stays.
 """

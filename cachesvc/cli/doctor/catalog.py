@@ -1,4 +1,4 @@
-"""Is the catalog one that the daemon will go on with, at the time that this host believes?"""
+"""Will the daemon go on with the catalog, given its state and this host's clock?"""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from cachesvc.tiers.catalog_view import CatalogView
 from cachesvc.tiers.disk_files import WITNESS as WITNESS_IN_ROOT
 from cachesvc.tiers.witness import Commit, Witness
 
-# A clock that is corrected step by step.
+# Allows for a clock that is corrected in steps.
 _BEHIND_S = 60
 
 
 def check_clock(patient: Patient) -> Iterator[Finding]:
-    """What was written later than now was written by a wrong clock, or this one is wrong."""
+    """Compare the catalog's last write with this host's clock: a later write = a wrong clock."""
     check = "catalog.clock"
     facts = _facts(patient)
     if not isinstance(facts, Facts):
@@ -43,7 +43,7 @@ def check_clock(patient: Patient) -> Iterator[Finding]:
 
 
 def check_state(patient: Patient) -> Iterator[Finding]:
-    """An older state, as a snapshot brings back, is set aside by the start."""
+    """Find an older state, as after a restored snapshot, which the next start sets aside."""
     check = "catalog.state"
     if daemon_pid(patient.settings.socket_path) is not None:
         yield ok(check, "the daemon runs with it")
@@ -73,7 +73,7 @@ def check_state(patient: Patient) -> Iterator[Finding]:
 
 
 def _facts(patient: Patient) -> Facts | Finding | None:
-    """Return what the catalog says of itself, None if there is none, or why it cannot be read."""
+    """Return the catalog's facts, None without a catalog, or a finding if it cannot be read."""
     directory = patient.settings.state_dir
     try:
         view = CatalogView(directory)

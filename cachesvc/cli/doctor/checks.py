@@ -1,4 +1,4 @@
-"""Which checks are there, in the order in which an operator wants to read them?"""
+"""All checks, in the order in which an operator wants to read them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ CHECKS: tuple[Check, ...] = (
 
 
 def findings(patient: Patient) -> Iterator[Finding]:
-    """Yield what each check found; one that cannot look says so, and the next one does."""
+    """Yield what each check found. A check that fails with OSError yields an error."""
     for check in CHECKS:
         name = f"{check.__module__.rpartition('.')[2]}.{check.__name__.removeprefix('check_')}"
         try:

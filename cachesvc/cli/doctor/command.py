@@ -1,4 +1,4 @@
-"""`cachesvc doctor`: what would go wrong with these settings on this host, and what to do?"""
+"""`cachesvc doctor`: show what would go wrong with these settings on this host, and the fix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cachesvc.cli.options import ConfigFile, Json
 if TYPE_CHECKING:
     from cachesvc.cli.doctor.findings import Finding
 
-# For each question to the origin, of which there are five at most.
+# For each of at most five requests to the origin.
 DEFAULT_DEADLINE_S = 10.0
 
 

@@ -1,4 +1,4 @@
-"""Can the listeners' certificates and the callers' credentials be used, and are they well kept?"""
+"""Checks the listeners' certificates and the callers' credentials."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RENEW = "put a new one in its place by renaming; the daemon reads it without a 
 
 
 def check_tls(patient: Patient) -> Iterator[Finding]:
-    """Load what each TCP listener would, as it would."""
+    """Load the TLS files as each TCP listener would."""
     settings = patient.settings
     for listener, tls in (("grpc", settings.grpc.tls), ("http", settings.http.tls)):
         check = f"{listener}.tls"
@@ -25,7 +25,7 @@ def check_tls(patient: Patient) -> Iterator[Finding]:
 
 
 def check_grants(patient: Patient) -> Iterator[Finding]:
-    """Say which callers are known, and whose token is over."""
+    """Count the known callers, and name the expired tokens."""
     check, access = "access", patient.settings.access
     try:
         access.load_grants()
@@ -62,7 +62,7 @@ def _files(check: str, listener: str, tls: TlsSettings) -> Finding:
 
 
 def _dates(check: str, tls: TlsSettings, files: TlsFiles) -> Finding:
-    """Say what is wrong first: a date that is over, else one that is near."""
+    """Report the worst date: expired or not yet valid first, then one that ends soon."""
     now_s = time.time()
     ends = []
     found = {}

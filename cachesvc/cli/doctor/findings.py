@@ -1,4 +1,4 @@
-"""What does a check get, and what does it say?"""
+"""The input and the result of a check."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cachesvc.config import Settings
 
 
 class Level(StrEnum):
-    """`error`: it will not work, or not as promised. `warning`: it may be meant so."""
+    """`error`: the daemon will not work, or not as promised. `warning`: it may be intended."""
 
     OK = "ok"
     WARNING = "warning"
@@ -21,7 +21,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`message` says what is so and what it means, `fix` what to do about it."""
+    """`message` says what was found and what it means, `fix` what to do about it."""
 
     check: str
     level: Level
@@ -33,8 +33,8 @@ class Finding:
 class Patient:
     """What is examined: the settings, on this host, as this user.
 
-    `object_key` is an object that the origin should have. `filesystem` is where the
-    host's own files are; a test has its own.
+    `object_key` is an object that the origin should have. `filesystem` is the root of the host's
+    files; tests pass another.
     """
 
     settings: Settings

@@ -1,7 +1,7 @@
-"""Does the kernel let the daemon have the memory and the threads that these settings need?
+"""Does the kernel allow the memory and the threads that these settings need?
 
-Of the daemon's own group if it runs; otherwise of the group in which doctor runs, which a
-service manager or a container gives to both.
+The limits are those of the running daemon's cgroup; without a daemon, those of doctor's own cgroup,
+which is the same if a service manager or a container starts both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cachesvc.cli.doctor.places import daemon_pid
 from cachesvc.tiers import host_limits
 from cachesvc.tiers.host_limits import Limit, MemoryNeeds
 
-# 30 were seen with two cores; gRPC and the workers take some for each core.
+# 30 threads were seen with two cores; gRPC and the workers take some for each core.
 _THREADS, _THREADS_PER_CORE = 48, 4
 _RAISE = (
     "raise it (MemoryMax= in the systemd unit, --memory in Docker, resources.limits.memory in "
@@ -25,7 +25,7 @@ _RAISE = (
 
 
 def check_memory(patient: Patient) -> Iterator[Finding]:
-    """L1's pages are charged to the daemon's group, which the kernel ends at its limit."""
+    """Check the cgroup's limit: L1's pages are charged to it, and the kernel kills at the limit."""
     check, needs = "limits.memory", MemoryNeeds.of(patient.settings)
     limit = host_limits.memory_limit(_daemon(patient), patient.filesystem)
     if limit is None:
@@ -46,10 +46,10 @@ def check_memory(patient: Patient) -> Iterator[Finding]:
 
 
 def check_threads(patient: Patient) -> Iterator[Finding]:
-    """Without a thread for it, nothing is read, written or made durable."""
+    """Check the limits on threads: reads, writes and syncs all need a thread."""
     check, needed = "limits.threads", _THREADS + _THREADS_PER_CORE * (os.cpu_count() or 1)
     group = host_limits.threads_limit(_daemon(patient), patient.filesystem)
-    # Root may have more than its own limit says.
+    # RLIMIT_NPROC does not limit root.
     most = resource.getrlimit(resource.RLIMIT_NPROC)[1] if patient.uid != 0 else -1
     allowed = [_Allowed(group)] if group is not None else []
     if most != resource.RLIM_INFINITY:

@@ -1,4 +1,4 @@
-"""Who has the ports and the socket, does the group exist, are there descriptors enough?"""
+"""Checks the ports, the socket, the group and the descriptors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cachesvc.config_access import split_address
 from cachesvc.core.access import Role
 
 _LISTENING = "0A"
-# sockaddr_un, less its final NUL.
+# The path in sockaddr_un, without its final NUL.
 _MAX_SOCKET_PATH_BYTES = 107
 _SHELLS_OF_NOBODY = ("nologin", "false", "sync")
 # For sockets, the catalog, the origin's connections and the libraries.
@@ -70,7 +70,7 @@ def check_grpc(patient: Patient) -> Iterator[Finding]:
 
 
 def check_loopback_role(patient: Patient) -> Iterator[Finding]:
-    """Every user of the host reaches loopback, whatever the socket's group says."""
+    """Check the role on loopback, which every user of the host reaches."""
     check, role = "http.loopback_role", patient.settings.http.loopback_role
     others = other_people(patient)
     if not patient.settings.http.listen:
@@ -110,7 +110,7 @@ def check_group(patient: Patient) -> Iterator[Finding]:
 
 
 def check_descriptors(patient: Patient) -> Iterator[Finding]:
-    """L1 keeps two for each entry, each caller and each read of the origin one."""
+    """Check RLIMIT_NOFILE: L1 needs two for each entry, each caller and origin read one."""
     settings = patient.settings
     kinds = settings.build_kinds().all
     entries = sum(kind.max_entries * len(kind.namespaces) for kind in kinds)
@@ -134,7 +134,7 @@ def check_descriptors(patient: Patient) -> Iterator[Finding]:
 
 
 def listener_of(port: int, proc: Path = Path("/proc")) -> tuple[int, str] | None:
-    """Return pid and name of who listens on a TCP port; None where that is not ours to see."""
+    """Return pid and name of the listener on a TCP port; None if this user may not see it."""
     inodes = {inode for name in ("tcp", "tcp6") for inode in _listening(proc / "net" / name, port)}
     wanted = {f"socket:[{inode}]" for inode in inodes}
     for folder in proc.iterdir():
@@ -144,7 +144,7 @@ def listener_of(port: int, proc: Path = Path("/proc")) -> tuple[int, str] | None
 
 
 def other_people(patient: Patient) -> list[str]:
-    """Return the users of this host, but the daemon's, who could log in."""
+    """Return this host's users who could log in, without the daemon's user."""
     text = (patient.filesystem / "etc/passwd").read_text()
     found = []
     for line in text.splitlines():
@@ -182,7 +182,7 @@ def _check_port(patient: Patient, check: str, address: str, setting: str) -> Ite
 def _bind_problem(host: str, port: int) -> OSError | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
-        # As the daemon binds: connections that are closing do not keep it from it.
+        # Bind as the daemon does: connections that are closing do not prevent it.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -1,4 +1,4 @@
-"""Can L1 be where the settings put it: is it memory, is it enough, does it stay?"""
+"""Can L1 be where the settings put it: is it memory, is it enough, do its files stay?"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cachesvc_format.control_page import L1_DIRECTORY
 
 _MEMORY = ("tmpfs", "ramfs")
 _SETTING = f"{ENV_PREFIX}RUNTIME_DIR"
-# Where distributions say nothing else in login.defs.
+# The default if login.defs has no other.
 _DEFAULT_LAST_SYSTEM_UID = 999
 _LOGIND = (
     "usr/lib/systemd/logind.conf.d",
@@ -55,7 +55,7 @@ def check_filesystem(patient: Patient) -> Iterator[Finding]:
 
 
 def check_space(patient: Patient) -> Iterator[Finding]:
-    """L1's limit against what the filesystem can take once the files of now are gone."""
+    """Compare L1's limit with the free space once the present files are gone."""
     settings = patient.settings
     path = settings.runtime_dir
     usage = os.statvfs(nearest_existing(path))
@@ -78,7 +78,7 @@ def check_space(patient: Patient) -> Iterator[Finding]:
 
 
 def check_physical_memory(patient: Patient) -> Iterator[Finding]:
-    """A tmpfs promises half of the memory by default, whoever else needs it."""
+    """Compare L1's limit with the host's memory: a tmpfs offers half of it by default."""
     text = (patient.filesystem / "proc/meminfo").read_text()
     values = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     total_bytes = int(values["MemTotal"].split()[0]) * 1024
@@ -95,7 +95,7 @@ def check_physical_memory(patient: Patient) -> Iterator[Finding]:
 
 
 def check_kernel(patient: Patient) -> Iterator[Finding]:
-    """What local delivery asks of the filesystem: leases count readers, holes erase."""
+    """Check what local delivery needs: leases, which count readers, and holes, which erase."""
     folder = nearest_existing(patient.settings.runtime_dir)
     directory_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fd = unnamed_file(folder)
@@ -122,7 +122,7 @@ def check_kernel(patient: Patient) -> Iterator[Finding]:
 
 
 def check_hard_links(patient: Patient) -> Iterator[Finding]:
-    """A hard link keeps a removed file's link count up, which is what workers believe."""
+    """Check that no other user can make hard links, which keep an unlinked file's link count up."""
     check, path = "runtime.hard_links", patient.filesystem / "proc/sys/fs/protected_hardlinks"
     if files.hard_links_are_protected(path):
         yield ok(check, "nobody can make hard links of files that they may only read")
@@ -136,7 +136,7 @@ def check_hard_links(patient: Patient) -> Iterator[Finding]:
 
 
 def check_remove_ipc(patient: Patient) -> Iterator[Finding]:
-    """systemd-logind deletes a user's /dev/shm files when the user's last session ends."""
+    """Check whether systemd-logind deletes the daemon's files when its user's last session ends."""
     check, path = "runtime.remove_ipc", patient.settings.runtime_dir
     if not path.resolve().is_relative_to("/dev/shm"):  # noqa: S108 - compared only
         yield ok(check, f"{path} is not in /dev/shm, which is what systemd-logind cleans")
@@ -161,7 +161,7 @@ def check_remove_ipc(patient: Patient) -> Iterator[Finding]:
 
 
 def last_system_uid(filesystem: Path) -> int:
-    """Return the highest uid that counts as the system's."""
+    """Return the highest uid of a system user."""
     with contextlib.suppress(OSError):
         for line in (filesystem / "etc/login.defs").read_text().splitlines():
             name, *value = line.split()[:2] or [""]
@@ -171,7 +171,7 @@ def last_system_uid(filesystem: Path) -> int:
 
 
 def removes_ipc(filesystem: Path) -> bool:
-    """Return systemd-logind's RemoveIPC: the last file that says it wins, the default is yes."""
+    """Return systemd-logind's RemoveIPC: the last file that sets it wins, the default is yes."""
     value = "yes"
     for file in _logind_files(filesystem):
         parser = configparser.ConfigParser(interpolation=None, strict=False)
@@ -199,24 +199,24 @@ def _lingers(patient: Patient) -> bool:
 
 
 def _given_back_bytes(settings: Settings) -> int:
-    """Return what a start finds free besides: it empties the directory, whoever filled it.
+    """Return the bytes that a start frees: it empties L1's directory.
 
-    A running daemon's spare files have no name there, and end with it.
+    The spare files of a running daemon have no name there, and end with the daemon.
     """
     l1 = settings.runtime_dir / L1_DIRECTORY
     try:
         device = l1.stat().st_dev
         named = sum(_taken_bytes(file.lstat()) for file in l1.iterdir())
-    except OSError:  # none yet, or not ours to look into
+    except OSError:  # the directory does not exist, or this user may not read it
         return 0
     pid = daemon_pid(settings.socket_path)
     unnamed = _unnamed_bytes(pid, device) if pid else 0
-    # Entries that readers hold have lost their names too, and stay.
+    # Evicted entries that readers hold have no names either, and stay.
     return named + min(unnamed, settings.l1.spare_bytes)
 
 
 def _unnamed_bytes(pid: int, device: int) -> int:
-    """Return what the open files of `pid` that have no name take of that filesystem."""
+    """Return the bytes on that filesystem of the unnamed files that `pid` has open."""
     found: dict[int, int] = {}
     with contextlib.suppress(OSError):
         for link in Path(f"/proc/{pid}/fd").iterdir():

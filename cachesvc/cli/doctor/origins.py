@@ -1,4 +1,4 @@
-"""Does the origin let us in, for all that we ask of it, and is its clock ours?"""
+"""Does the origin allow all that the daemon asks, and do the clocks agree?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cachesvc.origin.directory import DirectoryOrigin
 from cachesvc.origin.s3 import S3Origin
 from cachesvc.origin.s3_client import credentials_source
 
-# S3 refuses a request whose time is further away than this.
+# S3 refuses a request whose time differs by more than this.
 _SKEW_REFUSED_S = 900
 # HeadBucket names no prefix, so a plain condition on s3:prefix would refuse it.
 _ALLOW_LIST = 'allow "s3:ListBucket" on "arn:aws:s3:::{bucket}", as deploy/iam/policy.json does'
@@ -35,7 +35,7 @@ _UNKNOWN_FIX = "see docs/errors.md for the reason"
 
 
 def check_credentials(patient: Patient) -> Iterator[Finding]:
-    """Which link of AWS's chain has some; their values are nobody's business."""
+    """Find the link of AWS's chain that has credentials; their values are not shown."""
     if patient.settings.origin.kind != "s3":
         return
     check = "origin.credentials"
@@ -51,12 +51,12 @@ def check_credentials(patient: Patient) -> Iterator[Finding]:
 
 
 def check_access(patient: Patient) -> Iterator[Finding]:
-    """Ask for the bucket, for an object that is not there, and for one that is."""
+    """Ask for the bucket, for an absent object, and for the object that the user named."""
     yield from asyncio.run(_with_origin(patient, _access))
 
 
 def check_clock(patient: Patient) -> Iterator[Finding]:
-    """Times of objects are compared with times of this host."""
+    """Compare this host's clock with the origin's: the daemon compares times of both."""
     if patient.settings.origin.kind == "s3":
         yield from asyncio.run(_with_origin(patient, _clock))
 
@@ -88,7 +88,7 @@ async def _access(patient: Patient, origin: S3Origin | DirectoryOrigin) -> list[
         return [_refused("origin.access", listed)]
     if isinstance(origin, DirectoryOrigin):
         return [_directory(patient, listed)]
-    # An id that nobody has: what S3 says of an absent object is what a worker will be told.
+    # No object has this id: a worker will get the same answer for an absent object.
     absent = f"users/cachesvc-doctor-{secrets.token_hex(8)}/vton-cache/upper/mask.png"
     found = [_absent(patient, listed, await _problem_of(origin.stamp(absent)))]
     if patient.object_key:
@@ -135,7 +135,7 @@ def _absent(
             "NOT_FOUND; whether objects that exist may be read, --object KEY finds out",
             f"{_ALLOW_LIST.format(bucket=bucket)}; {_ALLOW_GET.format(bucket=bucket)}",
         )
-    assert absent is not None  # nobody has that id
+    assert absent is not None  # no object has that id
     return _refused("origin.access", absent)
 
 
@@ -161,9 +161,9 @@ async def _clock(patient: Patient, origin: S3Origin | DirectoryOrigin) -> list[F
 
 
 def skew_finding(ahead_s: float, patient: Patient) -> Finding:
-    """Say what a difference between this host's clock and the origin's means.
+    """Return the finding for a difference between this host's clock and the origin's.
 
-    The origin's time has whole seconds: up to one of them is not skew.
+    The origin's time has whole seconds: up to one second is not skew.
     """
     check, grace_s = "origin.clock", patient.settings.origin.origin_after_grace_s
     apart_s = max(0.0, -ahead_s, ahead_s - 1.0)

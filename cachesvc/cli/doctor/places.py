@@ -1,4 +1,4 @@
-"""On which filesystem does a path lie, and is a directory fit to be the daemon's own?"""
+"""Finds the filesystem of a path, and checks whether a directory can be the daemon's."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Mount:
 
 def mount_of(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> Mount:
     """Return the mount that holds `path`, which need not exist."""
-    # strict=False: what exists of it is resolved, the rest is taken as it is.
+    # strict=False resolves the part that exists and keeps the rest.
     real = path.resolve(strict=False)
     found = [mount for mount in _mounts(mountinfo) if real.is_relative_to(mount.point)]
-    # A later mount on the same point covers the earlier.
+    # A later mount on the same point covers the earlier mount.
     return max(reversed(found), key=lambda mount: len(mount.point.parts))
 
 
@@ -43,7 +43,7 @@ def nearest_existing(path: Path) -> Path:
 
 
 def unnamed_file(folder: Path) -> int:
-    """Open a file that nobody else sees and that is gone when it is closed."""
+    """Open a file that no other process sees and that ends when it is closed."""
     try:
         return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError:
@@ -53,7 +53,7 @@ def unnamed_file(folder: Path) -> int:
 
 
 def daemon_pid(path: Path) -> int | None:
-    """Return who listens on a unix socket; None if nobody does."""
+    """Return the pid that listens on a unix socket; None if no process does."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)
         try:
@@ -68,7 +68,7 @@ def daemon_pid(path: Path) -> int | None:
 def holder_of(directory: Path, locks: Path = Path("/proc/locks")) -> bool:
     """Return whether a process of this host holds a daemon's lock on `directory`.
 
-    Looking takes no lock: a daemon that starts meanwhile would be refused it.
+    The check takes no lock: a daemon that starts at that moment would be refused.
     """
     try:
         status = directory.stat()
@@ -83,7 +83,7 @@ def holder_of(directory: Path, locks: Path = Path("/proc/locks")) -> bool:
 def examine_directory(
     patient: Patient, check: str, path: Path, *, mode: int, setting: str
 ) -> Iterator[Finding]:
-    """Say whether `path` can be the daemon's: no link, its own, closed to everyone else."""
+    """Check that `path` can be the daemon's: no link, its own, closed to other users."""
     try:
         found = path.lstat()
     except FileNotFoundError:

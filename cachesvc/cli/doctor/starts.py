@@ -1,6 +1,7 @@
-"""Would the daemon start here? Each step that may refuse is asked by the function that refuses.
+"""Would the daemon start here? Each check calls the function that would refuse the start.
 
-What is not there yet is not looked at: the start makes it, and `places.py` says whether it can.
+Paths that do not exist yet are skipped: the start makes them, and `places.py` checks whether it
+can.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from cachesvc.tiers.disk_files import TEMPORARY
 from cachesvc.tiers.disk_files import WITNESS as WITNESS_IN_ROOT
 from cachesvc_format import control_page
 
-# A page of SQLite, which its first write needs.
+# A page of SQLite: what its first write needs.
 _PROBE_BYTES = 4096
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 compared only
 _MEND = "remove or rename it, or name another directory in the settings"
 
 
 def check_separate(patient: Patient) -> Iterator[Finding]:
-    """Of two locks on one directory, or two listeners on one port, the second is refused."""
+    """Find one directory or port for two purposes: the second lock or listener is refused."""
     settings = patient.settings
     named = {
         "RUNTIME_DIR": settings.runtime_dir,
@@ -55,7 +56,7 @@ def check_separate(patient: Patient) -> Iterator[Finding]:
 
 
 def check_directories(patient: Patient) -> Iterator[Finding]:
-    """The directories below them which the daemon opens, and makes where they are not there."""
+    """Open the existing directories below the configured directories, as the daemon does."""
     settings = patient.settings
     below_root = (TEMPORARY, quarantine.NAME, *settings.build_kinds().namespaces)
     paths = [settings.runtime_dir / control_page.L1_DIRECTORY]
@@ -64,7 +65,7 @@ def check_directories(patient: Patient) -> Iterator[Finding]:
 
 
 def check_names(patient: Patient) -> Iterator[Finding]:
-    """Files and sockets that the start replaces or reads."""
+    """Check the files and sockets that the start replaces or reads."""
     settings = patient.settings
     tries: list[Callable[[], None]] = [
         lambda: _is_no_directory(settings.runtime_dir / control_page.NAME),
@@ -79,7 +80,7 @@ def check_names(patient: Patient) -> Iterator[Finding]:
 
 
 def check_writing(patient: Patient) -> Iterator[Finding]:
-    """The control page and the catalog are written at each start."""
+    """Write a page where each start writes the control page and the catalog."""
     settings = patient.settings
     paths = [path for path in (settings.runtime_dir, settings.state_dir) if path.is_dir()]
     yield _all_pass("start.writing", [_takes_a_page(path) for path in paths])
@@ -142,4 +143,4 @@ def _is_socket_or_absent(path: Path) -> None:
 
 
 def _discard(_: bytes) -> None:
-    """Of the key only whether it can be read is of interest."""
+    """Ignore the key: only whether it can be read matters."""

@@ -16,10 +16,10 @@ from cachesvc.tiers import files
 _ROOT = f"{ENV_PREFIX}L2__ROOT"
 _STATE = f"{ENV_PREFIX}STATE_DIR"
 _PROBE_BYTES = 1 << 20
-# The smallest that is usual: a garment's text.
+# The smallest usual entry: a garment's text.
 _SMALL_ENTRY_BYTES = 950_000
 _OTHER_FILES = 32
-# A commit waits for one; NVMe takes a few ms, a network disk tens.
+# A commit waits for an fsync; NVMe takes a few ms, a network disk tens.
 _SLOW_FSYNC_S = 0.2
 
 
@@ -29,7 +29,7 @@ def check_root(patient: Patient) -> Iterator[Finding]:
 
 
 def check_mount(patient: Patient) -> Iterator[Finding]:
-    """Instance storage that was not mounted leaves L2 silently on the root disk."""
+    """Check the mount: if instance storage is not mounted, L2 silently fills the root disk."""
     root = patient.settings.l2.root
     mount = mount_of(root)
     if mount.filesystem == "tmpfs":
@@ -52,7 +52,7 @@ def check_mount(patient: Patient) -> Iterator[Finding]:
 
 
 def check_space(patient: Patient) -> Iterator[Finding]:
-    """The limit and the free-space floor against the filesystem."""
+    """Compare the limit and the free-space floor with the filesystem."""
     l2 = patient.settings.l2
     usage = os.statvfs(nearest_existing(l2.root))
     free, total = usage.f_bavail * usage.f_frsize, usage.f_blocks * usage.f_frsize
@@ -77,7 +77,7 @@ def check_space(patient: Patient) -> Iterator[Finding]:
 
 
 def check_inodes(patient: Patient) -> Iterator[Finding]:
-    """Each entry takes one, its directory another; without one it is not stored."""
+    """Check free inodes: each entry takes one, its directory another."""
     settings = patient.settings
     kinds = settings.build_kinds().all
     in_memory = sum(kind.max_entries * len(kind.namespaces) for kind in kinds)
@@ -86,7 +86,7 @@ def check_inodes(patient: Patient) -> Iterator[Finding]:
         ("l2.inodes", settings.l2.root, 2 * settings.l2.max_bytes // _SMALL_ENTRY_BYTES),
     ):
         usage = os.statvfs(nearest_existing(path))
-        if not usage.f_files or usage.f_favail >= needed:  # btrfs makes them as they are needed
+        if not usage.f_files or usage.f_favail >= needed:  # btrfs makes inodes on demand
             yield ok(check, f"{usage.f_favail:,} are free" if usage.f_files else "no limit")
         else:
             yield warning(
@@ -99,7 +99,7 @@ def check_inodes(patient: Patient) -> Iterator[Finding]:
 
 
 def check_fsync(patient: Patient) -> Iterator[Finding]:
-    """Write and sync 1 MiB, as each entry is."""
+    """Write and sync 1 MiB, as for an entry."""
     folder = nearest_existing(patient.settings.l2.root)
     begun = time.monotonic()
     try:
@@ -136,7 +136,7 @@ def check_state_directory(patient: Patient) -> Iterator[Finding]:
 
 
 def check_state_place(patient: Patient) -> Iterator[Finding]:
-    """The catalog must survive a clean-up of the L2 root, and a reboot."""
+    """Check that the catalog survives a clean-up of the L2 root, and a reboot."""
     state_dir, root = patient.settings.state_dir, patient.settings.l2.root
     if state_dir.resolve().is_relative_to(root.resolve()):
         yield error(

@@ -1,4 +1,4 @@
-"""Are the libraries there and the right ones, and do this program and the daemon match?"""
+"""Checks the libraries, and whether this program and the daemon match."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cachesvc.cli.doctor.places import daemon_pid
 from cachesvc.cli.version import CONTRACT, LIBRARIES, installed
 from cachesvc_client import CacheClient, CacheServiceError
 
-# RETURNING, which the catalog uses.
+# The first with RETURNING, which the catalog uses.
 _SQLITE = (3, 35, 0)
 
 
@@ -31,7 +31,7 @@ def check_libraries(_: Patient) -> Iterator[Finding]:
 
 
 def check_protobuf(_: Patient) -> Iterator[Finding]:
-    """The pure Python implementation is slow, and has no limit on nesting."""
+    """Check for upb: the pure Python implementation is slow, and has no limit on nesting."""
     found = api_implementation.Type()
     if found == "upb":
         yield ok("protobuf", "its C implementation, upb, is used")
@@ -55,7 +55,7 @@ def check_sqlite(_: Patient) -> Iterator[Finding]:
 
 
 def check_daemon(patient: Patient) -> Iterator[Finding]:
-    """One version apart understand each other."""
+    """Compare versions: a program and a daemon one version apart understand each other."""
     check, path = "daemon", patient.settings.socket_path
     if daemon_pid(path) is None:
         yield ok(check, "none runs with these settings")

@@ -1,4 +1,4 @@
-"""Adopting what V2 left on disk.
+"""Adopts the entries that V2 left on disk.
 
-`entries.py` reads it, `adoption.py` decides, `command.py` shows.
+`entries.py` reads them, `adoption.py` decides, `command.py` shows.
 """

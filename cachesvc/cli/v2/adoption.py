@@ -1,9 +1,9 @@
-"""May this entry of V2's be served again, and what does the daemon say to it?
+"""Decides whether an entry of V2's may be served again, and puts it into the daemon.
 
-V2's disk never expired, so a person's files may be of a photo that was replaced long ago.
-They are adopted only if every file was written later than the origin's object by a margin:
-V2 could read an old object, lose against an upload, and write its file after that.
-`as_of` is the time of the oldest file, so every invalidation since then refuses the Put.
+V2's disk never expired, so a person's files may be of a photo that was replaced long ago. They are
+adopted only if every file is newer than the origin's object by a margin, because V2 could read an
+object, an upload could replace it, and V2 could then write its file. `as_of` is the time of the
+oldest file, so every invalidation since then refuses the Put.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class DatedOrigin(Protocol):
-    """What is needed of an origin: the times of its objects."""
+    """The part of an origin that is needed here: the times of its objects."""
 
     async def start(self) -> None: ...
 
@@ -45,7 +45,7 @@ class DatedOrigin(Protocol):
 
 
 class OriginTimes:
-    """Asks the origin, on a loop of its own. Nothing is opened before the first question."""
+    """Asks the origin, on its own loop. Nothing is opened before the first request."""
 
     def __init__(self, origin: DatedOrigin) -> None:
         self._origin = origin
@@ -84,11 +84,10 @@ class OriginTimes:
 class Policy:
     """Who owns what, and what is compared with the origin.
 
-    `owners` is by clothing_id, `owner` is for those not in it. `margin_s` is longer than V2
-    took for any load or save: by so much a file has to be newer than its object, and within
-    so much the files of an entry were written. `kind_version` is of the model that made V2's
-    tensors. `compare_all` compares every kind, not private ones alone. `dry_run` does
-    everything but store.
+    `owners` is by clothing_id; `owner` is for all others. `margin_s` is longer than any load or
+    save of V2: a file must be newer than its object by more than the margin, and the files of
+    an entry were written within it. `kind_version` is of the model that made V2's tensors.
+    `compare_all` compares every kind, not only private ones. `dry_run` does everything but store.
     """
 
     owner: str
@@ -99,7 +98,7 @@ class Policy:
     dry_run: bool = False
 
     def owner_of(self, kind: Kind, key: EntryKey) -> str:
-        """Return whose prefix the entry belongs to. Raises Skipped if nobody said."""
+        """Return whose prefix the entry belongs to. Raises Skipped if no owner is known."""
         if kind.subject is Subject.USER:
             return key.id
         owner = self.owners.get(key.id, self.owner)
@@ -128,10 +127,10 @@ class Adopter:
         self._clock = clock
 
     def adopt(self, namespace: str, name: str) -> tuple[Outcome, str]:
-        """Return how it ended, with a detail.
+        """Return the outcome, with a detail.
 
-        Raises CacheServiceError for what concerns every entry: the daemon is away, or
-        does not let this caller put.
+        Raises CacheServiceError for a failure that concerns every entry: the daemon is away, or
+        does not allow this caller to put.
         """
         try:
             return self._adopt(namespace, name), ""
@@ -183,14 +182,14 @@ class Adopter:
 
 
 def _decoded(kind: Kind, members: Mapping[str, Member]) -> dict[str, Tensor]:
-    """Return the fields, read by the daemon's own decoders, which execute nothing."""
+    """Return the fields, read by the daemon's decoders, which execute nothing."""
     fields = {}
     for field in kind.fields:
         try:
             tensor = codec.decode_member(field, members[field.name].data)
         except OriginDataCorrupt as exc:
             raise Skipped(Outcome.REFUSED, f"{field.name}: {exc.message}") from exc
-        # A client cuts what it sends by bytes.
+        # The client cuts data into chunks by bytes.
         data = memoryview(tensor.data).cast("B") if tensor.size_bytes else b""
         fields[field.name] = replace(tensor, data=data)
     return fields

@@ -1,4 +1,4 @@
-"""`cachesvc import-v2`: keep what V2 has on disk, so that the change does not begin cold."""
+"""`cachesvc import-v2`: adopt V2's entries on disk, so that the new cache starts warm."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cachesvc.cli.v2.entries import V2Directory
     from cachesvc.cli.v2.outcomes import Outcome
 
-# Longer than any load or save of V2's took: one that lost against an upload wrote within it.
+# Longer than any load or save of V2: a load that an upload overtook wrote within this time.
 DEFAULT_MARGIN_S = 60.0
 
 
@@ -85,7 +85,7 @@ def import_v2(
             fail(f"{exc.filename or directory}: cannot be read: {exc.strerror}", ExitCode.USAGE)
         try:
             _adopt_all(adopter, entries, tally, quiet=as_json)
-        finally:  # stopped, or the daemon went away: what was done so far stays done
+        finally:  # stopped, or the daemon went away: adopted entries stay
             _show(tally, as_json=as_json, listed=listed)
     again = tally.worth_another_try()
     if again:
@@ -93,7 +93,7 @@ def import_v2(
 
 
 class Tally:
-    """How many entries ended how, by namespace; and those that were skipped."""
+    """The number of entries by namespace and outcome, and the skipped entries."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, Outcome]] = Counter()
@@ -199,6 +199,6 @@ def _print(tally: Tally, *, listed: bool) -> None:
 
 def _skipped_lines(tally: Tally) -> Iterator[str]:
     for namespace, name, outcome, detail in tally.skipped:
-        # A name that V2 left may hold anything, control characters of a terminal too.
+        # A name in V2's directory may hold anything, also control characters of a terminal.
         shown = name if name.isprintable() else ascii(name)
         yield f"{namespace}/{shown}: {outcome.value}{f': {detail}' if detail else ''}"

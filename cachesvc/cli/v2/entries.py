@@ -1,8 +1,8 @@
-"""Which entries did V2 leave in a directory, and what is in one? Read, never executed or changed.
+"""Reads the entries in V2's directory, and never executes or changes them.
 
 V2's layout: `{namespace}/{id}/{field}.png` for images, `{field}.pkl` for tensors. The tree is
-foreign: it is walked by descriptors, no link is followed, and nothing but a regular file
-of a limited size is read.
+foreign, so it is walked by descriptors, no link is followed, and only regular files of a limited
+size are read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.kinds import Encoding, Field, Kind, Kinds
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK: opening a FIFO that lies there must not hang.
+# O_NONBLOCK: opening a FIFO must not hang.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SUFFIXES = {Encoding.PNG: ".png", Encoding.PICKLE: ".pkl"}
 
@@ -44,12 +44,12 @@ class V2Directory:
         os.close(self._fd)
 
     def namespaces(self) -> tuple[str, ...]:
-        """Return which of our namespaces it has."""
+        """Return which of our namespaces the directory has."""
         found = set(os.listdir(self._fd))
         return tuple(name for name in self._kinds.namespaces if name in found)
 
     def names(self, namespace: str) -> list[str]:
-        """Return what lies in a namespace, sorted: ids, and whatever else is there."""
+        """Return all names in a namespace's directory, sorted, also those that are no ids."""
         with _folder(self._fd, namespace) as fd:
             return sorted(os.listdir(fd))
 
@@ -80,23 +80,23 @@ class V2Directory:
                 raise Skipped(Outcome.TOO_LARGE, name)
             data = file.read(self._max_member_bytes + 1) or b""
             after = os.fstat(fd)
-        # V2 wrote its files in place: one that grows is not an entry yet.
+        # V2 wrote its files in place: a file that grows is not complete yet.
         if len(data) != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
             raise Skipped(Outcome.CHANGING, name)
         return Member(data, before.st_mtime_ns)
 
 
 def file_name(field: Field) -> str:
-    """Return what V2 called the file of a field."""
+    """Return V2's name for the file of a field."""
     return field.name + _SUFFIXES[field.encoding]
 
 
 def source_ns(members: dict[str, Member], wall_ns: int, margin_s: float) -> int:
-    """Return when the oldest member was written, of an entry that was written as a whole.
+    """Return when the oldest member of an entry was written.
 
-    Raises Skipped if one is from the future, or from before 1970, because nobody knows then
-    how old it is; if V2 may be writing it just now; or if its files were not written
-    together, which is what a save that ended in the middle leaves: members of two photos.
+    Raises Skipped if a member is from the future or from before 1970, because its age is unknown;
+    if V2 may be writing the entry just now; or if the files were not written together, because an
+    interrupted save leaves members of two photos.
     """
     times = [member.written_ns for member in members.values()]
     oldest, newest, margin_ns = min(times), max(times), int(margin_s * NS_PER_S)

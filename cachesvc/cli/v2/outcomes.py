@@ -1,4 +1,4 @@
-"""How can the adoption of one of V2's entries end, and which ends are worth another try?"""
+"""How the adoption of a V2 entry can end, and which outcomes are worth another try."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """Counted by these words, in the table and in JSON."""
+    """The words under which the table and JSON count entries."""
 
     ADOPTED = "adopted"
     PRESENT = "present"
@@ -48,14 +48,14 @@ MEANINGS = {
     Outcome.ORIGIN_FAILED: "the origin could not be asked: run again",
     Outcome.NO_ROOM: "the cache had no room, or could not write: run again",
 }
-# Whoever sees to the cause and runs it again may get these; the other ends stand.
+# Another run may adopt these once the cause is gone; the other outcomes stay.
 WORTH_ANOTHER_TRY = frozenset(
     {Outcome.CHANGING, Outcome.UNREADABLE, Outcome.ORIGIN_FAILED, Outcome.NO_ROOM}
 )
 
 
 class Skipped(Exception):
-    """This entry is not adopted; the next one may be."""
+    """This entry is not adopted; the next entry may be."""
 
     def __init__(self, outcome: Outcome, detail: str = "") -> None:
         super().__init__(outcome.value)

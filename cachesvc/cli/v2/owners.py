@@ -1,4 +1,4 @@
-"""Whose is which garment? V2 kept no owner beside its files, so the operator says it."""
+"""Reads the garments' owners from the operator's file: V2 kept no owners."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cachesvc_format.names import is_id
 
 
 def read_owners(path: Path) -> dict[str, str]:
-    """Return owner_id by clothing_id, of a JSON object or of CSV lines `clothing_id,owner_id`.
+    """Return owner_id by clothing_id, from a JSON object or CSV lines `clothing_id,owner_id`.
 
     Raises ValueError, OSError.
     """
