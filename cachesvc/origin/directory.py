@@ -1,9 +1,9 @@
 """How does a folder stand in for S3, with the same keys?
 
-The embedded default of the demo and of laptops. A key's path is opened folder by
-folder and no symbolic link below the root is followed, so no key leads outside it.
-The etag is a hash of the content: an inode and its times may come back within one
-clock tick, and a changed object under its old etag would pass for current for ever.
+The demo and laptops use it. A key's path is opened folder by folder and no symbolic
+link below the root is followed, so no key leads outside the root. The etag is a hash
+of the content: an inode and its times may recur within one clock tick, and a changed
+object with its old etag would count as current for ever.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from cachesvc.core.pools import started_pool
 from cachesvc.core.tensors import Buffer
 from cachesvc.origin import reasons, whole_reads
 
-# Hidden, and refused as a key: unfinished writes lie here until they are renamed.
+# Folder of the unfinished writes, until they are renamed. Hidden, and refused as a key.
 _UNFINISHED = ".cachesvc-unfinished"
-# A laptop's disk gains nothing from more; a hung one holds no other pool's threads.
+# A laptop's disk gains nothing from more threads; a hung disk holds this pool's threads only.
 _THREADS = 8
 _MAX_NAME_BYTES = 255
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -44,9 +44,9 @@ _Result = TypeVar("_Result")
 class DirectoryOrigin:
     """A folder of objects. See `core.origin.Origin` for the contract.
 
-    `added_latency_s` is waited before each read and write, so that a laptop feels the
-    difference between a hit and a fill as it would with S3. `deadline_s` bounds one
-    call, its wait for a thread and that latency included.
+    Each read and write first waits for `added_latency_s`, so that on a laptop a fill is
+    slower than a hit, as with S3. `deadline_s` bounds one call, its wait for a thread and
+    that latency included.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class DirectoryOrigin:
         self._closed = False
 
     async def start(self) -> None:
-        """Remove what writers that were killed left unfinished; live writers keep theirs."""
+        """Unlink the unfinished files of killed writers; those of live writers stay."""
         await self._run(self._remove_unfinished)
 
     async def read(self, object_key: str) -> OriginObject:
         """Return the object.
 
-        Also raises OriginDataCorrupt, reason OBJECT_TOO_LARGE, before reading any of it,
-        and OriginUnavailable, reason ORIGIN_OBJECT_CHANGING, if somebody goes on writing it
-        in place.
+        Also raises OriginDataCorrupt, reason OBJECT_TOO_LARGE, before reading any byte,
+        and OriginUnavailable, reason ORIGIN_OBJECT_CHANGING, if another process keeps
+        writing the file in place.
         """
         names, watch = _names_of(object_key), whole_reads.Watch()
         latency_s = self._added_latency_s
@@ -87,7 +87,7 @@ class DirectoryOrigin:
             except whole_reads.Changing as exc:
                 if wait_s is None:
                     raise reasons.changing() from exc
-                # What was waited for the first attempt is not waited again.
+                # Only the first attempt waits for the added latency.
                 latency_s = wait_s
         raise AssertionError
 
@@ -97,13 +97,13 @@ class DirectoryOrigin:
         return found.stamp if found.stamp.etag == stamp.etag else found
 
     async def stamp(self, object_key: str) -> OriginStamp:
-        """Return when the object was last changed. Its etag is its content's, so that is read."""
+        """Return the object's stamp. The etag is a hash of the content, so the content is read."""
         return (await self.read(object_key)).stamp
 
     async def write(self, object_key: str, data: Buffer) -> OriginStamp:
-        """Replace the object; durable when it returns.
+        """Replace the object durably.
 
-        If cancelled, it may still be replaced: the thread goes on.
+        If cancelled, the object may still be replaced: the thread goes on.
         """
         names = _names_of(object_key)
         try:
@@ -118,18 +118,18 @@ class DirectoryOrigin:
             ) from exc
 
     async def check(self) -> None:
-        """Return if the folder is there and may be read."""
+        """Return if the folder exists and may be read; raise otherwise."""
         await self._run(lambda: os.close(self._opened_root()))
 
     async def close(self) -> None:
-        """Refuse new calls. Those in flight end by themselves."""
+        """Refuse new calls. Calls in flight end by themselves."""
         self._closed = True
-        # Not cancelled: a queued call's future would turn into a CancelledError
-        # that nobody asked for.
+        # Queued work is not cancelled: its caller, which was not cancelled, would get a
+        # CancelledError.
         self._threads.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], _Result], latency_s: float = 0.0) -> _Result:
-        """Do `work` in our own threads; FileNotFoundError and its like stay the caller's."""
+        """Do `work` in our own threads; FileNotFoundError and similar errors pass unchanged."""
         if self._closed:
             raise reasons.closed()
         try:
@@ -166,7 +166,7 @@ class DirectoryOrigin:
 
         with self._parent_of(names, create=False) as parent:
             file = _opened_file(names[-1], parent)
-        # Our writes rename whole files; other programs' need not.
+        # Our writes rename whole files; other programs may write in place.
         with file:
             data, status = whole_reads.read_whole(file, watch, check_size)
         return OriginObject(_stamp(object_key, data, status), data)
@@ -179,7 +179,7 @@ class DirectoryOrigin:
             descriptor = os.open(name, _CREATE, 0o644, dir_fd=unfinished)
             with open(descriptor, "wb", buffering=0) as file:
                 try:
-                    # Says "being written" to the start() of another daemon.
+                    # The lock tells the start() of another daemon that this file is being written.
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     _write_all(descriptor, data)
                     os.fsync(descriptor)
@@ -189,7 +189,7 @@ class DirectoryOrigin:
                     with suppress(FileNotFoundError):
                         os.unlink(name, dir_fd=unfinished)
                     raise
-            # The rename itself is durable only with its folder.
+            # The rename is durable only when its folder is synced.
             os.fsync(parent)
             return _stamp(object_key, data, written)
 
@@ -261,14 +261,14 @@ def _opened(name: str, flags: int, folder: int) -> int:
     try:
         return os.open(name, flags, dir_fd=folder)
     except OSError as exc:
-        # ELOOP for a file, ENOTDIR for a folder: O_DIRECTORY is looked at first.
+        # A link gives ELOOP, but with O_DIRECTORY ENOTDIR: the kernel checks that flag first.
         if exc.errno in (errno.ELOOP, errno.ENOTDIR) and _is_link(name, folder):
             raise _key_refused("a symbolic link lies on its way") from exc
         raise
 
 
 def _opened_file(name: str, folder: int) -> FileIO:
-    """Open a regular file. A folder, FIFO or socket is FileNotFoundError: no object."""
+    """Open a regular file. Raises FileNotFoundError for a folder, FIFO or socket: no object."""
     try:
         descriptor = _opened(name, _READ, folder)
     except OSError as exc:
@@ -300,11 +300,11 @@ def _write_all(descriptor: int, data: Buffer) -> None:
 
 
 def _remove_if_abandoned(name: str, folder: int) -> None:
-    """Unlink an unfinished write unless its writer lives, which then holds its lock."""
+    """Unlink an unfinished file unless a live writer holds its lock."""
     try:
         file = _opened_file(name, folder)
     except FileNotFoundError:
-        return  # renamed or removed since it was listed, or nothing of ours
+        return  # renamed or unlinked since the listing, or not a file of ours
     with file, suppress(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with suppress(FileNotFoundError):

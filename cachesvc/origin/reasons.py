@@ -1,4 +1,4 @@
-"""What do both origins answer alike, and which limits do they share?
+"""Which errors and limits do both origins share?
 
 The reasons are stable: metrics, clients and runbooks match on them.
 """
@@ -15,12 +15,12 @@ from cachesvc.core.errors import (
     OriginUnavailable,
 )
 
-# A cold read of all members takes 1-3 s; past this its caller has given up anyway.
+# A cold read of all members takes 1-3 s; after this time its caller has given up.
 DEFAULT_DEADLINE_S = 10.0
-# The largest object of the try-on service is 4.7 MB. A read is held in memory whole.
+# The largest object of the try-on service is 4.7 MB. A read holds the whole object in memory.
 DEFAULT_MAX_OBJECT_BYTES = 64 * 1024 * 1024
 
-# The question got no whole answer in time (retryable, OriginUnavailable).
+# The origin gave no whole answer in time (retryable, OriginUnavailable).
 TIMEOUT = "ORIGIN_TIMEOUT"
 UNREACHABLE = "ORIGIN_UNREACHABLE"
 SERVER_ERROR = "ORIGIN_SERVER_ERROR"
@@ -30,7 +30,7 @@ CREDENTIALS_UNAVAILABLE = "ORIGIN_CREDENTIALS_UNAVAILABLE"
 CLOSED = "ORIGIN_CLOSED"
 OBJECT_CHANGING = "ORIGIN_OBJECT_CHANGING"
 
-# The question itself was refused: an operator must act (OriginDenied).
+# The origin refused the request: an operator must act (OriginDenied).
 ACCESS_DENIED = "ORIGIN_ACCESS_DENIED"
 BAD_CREDENTIALS = "ORIGIN_BAD_CREDENTIALS"
 EXPIRED_CREDENTIALS = "ORIGIN_EXPIRED_CREDENTIALS"
@@ -44,7 +44,7 @@ KEY_REFUSED = "ORIGIN_KEY_REFUSED"
 
 OBJECT_TOO_LARGE = "OBJECT_TOO_LARGE"
 
-# This host lacked something, and the origin was not asked (HostBusy).
+# This host lacked resources, and the origin was not asked (HostBusy).
 HOST_RESOURCES = "HOST_RESOURCES"
 _LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL)
 _NO_THREAD = "can't start new thread"
@@ -78,7 +78,7 @@ def closed() -> OriginUnavailable:
 
 
 def lack_of_this_host(exc: BaseException) -> HostBusy | None:
-    """Return the error for a failure whose cause is this host; None if it is not.
+    """Return HostBusy if `exc` or one of its causes is a lack of this host, otherwise None.
 
     Libraries wrap the system's error, some more than once.
     """

@@ -1,9 +1,9 @@
 """How are whole objects read from and written to S3, however S3 behaves?
 
-What the library leaves open is closed here: its timeouts bound neither the wait for a
-connection nor a dripping body, its retries end at the headers, and a body cut short can
-look whole. So: one deadline around everything, our own limit below the pool's size, one
-retry of a damaged body, and an answer counts only with its length, ETag and Last-Modified.
+This module closes the library's gaps: its timeouts bound neither the wait for a connection
+nor a slow body, its retries end at the headers, and a body cut short can look whole. So one
+deadline bounds each call, our own limit is below the pool's size, a damaged body is read once
+more, and an answer needs its length, ETag and Last-Modified.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class S3Origin:
         self._closed = False
 
     async def start(self) -> None:
-        """Open the client now instead of in the first read. Asks S3 nothing.
+        """Open the client now instead of in the first read. Sends S3 no request.
 
         Raises OriginDenied or OriginUnavailable; the next call then tries again.
         """
@@ -65,24 +65,24 @@ class S3Origin:
     async def read(self, object_key: str) -> OriginObject:
         """Return the object. Raises NoSuchObject only if S3 named it NoSuchKey.
 
-        Also raises OriginDataCorrupt, reason OBJECT_TOO_LARGE, before reading any of it. An
-        object is empty only if it was so twice, or if its ETag says so.
+        Also raises OriginDataCorrupt, reason OBJECT_TOO_LARGE, before reading the body. An
+        empty object is returned only if its ETag is that of no bytes, or on a second read.
         """
         async with self._asking(self._reads) as client:
             try:
                 found = await self._read_once(client, object_key)
-                # The ETag of an upload in parts, or of one encrypted with KMS, is no hash of
-                # the bytes: an empty object may be what it is, or a proxy's short answer.
+                # The ETag of a multipart or KMS-encrypted upload is no hash of the bytes: an
+                # empty body may be the object's, or a proxy's short answer.
                 if found.data or found.stamp.etag == _EMPTY_ETAG:
                     return found
             except OriginUnavailable as exc:
-                # Until the headers botocore has retried already; a body is ours to retry.
+                # botocore has retried a failure before the headers; we retry a damaged body.
                 if exc.reason != reasons.BAD_ANSWER:
                     raise
             return await self._read_once(client, object_key)
 
     async def read_if_changed(self, stamp: OriginStamp) -> OriginObject | OriginStamp:
-        """Return the object, or its stamp alone if S3 says Not Modified: then without a body."""
+        """Return the object, or its stamp alone if S3 answers Not Modified, without a body."""
         async with self._asking(self._reads) as client:
             try:
                 return await self._read_once(client, stamp.object_key, unless=stamp)
@@ -94,9 +94,9 @@ class S3Origin:
             return await self._read_once(client, stamp.object_key)
 
     async def stamp(self, object_key: str) -> OriginStamp:
-        """Return when the object was last changed, for the price of a request. Raises as `read`.
+        """Return the object's stamp with one request. Raises as `read`.
 
-        A GET of one byte: a HEAD's refusal has no body, so it could not say NoSuchKey.
+        A GET of one byte: a refused HEAD has no body, so S3 could not say NoSuchKey.
         """
         async with self._asking(self._reads) as client:
             with s3_errors_of(object_key):
@@ -114,23 +114,23 @@ class S3Origin:
                 put = await client.put_object(
                     Bucket=self._settings.bucket,
                     Key=object_key,
-                    # A file, because aiohttp copies large bytes to the socket in one go; one
-                    # that copies nothing beforehand.
+                    # A file, because aiohttp copies large bytes to the socket at once; PartsFile
+                    # copies nothing beforehand.
                     Body=PartsFile((data,)),
                     ContentType=_content_type(object_key),
                 )
-                # A PUT does not answer Last-Modified, and its Date is a little later.
+                # The answer to a PUT has no Last-Modified, and its Date is a little later.
                 head = await client.head_object(Bucket=self._settings.bucket, Key=object_key)
             return stamp_of_write(object_key, put, head)
 
     async def check(self) -> None:
-        """Return if the bucket answers and lets us in. Needs s3:ListBucket."""
+        """Return if the bucket answers and permits access; raise otherwise. Needs s3:ListBucket."""
         async with self._asking(self._checks) as client:
             with s3_errors_of(None):
                 await client.head_bucket(Bucket=self._settings.bucket)
 
     async def server_time(self) -> datetime | None:
-        """Return what time S3 says it is, to the second, also where it lets nobody in."""
+        """Return S3's time, to the second, even if S3 refuses access."""
         async with self._asking(self._checks) as client:
             with s3_errors_of(None):
                 try:
@@ -143,17 +143,17 @@ class S3Origin:
     async def close(self) -> None:
         """Close the connections; calls in flight end with OriginUnavailable."""
         self._closed = True
-        # A retry in flight would open a new session in a closed client, and leak it.
+        # End calls in flight: their retries would open a session in a closed client, and leak it.
         now = asyncio.get_running_loop().time()
         for deadline in self._in_flight:
             if not deadline.expired():
                 deadline.reschedule(now)
         await self._idle.wait()
-        # Taken before the wait: one that fails meanwhile forgets itself.
+        # Take the task before waiting for it: if it fails, it sets `_opening` to None.
         opening, self._opening = self._opening, None
         if opening is None:
             return
-        # Awaited, not cancelled: its thread cannot be stopped anyway.
+        # Wait for the task, and do not cancel it: its thread cannot be stopped anyway.
         await asyncio.wait({opening}, timeout=self._settings.deadline_s)
         if opening.done() and opening.exception() is None:
             await opening.result().context.__aexit__(None, None, None)
@@ -166,7 +166,7 @@ class S3Origin:
             answer = await client.get_object(
                 Bucket=self._settings.bucket, Key=object_key, **condition
             )
-            # An unread body keeps its connection: four of them killed a pool of four.
+            # An unread body keeps its connection: four unread bodies killed a pool of four.
             async with answer["Body"] as body:
                 size_bytes = length_of(answer)
                 if size_bytes > self._settings.max_object_bytes:
@@ -179,7 +179,7 @@ class S3Origin:
 
     @asynccontextmanager
     async def _asking(self, slots: asyncio.Semaphore) -> AsyncIterator[Any]:
-        """Give the client, within the one deadline that holds for the queue as well."""
+        """Yield the client. One deadline bounds the wait for a slot and the call."""
         if self._closed:
             raise reasons.closed()
         try:
@@ -194,7 +194,7 @@ class S3Origin:
 
     @contextmanager
     def _counted(self, deadline: asyncio.Timeout) -> Iterator[None]:
-        """Let close() end this call early, and wait for its end."""
+        """Let close() end this call early and wait for its end."""
         self._in_flight.add(deadline)
         self._idle.clear()
         try:
@@ -207,7 +207,7 @@ class S3Origin:
     async def _client(self) -> OpenClient:
         if self._opening is None:
             self._opening = asyncio.create_task(self._open(), name="origin-s3-open")
-        # Shielded: a caller that leaves must not take the client from the others.
+        # Shielded: a cancelled caller must not cancel the opening for the others.
         return await asyncio.shield(self._opening)
 
     async def _open(self) -> OpenClient:

@@ -1,6 +1,6 @@
-"""What does an answer of S3's say of its object, and is it a whole answer?
+"""What does S3's answer say of its object, and is the answer whole?
 
-Pure: botocore's dicts in, stamps out. What is missing makes an answer a damaged one.
+Pure: botocore's dicts in, stamps out. An answer without a needed header is damaged.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def stamp_of(object_key: str, answer: Mapping[str, Any]) -> OriginStamp:
 
 
 def stamp_of_write(object_key: str, put: Mapping[str, Any], head: Mapping[str, Any]) -> OriginStamp:
-    """Return the stamp of what was put, not of what may have replaced it since.
+    """Return the stamp of our bytes, not of an object that has replaced them since.
 
     Us: PUT a -> etag 1 | another: PUT b -> etag 2 | us: HEAD -> etag 2, later time.
-    Our bytes under etag 2 would pass for current for ever, so then the PUT's own
-    Date counts, which is no later than the other's.
+    Our bytes with etag 2 would count as current for ever. So if the etags differ, the
+    stamp has our PUT's etag and Date, which is no later than the other PUT's.
     """
     stamp = stamp_of(object_key, head)
     etag = _unquoted(put.get("ETag", ""))
@@ -51,7 +51,7 @@ def stamp_of_write(object_key: str, put: Mapping[str, Any], head: Mapping[str, A
 
 
 def stamp_unmodified(known: OriginStamp, response: Mapping[str, Any]) -> OriginStamp:
-    """Return the stamp with the time that S3 names now: the same bytes may have come again."""
+    """Return `known` with S3's Last-Modified of now: the same bytes may be uploaded again."""
     headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     date = headers.get("last-modified")
     if date is None:

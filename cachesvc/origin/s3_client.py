@@ -1,8 +1,8 @@
 """How is a client of S3 opened, and with which limits of its own?
 
-The only module that imports aiobotocore; boto3's layer above it has nothing for us, and takes
-a tenth of a start's processor time to load. Opening blocks, so it is done in a thread; the
-deadline around every call is `s3.py`'s, and the library's own end below it.
+Only this module imports aiobotocore. boto3's layer above it is not needed, and loading it takes
+a tenth of a start's processor time. Opening blocks, so a thread does it. `s3.py` sets the
+deadline of every call; the library's own timeouts are shorter.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cachesvc.core.errors import OriginDenied, OriginUnavailable
 from cachesvc.origin import reasons
 from cachesvc.origin.s3_failures import s3_errors_of
 
-# Three people's 11 members side by side; each connection holds one object in memory.
+# Three people's 11 members at once; each connection holds one object in memory.
 DEFAULT_MAX_CONCURRENT_READS = 32
 # Writes are rare (Put with persist) and must not wait behind a burst of reads.
 MAX_CONCURRENT_WRITES = 4
@@ -38,10 +38,10 @@ _MAX_CONNECT_TIMEOUT_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class S3Settings:
-    """Which bucket, where, and how long and how much at most.
+    """The bucket, its place, and the limits of a call.
 
-    `region` and `endpoint_url` None mean AWS's own configuration. Credentials come the
-    AWS way (environment, profile, web identity, instance role), never from here.
+    If `region` or `endpoint_url` is None, AWS's own configuration decides. Credentials come
+    from AWS's chain (environment, profile, web identity, instance role), never from here.
     `deadline_s` bounds one call, its wait for a free connection included.
     """
 
@@ -65,7 +65,7 @@ class OpenClient:
 async def open_client(settings: S3Settings) -> OpenClient:
     """Return a client of this loop. Raises OriginDenied, OriginUnavailable.
 
-    If cancelled, its thread goes on, and nobody has what it opens.
+    If cancelled, its thread goes on, and the client that it opens is lost.
     """
     # Loading the service's model blocks for 110-150 ms, and reading the
     # credentials may ask the network: neither belongs on the loop that serves hits.
@@ -108,9 +108,9 @@ def _open_client(settings: S3Settings) -> OpenClient:
 
 
 class _QuickLoader(Loader):  # type: ignore[misc]  # botocore is not typed
-    """Reads the models of services. botocore's own first asks, twice, which of 400 have one.
+    """Reads the models of services. botocore's own loader first searches 400 services for them.
 
-    Asking takes 16 ms of a start, and is only for the error that names an unknown service.
+    It searches twice, in 16 ms of a start, only for the error that names an unknown service.
     """
 
     def __init__(self, search_paths: list[str]) -> None:
@@ -127,10 +127,10 @@ async def _entered(context: Any) -> Any:
 
 
 def _parse_time(value: Any) -> datetime:
-    """Return the moment that an answer names, in any form that botocore knows.
+    """Return the time `value` of an answer, in any form that botocore knows.
 
-    S3's headers have always the same form, and botocore's parser of all forms takes a tenth
-    of a request's time. STS, which web identities ask in the same session, has another.
+    S3's headers always have one form, and botocore's parser of all forms takes a tenth of a
+    request's time. STS, which web identities use in the same session, has another form.
     """
     if isinstance(value, str) and value.endswith(" GMT"):
         return parsedate_to_datetime(value)
@@ -141,13 +141,13 @@ def _parse_time(value: Any) -> datetime:
 def _client_config(settings: S3Settings) -> AioConfig:
     over_tls = settings.endpoint_url is None or settings.endpoint_url.startswith("https:")
     return AioConfig(
-        # botocore puts its own together anew, twice for each request, in 0.1 ms.
+        # botocore would build its own twice for each request, in 0.1 ms.
         user_agent=f"cachesvc/{__version__}",
         max_pool_connections=settings.max_concurrent_reads
         + MAX_CONCURRENT_WRITES
         + _SPARE_CONNECTIONS,
         connect_timeout=min(_MAX_CONNECT_TIMEOUT_S, settings.deadline_s / 3),
-        # Half, so that a connection gone silent still leaves room for a second attempt.
+        # Half, so that a silent connection leaves time for a second attempt.
         read_timeout=settings.deadline_s / 2,
         retries={"mode": "standard", "total_max_attempts": _HEADER_ATTEMPTS},
         # A 304 with a checksum header raises TypeError in the default, "when_supported".
@@ -163,9 +163,9 @@ def _client_config(settings: S3Settings) -> AioConfig:
 
 
 async def credentials_source(deadline_s: float) -> str | None:
-    """Return which link of AWS's chain gives credentials, by botocore's name; None if none does.
+    """Return botocore's name for the source of the AWS credentials; None if there are none.
 
-    Such as `env`, `shared-credentials-file`, `iam-role`. Raises OriginError.
+    Examples: `env`, `shared-credentials-file`, `iam-role`. Raises OriginError.
     """
     try:
         async with asyncio.timeout(deadline_s):

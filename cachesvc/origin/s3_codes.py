@@ -35,16 +35,16 @@ _UNAVAILABLE = {
     "RequestLimitExceeded": reasons.THROTTLED,
     "Throttling": reasons.THROTTLED,
     "ThrottlingException": reasons.THROTTLED,
-    # A 400, but of the connection: S3 waited too long for our bytes.
+    # A 400, but about the connection: S3 waited too long for our bytes.
     "RequestTimeout": reasons.TIMEOUT,
 }
 
 
 def error_for_answer(code: str, status: int, object_key: str) -> CacheError:
-    """Return what S3's refusal of a read or write of `object_key` means.
+    """Return the error for S3's refusal of a read or write of `object_key`.
 
-    Only `NoSuchKey` is "not there". A bare 404 is what a proxy says of a gateway that
-    is down, and a failure is never a miss.
+    Only `NoSuchKey` means that the object is absent. A proxy answers a bare 404 when its
+    gateway is down, and a failure is never a miss.
     """
     if code == "NoSuchKey":
         return reasons.no_such_object(object_key)
@@ -57,9 +57,9 @@ def error_for_answer(code: str, status: int, object_key: str) -> CacheError:
 
 
 def error_for_bucket(code: str, status: int) -> CacheError:
-    """Return what S3's refusal of a HEAD of the bucket means.
+    """Return the error for S3's refusal of a HEAD of the bucket.
 
-    A HEAD has no body, hence no code but the status.
+    The answer to a HEAD has no body, hence no code but the status.
     """
     if status == HTTPStatus.NOT_FOUND:
         code = "NoSuchBucket"

@@ -1,7 +1,7 @@
-"""Which of our errors is what the S3 library raises?
+"""Which of our errors stands for an exception of the S3 library?
 
-botocore raises for what it was told or asked, aiohttp for what breaks behind the headers.
-What S3's own codes mean: `s3_codes.py`.
+botocore raises for S3's answers and our arguments, aiohttp for failures behind the headers.
+`s3_codes.py` has the meaning of S3's own codes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from cachesvc.origin.s3_codes import error_for_answer, error_for_bucket
 
 
 class NotModified(Exception):
-    """S3 still has what `stamp` says, with that Last-Modified. Stays in the origin."""
+    """S3 still has the object of `stamp`, with its Last-Modified. Stays in the origin."""
 
     def __init__(self, stamp: OriginStamp) -> None:
         super().__init__(stamp.object_key)
@@ -49,9 +49,9 @@ _OF_THIS_HOST = (OSError, MemoryError, RuntimeError)
 
 @contextmanager
 def s3_errors_of(object_key: str | None, unless: OriginStamp | None = None) -> Iterator[None]:
-    """Turn what the library raises into our errors; `object_key` None means the bucket.
+    """Turn the library's exceptions into our errors; `object_key` None means the bucket.
 
-    Raises NotModified for the answer of that name, which only a request with `unless` gets.
+    Raises NotModified if S3 answers so to a request with `unless`.
 
     TimeoutError passes: it is the caller's deadline.
     """
@@ -73,8 +73,8 @@ def s3_errors_of(object_key: str | None, unless: OriginStamp | None = None) -> I
         raise
 
 
-# The first that matches wins. What comes after the headers is a bad answer: botocore
-# does not retry it, and part of it is aiohttp's own.
+# The first match wins. A failure after the headers is a bad answer: botocore does not
+# retry it, and some of these exceptions are aiohttp's own.
 _FAILURES: tuple[tuple[tuple[type[Exception], ...], type[OriginError], str, str], ...] = (
     (
         (NoCredentialsError, PartialCredentialsError),

@@ -1,11 +1,11 @@
 """How is a file read whole while another process may be writing it in place?
 
-A read lease answers it: the kernel grants one only while nobody has the file open for
-writing, mappings included, and lets whoever wants to write it wait until the lease is given
-back. Leases are for files of the daemon's own user (or with CAP_LEASE), on filesystems that
-know them. Elsewhere the file has to have been left alone for QUIET_NS, by its size and its
-times, before the read and during it: equal times alone prove nothing, because two writes
-within one tick of the kernel's clock (4 ms) leave the same time.
+With a read lease: the kernel grants a lease only while no process has the file open for
+writing, mappings included, and lets a writer wait until the lease is given back. A lease needs
+a file of the daemon's own user (or CAP_LEASE), and a filesystem that supports leases. Elsewhere
+the file's size and times must not have changed for QUIET_NS before the read, nor during it:
+equal times alone prove nothing, because two writes within one tick of the kernel's clock (4 ms)
+leave the same time.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import FileIO
 
-# Longer than a busy host keeps a writer from its next write: with 0.5 s, one of 288 reads was
-# torn beside 16 processes on two cores.
+# Longer than a busy host delays a writer's next write: with 0.5 s, one of 288 reads was torn
+# beside 16 processes on two cores.
 QUIET_NS = 2_000_000_000
-# Between attempts. A local writer of 5 MB is done within the first ones; QUIET_NS fits in.
+# Between attempts. A local writer of 5 MB ends within the first waits; the sum exceeds QUIET_NS.
 WAITS_S = (0.01, 0.03, 0.1, 0.4, 1.0, 1.2)
-# What the kernel sends when somebody waits for the lease; without this it is SIGIO, which
-# ends a process. SIGURG is ignored by default.
+# The kernel's signal when a writer waits for the lease. The default signal, SIGIO, ends a
+# process; SIGURG is ignored by default.
 _LEASE_SIGNAL = signal.SIGURG
 
 _Signature = tuple[int, int, int, int]
 
 
 class Changing(Exception):
-    """Somebody writes the file, or did so too lately to tell. Try again."""
+    """The file has a writer, or was changed too lately to tell. Try again."""
 
 
 @dataclass(slots=True)
 class Watch:
-    """What was seen of one file over the attempts to read it."""
+    """The last change seen of one file, over the attempts to read it."""
 
     _seen: _Signature | None = None
     _since_ns: int = 0
 
     def is_quiet(self, status: os.stat_result, steady_ns: int, wall_ns: int) -> bool:
-        """Return whether it has been left alone, by its own times or as long as we looked."""
+        """Return whether the file is unchanged for QUIET_NS, by its own time or by our watch."""
         signature = _signature(status)
         if signature != self._seen:
             self._seen, self._since_ns = signature, steady_ns
@@ -54,7 +54,7 @@ class Watch:
 def read_whole(
     file: FileIO, watch: Watch, check_size: Callable[[int], None]
 ) -> tuple[bytes, os.stat_result]:
-    """Return what one writer left there, and its status. Closing `file` ends the lease.
+    """Return the whole file as one writer left it, and its status. Closing `file` ends the lease.
 
     `check_size` may raise before anything is read. Raises Changing, OSError.
     """
@@ -71,7 +71,7 @@ def read_whole(
 
 
 def _lease(descriptor: int) -> bool:
-    """Take a read lease; return False where there are none. Raises Changing: it has a writer."""
+    """Take a read lease; return False if the kernel has none. Raises Changing: it has a writer."""
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, _LEASE_SIGNAL)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
