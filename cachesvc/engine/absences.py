@@ -19,7 +19,7 @@ MAX_ABSENCES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """`asked_ns` (wall) is when the origin was asked; `until_ns` (steady) is the end of this."""
+    """`asked_ns` (wall) is when the origin was asked; `until_ns` (steady) is its end."""
 
     asked_ns: int
     until_ns: int

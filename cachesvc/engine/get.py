@@ -97,7 +97,7 @@ class Reader:
                 continue
             except NoSuchObject:
                 if need.named_ns and not self._asked_since(flight, arrival):
-                    continue  # the flight asked the origin before this call's upload
+                    continue  # the flight asked the origin before this call came
                 raise
             if self._meets(served, need, flight, arrival):
                 # Uses prolong an entry's TTL; a stale entry's is over.

@@ -36,7 +36,7 @@ def lost_of(anchors: Iterable[Anchor]) -> list[Path]:
 
 
 def check(anchors: Iterable[Anchor]) -> None:
-    """Raises NameLost."""
+    """Raise NameLost if a path leads elsewhere, or nowhere."""
     if lost := lost_of(anchors):
         raise NameLost(
             f"{lost[0]} was deleted, moved or unmounted under the daemon; "

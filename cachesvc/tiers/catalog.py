@@ -310,13 +310,13 @@ class Catalog:
         return self._writes.put(lambda db: changes.replace_spoilt(db, scopes, self._lost()))
 
     def rebuild_changes(self) -> asyncio.Future[None]:
-        """Record a change of everything now, in place of those that are lost."""
+        """Record a change of everything now, in place of lost records."""
         return self._writes.put(lambda db: changes.rebuild(db, self._lost()))
 
     def record_boot(self, boot_id: bytes, acknowledge_from_ns: int) -> asyncio.Future[None]:
-        """Remember whose life this is: a successor has to know whom workers may still trust.
+        """Remember the daemon's boot id: a successor has to know which daemon workers may trust.
 
-        `acknowledge_from_ns` (steady) is until when they may trust this one's predecessor.
+        Until `acknowledge_from_ns` (steady) workers may trust this daemon's predecessor.
         """
 
         def run(_: sqlite3.Connection) -> None:

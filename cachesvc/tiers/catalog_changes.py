@@ -1,8 +1,8 @@
-"""The recorded changes: when each scope's source last changed, and which rows that covers.
+"""The recorded changes: when each scope's source last changed, and which rows are covered.
 
 An invalidation deletes rows by an index, and SQLite trusts its indexes. So the invalidation
 also records the last generation that it covers, and a row at or below it is never served: one
-flipped bit spoils the index or the record, not both. The number of records is stored also,
+flipped bit spoils the index or the record, not both. The number of records is also stored,
 because a record whose key lost a bit is not found. Plain functions on a connection.
 """
 

@@ -36,7 +36,7 @@ log = structlog.get_logger()
 EXPIRE_BATCH = 200
 LITTER_BATCH = 200
 LOWER_BATCH = 200
-# Changes older than this are forgotten; a Put whose source is older is refused unseen.
+# Changes older than this are forgotten; a Put whose source is older is always refused.
 CHANGES_KEPT_NS = 30 * 24 * 3600 * NS_PER_S
 # The bytes or inodes of a filesystem or a quota are used up.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -425,7 +425,7 @@ class DiskTier:
         await self._write(erase)
 
     async def _expire(self, useless_ns: int) -> list[Row]:
-        """Drop the next expired entries, if any. A write that needs room waits for theirs."""
+        """Drop the next expired entries, if any. A write that needs room waits meanwhile."""
         async with self._evicting:
             expired = await self._catalog.expire(useless_ns, EXPIRE_BATCH)
             await self._forget(expired, Leaving.EXPIRED)

@@ -360,7 +360,7 @@ class MemoryTier:
     def owes(self, scope: Scope) -> bool:
         """Return whether a removed entry that `scope` covers still has its file.
 
-        Then the change must not be acknowledged: workers believe the file's link count.
+        If so, no change may be acknowledged: workers believe the file's link count.
         """
         return self.departures.owes(scope)
 

@@ -19,7 +19,7 @@ from cachesvc.tiers.directories import made_directory
 
 NAME = ".quarantine"
 MAX_FILES = 100  # more would be a second, unbounded tier
-# Counted from when a file was set aside. These are people's photos: a disk is checked in days.
+# Counted from when a file was set aside. These are people's photos; a person looks within days.
 KEPT_NS = 7 * 24 * 3600 * NS_PER_S
 _OURS = re.compile(r"(?P<key>.+)\.[0-9]{1,20}")
 

@@ -68,7 +68,7 @@ class Spares:
     """Unnamed files of L1, at most `max_bytes` of them, and what is being given back.
 
     `ready_bytes` are held by files, ready or being made; `leaving_bytes` are of files that
-    the thread has yet to close. Any thread may read them, so that changes nothing. Otherwise:
+    the thread has yet to close. Any thread may read them: reading changes nothing. Otherwise:
 
         M: reads `ready_bytes`, makes a list without what failed, X is in it
         | L: takes X, publishes alice's bytes in it | M: stores its list
