@@ -1,4 +1,4 @@
-"""What the daemon and its clients write and read alike. Standard library only, Python 3.10.
+"""The formats that the daemon and its clients share. Standard library only, Python 3.10.
 
-docs/on-disk-format.md describes the formats byte by byte; each of them stands once, here.
+docs/on-disk-format.md describes the formats byte by byte; only this package implements them.
 """

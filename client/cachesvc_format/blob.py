@@ -1,12 +1,12 @@
 """Where does each field of an entry lie in its blob?
 
 A blob is one safetensors file (https://huggingface.co/docs/safetensors): 8 bytes of header
-length, a JSON header, then the tensors without holes. `blob_parts` writes it so that a
+length, a JSON header, then the tensors without holes. `blob_parts` writes a blob so that a
 reader may map it:
 
 - the data starts at a multiple of 64 bytes (the header is padded with spaces);
-- tensors whose size is a multiple of 16 come first, then those of 8, 4, 2, 1, and within
-  these they are in the order of their names: no element straddles its alignment;
+- tensors whose size is a multiple of 16 come first, then those of 8, 4, 2, 1, each group in
+  the order of its names: no element straddles its alignment;
 - `__metadata__` has `cachesvc.format` and, for each image, `{field}.mode` (PIL's).
 
 safetensors' own writer aligns the data to 8 bytes only, and its parser takes headers of
@@ -31,7 +31,7 @@ FORMAT_KEY = "cachesvc.format"
 MAX_HEADER_BYTES = 64 * 1024
 DATA_ALIGNMENT_BYTES = 64
 TENSOR_ALIGNMENT_BYTES = 16
-# Real ones have 4. Every reader, numpy included, takes more.
+# Real tensors have 4. Every reader, numpy included, takes more.
 MAX_DIMENSIONS = 16
 # Far above what any limit admits; keeps sizes within 63 bits for every reader.
 MAX_SHAPE_BYTES = 2**40
@@ -49,7 +49,7 @@ ITEM_BYTES = {
     "F32": 4,
     "F64": 8,
 }
-# Of the PIL modes in which images are kept.
+# By the PIL mode, for the modes in which images are kept.
 CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 
 HEADER_LENGTH = struct.Struct("<Q")
@@ -72,8 +72,8 @@ class OtherFormat(BlobError):
 class Tensor:
     """One field's value: a contiguous (C order), little-endian array.
 
-    `data` is `size_bytes` long. `mode` is the PIL mode of an image, which is U8 of shape
-    (H, W) or (H, W, C), else None.
+    `data` is `size_bytes` long. `mode` is the PIL mode of an image (U8, of shape (H, W) or
+    (H, W, C)), otherwise None.
     """
 
     dtype: str
@@ -104,7 +104,7 @@ class FieldLayout:
 
 @dataclass(frozen=True, slots=True)
 class BlobLayout:
-    """Where everything lies in one blob; the fields' order is that of their bytes."""
+    """The fields of one blob, in the order of their bytes, and its metadata."""
 
     fields: Mapping[str, FieldLayout]
     metadata: Mapping[str, str]
@@ -143,9 +143,9 @@ def _rank(item: tuple[str, Tensor]) -> tuple[int, str]:
 
 
 def header_end(head: memoryview, size_bytes: int) -> int:
-    """Return where the header of a blob of `size_bytes` ends, from its first 8 bytes on.
+    """Return where the header of a blob of `size_bytes` ends; `head` has at least 8 bytes.
 
-    Raises BlobError.
+    Raises BlobError: the header is missing, too long or cut short.
     """
     if len(head) < HEADER_LENGTH.size:
         raise BlobError("it is shorter than a header's length")
@@ -158,23 +158,23 @@ def header_end(head: memoryview, size_bytes: int) -> int:
 
 
 def read_layout(head: memoryview, size_bytes: int) -> BlobLayout:
-    """Return where each field of a blob lies, which begins with `head`; as `read_header`."""
+    """Return where each field lies in a blob that begins with `head`. Raises as `read_header`."""
     end = header_end(head, size_bytes)
     return read_header(bytes(head[HEADER_LENGTH.size : end]), size_bytes)
 
 
 def read_header(text: bytes, size_bytes: int) -> BlobLayout:
-    """Return where each field of a blob of `size_bytes` lies, which has the header `text`.
+    """Return where each field lies in a blob of `size_bytes` that has the header `text`.
 
     Raises:
-        BlobError: unless every byte is accounted for by a well-formed header.
-        OtherFormat: if the header says so, whatever else is wrong with it.
+        BlobError: unless a well-formed header accounts for every byte.
+        OtherFormat: if the header names another format, whatever its fields are.
     """
     header = _parsed(text)
     metadata = _checked_metadata(header.pop(_METADATA, {}))
     data_at = HEADER_LENGTH.size + len(text)
     fields = [_field(name, entry, data_at, metadata) for name, entry in header.items()]
-    # By end too: an empty tensor starts where its neighbour does.
+    # `end` too, because an empty tensor begins where its neighbour begins.
     fields.sort(key=lambda field: (field.begin, field.end))
     _check_cover(fields, data_at, size_bytes)
     return BlobLayout({field.name: field for field in fields}, metadata)
@@ -219,7 +219,7 @@ def _field(name: str, entry: Any, data_at: int, metadata: Mapping[str, str]) -> 
         raise BlobError(f"{clipped(name)} has an unknown dtype")
     item_bytes = ITEM_BYTES[dtype]
     count = math.prod(shape)
-    # The other dimensions of an empty tensor count too: readers multiply them.
+    # Include the other dimensions of an empty tensor: readers multiply them.
     if (count or math.prod(filter(None, shape))) * item_bytes > MAX_SHAPE_BYTES:
         raise BlobError(f"{clipped(name)} has too large a shape")
     if len(offsets) != 2 or offsets[1] - offsets[0] != count * item_bytes:
@@ -247,13 +247,13 @@ def _fits_mode(mode: str, dtype: str, shape: tuple[int, ...]) -> bool:
 
 
 def image_shape(mode: str, height: int, width: int) -> tuple[int, ...]:
-    """Return the shape of the pixels: (H, W) for L, else (H, W, C)."""
+    """Return the shape of the pixels: (H, W) for L, otherwise (H, W, C)."""
     channels = CHANNELS[mode]
     return (height, width) if channels == 1 else (height, width, channels)
 
 
 def _check_cover(fields: Iterable[FieldLayout], start: int, end: int) -> None:
-    """Raise BlobError unless the fields, in the order of their bytes, leave none out."""
+    """Raise BlobError unless the sorted fields cover each byte from `start` to `end` once."""
     at = start
     for field in fields:
         if field.begin != at:

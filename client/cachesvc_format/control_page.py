@@ -1,7 +1,7 @@
-"""What lies where on the control page, by which workers see that their daemon lives?
+"""What lies where on the control page, which shows workers that their daemon lives?
 
 One page in the runtime directory, little endian. The daemon writes it and never moves a
-field; every worker maps it. When a local hit is allowed: docs/local-delivery.md.
+field; every worker maps the page. When a local hit is allowed: docs/local-delivery.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 NAME = "control"
-# Beside the page: the shared files.
+# The directory of the shared files, beside the page.
 L1_DIRECTORY = "l1"
 PAGE_BYTES = 4096
 MAGIC = b"cachesvc"
@@ -24,9 +24,9 @@ HEADER = struct.Struct("<8sII16s")
 STATE_OFFSET = 12
 # CLOCK_MONOTONIC, ns.
 HEARTBEAT_OFFSET = HEADER.size
-# Both in one read, from STATE_OFFSET on.
+# State and heartbeat in one read, from STATE_OFFSET on.
 STATE_AND_HEARTBEAT = struct.Struct("<I16xQ")
-# How long after its last heartbeat a daemon may be believed to live.
+# A daemon counts as alive for so long after its last heartbeat.
 HEARTBEAT_LIMIT_NS = 1_000_000_000
 
 _PLACE = struct.Struct("<5Q")
@@ -36,10 +36,10 @@ _PLACE_OFFSET = 40
 class State(IntEnum):
     SERVING = 1
     CLOSED = 2
-    # Calls are answered, and there are no local hits: a file of L1 could not be removed, or
-    # could be linked to by others.
+    # Calls are answered without local hits: a file of L1 could not be unlinked, or others could
+    # make hard links to the files.
     SUSPENDED = 3
-    # The same, because an open file's link count does not fall on this filesystem.
+    # No local hits: an open file's link count does not fall on this filesystem.
     NOT_SHARED = 4
 
 
@@ -55,7 +55,7 @@ def inode_of(status: os.stat_result) -> Inode:
 
 
 class Place(NamedTuple):
-    """Where the daemon is, as it sees it: all 0 on the page of a first release's daemon."""
+    """Where the daemon is, as the daemon sees it; all 0 on a page of the first release."""
 
     page: Inode
     l1: Inode

@@ -1,4 +1,4 @@
-"""Which names are allowed, and how does a message show a name that may be anything?"""
+"""Which names are allowed, and how does a message show an unchecked name?"""
 
 from __future__ import annotations
 

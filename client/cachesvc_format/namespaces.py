@@ -28,7 +28,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     GARMENT_NAMESPACE: (GARMENT_IMAGE, GARMENT_TENSOR),
     TEXT_NAMESPACE: TEXT_TENSORS,
 }
-# What V2 called the number of L1's entries in each namespace.
+# V2's names for the number of L1's entries in each namespace.
 V2_COUNTS = {
     "l1_human_upper_count": "human_upper_body",
     "l1_human_lower_count": "human_lower_body",

@@ -1,12 +1,12 @@
 """How are a field's tag and length written in a protobuf message?
 
-Both sides frame large fields by hand, because protobuf would copy them
+Daemon and client frame large fields themselves, because protobuf would copy them
 (https://protobuf.dev/programming-guides/encoding/).
 """
 
 from __future__ import annotations
 
-# The wire types. Groups are not among them: no proto3 message has any.
+# The wire types without groups, which no proto3 message has.
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 
 
@@ -22,5 +22,5 @@ def varint(value: int) -> bytes:
 
 
 def tag(number: int) -> bytes:
-    """Return what stands before the length of the length-delimited field `number`."""
+    """Return the tag of the length-delimited field `number`; its length comes next."""
     return varint(number << 3 | LENGTH_DELIMITED)
