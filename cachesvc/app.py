@@ -73,12 +73,12 @@ if TYPE_CHECKING:
     from cachesvc.origin.s3 import S3Origin
 
 log = structlog.get_logger()
-# Decoding is most of a miss: all cores, but a hit must still find one.
+# Decoding takes most of a miss: use all cores, but two threads at least, so that a hit finds one.
 WORKER_THREADS = max(2, os.cpu_count() or 2)
-# The part of /readyz that is the daemon itself.
+# The daemon's own part in /readyz.
 PROBLEM = "daemon"
 L1_PROBLEM = "l1"
-# Of the catalog's commits, in the runtime directory.
+# The witness of the catalog's commits, in the runtime directory.
 WITNESS = "catalog"
 UNPROTECTED = (
     "fs.protected_hardlinks is not 1: whoever may read a file of L1 could make a hard link of it, "
@@ -94,7 +94,7 @@ EVICTIONS = (
 
 
 class Output(Protocol):
-    """The process's log, which knows what gRPC's core says of handshakes and nobody else."""
+    """The process's log. Only the log learns of handshakes that fail in gRPC's core."""
 
     def dropped_lines(self) -> int: ...
 
@@ -102,10 +102,10 @@ class Output(Protocol):
 
 
 class Daemon:
-    """One daemon's parts. `start` may raise ConfigError; `stop` may be called after it."""
+    """One daemon's parts. `start` may raise ConfigError; `stop` may be called even then."""
 
     def __init__(self, settings: Settings, output: Output | None = None) -> None:
-        """`output` is where the process's lines go; None = nobody counts them."""
+        """`output` is the process's log; None = its dropped lines are not counted."""
         self.settings = settings
         self.grpc_port = 0
         self.http_port = 0
@@ -129,10 +129,10 @@ class Daemon:
         )
 
     async def start(self) -> None:
-        """Serve. When this returns, Gets are answered; nothing was scanned."""
+        """Start serving, without a scan of L2. When this returns, Gets are answered."""
         try:
             await self._start()
-        except BaseException:  # cancelled too: what was started is stopped, then it is raised
+        except BaseException:  # also if cancelled: stop the started parts first
             await self._stack.aclose()
             raise
 
@@ -150,7 +150,7 @@ class Daemon:
         stack.callback(control.close)
         catalog = self._open_catalog(disk_files, runtime_fd)
         ended_cleanly = catalog.ended_cleanly
-        # Somebody may have cleaned the root; its catalog knows of the daemon all the same.
+        # If the root was emptied, its catalog still knows of the last daemon.
         was_used = disk_files.was_used or bool(catalog.last_boot_id)
         acknowledge_from_ns = succession.acknowledge_from_ns(
             Predecessor(was_used, catalog.last_boot_id, catalog.acknowledge_from_ns),
@@ -168,7 +168,7 @@ class Daemon:
         try:
             await origin.start()
         except OriginError as exc:
-            # L2 is served all the same; each fill tries again and says what is wrong.
+            # L2 is still served; each fill tries again and says what is wrong.
             log.error("origin_not_started", reason=exc.reason, error=exc.message)
         audit_key = self._audit_key()
         workers = started_pool(WORKER_THREADS, "worker")
@@ -225,7 +225,7 @@ class Daemon:
         path = self.settings.state_dir
         fd = files.open_directory(path, mode=0o700)
         self._stack.callback(os.close, fd)
-        # Another daemon's rows in the same catalog would be misses here, and go.
+        # Two daemons with one catalog would each delete the other's rows: their files are missing.
         files.lock_directory(fd, path)
 
         loop = asyncio.get_running_loop()
@@ -233,7 +233,7 @@ class Daemon:
         def on_reset() -> None:
             self._metrics.catalog_resets.inc()
             log.error("catalog_damaged", action="set aside; L2 starts empty")
-            # From the writer's thread, or from here at the start.
+            # Called in the writer's thread, or in the loop's at the start.
             loop.call_soon_threadsafe(self._after_catalog_loss)
 
         return Catalog(
@@ -415,9 +415,9 @@ class Daemon:
     ) -> None:
         """Answer the calls under way, then end local hits.
 
-        The page stays open until then. An invalidation that is acknowledged meanwhile has
-        unlinked its files first, so local hits are as fresh as ever; and no successor
-        serves before this process has closed the page and given up its locks.
+        The control page stays open until then. An invalidation that is acknowledged meanwhile
+        has unlinked its files first, so local hits stay fresh; and no successor serves before
+        this process has closed the page and released its locks.
         """
         try:
             local.stop_naming_files()
@@ -432,12 +432,12 @@ class Daemon:
             self._cache.catalog_lost()
 
     def reloadable_files(self) -> tuple[Reloaded[Any], ...]:
-        """Return what is made of files that may change while the daemon serves."""
+        """Return the objects made of files that may change while the daemon serves."""
         grants = () if self.settings.access.file is None else (self._reloaded_grants,)
         return (*grants, *self._certificates.files)
 
     async def stop(self, why: str = "") -> None:
-        """Drain: not ready, refuse new calls, let the rest finish, flush, close."""
+        """Drain: not ready, refuse new calls, let calls in flight finish, flush, close."""
         self._problems.set(PROBLEM, "shutting down")
         log.info("draining", signal=why)
         await self._stack.aclose()
@@ -452,7 +452,7 @@ async def _end(task: asyncio.Task[None]) -> None:
 def make_origin(settings: OriginSettings, max_object_bytes: int) -> S3Origin | DirectoryOrigin:
     """Return the origin that the settings describe, not started yet.
 
-    Only that one's libraries are loaded: S3's take a third of the start's processor time.
+    Only that origin's libraries are loaded: S3's take a third of the start's processor time.
     """
     if settings.kind == "directory":
         from cachesvc.origin.directory import DirectoryOrigin

@@ -1,7 +1,7 @@
-"""Settings: one loader, a TOML file under `CACHESVC_*` variables, all problems at once.
+"""Settings: one loader for a TOML file and the `CACHESVC_*` variables, which win over it.
 
-Every component is handed its own section. The reference with defaults and units
-is docs/configuration.md.
+All problems are reported at once. Every component is handed its own section.
+The reference with defaults and units is docs/configuration.md.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from cachesvc.core.watermarks import Watermarks
 
 GIB = 1 << 30
 MIB = 1 << 20
-# As of a Put's `ttl`: expiry times in nanoseconds have to fit the catalog's 63 bits.
+# The same limit as a Put's `ttl`: an expiry time in nanoseconds has to fit 63 bits.
 MAX_TTL_HOURS = 366 * 24
 
 
@@ -48,9 +48,9 @@ class GrpcSettings(Section):
     socket: Path | None = None
     listen: str = ""
     tls: TlsSettings = TlsSettings()
-    # Every call ends: one that names no deadline gets this one.
+    # For calls without a deadline: every call ends.
     default_deadline_s: float = Field(30.0, gt=0)
-    # What a stream sends is held for it; a caller that takes 1 MiB in this time is read slowly.
+    # A caller has so long to take a stream's next message (1 MiB); the daemon holds it meanwhile.
     stream_stall_s: float = Field(30.0, gt=0)
     # Rejects floods before they cost memory; a worker has a handful of calls in flight.
     max_concurrent_streams: int = Field(256, ge=1)
@@ -72,7 +72,7 @@ class HttpSettings(Section):
     loopback_role: Role = Role.ADMIN
     # Names, beside localhost and addresses, that a Host header may have.
     allowed_hosts: tuple[str, ...] = ()
-    # Beyond it the connection that has been idle longest is closed.
+    # Above this number, the connection that has been idle longest is closed.
     max_connections: int = Field(256, ge=8)
     tls: TlsSettings = TlsSettings()
 
@@ -85,16 +85,16 @@ class HttpSettings(Section):
 
 
 class AuditSettings(Section):
-    # Ids are hashed in the audit log, under a key of this installation, unless asked otherwise.
+    # False = ids in the audit log are hashed with a key of this installation.
     plain_ids: bool = False
 
 
 class L1Settings(Section):
     max_bytes: int = Field(GIB, ge=MIB)
     allow_heap: bool = False
-    # Files made beforehand for the next misses; 0 = none.
+    # Files made in advance for the next misses; 0 = none.
     spare_bytes: int = Field(32 * MIB, ge=0)
-    # After a restart: bring back what was used last, in the background.
+    # After a restart, load the last used entries of L2 in the background.
     rewarm: bool = True
 
 
@@ -103,11 +103,11 @@ class L2Settings(Section):
     max_bytes: int = Field(50 * GIB, ge=MIB)
     high_watermark: float = Field(0.95, gt=0, le=1)
     low_watermark: float = Field(0.80, gt=0, le=1)
-    # Of the filesystem, whoever fills it.
+    # Free space of the filesystem, whichever program fills it.
     free_floor_bytes: int = Field(2 * GIB, ge=0)
-    # Filled entries that wait for the disk; beyond it they stay in L1 only.
+    # Filled entries that wait for the disk; above this limit, entries stay in L1 only.
     max_pending_bytes: int = Field(256 * MIB, ge=MIB)
-    # Expired entries stay so long: most are still what the origin has, and are renewed.
+    # Expired entries stay so long: most still equal the origin's objects, and are renewed.
     keep_expired_hours: float = Field(24.0, ge=0)
 
     def watermarks(self) -> Watermarks:
@@ -127,29 +127,29 @@ class OriginSettings(Section):
     region: str = ""
     endpoint_url: str = ""
     path: Path | None = None
-    # Of one whole fill: queueing, all members, decoding.
+    # For one whole fill: queueing, all members, decoding.
     deadline_s: float = Field(20.0, gt=0)
     max_concurrent_reads: int = Field(48, ge=1)
-    # `directory` only: what each read and write waits first, to feel like S3.
+    # `directory` only: each read and write first waits for so long, to imitate S3.
     added_latency_ms: float = Field(0.0, ge=0)
     # S3's clock has whole seconds.
     origin_after_grace_s: float = Field(2.0, ge=0)
-    # So many fills in a row that cannot ask the origin open the circuit, for so long.
+    # So many fills in a row that cannot ask the origin open the circuit for `breaker_open_s`.
     breaker_failures: int = Field(5, ge=1)
     breaker_open_s: float = Field(5.0, gt=0)
 
 
 class LimitSettings(Section):
-    """What one daemon takes on at once."""
+    """How much one daemon does at once."""
 
     max_entry_bytes: int = Field(64 * MIB, ge=1024)
     max_flights: int = Field(1024, ge=1)
     max_concurrent_fills: int = Field(8, ge=1)
     max_concurrent_warmups: int = Field(8, ge=1)
     max_warm_keys: int = Field(1000, ge=1)
-    # Beside L1: an image needs three to five times its value while it is decoded.
+    # Memory beside L1: decoding an image takes three to five times its size.
     max_decoding_bytes: int = Field(256 * MIB, ge=16 * MIB)
-    # Each holds a whole entry in memory.
+    # Each Put holds a whole entry in memory.
     max_concurrent_puts: int = Field(16, ge=1)
 
 
@@ -193,7 +193,7 @@ class Settings(BaseSettings):
 
     runtime_dir: Path = Path("/dev/shm/cachesvc")  # noqa: S108 the documented place for shared memory
     state_dir: Path = Path("/var/lib/cachesvc")
-    # Name of the workers' group, which gets the socket and the shared files; empty = ours.
+    # Name of the workers' group, which gets the socket and the shared files; empty = the daemon's.
     group: str = ""
     ttl_hours: float = Field(24.0, gt=0, le=MAX_TTL_HOURS)
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -220,7 +220,7 @@ class Settings(BaseSettings):
         """Return the built-in kinds with their changes, and the added ones.
 
         Raises:
-            ConfigError: a kind cannot work.
+            ConfigError: a kind is not valid.
         """
         built_in = {kind.name: kind for kind in kinds.BUILT_IN}
         names = [*built_in, *(name for name in self.kinds if name not in built_in)]
@@ -257,7 +257,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # init_settings holds the TOML file's values (see `load`): variables win over it.
+        # init_settings holds the TOML file's values (see `load`): variables win over them.
         return env_settings, init_settings
 
 
@@ -275,11 +275,11 @@ _KIND_VALUES = (
 
 
 def load(config_file: Path | None = None) -> Settings:
-    """Read the file, then the variables over it.
+    """Read the file and the variables, which win over it.
 
     Raises:
-        ConfigError: names every setting that cannot be read, and why; where all can, every
-            one that does not fit the others.
+        ConfigError: names every setting that cannot be read, and why; if all can be read,
+            every setting that does not fit the others.
     """
     from_file: dict[str, Any] = {}
     if config_file is not None:
@@ -298,7 +298,7 @@ def load(config_file: Path | None = None) -> Settings:
 
 
 def _check_together(settings: Settings) -> None:
-    """Raise ConfigError with the problems of all parts: nobody should start five times."""
+    """Raise ConfigError with the problems of all parts at once."""
     problems = []
     for check in (
         settings.build_kinds,
@@ -315,7 +315,7 @@ def _check_together(settings: Settings) -> None:
 
 
 def _check_listeners(settings: Settings) -> None:
-    """Refuse a port that strangers can reach and nothing guards; all such problems at once."""
+    """Refuse ports that strangers can reach unguarded; report all such problems at once."""
     access = settings.access
     problems = listener_problems("grpc", settings.grpc.listen, settings.grpc.tls, access)
     problems += listener_problems("http", settings.http.listen, settings.http.tls, access)

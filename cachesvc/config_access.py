@@ -1,7 +1,7 @@
 """Settings of who may call: TLS, certificates, tokens, and which addresses need them.
 
-What a credential is worth is decided in `core/credentials.py`, what a role may do in
-`core/access.py`; docs/security.md is for people.
+`core/credentials.py` decides which roles a credential gives, `core/access.py` what a role may
+do; docs/security.md is for operators.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ class Section(BaseModel):
 
 
 class TlsSettings(Section):
-    """Of one TCP listener. `client_ca_file`: callers must, or over HTTP may, show a certificate."""
+    """TLS of one TCP listener.
+
+    With `client_ca_file`, gRPC callers must show a certificate, and HTTP callers may.
+    """
 
     cert_file: Path | None = None
     key_file: Path | None = None
@@ -46,7 +49,7 @@ class TlsSettings(Section):
     @field_validator("cert_file", "key_file", "client_ca_file", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
-        # How a compose file or a manifest leaves a variable out; a path would be the folder.
+        # A compose file leaves a variable out as "", which would be the path of this folder.
         return value or None
 
     @property
@@ -64,7 +67,7 @@ class TokenSettings(Section):
 
 
 class GrantSettings(Section):
-    """What the file of `access.file` holds, and the settings may hold as well."""
+    """The grants that `access.file`, and also the settings, may hold."""
 
     certificates: dict[str, tuple[Role, ...]] = {}
     tokens: tuple[TokenSettings, ...] = ()
@@ -79,7 +82,7 @@ class AccessSettings(GrantSettings):
     socket_roles: tuple[Role, ...] = (Role.WORKER, Role.BACKEND)
 
     def load_grants(self) -> Grants:
-        """Return what these settings and the file say together.
+        """Return the grants of these settings and of the file.
 
         Raises:
             ConfigError: the file cannot be read, or a name is given twice.
@@ -97,7 +100,7 @@ class AccessSettings(GrantSettings):
         return Grants(certificates, tokens.values())
 
     def names_anybody(self) -> bool:
-        """Return whether a credential can be known at all; a file may still be empty."""
+        """Return whether any credential can be known; the file may still be empty."""
         return bool(self.certificates or self.tokens or self.file)
 
 
@@ -116,10 +119,10 @@ def is_loopback(address: str) -> bool:
 
 
 def read_grants(path: Path) -> GrantSettings:
-    """Return what `access.file` holds. Raises ConfigError."""
+    """Return the grants in `access.file`. Raises ConfigError: they cannot be read."""
     try:
         mode = path.stat().st_mode
-        # Reading a FIFO or a device need not end.
+        # Reading a FIFO or a device may never end.
         if not stat.S_ISREG(mode):
             raise ConfigError(f"access.file: {path} is not a regular file")
         if mode & 0o002:
@@ -140,7 +143,7 @@ def read_grants(path: Path) -> GrantSettings:
 def listener_problems(
     section: str, listen: str, tls: TlsSettings, access: AccessSettings
 ) -> list[str]:
-    """Return what keeps this listener from being safe, as its operator has to mend it."""
+    """Return the problems that make this listener unsafe, worded for its operator."""
     variable = f"{ENV_PREFIX}{section.upper()}__"
     problems = []
     if (tls.cert_file is None) != (tls.key_file is None):

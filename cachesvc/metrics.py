@@ -1,4 +1,4 @@
-"""What is counted, and under which name: the only importing place of prometheus_client.
+"""What is counted, and under which name? Only this module imports prometheus_client.
 
 Labels come from closed sets and every series exists from the start, at zero: no
 key, user or path is ever a label. The catalogue is docs/metrics.md.
@@ -38,7 +38,7 @@ STAGES = ("origin", "decode", "l1_write", "l2_commit")
 RELOADED = ("grpc_tls", "http_tls", "access")
 LISTENERS = ("grpc", "http")
 ORIGIN_OUTCOMES = ("ok", "not_found", "unavailable", "denied", "corrupt")
-# RPCs whose time somebody waits for; the others are counted only.
+# RPCs that callers wait for; the others are only counted.
 TIMED_RPCS = ("GetHuman", "GetGarment", "GetText", "GetTryOn", "Put", "Invalidate")
 _LEAVES_MEMORY_BY = (
     "entries_limit",
@@ -50,7 +50,7 @@ _LEAVES_MEMORY_BY = (
     "replaced",
 )
 _LEAVES_DISK_BY = ("disk_space", "expired")
-# Few buckets each: 300 series are the limit for all.
+# Few buckets for each histogram: all metrics together may have 300 series.
 _LATENCY_S = (0.0005, 0.003, 0.02, 0.1, 0.5, 2.0, 10.0)
 _STAGE_S = (0.003, 0.03, 0.1, 0.5, 2.0, 10.0)
 _COMMIT_S = (0.0005, 0.002, 0.01, 0.05, 0.2, 1.0)
@@ -64,7 +64,7 @@ class Metrics:
     """Every metric of one daemon, on a registry of its own."""
 
     def __init__(self, version: str) -> None:
-        # When each series was made: 50 series that say the same, when the daemon started.
+        # These would be 50 series that all say when the daemon started.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(namespace="cachesvc", registry=self.registry)
@@ -151,7 +151,7 @@ class Metrics:
         self.memory_limit = make.gauge(
             "cgroup_memory_limit_bytes", "What the daemon's cgroup may have, +Inf without a limit."
         )
-        # The process collector's own cannot be trusted where systemd hides /proc/stat.
+        # The process collector's start time cannot be trusted if systemd hides /proc/stat.
         make.gauge("start_time_seconds", "Unix time of the start.").set_to_current_time()
         build = Gauge("cachesvc_build_info", "Always 1.", ["version"], registry=self.registry)
         build.labels(version=version).set(1)
@@ -165,9 +165,9 @@ class Metrics:
         self.registry.register(_DroppedLines(read))
 
     def render(self, gauges: Iterable[GaugeReading]) -> bytes:
-        """Return the exposition text of what is counted, and of the state's gauges.
+        """Return the exposition text of the registry and of `gauges`.
 
-        For threads: the gauges were read on the loop, whose state they are.
+        Any thread may call it: `gauges` were read on the loop.
         """
         return generate_latest(self.registry) + generate_latest(_Readings(gauges))
 
@@ -180,7 +180,7 @@ class Metrics:
         return self._sample(f"cachesvc_{name}", {})
 
     def _sample(self, name: str, labels: dict[str, str]) -> int:
-        # Of this one metric: collecting the whole registry takes up to 0.4 ms.
+        # Collect this metric only: the whole registry takes up to 0.4 ms.
         for metric in self.registry.restricted_registry([name]).collect():
             for sample in metric.samples:
                 if sample.name == name and sample.labels == labels:
@@ -189,7 +189,7 @@ class Metrics:
 
 
 class Counted:
-    """A counter, or one for each value of its label, bound once: 0.5 us an increment."""
+    """A counter, or a counter for each value of its label, bound once: 0.5 us an increment."""
 
     __slots__ = ("_by_label", "_plain")
 
@@ -209,7 +209,7 @@ class Distribution(NamedTuple):
 
 
 class Timed:
-    """A histogram, or one for each value of its label, bound once."""
+    """A histogram, or a histogram for each value of its label, bound once."""
 
     __slots__ = ("_by_label", "_histogram", "_plain")
 
@@ -222,7 +222,7 @@ class Timed:
         (self._plain if label is None else self._by_label[label]).observe(seconds)  # type: ignore[union-attr]
 
     def read(self, label: str) -> Distribution:
-        """Return what was observed under `label` since the start."""
+        """Return the histogram of `label` since the start."""
         buckets, sum_s = [], 0.0
         (family,) = self._by_label[label].collect()
         for sample in family.samples:
@@ -263,7 +263,7 @@ class _Maker:
 
 
 class _Readings(Collector):
-    """Gauges that were read for one scrape, so that nothing has to keep them up to date."""
+    """Gauges that were read for one scrape, so that no code has to keep them up to date."""
 
     def __init__(self, gauges: Iterable[GaugeReading]) -> None:
         self._gauges = gauges
@@ -277,7 +277,7 @@ class _Readings(Collector):
 
 
 class _DroppedLines(Collector):
-    """Shows a count of the log's own thread."""
+    """Shows how many lines the log dropped."""
 
     def __init__(self, read: Callable[[], int]) -> None:
         self._read = read
@@ -291,7 +291,7 @@ class _DroppedLines(Collector):
 
 
 class _CallCollector(Collector):
-    """Shows a CallTally, whose numbers are plain because they are counted for each call."""
+    """Shows a CallTally, whose plain numbers keep the counting of each call cheap."""
 
     def __init__(self, tally: CallTally) -> None:
         self._tally = tally
@@ -326,6 +326,6 @@ class _CallCollector(Collector):
 
 
 def _cumulative(rpc: RpcTally) -> list[tuple[str, float]]:
-    """Return the buckets as a scrape shows them: each counts what those before it do too."""
+    """Return the buckets as a scrape shows them: each includes the buckets before it."""
     bounds = [*(str(bound_s) for bound_s in rpc.bounds_s), "+Inf"]
     return list(zip(bounds, itertools.accumulate(rpc.buckets), strict=True))

@@ -19,7 +19,7 @@ from cachesvc.edge.service_manager import ServiceManager
 from cachesvc.edge.signals import DECISIONS, Decision, Signals, name_of
 
 log = structlog.get_logger()
-# Scrapes, reloads, names of hosts: what may block, and nobody waits long for.
+# For work that may block and is short: scrapes, reloads, names of hosts.
 OTHER_THREADS = 4
 
 
@@ -30,10 +30,10 @@ async def serve(
     read_settings: Callable[[], Settings],
     set_log_level: Callable[[str], None],
 ) -> None:
-    """Run a daemon until a signal says to end it. Raises ConfigError."""
+    """Run a daemon until a signal ends it. Raises ConfigError."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold people's photos
-    # Each entry of L1 keeps a descriptor, each caller one.
+    # Each entry of L1 and each caller needs a descriptor.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     reloads = ReloadRequests(settings, read_settings, set_log_level)
@@ -42,10 +42,10 @@ async def serve(
     loop.set_default_executor(started_pool(OTHER_THREADS, "other"))
     signals.follow(loop, answers.take)
     try:
-        if not answers.ended.is_set():  # during the imports: nothing was begun
+        if not answers.ended.is_set():  # a signal may come during the imports
             await _run(Daemon(settings, output), answers, reloads)
     finally:
-        # What comes now, while the interpreter ends, must not change the exit code.
+        # A signal that comes while the interpreter ends must not change the exit code.
         signals.ignore_all()
 
 
@@ -54,8 +54,8 @@ async def _run(daemon: Daemon, answers: _Answers, reloads: ReloadRequests) -> No
     with contextlib.closing(manager):
         await daemon.start()
         gc.enable()
-        # What is here now stays: S3's model alone is 100,000 objects. A full collection that
-        # looks at all of them holds up every hit for 95 ms.
+        # The objects of the start stay: S3's model alone is 100,000 objects. A full collection
+        # that looks at all of them holds up every hit for 95 ms.
         gc.freeze()
         reloading = asyncio.create_task(reloads.run(daemon.reloadable_files()), name="reloads")
         manager.serving()
@@ -67,7 +67,7 @@ async def _run(daemon: Daemon, answers: _Answers, reloads: ReloadRequests) -> No
 
 
 class _Answers:
-    """What the process does about each signal that the loop is handed."""
+    """Acts on the signals that the loop receives."""
 
     def __init__(self, reloads: ReloadRequests) -> None:
         self.ended = asyncio.Event()
