@@ -148,7 +148,7 @@ def _over_tls(host: str, port: int, tls: TlsFiles | None) -> Cause | None:
                 time.sleep(_AGAIN_AFTER_S)  # the probe's own thread, which the caller limits
     except ssl.SSLCertVerificationError as exc:
         return _certificate(host, port, exc)
-    except ssl.SSLEOFError:
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError):  # Python 3.11.2 says the latter
         return Cause(reason="", text=f"{host}:{port} closes the connection")
     except ssl.SSLError as exc:
         return _alert(host, port, exc, tls)
@@ -166,7 +166,7 @@ def _is_welcome(host: str, port: int, context: ssl.SSLContext) -> bool:
         _connected(host, port) as connection,
         context.wrap_socket(connection, server_hostname=host) as secured,
         # A reset overtakes the alert that was sent before it.
-        contextlib.suppress(ConnectionError, ssl.SSLEOFError),
+        contextlib.suppress(ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError),
     ):
         secured.sendall(_GREETING)
         return bool(secured.recv(1))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
+import pkgutil
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from cachesvc_client import CacheClient, CacheServiceError, _door
@@ -25,6 +28,11 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 def become(uid: int, *groups: int) -> None:
     """Give root up for good, and its groups."""
+    # The user may not be able to read this checkout, in root's home for example: what grpc
+    # and the client load late is loaded now.
+    late = [found.name for found in pkgutil.iter_modules(grpc.__path__, "grpc.")]
+    for name in (*late, "ssl", "cachesvc_client._probe"):
+        importlib.import_module(name)
     os.setgroups(groups)
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
