@@ -24,28 +24,27 @@ RUFF = Path(sys.executable).with_name("ruff")
 TEXTS: dict[tuple[str, str], dict[str, str]] = {
     ("aio.py", "client.py"): {
         '"""The asyncio client.\n': '"""The synchronous client.\n',
-        """ If a call is cancelled the daemon is told, and nothing
-is held.
+        """ If a call is cancelled the daemon is told, and nothing is held.
 
-`client.py` is made from this file by `make client`. What differs for the two clients
+`client.py` is made from this file by `make client`. Code that differs between the clients
 is written twice, in modules of the same name with and without `_aio`.
 """: "\n",
         "import asyncio\n": "from concurrent.futures import Future\n",
         "import AsyncGenerator, Callable, Iterable,": "import Callable, Iterable, Iterator,",
-        """any number of event loops, each over a connection of its own.
+        """any number of event loops, each over its own connection.
 
     `close()` closes the connection of the running loop. Do not fork after the first call:
     in the child this client, and `CacheClient`, raise RuntimeError.
-""": "any number of threads, and starts anew in a forked child.\n",
+""": "any number of threads; a forked child connects again.\n",
         "-> AsyncGenerator[WarmProgress, None]:": "-> Iterator[WarmProgress]:",
         "-> asyncio.Task[WarmSummary]:": "-> Future[WarmSummary]:",
         """The task ends
-        when all persons' warm-ups have, with what failed. Keep a reference to the task,
-        otherwise asyncio may drop it. Cancelling it stops following; what the daemon has
-        begun goes on. `timeout_s` is for each person. Needs a running loop.
+        when the warm-ups of all persons have ended, with the failed keys. Keep a reference
+        to the task; otherwise asyncio may drop it. A cancelled task starts no more warm-ups;
+        those begun go on in the daemon. `timeout_s` is for each person. Needs a running loop.
 """: """The future ends
-        when all persons' warm-ups have, with what failed; nobody needs to wait for it.
-        `timeout_s` is for each person. A daemon thread follows; it holds no entry.
+        when the warm-ups of all persons have ended, with the failed keys; waiting for it is
+        optional. `timeout_s` is for each person. A daemon thread follows; it holds no entry.
 """,
     },
     ("_link_aio.py", "_link.py"): {

@@ -13,7 +13,7 @@ Handler = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
 
 
 class Route(NamedTuple):
-    """`action` is checked before `handle` is called; GET answers HEAD too."""
+    """`action` is checked before `handle` is called; GET also answers HEAD."""
 
     method: str
     path: str

@@ -1,8 +1,7 @@
 """Talks to the `cachesvc` daemon on this host: prepared tensors in, prepared tensors out.
 
-`CacheClient` is synchronous, `AsyncCacheClient` the same for asyncio. Importing
-this package loads neither torch, numpy nor Pillow: each is imported when a value
-of its type is first asked for.
+`CacheClient` is synchronous, and `AsyncCacheClient` is the same for asyncio. Importing this package
+does not load torch, numpy or Pillow: each is imported for the first value of its type.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How does a client read the blobs that it receives, and cut those that it sends?
+"""Reads received blobs, and cuts blobs to send into pieces.
 
-The format is `cachesvc_format.blob`'s. The `safetensors` package is not needed: the thin client
-depends on grpcio and protobuf only.
+`cachesvc_format.blob` defines the format. The `safetensors` package is not needed: the thin client
+depends only on grpcio and protobuf.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def cut(pieces: Iterable[Buffer], max_bytes: int) -> Iterator[memoryview]:
 
 
 class Layout(Mapping[str, FieldLayout]):
-    """Where each field of a blob lies. Shared by all blobs with the same header.
+    """The place of each field in a blob. Shared by all blobs with the same header.
 
     `alignment` is (offset, alignment) of the widest field. `plan` belongs to `_torch`.
     """
@@ -56,13 +56,13 @@ class Layout(Mapping[str, FieldLayout]):
 
 
 def read_layout(blob: memoryview) -> Layout:
-    """Return where each field lies. Raises BlobError unless every byte is accounted for."""
+    """Return the place of each field. Raises BlobError if the header does not cover every byte."""
     end = header_end(blob, len(blob))
     return _layout_of(bytes(blob[HEADER_LENGTH.size : end]), len(blob))
 
 
 def read_layout_of_file(fd: int, size_bytes: int) -> Layout:
-    """As `read_layout`, of a file: reading it costs less than a fault in a new mapping."""
+    """As `read_layout`, for a file: `pread` costs less than a page fault in a new mapping."""
     head = os.pread(fd, _USUAL_HEADER_BYTES, 0)
     end = header_end(memoryview(head), size_bytes)
     if end > len(head):
@@ -72,5 +72,5 @@ def read_layout_of_file(fd: int, size_bytes: int) -> Layout:
 
 @lru_cache(maxsize=64)
 def _layout_of(text: bytes, size_bytes: int) -> Layout:
-    """Check and read a header. Those of one kind and size are alike: 60 us, once."""
+    """Check and read a header: 60 us, once for all blobs of one kind and size."""
     return Layout(read_header(text, size_bytes).fields)

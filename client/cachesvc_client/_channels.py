@@ -1,8 +1,8 @@
 """The channels of a client: one for each process.
 
-The channel is made by the first call, in the process that makes the call. After a
-fork the child starts anew and never touches its parent's, not even to close it:
-that would close the parent's connection, or hang on a lock no thread will release.
+The first call in a process makes the process's channel. A forked child makes its own channel and
+never touches its parent's: closing that would close the parent's connection, or hang on a lock that
+no thread will release.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cachesvc_client._route import Route
 
 
 class Connection(NamedTuple):
-    """A channel and the way in that it uses, which stays open as long as the channel lives."""
+    """A channel and its door, which stays open as long as the channel lives."""
 
     door: Door
     channel: grpc.Channel
@@ -29,7 +29,7 @@ class Channels:
 
     def __init__(self, route: Route) -> None:
         self._route = route
-        # By pid: what a forked child inherits stays in here, untouched, for good.
+        # By pid: connections that a forked child inherits stay here untouched.
         self._connections: dict[int, Connection] = {}
         self._methods: dict[
             str, tuple[grpc.Channel, grpc.UnaryUnaryMultiCallable[bytes, bytes]]
@@ -37,7 +37,7 @@ class Channels:
         self._closed = False
 
     def unary_unary(self, path: str) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
-        """Return the method of this process's channel; making one takes 20 us."""
+        """Return the method of this process's channel; making a method takes 20 us."""
         channel = self.current()
         made_for, method = self._methods.get(path, (None, None))
         if made_for is not channel or method is None:
@@ -59,8 +59,8 @@ class Channels:
         if connection is not None:
             return connection.channel
         refuse_if_forked_after_asyncio()
-        # Lock-free, because a lock may be held by a thread that a fork left behind. Two
-        # threads may both build one: setdefault keeps the first, and connecting is lazy.
+        # No lock: a thread that does not exist after a fork may hold it. Two threads may each make
+        # a connection: setdefault keeps the first, and connecting is lazy.
         door = self._route.open()
         fresh = Connection(door, self._route.channel(door))
         connection = self._connections.setdefault(os.getpid(), fresh)
@@ -69,7 +69,7 @@ class Channels:
         return connection.channel
 
     def reopen(self) -> bool:
-        """Take the way to another daemon, if one is there by now; return whether it is.
+        """Replace the channel if another daemon is there by now; return whether it is.
 
         Raises Nobody, CacheUnreachable.
         """
@@ -79,7 +79,7 @@ class Channels:
         door = self._route.another(known.door)
         if door is None:
             return False
-        # Calls of other threads may still use the old channel: it goes with the last of them.
+        # Calls of other threads may still use the old channel: it ends with the last call.
         self._connections[os.getpid()] = Connection(door, self._route.channel(door))
         self._methods.clear()
         return True

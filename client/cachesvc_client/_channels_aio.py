@@ -1,7 +1,7 @@
 """The channels of an asyncio client: one for each event loop.
 
-A channel belongs to the event loop that first used it. gRPC for asyncio does not
-survive a fork: `_fork.py`.
+A channel belongs to the event loop that first used it. gRPC for asyncio does not survive a fork;
+see `_fork.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cachesvc_client._route import Route
 
 
 class Connection(NamedTuple):
-    """A channel and the way in that it uses, which stays open as long as the channel lives."""
+    """A channel and its door, which stays open as long as the channel lives."""
 
     door: Door
     channel: grpc.aio.Channel
@@ -56,7 +56,7 @@ class Channels:
         return connection.channel
 
     def reopen(self) -> bool:
-        """Take the way to another daemon, if one is there by now; return whether it is.
+        """Replace the channel if another daemon is there by now; return whether it is.
 
         Raises Nobody, CacheUnreachable.
         """
@@ -67,7 +67,7 @@ class Channels:
         door = self._route.another(known.door)
         if door is None:
             return False
-        # Other tasks' calls may still use the old channel: it goes with the last of them.
+        # Other tasks' calls may still use the old channel: it ends with the last call.
         self._connections[loop] = Connection(door, self._route.aio_channel(door))
         return True
 
@@ -81,9 +81,9 @@ class Channels:
             connection.door.close()
 
     def _forget_closed_loops(self) -> None:
-        """Let go of connections that nobody can use or close any more.
+        """Forget the connections of closed loops, which cannot be used or closed any more.
 
-        A channel refers to its loop, so weak keys would never go.
+        A channel refers to its loop, so weak keys would never disappear.
         """
         for loop in tuple(self._connections):
             if loop.is_closed():

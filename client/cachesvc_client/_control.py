@@ -1,10 +1,10 @@
-"""The daemon's control page, read: whether local hits are allowed right now, and here.
+"""Reads the daemon's control page: may this process serve local hits right now?
 
-What lies where on it: `cachesvc_format.control_page`.
+`cachesvc_format.control_page` defines the page.
 
-A link count is a token of validity only if it is the daemon's own inode that is looked at.
-Through a filesystem that keeps attributes for a while (bindfs, some containers' mounts) it is
-another one, whose count falls late. So the page says which inodes the daemon has.
+A link count shows validity only on the daemon's own inode. A filesystem that caches attributes
+(bindfs, some containers' mounts) shows another inode, whose count falls late. So the page names the
+daemon's inodes.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from cachesvc_format.control_page import (
     read_place,
 )
 
-# Bound once: Python would bind the method of an imported object anew at each hit.
+# Bound once: otherwise Python would bind an imported object's method again at each hit.
 _read_state = STATE_AND_HEARTBEAT.unpack_from
-# Plain numbers: looking a member up costs a hit more than the comparison does.
+# Plain numbers: on a hit, a look-up of the enum's member costs more than the comparison.
 _SERVING = int(State.SERVING)
 _SUSPENDED = int(State.SUSPENDED)
 _NOT_SHARED = int(State.NOT_SHARED)
 
 
 class ControlPage:
-    """One daemon's page, mapped. It stays that daemon's: a successor makes its own."""
+    """One daemon's page, mapped. A restarted daemon makes a new page."""
 
     def __init__(self, page: mmap.mmap, boot_id: bytes, inode: Inode, owner_uid: int) -> None:
         self._page = page
         self.boot_id = boot_id
-        # As this process sees it.
+        # The page's inode, as this process sees it.
         self.inode = inode
         self.owner_uid = owner_uid
 
     def place(self) -> Place:
-        """Return where the daemon says that it is. It says so before it serves."""
+        """Return the daemon's inodes and time namespace, which it writes before it serves."""
         return read_place(self._page)
 
     def is_shared(self) -> bool:
-        """Return False if the daemon's own filesystem does not show that a file was removed."""
+        """Return False if the daemon's filesystem does not show that a file was unlinked."""
         state, _ = _read_state(self._page, STATE_OFFSET)
         return bool(state != _NOT_SHARED)
 
@@ -67,17 +67,17 @@ class ControlPage:
         return bool(state == _SERVING and 0 <= age_ns < HEARTBEAT_LIMIT_NS)
 
     def is_suspended(self) -> bool:
-        """Return whether the daemon answers calls and lets nobody serve itself."""
+        """Return whether the daemon answers calls but allows no local hits."""
         state, _ = _read_state(self._page, STATE_OFFSET)
         return bool(state == _SUSPENDED)
 
 
 def open_control_page(directory_fd: int) -> ControlPage | None:
-    """Return the page in a runtime directory, or None if there is none that we know.
+    """Return the page in a runtime directory, or None without a page of a known version.
 
-    Raises OSError where it exists and cannot be read.
+    Raises OSError if the page exists but cannot be read.
     """
-    # Not blocking: a FIFO of that name must not hang its opener.
+    # O_NONBLOCK: opening a FIFO of that name must not hang.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         fd = os.open(NAME, flags, dir_fd=directory_fd)

@@ -1,7 +1,7 @@
-"""How does a client show who it is, and may a token travel this way?
+"""What a client shows to a daemon: a certificate, a token, or nothing.
 
-On the unix socket file modes say who calls, so nothing is shown there. Over TCP it
-is TLS with or without a certificate, and a token in each call's metadata.
+On the unix socket the file's mode decides who may call, so the client shows nothing. Over TCP it
+uses TLS with or without a certificate, and a token in each call's metadata.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ SCHEMES = ("dns:///", "dns:", "ipv4:", "ipv6:")
 
 
 class TlsFiles(NamedTuple):
-    """PEM files. `ca_file` empty = the system's; a certificate needs its key and the reverse."""
+    """PEM files. `ca_file` empty = the system's CAs; `cert_file` and `key_file` need each other."""
 
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Return what a channel needs. Raises InvalidSettings, which names the file."""
+        """Return a channel's credentials. Raises InvalidSettings, which names the file."""
         if bool(self.cert_file) != bool(self.key_file):
             raise InvalidSettings(
                 "a client certificate needs both cert_file (CACHESVC_TLS_CERT) and key_file "
@@ -42,13 +42,13 @@ class TlsFiles(NamedTuple):
             private_key=_read(self.key_file, "key_file (CACHESVC_TLS_KEY)"),
             certificate_chain=_read(self.cert_file, "cert_file (CACHESVC_TLS_CERT)"),
         )
-        # gRPC takes anything, and then no handshake of it succeeds.
+        # Check the files: gRPC accepts any bytes, and then every handshake fails.
         self.context()
         return credentials
 
     def context(self) -> ssl.SSLContext:
-        """Return the standard library's way to say the same. Raises InvalidSettings."""
-        import ssl  # only over TLS, and 10 ms
+        """Return an equal context of the standard library. Raises InvalidSettings."""
+        import ssl  # takes 10 ms, and only TLS needs it
 
         # Not create_default_context: its flags are stricter than gRPC.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -86,7 +86,7 @@ class TlsFiles(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What a channel and each of its calls show."""
+    """The credentials of a channel, and the metadata of each of its calls."""
 
     credentials: grpc.ChannelCredentials | None
     metadata: Metadata
@@ -99,7 +99,7 @@ def shown(
     token: str | None,
     environment: Mapping[str, str],
 ) -> Shown:
-    """Return what to show at `address`; the variables fill in what is not given.
+    """Return what to show at `address`; variables replace arguments that are not given.
 
     Raises:
         InvalidSettings: a token would travel in the clear, or a TLS file cannot be used.

@@ -1,15 +1,14 @@
 """Is a trusted daemon behind this unix socket, and if it cannot be reached, why?
 
-gRPC connects when it likes, by name, so a look at the name would prove nothing about
-the connection that follows:
+gRPC connects by name at any time, so a check of the name would prove nothing about a later
+connection:
 
-    A: looks at the socket: the daemon's | B: puts a socket of its own there | A: connects
+    A: checks the socket: the daemon's | B: puts its own socket there | A: connects
 
-So the socket that was looked at is held open (O_PATH) and named by its descriptor: each
-connection of the channel goes to that very socket, or nowhere. Nobody but its maker can
-make a socket that belongs to its maker; that the directory may be written to by others
-therefore gives them nothing. A restarted daemon has another socket and needs another door.
-It is also why a socket's path may hold any character and be of any length.
+So the checked socket is held open (O_PATH) and named by its descriptor: each connection of the
+channel goes to this socket, or fails. Only a user itself can make a socket that the user owns,
+so other users gain nothing by writing to the directory. A restarted daemon has another socket
+and needs another door. The descriptor also lets a socket's path have any characters and length.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ from cachesvc_client.errors import CacheUnreachable
 
 _PEER = struct.Struct("iII")  # struct ucred: pid, uid, gid
 _PATH_ONLY = getattr(os, "O_PATH", 0) | os.O_CLOEXEC
-# A daemon that starts makes its socket first and gives it to the group after that: a refusal
-# within this time of the last change is waited out.
+# A starting daemon makes its socket and then gives it to the group. A refusal within this time of
+# the socket's last change is worth a wait.
 BEING_MADE_S = 2.0
 
 
 class Nobody(Exception):
-    """Nobody is there to answer right now; the text says how that was seen."""
+    """No daemon can answer right now; the text says why."""
 
 
 class Identity(NamedTuple):
-    """Which socket it is. The time tells apart two that had one number after each other."""
+    """Identifies a socket. The time distinguishes two sockets that had the same inode number."""
 
     device: int
     inode: int
@@ -47,7 +46,7 @@ class Identity(NamedTuple):
 
 
 class Door:
-    """One way in. `target` is for gRPC; it leads there for as long as the door is open."""
+    """A way to a daemon. `target` is gRPC's, and valid for as long as the door is open."""
 
     def __init__(self, target: str, identity: Identity | None = None, fd: int = -1) -> None:
         self.target = target
@@ -55,7 +54,7 @@ class Door:
         self._fd = fd
 
     def close(self) -> None:
-        """Let go of the socket. Repeating it is harmless."""
+        """Release the socket. Repeating it is harmless."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -65,11 +64,11 @@ class Door:
 
 
 def open_door(path: str, trust: Trust) -> Door:
-    """Return the way to the daemon that listens at `path`.
+    """Return the door to the daemon that listens at `path`.
 
     Raises:
-        Nobody: there is no socket, or nobody listens on it.
-        CacheUnreachable: it is not a trusted user's, no socket, or may not be used.
+        Nobody: there is no socket, or no process listens on it.
+        CacheUnreachable: `path` is not a trusted user's, no socket, or may not be used.
     """
     try:
         fd = os.open(path, _PATH_ONLY)
@@ -86,7 +85,7 @@ def open_door(path: str, trust: Trust) -> Door:
                 "CACHESVC_GRPC__SOCKET",
                 reason="NOT_A_SOCKET",
             )
-        # Without /proc it has to be the name, and the schedule above is possible.
+        # Without /proc only the name is left, and the schedule above is possible.
         held = f"/proc/self/fd/{fd}"
         address = held if Path(held).exists() else path
         trust.check(f"the socket {path}", status.st_uid)
@@ -97,20 +96,20 @@ def open_door(path: str, trust: Trust) -> Door:
 
 
 def _check_directories(path: str, trust: Trust) -> None:
-    """Refuse a directory of a stranger: a link in it could lead to any trusted user's socket."""
+    """Refuse a stranger's directory: a link in it could lead to any trusted user's socket."""
     for directory in {Path(path).absolute().parent, Path(path).resolve().parent}:
         with contextlib.suppress(FileNotFoundError):
             trust.check(f"the directory {directory}", directory.stat().st_uid)
 
 
 def _check_listener(path: str, address: str, trust: Trust) -> None:
-    """Connect once, and look at who listens: the kernel remembers it from `listen`."""
+    """Connect once, and check the listener's user, which the kernel keeps since `listen`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect(address)
         except BlockingIOError:
-            return  # its queue is full; the socket's owner is who made it
+            return  # the queue is full; the socket's owner was checked
         except PermissionError as exc:
             raise _forbidden(path) from exc
         except OSError as exc:
@@ -120,7 +119,7 @@ def _check_listener(path: str, address: str, trust: Trust) -> None:
 
 
 def _forbidden(path: str) -> CacheUnreachable | Nobody:
-    """Return the error for what this process's user may not use: which part, whose, what to do."""
+    """Return the error for a forbidden socket: which part is closed, its owner, what to do."""
     closed = _closed_directory(path)
     try:
         status = (closed or Path(path)).stat()

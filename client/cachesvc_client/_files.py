@@ -1,8 +1,7 @@
 """Are the files of a directory the daemon's own, seen by this process as the daemon sees them?
 
-Whoever serves itself from them relies on the link count of the daemon's inodes, on its
-clock, and on its word. So all three are looked at once, before the first file is opened; a
-hit has no time for it.
+Local hits rely on the link count of the daemon's inodes, on its clock, and on its user. So all
+three are checked once, before the first file is opened; a hit has no time for that.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class Unusable(Exception):
 def find_files(directory: str, boot_id: bytes | None, trust: Trust) -> tuple[ControlPage, int]:
     """Return the page of the daemon of `directory` and a descriptor of its L1.
 
-    `boot_id` is what the daemon said, if it was asked. Raises OSError, Unusable.
+    `boot_id` is the daemon's answer; None = not asked. Raises OSError, Unusable.
     """
     with contextlib.ExitStack() as opened:
         fd = os.open(directory, _DIRECTORY)
@@ -49,14 +48,14 @@ def find_files(directory: str, boot_id: bytes | None, trust: Trust) -> tuple[Con
 
 
 def _check_page(control: ControlPage, directory: str) -> None:
-    """Raise Unusable unless the page is where its daemon writes it, and allows local hits."""
+    """Raise Unusable unless the page is the daemon's own inode and allows local hits."""
     place = control.place()
     if place.page.number and place.page != control.inode:
         raise Unusable(_elsewhere(directory))
-    # A daemon of the first release does not say which file it writes.
+    # A daemon of the first release does not name its inodes.
     if not place.page.number and not is_tmpfs(control.inode.device):
         raise Unusable(f"{directory} is not in tmpfs, and its daemon is older than this client")
-    # Its clock may count from another moment, so the heartbeat would say nothing.
+    # In another time namespace the clock has another zero, and the heartbeat means nothing.
     own = time_namespace()
     if own and place.time_namespace and own != place.time_namespace:
         raise Unusable(f"the daemon of {directory} runs in another time namespace")

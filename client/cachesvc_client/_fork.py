@@ -1,22 +1,21 @@
-"""Whether gRPC can work in this process at all: not in the child of one that used grpc.aio.
+"""Can gRPC work in this process? Not in the child of a process that used grpc.aio.
 
-Its poller is global and its thread does not survive a fork. What then happens
-depends on the grpcio version, up to a crash of sync channels too (1.71), so both
-clients refuse instead. A parent that used the sync client only is no problem, as
-long as gRPC's own fork handlers are not switched off (GRPC_ENABLE_FORK_SUPPORT=0:
-the first call in the child hangs; tried with grpcio 1.71 and 1.85).
+The poller of grpc.aio is global, and its thread does not survive a fork. The effect depends on the
+grpcio version, up to a crash even of sync channels (1.71), so both clients refuse. A parent that
+used only the sync client is no problem, unless gRPC's own fork handlers are switched off
+(GRPC_ENABLE_FORK_SUPPORT=0: the first call in the child hangs; tried with grpcio 1.71 and 1.85).
 """
 
 from __future__ import annotations
 
 import os
 
-# The process that first used asyncio gRPC; the poller is global, and so is this.
+# The pid of the process that first used asyncio gRPC; global, as the poller is.
 _asyncio_used_in: list[int] = []
 
 
 def note_asyncio_use() -> None:
-    """Remember this process as the one whose children cannot use gRPC."""
+    """Note that children of this process cannot use gRPC."""
     if not _asyncio_used_in:
         _asyncio_used_in.append(os.getpid())
 

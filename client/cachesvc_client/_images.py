@@ -1,4 +1,4 @@
-"""The one place that imports Pillow: fields as images, and images as fields.
+"""The only module that imports Pillow: fields as images, and images as fields.
 
 Runs on Pillow 10. Images are stored decoded, in their own mode.
 """
@@ -17,8 +17,8 @@ except ImportError as exc:
 def image_of(blob: memoryview, field: FieldLayout) -> Image.Image:
     """Return the field as an image in its original mode.
 
-    L and RGBA share the blob's memory (Pillow copies on the first write); RGB and
-    LA cost the one copy with which Pillow widens pixels to 4 bytes.
+    L and RGBA share the blob's memory (Pillow copies on the first write); RGB and LA are copied
+    once, because Pillow widens their pixels to 4 bytes.
 
     Raises:
         TypeError: if the field is not an image.
@@ -27,7 +27,7 @@ def image_of(blob: memoryview, field: FieldLayout) -> Image.Image:
         raise TypeError(f"{field.name} is not an image")
     size = (field.shape[1], field.shape[0])
     data = blob[field.begin : field.end]
-    # Pillow takes any buffer; its annotation names only some.
+    # Pillow takes any buffer; its annotation names only some types.
     return Image.frombuffer(field.mode, size, data, "raw", field.mode, 0, 1)  # type: ignore[arg-type]
 
 

@@ -23,7 +23,7 @@ from cachesvc_client._opened import Opened
 from cachesvc_client.answers import EntryInfo, Tier, info_of
 from cachesvc_proto.v1 import cache_pb2
 
-# Descriptors are a process's scarcest good (1,024 by default), and each kept entry has one.
+# A process has few descriptors (1,024 by default), and each kept entry needs one.
 DEFAULT_MAX_ENTRIES = 256
 DEFAULT_MAX_BYTES = 2 << 30
 
@@ -38,7 +38,7 @@ class LocalHits(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What a Get asks of a kept entry. `needed_ns` is its `origin_after` (wall), 0 = any."""
+    """What a Get asks of a kept entry. `needed_ns` is the Get's `origin_after` (wall), 0 = any."""
 
     key: tuple[str, str]
     needed_ns: int
@@ -50,8 +50,8 @@ class Kept:
     """One entry's open file.
 
     `expires_ns` is CLOCK_BOOTTIME; `origin_ns` is the origin's time and `newest_needed_ns` the
-    latest `origin_after` that the entry meets (both wall). `shared` is the one mapping of all
-    its Gets, where callers asked for that.
+    latest `origin_after` that the entry meets (both wall). `shared` is the mapping that all its
+    Gets share, if callers asked for that.
     """
 
     fd: int
@@ -67,8 +67,8 @@ class Kept:
 class KeptEntries:
     """Open files of one daemon's life, bounded in number and bytes.
 
-    Safe for use from many threads: the lock keeps a descriptor from being closed, and its
-    number from being used again, between the look at its link count and the mapping.
+    Safe for use from many threads: the lock prevents a descriptor from being closed, and its number
+    from being used again, between `fstat` and the mapping.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class KeptEntries:
         self._share_mappings = share_mappings
         self._kept: OrderedDict[tuple[str, str], Kept] = OrderedDict()
         self._size_bytes = 0
-        self._left: list[LocalHits] = []  # hits of entries that were let go
+        self._left: list[LocalHits] = []  # hits of entries that were dropped
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ class KeptEntries:
         return self._size_bytes
 
     def hit(self, key: tuple[str, str], needed_ns: int, kind_version: str) -> Opened | None:
-        """Return the entry if it may be served now without asking: 15 us for any size."""
+        """Return the entry if it may be served now without a call: 15 us for any size."""
         if key not in self._kept:
             return None
         with self._lock:
@@ -101,9 +101,9 @@ class KeptEntries:
         return opened
 
     def hit_all(self, wanted: Iterable[Wanted]) -> tuple[Opened, ...] | None:
-        """Return the entries if all of them may be served now without asking.
+        """Return the entries if all of them may be served now without a call.
 
-        If one may not, none is a hit: the caller asks for all of them, and the daemon counts.
+        Otherwise none is a hit: the caller asks the daemon for all, and the daemon counts.
         """
         opened = {}
         with self._lock:
@@ -117,7 +117,7 @@ class KeptEntries:
         return tuple(opened.values())
 
     def keep(self, key: tuple[str, str], kept: Kept) -> None:
-        """Take over an open file, in place of what is kept of its key."""
+        """Take over an open file; it replaces the kept entry of its key."""
         with self._lock:
             if key in self._kept:
                 self._drop(key)
@@ -125,7 +125,7 @@ class KeptEntries:
                 os.close(kept.fd)
                 return
             if self._share_mappings:
-                with contextlib.suppress(OSError):  # then each Get maps, or comes inline
+                with contextlib.suppress(OSError):  # then each Get maps or is inline
                     kept.shared = private_mapping(kept.fd, kept.info.size_bytes)
             self._kept[key] = kept
             self._size_bytes += kept.info.size_bytes
@@ -141,12 +141,12 @@ class KeptEntries:
             if not self._control.is_serving():
                 return None
             if os.fstat(kept.fd).st_nlink == 0:
-                # Invalidated, replaced or only evicted: the daemon knows.
+                # Invalidated, replaced or only evicted: only the daemon knows.
                 return None
             return time.clock_gettime_ns(time.CLOCK_BOOTTIME) < kept.expires_ns or None
 
     def sweep(self) -> None:
-        """Let go of what was unlinked or has expired, so that its memory can be freed."""
+        """Drop entries that were unlinked or have expired, so that their memory can be freed."""
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         with self._lock:
             for key, kept in list(self._kept.items()):
@@ -154,7 +154,7 @@ class KeptEntries:
                     self._drop(key)
 
     def take_hits(self) -> list[LocalHits]:
-        """Return the hits since the last time, and count from zero again."""
+        """Return the hits since the last `take_hits`, and count from zero again."""
         with self._lock:
             hits, self._left = self._left, []
             for key, kept in self._kept.items():
@@ -164,24 +164,24 @@ class KeptEntries:
         return hits
 
     def close(self) -> None:
-        """Let go of everything. What callers hold stays valid."""
+        """Drop all entries. Bytes that callers hold stay valid."""
         with self._lock:
             for key in list(self._kept):
                 self._drop(key)
 
     def __del__(self) -> None:
-        # A client that nobody closed.
+        # For a client that was never closed.
         self.abandon()
 
     def abandon(self) -> None:
-        """As `close`, in a forked child: another thread may have held the lock for good."""
+        """As `close`, without the lock: in a forked child no thread may ever release it."""
         kept, self._kept = self._kept, OrderedDict()
         self._left = []
         for entry in kept.values():
             os.close(entry.fd)
 
     def _open(self, key: tuple[str, str], needed_ns: int, kind_version: str) -> Opened | None:
-        """Map the entry if it may be served now. It is not a hit yet."""
+        """Map the entry if it may be served now. Does not count the hit."""
         kept = self._kept.get(key)
         if kept is None or not self._control.is_serving():
             return None
@@ -191,8 +191,8 @@ class KeptEntries:
         ):
             self._drop(key)
             return None
-        # An origin time that is later than now says nothing: some clock was ahead. Only the daemon
-        # knows when it read the entry.
+        # An origin time later than now proves nothing: a clock was ahead. Only the daemon knows
+        # when it read the entry.
         if needed_ns and (needed_ns > kept.newest_needed_ns or kept.origin_ns > time.time_ns()):
             return None
         if kind_version and kind_version != kept.info.kind_version:
@@ -202,7 +202,7 @@ class KeptEntries:
         except OSError:
             return None  # out of descriptors or mappings: an inline answer needs neither
         if not isinstance(kept.info, EntryInfo):
-            # Where it was found the first time is not where this hit found it.
+            # The first answer's tier is not the tier of this hit.
             kept.info = replace(info_of(kept.info), tier=Tier.MEMORY)
         return Opened(kept.info, kept.layout, blob)
 
@@ -215,7 +215,7 @@ class KeptEntries:
         self._size_bytes -= kept.info.size_bytes
         if kept.unreported:
             self._left.append(_hits_of(key, kept))
-        with contextlib.suppress(OSError):  # somebody else has closed it
+        with contextlib.suppress(OSError):  # other code has closed it
             os.close(kept.fd)
 
 
@@ -224,5 +224,5 @@ def _hits_of(key: tuple[str, str], kept: Kept) -> LocalHits:
 
 
 def private_mapping(fd: int, size_bytes: int) -> memoryview:
-    """Map copy-on-write: writing is allowed, and nobody else sees it."""
+    """Map copy-on-write: the caller may write, and no other process sees it."""
     return memoryview(mmap.mmap(fd, size_bytes, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE))

@@ -1,5 +1,5 @@
 # Generated from _link_aio.py by `make client`: edit that file instead.
-"""Carries calls to the daemon and waits for one that is away."""
+"""Carries calls to the daemon, and waits for a daemon that is away."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ A = TypeVar("A")
 
 
 class Link(Protocol):
-    """What a client needs of the way to a daemon; `testing` has one in memory.
+    """A client's connection to a daemon; `testing` has a link in memory.
 
     Every method raises CacheServiceError.
     """
@@ -40,7 +40,7 @@ class Link(Protocol):
         """Return the answer of a call with one answer."""
 
     def collect(self, call: Call[A], timeout_s: float) -> A:
-        """Read a streamed answer to its end and return what the last message gave."""
+        """Read a streamed answer to its end and return the result of the last message."""
 
     def follow(self, call: Call[A], timeout_s: float) -> Generator[A, None, None]:
         """Yield each message of a streamed answer as it comes."""
@@ -49,7 +49,7 @@ class Link(Protocol):
         """Send a streamed request and return its answer."""
 
     def close(self) -> None:
-        """Let go of the connection. Harmless when repeated."""
+        """Close the connection. Harmless when repeated."""
 
 
 class GrpcLink:
@@ -63,7 +63,7 @@ class GrpcLink:
 
     def ask(self, call: Call[A], timeout_s: float) -> A:
         def once(left_s: float) -> A:
-            # No deserializer: the bytes object comes to us alone, so it may be written to.
+            # No deserializer: only this code holds the bytes object, so it may be written to.
             method = self._channels.unary_unary(call.path)
             answer = method(call.request, timeout=left_s, metadata=self._metadata)
             return call.read(view_of_answer(answer))
@@ -81,7 +81,7 @@ class GrpcLink:
         return self._retrying(call, timeout_s, once)
 
     def follow(self, call: Call[A], timeout_s: float) -> Generator[A, None, None]:
-        # Only the start is repeated: what was yielded cannot be taken back.
+        # Only the start is repeated: yielded messages cannot be taken back.
         def start(left_s: float) -> tuple[A, Generator[A, None, None]]:
             messages = self._messages(call, left_s)
             return _first_of(messages), messages
@@ -112,7 +112,7 @@ class GrpcLink:
             for message in stream:
                 yield call.read(memoryview(message))
         finally:
-            stream.cancel()  # a caller that stops early; nothing once the stream has ended
+            stream.cancel()  # for a caller that stops early; no effect on an ended stream
 
     def _retrying(self, call: Call[Any], timeout_s: float, attempt: Callable[[float], A]) -> A:
         patience = Patience(time.monotonic() + timeout_s, self._wait_s)
@@ -131,9 +131,9 @@ class GrpcLink:
     def _explained(
         self, exc: grpc.RpcError | Nobody, call: Call[Any], patience: Patience
     ) -> CacheServiceError | None:
-        """Return what the failure was; None = ask again, of another daemon.
+        """Return the failure's cause; None = ask again, of another daemon.
 
-        Raises CacheUnreachable for what waiting would not change.
+        Raises CacheUnreachable for a cause that waiting would not change.
         """
         if isinstance(exc, Nobody):
             return CacheUnavailable(str(exc))
@@ -156,10 +156,10 @@ class GrpcLink:
         return self._route.explained(error, cause)
 
     def _await_daemon(self, patience: Patience, error: CacheServiceError) -> None:
-        """Return once anyone answers. Raises CacheUnavailable after `wait_s`.
+        """Return once a daemon answers. Raises CacheUnavailable after `wait_s`.
 
-        The call itself cannot wait for the connection: its deadline is for the fill, and
-        gRPC has one for both.
+        The call itself cannot wait for the connection: its deadline is for the fill, and gRPC has
+        one deadline for both.
         """
         why = "" if error.reason else error.message
         while True:
@@ -177,7 +177,7 @@ class GrpcLink:
             pause(patience.next_pause(time.monotonic()))
 
     def _look(self, wait_s: float) -> None:
-        """Raise RpcError, DEADLINE_EXCEEDED, if nobody answers. Raises Nobody."""
+        """Raise RpcError, DEADLINE_EXCEEDED, if no daemon answers. Raises Nobody."""
         check = self._channels.unary_unary(HEALTH_PATH)
         within_s = min(wait_s, self._route.look_s)
         check(b"", timeout=within_s, wait_for_ready=True, metadata=self._metadata)

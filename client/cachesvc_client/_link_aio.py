@@ -1,4 +1,4 @@
-"""Carries calls to the daemon and waits for one that is away.
+"""Carries calls to the daemon, and waits for a daemon that is away.
 
 `_link.py` is made from this file by `make client`.
 """
@@ -33,7 +33,7 @@ A = TypeVar("A")
 
 
 class AsyncLink(Protocol):
-    """What a client needs of the way to a daemon; `testing` has one in memory.
+    """A client's connection to a daemon; `testing` has a link in memory.
 
     Every method raises CacheServiceError. If a call is cancelled, the daemon is told and
     nothing is held.
@@ -43,7 +43,7 @@ class AsyncLink(Protocol):
         """Return the answer of a call with one answer."""
 
     async def collect(self, call: Call[A], timeout_s: float) -> A:
-        """Read a streamed answer to its end and return what the last message gave."""
+        """Read a streamed answer to its end and return the result of the last message."""
 
     def follow(self, call: Call[A], timeout_s: float) -> AsyncGenerator[A, None]:
         """Yield each message of a streamed answer as it comes."""
@@ -52,7 +52,7 @@ class AsyncLink(Protocol):
         """Send a streamed request and return its answer."""
 
     async def close(self) -> None:
-        """Let go of the connection. Harmless when repeated."""
+        """Close the connection. Harmless when repeated."""
 
 
 class AsyncGrpcLink:
@@ -66,7 +66,7 @@ class AsyncGrpcLink:
 
     async def ask(self, call: Call[A], timeout_s: float) -> A:
         async def once(left_s: float) -> A:
-            # No deserializer: the bytes object comes to us alone, so it may be written to.
+            # No deserializer: only this code holds the bytes object, so it may be written to.
             method = self._channels.unary_unary(call.path)
             answer = await method(call.request, timeout=left_s, metadata=self._metadata)
             return call.read(view_of_answer(answer))
@@ -84,7 +84,7 @@ class AsyncGrpcLink:
         return await self._retrying(call, timeout_s, once)
 
     async def follow(self, call: Call[A], timeout_s: float) -> AsyncGenerator[A, None]:
-        # Only the start is repeated: what was yielded cannot be taken back.
+        # Only the start is repeated: yielded messages cannot be taken back.
         async def start(left_s: float) -> tuple[A, AsyncGenerator[A, None]]:
             messages = self._messages(call, left_s)
             return await _first_of(messages), messages
@@ -116,7 +116,7 @@ class AsyncGrpcLink:
             async for message in stream:
                 yield call.read(memoryview(message))
         finally:
-            stream.cancel()  # a caller that stops early; nothing once the stream has ended
+            stream.cancel()  # for a caller that stops early; no effect on an ended stream
 
     async def _retrying(
         self, call: Call[Any], timeout_s: float, attempt: Callable[[float], Awaitable[A]]
@@ -137,9 +137,9 @@ class AsyncGrpcLink:
     async def _explained(
         self, exc: grpc.RpcError | Nobody, call: Call[Any], patience: Patience
     ) -> CacheServiceError | None:
-        """Return what the failure was; None = ask again, of another daemon.
+        """Return the failure's cause; None = ask again, of another daemon.
 
-        Raises CacheUnreachable for what waiting would not change.
+        Raises CacheUnreachable for a cause that waiting would not change.
         """
         if isinstance(exc, Nobody):
             return CacheUnavailable(str(exc))
@@ -162,10 +162,10 @@ class AsyncGrpcLink:
         return self._route.explained(error, cause)
 
     async def _await_daemon(self, patience: Patience, error: CacheServiceError) -> None:
-        """Return once anyone answers. Raises CacheUnavailable after `wait_s`.
+        """Return once a daemon answers. Raises CacheUnavailable after `wait_s`.
 
-        The call itself cannot wait for the connection: its deadline is for the fill, and
-        gRPC has one for both.
+        The call itself cannot wait for the connection: its deadline is for the fill, and gRPC has
+        one deadline for both.
         """
         why = "" if error.reason else error.message
         while True:
@@ -183,7 +183,7 @@ class AsyncGrpcLink:
             await pause(patience.next_pause(time.monotonic()))
 
     async def _look(self, wait_s: float) -> None:
-        """Raise RpcError, DEADLINE_EXCEEDED, if nobody answers. Raises Nobody."""
+        """Raise RpcError, DEADLINE_EXCEEDED, if no daemon answers. Raises Nobody."""
         check = self._channels.unary_unary(HEALTH_PATH)
         within_s = min(wait_s, self._route.look_s)
         await check(b"", timeout=within_s, wait_for_ready=True, metadata=self._metadata)

@@ -1,8 +1,8 @@
 """Local delivery: finds the daemon's shared files, opens them, and reports hits.
 
-Used by itself whenever client and daemon share a host, which the boot id on the
-control page tells; otherwise answers are inline, and one log line says why.
-The protocol: docs/local-delivery.md.
+It is used automatically if client and daemon share a host, as the boot id on the control page
+shows; otherwise answers are inline, and one log line says why. The protocol:
+docs/local-delivery.md.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ from cachesvc_proto.v1 import cache_pb2
 log = logging.getLogger("cachesvc_client")
 
 UPKEEP_EVERY_S = 0.5
-# A client that is not attached looks again this often, along with a Get.
+# A client that is not attached looks again at most this often, during a Get.
 ATTACH_EVERY_S = 5.0
 REPORT_TIMEOUT_S = 1.0
-# The upkeep does nothing that takes longer than a report.
+# No step of the upkeep takes longer than a report.
 UPKEEP_ENDS_WITHIN_S = 2 * REPORT_TIMEOUT_S
 _NAME = re.compile(f"{L1_DIRECTORY}/([A-Za-z0-9][A-Za-z0-9._-]*)")
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEVER_MET_NS = 1 << 63
 
-# Takes the hits and sends them to the daemon. Called from the upkeep's thread, when a client is
-# closed, and at exit; may fail silently.
+# Takes the hits and sends them to the daemon. The upkeep's thread calls it, and so do a client's
+# close and the process's exit; it may fail silently.
 Report = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class LocalOptions:
-    """What one client keeps open. `max_entries` is also the number of its descriptors.
+    """What one client keeps open. `max_entries` also limits its descriptors.
 
     With `share_mappings` the Gets of a key share one mapping: some us less, for callers that
-    promise not to write into what they get. `enabled` False = always inline.
+    promise not to write into the bytes. `enabled` False = always inline.
     """
 
     max_entries: int = DEFAULT_MAX_ENTRIES
@@ -71,7 +71,7 @@ class LocalOptions:
 
 
 class LocalDelivery:
-    """One client's local entries. Safe for threads; a forked child starts anew."""
+    """One client's local entries. Safe for threads; a forked child starts empty."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class LocalDelivery:
         only_there: bool,
         trust: Trust = Trust(),  # noqa: B008 - frozen
     ) -> None:
-        """`directory` is where to look first, or `only_there`; else the daemon is asked."""
+        """`directory` is tried first; unless `only_there`, the daemon is asked next."""
         self._trust = trust
         self._directory = directory
         self._only_there = only_there
@@ -104,11 +104,11 @@ class LocalDelivery:
         self._upkeep: threading.Thread | None = None
         self._ended = threading.Event()
 
-    # ---- what a Get asks
+    # ---- before a call
 
     @property
     def transport(self) -> str:
-        """`shared_file`, or `inline: ` and why."""
+        """`shared_file`, or `inline: ` and the reason."""
         return "shared_file" if self.is_attached else f"inline: {self._inline_because}"
 
     @property
@@ -146,7 +146,7 @@ class LocalDelivery:
             return None
 
     def is_current(self, key: tuple[str, str], generation: int) -> bool | None:
-        """Return whether those bytes are still served; None = ask the daemon."""
+        """Return whether that generation is still served; None = ask the daemon."""
         kept = self._kept
         try:
             return None if kept is None else kept.is_current(key, generation)
@@ -155,11 +155,11 @@ class LocalDelivery:
             return None
 
     def wants_attach(self, now_s: float) -> bool:
-        """Return whether to look for the daemon's directory along with this Get."""
+        """Return whether this Get should also look for the daemon's directory."""
         return self._options.enabled and not self.is_attached and now_s >= self._next_attach_s
 
     def attach_without_asking(self, now_s: float) -> bool:
-        """Attach to the directory that is known already; False if the daemon must be asked."""
+        """Attach to the known directory; return False if the daemon must be asked."""
         known = self._directory
         if known is None:
             return False
@@ -170,7 +170,7 @@ class LocalDelivery:
         return self._only_there
 
     def attach_where(self, attachment: Attachment | None, now_s: float) -> None:
-        """Attach where the daemon said, the last try; None = it is too old to say."""
+        """Attach to the directory that the daemon named; None = the daemon is too old for that."""
         if attachment is None:
             self._next_attach_s = now_s + ATTACH_EVERY_S
             self._inline_because = "this daemon has no shared files"
@@ -181,8 +181,8 @@ class LocalDelivery:
     def attach(self, directory: str, boot_id: bytes | None, now_s: float) -> bool:
         """Attach to the daemon whose control page lies in `directory`.
 
-        `boot_id` is what the daemon said; None = answers will tell. Returns whether shared
-        files can be used from now on; if not, `transport` says why.
+        `boot_id` is the daemon's; None = answers will show it. Returns whether shared files can be
+        used from now on; otherwise `transport` says why.
         """
         with self._lock:
             if self._ended.is_set():
@@ -207,7 +207,7 @@ class LocalDelivery:
         return True
 
     def _give_up(self, exc: OSError) -> None:
-        """Leave the daemon's files: what is kept of them cannot be looked at any more."""
+        """Detach from the daemon's files: `fstat` of kept files fails."""
         with self._lock:
             if self._kept is not None:
                 self._pause(f"shared files cannot be used: {exc.strerror}")
@@ -217,19 +217,19 @@ class LocalDelivery:
         return False
 
     def _log_why(self) -> None:
-        """Say, once for each reason, why answers are inline. For when nothing else is tried."""
+        """Log once for each reason why answers are inline, after the last attempt to attach."""
         why = self._inline_because
         if why not in self._logged and not self._ended.is_set():
             self._logged.add(why)
             log.warning("answers are sent inline, not as shared files: %s", why)
 
-    # ---- what an answer brings
+    # ---- after an answer
 
     def accept(self, received: Received, asked_ns: int) -> Opened | None:
-        """Return the entry that came, or None if it is a file that cannot be had (any more).
+        """Return the received entry, or None if its file cannot be opened or is gone.
 
-        `asked_ns` (CLOCK_BOOTTIME) is from before the call, so that time on the way counts.
-        Raises UnreadableAnswer.
+        `asked_ns` (CLOCK_BOOTTIME) is from before the call, so that the call's time counts. Raises
+        UnreadableAnswer.
         """
         if received.file is None:
             return opened_inline(received)
@@ -240,7 +240,7 @@ class LocalDelivery:
             found = self._open(named[1], received.boot_id)
             return found and _take(*found, received.info, received.file, asked_ns)
         except OSError as exc:
-            # No descriptor is left, for example: those that are kept are given back.
+            # No descriptor is left, for example: close those of the kept entries.
             with self._lock:
                 self._pause(f"shared files cannot be used: {exc.strerror}")
             return None
@@ -261,9 +261,9 @@ class LocalDelivery:
             try:
                 fd = _open_file(name, self._directory_fd)
             except FileNotFoundError:
-                return None  # unlinked between the answer and this
-        # A successor may use the name again (in containers pids repeat), for another entry.
-        # It closes this page before it writes its first file, so the look comes after the open.
+                return None  # unlinked since the answer
+        # A restarted daemon may use the name again for another entry (in containers pids repeat).
+        # It closes this page before it writes its first file, so check the page after the open.
         if not control.is_serving():
             os.close(fd)
             return None
@@ -276,7 +276,7 @@ class LocalDelivery:
         self._log_why()
 
     def accept_all(self, parts: tuple[Received, ...], asked_ns: int) -> tuple[Opened, ...] | None:
-        """As `accept`, for several; None if any cannot be had."""
+        """As `accept`, for several entries; None if one of them is None."""
         accepted = []
         for part in parts:
             entry = self.accept(part, asked_ns)
@@ -296,7 +296,7 @@ class LocalDelivery:
             self._upkeep.start()
 
     def step(self) -> None:
-        """Let go of what was unlinked, and report hits."""
+        """Drop unlinked and expired entries, and report hits."""
         kept = self._kept
         if kept is None:
             return
@@ -314,16 +314,16 @@ class LocalDelivery:
             self._report()
 
     def take_hits(self) -> list[LocalHits]:
-        """Return the hits that were not reported yet."""
+        """Return the hits that are not reported yet."""
         kept = self._kept
         return kept.take_hits() if kept is not None else []
 
     def end_upkeep(self) -> None:
-        """Report the last hits, before the way to the daemon is closed. May take seconds.
+        """Report the last hits, before the channel is closed. May take seconds.
 
         U is the upkeep, C closes. Without the wait for U:
 
-            U: takes the hits | C: finds none, closes the way | U: reports, on a closed way
+            U: takes the hits | C: finds none, closes the channel | U: reports, on a closed one
         """
         self._ended.set()
         upkeep = self._upkeep
@@ -332,7 +332,7 @@ class LocalDelivery:
         self.flush()
 
     def close(self) -> None:
-        """Let go of everything. What callers hold stays valid."""
+        """Drop all entries. Bytes that callers hold stay valid."""
         self._ended.set()
         with self._lock:
             self._detach()
@@ -344,12 +344,12 @@ class LocalDelivery:
         self._kept, self._control, self._directory_fd = None, None, -1
 
     def __del__(self) -> None:
-        # A client that nobody closed; its entries let go by themselves.
+        # A client that was never closed; `KeptEntries.__del__` closes the files.
         if self._directory_fd >= 0:
             os.close(self._directory_fd)
 
     def start_anew(self) -> None:
-        """Forget everything, in a forked child: threads are gone, locks may be held."""
+        """Forget everything in a forked child: threads are gone, locks may be held."""
         if self._kept is not None:
             self._kept.abandon()
             os.close(self._directory_fd)
@@ -370,7 +370,7 @@ def needed_ns(origin_after: datetime | None) -> int:
 def _open_file(name: str, directory_fd: int) -> int:
     """Open a shared file by its name. Raises OSError.
 
-    The daemon shuts a file right after it has unlinked it, and this may come in between:
+    The daemon closes a file to readers right after unlinking it, and this `open` may come between:
 
         A: finds the name | D: unlinks, sets the mode to 0 | A: is refused -> looks again: no name
     """
@@ -389,15 +389,15 @@ def _take(
 ) -> Opened | None:
     """Map the file, and keep it for the next Get; None if it was unlinked. Takes over `fd`.
 
-    A is this, D the daemon. D unlinks before it punches, so a name seen last says that what
-    was read before had not been erased:
+    A is this function, D the daemon. D unlinks before it punches, so a file that still has its name
+    after the read was not erased before:
 
         A: opens | D: erases: unlinks, punches | A: reads zeros, for a header or for the fields
     """
     with contextlib.ExitStack() as unless_kept:
         unless_kept.callback(os.close, fd)
         try:
-            # Refused, too, if the file is shorter; the header has to account for every byte.
+            # mmap also refuses a file that is too short; the header must cover every byte.
             entry = opened_file(info, fd, private_mapping(fd, info.size_bytes))
         except ValueError as exc:
             raise UnreadableAnswer("the shared file is shorter than the answer says") from exc
@@ -423,7 +423,7 @@ def _take(
 
 
 def _keep_up(this: weakref.ref[LocalDelivery], ended: threading.Event) -> None:
-    """Run one client's upkeep until it is closed or forgotten."""
+    """Run a client's upkeep until the client is closed or collected."""
     while not ended.wait(UPKEEP_EVERY_S):
         local = this()
         if local is None:

@@ -1,7 +1,7 @@
-"""The contract of `cache.proto`, kept with dicts: what the in-memory clients talk to.
+"""Implements the contract of `cache.proto` with dicts, for the in-memory clients.
 
-Speaks serialized requests and answers, so everything of the real client but the
-connection is used. There is no origin: what was not put is absent.
+It takes and returns serialized messages, so all of the real client but its connection is used.
+There is no origin: a key that was not put is absent.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from cachesvc_format.namespaces import CLOTHING_NAMESPACES, FIELDS, HUMAN_NAMESP
 from cachesvc_proto.v1 import cache_pb2
 
 DEFAULT_TTL = timedelta(hours=24)
-# S3's clock has whole seconds; the daemon allows as much.
+# S3's clock has whole seconds; the daemon allows the same grace.
 ORIGIN_GRACE = timedelta(seconds=2)
 CHUNK_BYTES = 1024 * 1024
 
-# By the number of the category, from 1.
+# By the category's number, from 1.
 _HUMAN = tuple(HUMAN_NAMESPACES.values())
 # The order in which a try-on with several failures chooses its code.
 _PART_PRECEDENCE = (
@@ -79,7 +79,7 @@ class MemoryService:
     """Answers calls from dicts. Safe for use from many threads.
 
     `extra_fields` adds namespaces of other kinds: namespace to field names.
-    `kind_version` is what every entry is stored with.
+    `kind_version` is the version of every stored entry.
     """
 
     extra_fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class MemoryService:
     def __post_init__(self) -> None:
         self._fields = {**FIELDS, **self.extra_fields}
         self._entries: dict[Key, _Stored] = {}
-        # By target, not by entry: a change also counts for keys that are not cached now.
+        # By target, not by entry: a change also counts for keys that are not cached.
         self._changed_at: dict[tuple[str, Key | str], datetime] = {}
         self._generation = time.time_ns()
         self._counts = _Counts()
@@ -389,7 +389,7 @@ def _owner(key: Key, owner_id: str) -> str:
 def _change_targets(
     asked: cache_pb2.InvalidateRequest, keys: list[Key]
 ) -> list[tuple[str, Key | str]]:
-    """Return what an invalidation is remembered for."""
+    """Return the targets for which an invalidation is remembered."""
     if asked.owner_id:
         return [("owner_id", asked.owner_id)]
     if asked.namespace:

@@ -1,4 +1,4 @@
-"""The one place that imports numpy: views of a blob as arrays, and arrays as fields.
+"""The only module that imports numpy: views of a blob as arrays, and arrays as fields.
 
 Runs on numpy 1.24.
 """
@@ -34,8 +34,8 @@ def array_of(blob: memoryview, field: FieldLayout) -> npt.NDArray[Any]:
     """Return the field as an array that shares the blob's memory.
 
     Raises:
-        TypeError: for BF16, which numpy does not have. Handing out its bits as uint16
-            would look like numbers and be none.
+        TypeError: for BF16, which numpy does not have. Its bits as uint16 would look like
+            numbers and be wrong.
     """
     dtype = _DTYPES.get(field.dtype)
     if dtype is None:
@@ -52,7 +52,7 @@ def field_of(name: str, array: npt.NDArray[Any]) -> Tensor:
     """
     try:
         dtype = _NAMES.get(array.dtype.newbyteorder("<"))
-    except TypeError:  # a dtype of a package that numpy does not know the parts of
+    except TypeError:  # another package's dtype, whose parts numpy does not know
         dtype = None
     if dtype is None:
         raise InvalidRequest(
@@ -60,5 +60,5 @@ def field_of(name: str, array: npt.NDArray[Any]) -> Tensor:
         )
     plain = np.ascontiguousarray(array, dtype=_DTYPES[dtype])
     data = plain.reshape(-1).view(np.uint8).data.toreadonly()
-    # ascontiguousarray makes a 0-d array 1-d; the caller's shape is what is stored.
+    # Store the caller's shape: ascontiguousarray makes a 0-d array 1-d.
     return Tensor(dtype, tuple(array.shape), data)

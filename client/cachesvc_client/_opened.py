@@ -1,4 +1,4 @@
-"""An entry whose bytes are at hand, wherever they came from."""
+"""An entry whose bytes can be read, from an answer or a file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def opened(info: EntryInfo | cache_pb2.EntryInfo, blob: memoryview) -> Opened:
     """Read the blob's header; copy the blob if its fields are not aligned.
 
     Raises:
-        UnreadableAnswer: if the blob is not one that this version reads.
+        UnreadableAnswer: if this version cannot read the blob.
     """
     try:
         layout = read_layout(blob)
@@ -46,7 +46,7 @@ def opened_file(info: EntryInfo | cache_pb2.EntryInfo, fd: int, blob: memoryview
 
 
 def opened_inline(received: Received) -> Opened:
-    """Return an entry that came with its bytes. Raises UnreadableAnswer."""
+    """Return an entry that was received inline. Raises UnreadableAnswer."""
     if received.blob is None:
         raise UnreadableAnswer("the entry came as a file, which was not asked for")
     return opened(received.info, received.blob)

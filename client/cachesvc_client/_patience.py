@@ -1,8 +1,7 @@
-"""How long one call may go on, and whether a failed attempt is worth another.
+"""Decides how long a call may go on, and whether to try again after a failure.
 
-Pure: times are handed in, seconds of a monotonic clock. Two limits, because they
-answer different questions: `timeout_s` bounds the whole call, a long fill
-included; `wait_s` bounds only the time that a daemon may be away.
+Pure: callers pass times in seconds of a monotonic clock. There are two limits: `timeout_s` bounds
+the whole call with a long fill; `wait_s` bounds only the time that a daemon may be away.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ from dataclasses import dataclass
 
 from cachesvc_client.errors import CacheServiceError, is_away
 
-# A leaving daemon still answers, at once: without a pause a client would spin on it.
+# A daemon that stops refuses calls at once: without a pause a client would spin.
 FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 0.32
 
 
 @dataclass
 class Patience:
-    """One call's budget. The time away counts from the first attempt that found nobody."""
+    """One call's budget. `wait_s` counts from the first attempt that found no daemon."""
 
     ends_at: float
     wait_s: float
@@ -30,7 +29,7 @@ class Patience:
         return max(0.0, self.ends_at - now)
 
     def may_retry(self, error: CacheServiceError, now: float) -> bool:
-        """Return whether to try again after `error`; every call is idempotent."""
+        """Return whether to try again after `error`: every call is idempotent."""
         if not is_away(error):
             return False
         if self._away_until is None:
@@ -43,7 +42,7 @@ class Patience:
         return max(0.0, self._away_until - now)
 
     def next_pause(self, now: float) -> float:
-        """Return the seconds to pause before looking again: doubling, within the wait."""
+        """Return the seconds to pause before the next attempt: doubling, within the wait."""
         pause_s = min(self._next_pause_s, self.wait_left(now))
         self._next_pause_s = min(2 * self._next_pause_s, LONGEST_PAUSE_S)
         return pause_s

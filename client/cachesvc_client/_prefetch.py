@@ -21,7 +21,7 @@ def follow_all(
     def run() -> None:
         try:
             summary = _summary_of(link, calls, timeout_s)
-        except Exception as exc:  # noqa: BLE001 - whoever waits for the future gets it
+        except Exception as exc:  # noqa: BLE001 - the future's waiter gets it
             future.set_exception(exc)
         else:
             future.set_result(summary)
@@ -32,7 +32,7 @@ def follow_all(
 
 def _summary_of(link: Link, calls: Sequence[Call[WarmProgress]], timeout_s: float) -> WarmSummary:
     tally = WarmTally()
-    # One person after the other: the daemon limits how many warm-ups run at once.
+    # One person after the other: the daemon limits concurrent warm-ups.
     for number, call in enumerate(calls):
         for progress in link.follow(call, timeout_s):
             tally.add(number, progress)

@@ -21,7 +21,7 @@ async def _summary_of(
     link: AsyncLink, calls: Sequence[Call[WarmProgress]], timeout_s: float
 ) -> WarmSummary:
     tally = WarmTally()
-    # One person after the other: the daemon limits how many warm-ups run at once.
+    # One person after the other: the daemon limits concurrent warm-ups.
     for number, call in enumerate(calls):
         async for progress in link.follow(call, timeout_s):
             tally.add(number, progress)

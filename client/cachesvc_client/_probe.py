@@ -1,9 +1,8 @@
-"""Why does no connection over TCP come about? Asked once a call has failed, never before.
+"""Finds out why a call over TCP failed; never runs before a failure.
 
-gRPC says UNAVAILABLE for an unknown name, a wrong CA and a daemon that is restarting. Only
-the last is worth waiting for. So one connection of our own is made, with the standard
-library's TLS, and what that says becomes the error. It runs in a thread of its own: looking
-up a name has no deadline.
+gRPC reports UNAVAILABLE for an unknown name, a wrong CA and a daemon that restarts. Only the last
+is worth a wait. So the probe makes one connection with the standard library's TLS, and its result
+becomes the error. It runs in its own thread: a name look-up has no deadline.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from cachesvc_client.errors import InvalidSettings
 if TYPE_CHECKING:
     import ssl
 
-# A call that has failed waits so long for the reason; a handshake on one host takes 3 ms.
+# A failed call waits at most this long for the cause; a handshake on one host takes 3 ms.
 WITHIN_S = 2.0
 _STEP_S = 1.0
-# A daemon that ends may close a connection in this way too, but not the next one as well.
+# A daemon that ends may close one connection like this, but not also the next.
 _AGAIN_AFTER_S = 0.1
-# What a client says first in HTTP/2: the preface, and settings that change nothing.
+# A client's first bytes in HTTP/2: the preface, and settings that change nothing.
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04\x00" + bytes(4)
 # OpenSSL's verdicts on the peer's certificate (x509_vfy.h).
 _EXPIRED, _NOT_YET_VALID = 10, 9
@@ -35,7 +34,7 @@ _OTHER_NAME = (62, 64)
 
 
 class Cause(NamedTuple):
-    """`reason` is empty for what may pass by itself, such as a daemon that restarts."""
+    """`reason` is empty for a cause that may pass, such as a restart of the daemon."""
 
     reason: str
     text: str
@@ -43,7 +42,7 @@ class Cause(NamedTuple):
 
 @dataclass(frozen=True)
 class Wire:
-    """How a client speaks TCP. `speaks_tls` without `tls`: with credentials that are gRPC's."""
+    """How a client connects over TCP. `speaks_tls` without `tls`: with gRPC's credentials."""
 
     address: str
     speaks_tls: bool
@@ -51,9 +50,9 @@ class Wire:
 
 
 def begin(wire: Wire) -> Future[Cause | None]:
-    """Start to look for the cause; None = nothing is wrong (any more)."""
+    """Start to look for the cause; the result None = nothing is wrong now."""
     future: Future[Cause | None] = Future()
-    future.set_running_or_notify_cancel()  # whoever stops waiting cannot cancel it
+    future.set_running_or_notify_cancel()  # a waiter that stops waiting cannot cancel it
 
     def look() -> None:
         cause = None
@@ -67,10 +66,10 @@ def begin(wire: Wire) -> Future[Cause | None]:
 
 
 def cause_of(wire: Wire) -> Cause | None:
-    """Connect as gRPC would, and return what is in the way."""
+    """Connect as gRPC would, and return what prevents it."""
     where = _host_and_port(wire.address)
     if where is None:
-        return None  # a scheme of gRPC's own
+        return None  # one of gRPC's own schemes
     host, port = where
     try:
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -103,7 +102,7 @@ def _connected(host: str, port: int) -> socket.socket:
 def _plain(host: str, port: int) -> Cause | None:
     with _connected(host, port) as connection:
         connection.sendall(_GREETING)
-        # A server of HTTP/2 speaks at once. One of TLS says that it was no handshake, or hangs up.
+        # An HTTP/2 server sends at once. A TLS server sends an alert, or hangs up.
         with contextlib.suppress(ConnectionError):
             first = connection.recv(1)
             if first and first != b"\x15":
@@ -136,7 +135,7 @@ def _over_tls(host: str, port: int, tls: TlsFiles | None) -> Cause | None:
     import ssl
 
     if tls is None:
-        # The credentials are opaque: whose certificate they take, nobody but gRPC knows.
+        # The credentials are opaque: only gRPC knows which certificates they accept.
         return None if _speaks_tls(host, port) else _no_tls(host, port)
     context = tls.context()
     context.set_alpn_protocols(["h2"])
@@ -145,10 +144,10 @@ def _over_tls(host: str, port: int, tls: TlsFiles | None) -> Cause | None:
             if _is_welcome(host, port, context):
                 return None
             if not attempt:
-                time.sleep(_AGAIN_AFTER_S)  # the probe's own thread, which the caller limits
+                time.sleep(_AGAIN_AFTER_S)  # in the probe's own thread; the caller limits its wait
     except ssl.SSLCertVerificationError as exc:
         return _certificate(host, port, exc)
-    except (ssl.SSLEOFError, ssl.SSLZeroReturnError):  # Python 3.11.2 says the latter
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError):  # Python 3.11.2 raises the latter
         return Cause(reason="", text=f"{host}:{port} closes the connection")
     except ssl.SSLError as exc:
         return _alert(host, port, exc, tls)
@@ -156,16 +155,17 @@ def _over_tls(host: str, port: int, tls: TlsFiles | None) -> Cause | None:
 
 
 def _is_welcome(host: str, port: int, context: ssl.SSLContext) -> bool:
-    """Return whether the server speaks to us once it has seen our certificate.
+    """Return whether the server sends data after it has seen our certificate.
 
-    In TLS 1.3 it judges that after our handshake is over, and gRPC's then hangs up wordlessly.
+    In TLS 1.3 a server checks that after the client's handshake, and gRPC's server hangs up without
+    an alert.
     """
     import ssl
 
     with (
         _connected(host, port) as connection,
         context.wrap_socket(connection, server_hostname=host) as secured,
-        # A reset overtakes the alert that was sent before it.
+        # A reset may overtake the alert that was sent before it.
         contextlib.suppress(ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError),
     ):
         secured.sendall(_GREETING)

@@ -1,4 +1,4 @@
-"""Reports a client's local hits on its event loop, although the upkeep runs in a thread."""
+"""Reports a client's local hits on its event loop; the upkeep runs in a thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class HitReports:
         self._loop = asyncio.get_running_loop()
 
     def begin(self) -> None:
-        """Have the loop report, if it still runs; otherwise the hits wait. For any thread.
+        """Let the loop report if it still runs; otherwise keep the hits. For any thread.
 
         The loop also takes the hits. If the upkeep's thread took them, a `close` meanwhile
         would find none and close the channel before they are sent.
@@ -33,7 +33,7 @@ class HitReports:
         reporting = self._run()
         try:
             asyncio.run_coroutine_threadsafe(reporting, loop)
-        except RuntimeError:  # it was closed in this moment
+        except RuntimeError:  # the loop was closed at this moment
             reporting.close()
 
     async def _run(self) -> None:
@@ -48,7 +48,7 @@ class HitReports:
     async def finish(self, local: LocalDelivery) -> None:
         """Report the last hits of `local`, before the connection to the daemon is closed."""
         await self._report()
-        # The upkeep began these. A report that begins later finds no hits.
+        # The upkeep began these reports. A report that begins later finds no hits.
         loop = asyncio.get_running_loop()
         begun = [task for task in tuple(self._running) if task.get_loop() is loop]
         if begun:

@@ -1,7 +1,7 @@
-"""How does a client reach its daemon, and what does it say when it does not?
+"""How a client reaches its daemon, and the errors if it cannot.
 
-One route for each target: a unix socket, whose user is looked at (`_door.py`), or TCP,
-where TLS says who answers (`_probe.py`). Used by the sync and the asyncio link.
+A target is a unix socket, whose user is checked (`_door.py`), or TCP, where TLS proves who answers
+(`_probe.py`). The sync and the asyncio link both use it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Options = tuple[tuple[str, int], ...]
 
 
 class Route:
-    """The way to one target. Makes no connection by itself."""
+    """The way to one target. It makes no connection itself."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Route:
     ) -> None:
         self.target = target
         self.credentials = credentials
-        # Of every call: the caller's token.
+        # The caller's token, for every call.
         self.metadata = metadata
         self._trust = trust
         self._wire = Wire(target, credentials is not None, tls)
@@ -53,16 +53,16 @@ class Route:
 
     @property
     def look_s(self) -> float:
-        """How long one look at a daemon that is away may take."""
+        """How long one check of a daemon that is away may take."""
         return float("inf") if self._path is None else LOOK_S
 
     def open(self) -> Door:
-        """Return the way in, for one channel. Raises Nobody, CacheUnreachable."""
+        """Return a door for one channel. Raises Nobody, CacheUnreachable."""
         path = self._path
         return Door(self.target) if path is None else open_door(path, self._trust)
 
     def channel(self, door: Door) -> grpc.Channel:
-        """Return a channel that goes this way, and keeps it open for as long as it lives."""
+        """Return a channel through `door`, which stays open as long as the channel lives."""
         if self.credentials is None:
             channel = grpc.insecure_channel(door.target, options=self.options)
         else:
@@ -80,7 +80,7 @@ class Route:
         return channel
 
     def another(self, door: Door) -> Door | None:
-        """Return the way in, if it is another one by now than `door`: a restarted daemon's.
+        """Return a new door if a restarted daemon has replaced the socket of `door`.
 
         Raises Nobody, CacheUnreachable.
         """
@@ -93,16 +93,16 @@ class Route:
         return fresh
 
     def begin_probe(self) -> Future[Cause | None] | None:
-        """Start to look why there is no connection; None where `another` has said it all."""
+        """Start to look for a failure's cause; None for a unix socket, which `another` checks."""
         return None if self._path is not None else _probe.begin(self._wire)
 
     def away(self, wait_s: float, reason: str, why: str) -> CacheUnavailable:
-        """Return the error for a daemon that did not come back; `reason` as it last said."""
+        """Return the error for a daemon that did not come back; `reason` is its last."""
         text = f"no daemon answered at {self.target} within {wait_s:g} s"
         return CacheUnavailable(f"{text}: {why}" if why else text, reason=reason)
 
     def explained(self, error: CacheServiceError, cause: Cause | None) -> CacheServiceError:
-        """Return `error` with what the probe found. Raises CacheUnreachable for what stays."""
+        """Return the error after the probe. Raises CacheUnreachable for a cause that stays."""
         if cause is None:
             return error
         if cause.reason:
@@ -118,6 +118,6 @@ def route_to(
     token: str | None,
     environment: Mapping[str, str],
 ) -> Route:
-    """Return the route with what the caller shows there. Raises InvalidSettings."""
+    """Return the route with the caller's credentials. Raises InvalidSettings."""
     shows = shown(address, credentials, tls, token, environment)
     return Route(address, trust, *shows, files_for(credentials, tls, environment))

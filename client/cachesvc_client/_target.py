@@ -1,4 +1,4 @@
-"""Where the daemon listens: an argument, else the variables that the daemon itself reads."""
+"""Where the daemon listens: an argument, otherwise the daemon's own variables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DEFAULT_RUNTIME_DIR = "/dev/shm/cachesvc"  # noqa: S108 - the daemon's own, not 
 def resolve(target: str | None, environment: Mapping[str, str]) -> str:
     """Return a gRPC target for a socket path, `unix:/path`, `host:port` or None.
 
-    None is `CACHESVC_GRPC__SOCKET`, else `cachesvc.sock` in `CACHESVC_RUNTIME_DIR`.
+    None is `CACHESVC_GRPC__SOCKET`, otherwise `cachesvc.sock` in `CACHESVC_RUNTIME_DIR`.
     """
     if target is None:
         runtime_dir = environment.get("CACHESVC_RUNTIME_DIR") or DEFAULT_RUNTIME_DIR
@@ -19,9 +19,9 @@ def resolve(target: str | None, environment: Mapping[str, str]) -> str:
 
 
 def admin_socket(target: str | None, environment: Mapping[str, str]) -> str | None:
-    """Return the path of the admin socket beside what `resolve` returns, if it has one.
+    """Return the path of the admin socket of the target's daemon; None for TCP.
 
-    Never that of another daemon: a socket that was named has it in its own directory.
+    It is never another daemon's: for a named socket it is in that socket's directory.
     """
     if target is None:
         socket = environment.get("CACHESVC_GRPC__SOCKET", "")
@@ -34,10 +34,10 @@ def admin_socket(target: str | None, environment: Mapping[str, str]) -> str | No
 
 
 def runtime_directory(target: str, environment: Mapping[str, str]) -> tuple[str | None, bool]:
-    """Return where to look for shared files, and whether nowhere else.
+    """Return where to look for shared files, and whether to look only there.
 
-    `CACHESVC_RUNTIME_DIR` is final: in a container the daemon's own path may lead somewhere
-    else. Without it, the socket's directory is tried before the daemon is asked.
+    `CACHESVC_RUNTIME_DIR` is final: in a container the daemon's own path may be another directory.
+    Without it, the socket's directory is tried before the daemon is asked.
     """
     named = environment.get("CACHESVC_RUNTIME_DIR")
     if named:

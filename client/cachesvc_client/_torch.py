@@ -1,4 +1,4 @@
-"""The one place that imports torch: views of a blob as tensors, and tensors as fields.
+"""The only module that imports torch: views of a blob as tensors, and tensors as fields.
 
 Runs on torch 2.0. Nothing here unpickles.
 """
@@ -46,7 +46,7 @@ def tensor_of(blob: memoryview, field: FieldLayout) -> torch.Tensor:
     return flat.view(field.shape)
 
 
-# What `tensors_of` needs of each field, in the order in which it needs it.
+# What `tensors_of` needs of each field, in order.
 _Plan = list[tuple[str, torch.dtype, int, int, tuple[int, ...]]]
 
 
@@ -72,7 +72,7 @@ def moved(
     dtype: torch.dtype | None,
     non_blocking: bool,
 ) -> torch.Tensor:
-    """Return the tensor on `device`; `dtype` is for floating tensors, images stay U8."""
+    """Return the tensor on `device`; `dtype` applies to floating tensors, images stay U8."""
     wanted = dtype if tensor.is_floating_point() else None
     if device is None and wanted is None:
         return tensor
@@ -86,7 +86,7 @@ def moved(
 def field_of(name: str, tensor: torch.Tensor) -> Tensor:
     """Return a tensor of any device and strides as a field.
 
-    Shares the tensor's memory where it can; do not write to it until the Put ends.
+    Shares the tensor's memory if possible: do not write to it until the Put ends.
 
     Raises:
         InvalidRequest: for a dtype or layout that a blob cannot hold.
@@ -105,7 +105,7 @@ def field_of(name: str, tensor: torch.Tensor) -> Tensor:
     try:
         return _plain_field(dtype, tensor)
     except (RuntimeError, TypeError) as exc:
-        # Of torch, for tensors that stand for others: fake ones, those of a transform.
+        # torch raises these for tensors without own values: fake ones, and those of a transform.
         raise InvalidRequest(
             f"{name}: the values of a {type(tensor).__name__} cannot be read: store a plain tensor",
             reason="UNSUPPORTED_TYPE",
@@ -113,11 +113,11 @@ def field_of(name: str, tensor: torch.Tensor) -> Tensor:
 
 
 def _plain_field(dtype: str, tensor: torch.Tensor) -> Tensor:
-    # A view may only be marked as negated: its memory then has the other sign.
+    # A view may be negated by a flag alone: its memory then has the other sign.
     plain = tensor.detach().to("cpu").resolve_neg().contiguous()
     size_bytes = plain.numel() * plain.element_size()
     if size_bytes == 0:
         return Tensor(dtype, tuple(plain.shape), b"")
-    # By address and not by .numpy(): numpy has no bf16, and need not be installed.
+    # By address, not by .numpy(): numpy has no bf16, and may not be installed.
     data = view_of_address(plain.data_ptr(), size_bytes, plain).toreadonly()
     return Tensor(dtype, tuple(plain.shape), data)

@@ -1,8 +1,8 @@
-"""Which users may a daemon on this host run as, for this process to believe it?
+"""Decides which users a daemon on this host may run as for this process to trust it.
 
-Whoever listens on the socket is handed what is put and answers what is asked, so the
-name of a path proves nothing: on a shared host anybody may make it first. Believed are
-root, this process's own user, and the one that `CACHESVC_DAEMON_USER` names.
+The process that listens on the socket receives every Put and answers every Get, and on a shared
+host any user may make the path first. Trusted are root, this process's own user, and the user that
+`CACHESVC_DAEMON_USER` names.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from cachesvc_client.errors import CacheUnreachable, InvalidSettings
 
 VARIABLE = "CACHESVC_DAEMON_USER"
-# What a user namespace shows for each user that it has no number for.
+# What a user namespace shows for each user that it does not map.
 _UNMAPPED_UID = 65534
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Decides whom to believe. `daemon_uid` is the daemon's user, None where it was not named."""
+    """Decides which users to trust. `daemon_uid` is the daemon's user; None = not named."""
 
     daemon_uid: int | None = None
 
@@ -29,12 +29,12 @@ class Trust:
         return uid in (0, os.geteuid()) or uid == self.daemon_uid
 
     def check(self, what: str, uid: int) -> None:
-        """Raise CacheUnreachable unless `uid`, to whom `what` belongs, is trusted."""
+        """Raise CacheUnreachable unless `uid`, the owner of `what`, is trusted."""
         if not self.includes(uid):
             raise CacheUnreachable(self.why_not(what, uid), reason="DAEMON_NOT_TRUSTED")
 
     def why_not(self, what: str, uid: int) -> str:
-        """Return why `what` is not believed, and what to do."""
+        """Return why `what` is not trusted, and what to do."""
         own = name_of_user(os.geteuid())
         trusted = f"root or this process's own user {own}"
         if self.daemon_uid is not None:
@@ -43,7 +43,7 @@ class Trust:
 
 
 def trust_of(daemon_user: str | int | None, environment: Mapping[str, str]) -> Trust:
-    """Return whom to believe; the variable fills in for None.
+    """Return which users to trust; None = the user that the variable names.
 
     Raises:
         InvalidSettings: this host has no user of that name.
@@ -64,7 +64,7 @@ def trust_of(daemon_user: str | int | None, environment: Mapping[str, str]) -> T
 
 
 def name_of_user(uid: int) -> str:
-    """Return the name and number of a user, or the number alone where it has no name."""
+    """Return a user's name and number, or only the number for a user without a name."""
     try:
         return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
     except KeyError:

@@ -1,7 +1,7 @@
-"""Which of the old constructor's arguments were given, and by which of their names?
+"""Finds which arguments of V2's constructor were given, and under which name.
 
-V2 is known in two spellings: its document's and its repository's. Each argument has a
-name in both, and both orders of positional arguments are understood.
+V2 has two spellings: its document's and its repository's. Each argument has a name in both, and
+both orders of positional arguments are accepted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _REPOSITORYS_ORDER = (_PEOPLE, _GARMENTS, _ROOT, _DISK, _HOURS)
 
 
 def warn_about(positional: tuple[object, ...], named: Mapping[str, object]) -> None:
-    """Warn the constructor's caller once, naming the settings that replace what was given.
+    """Warn the constructor's caller once, naming the settings that replace the arguments.
 
     Raises:
         TypeError: too many positional arguments, or two values for one argument.
@@ -62,7 +62,7 @@ def warn_about(positional: tuple[object, ...], named: Mapping[str, object]) -> N
 def _calls(
     positional: tuple[object, ...], named: Mapping[str, object]
 ) -> list[tuple[str, _Argument, object]]:
-    """Return name, argument and value of everything that was passed."""
+    """Return name, argument and value of every argument passed."""
     # The document's order begins with a path, the repository's with a number.
     starts_with_path = bool(positional) and isinstance(positional[0], (str, os.PathLike))
     order = _DOCUMENTS_ORDER if starts_with_path else _REPOSITORYS_ORDER

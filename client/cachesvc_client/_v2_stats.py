@@ -1,4 +1,4 @@
-"""The daemon's counters under V2's names, as the daemon's own `/health` has them."""
+"""The daemon's counters under V2's names, the same as in the daemon's `/health`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GIB = 1 << 30
 def v2_cache_stats(stats: StatsResponse) -> dict[str, Any]:
     """Return V2's `cache_stats`. Rates are shares of all Gets, in percent: `68.18`."""
     requests = stats.requests
-    # What a worker has mapped is in L1.
+    # A worker's local hits are L1 hits.
     l1_hits = requests.memory_hits + requests.local_hits
     found = l1_hits + requests.disk_hits + requests.origin_fills
     total = found + requests.not_found + requests.failed

@@ -1,6 +1,6 @@
-"""Which library a value to store belongs to, without importing any of them.
+"""Finds the library of a value to store, without importing any library.
 
-A value of a library's type exists only if the library is loaded already.
+A value of a library's type exists only if the library is already loaded.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from cachesvc_format.blob import Tensor
 def fields_of(values: Mapping[str, object]) -> dict[str, Tensor]:
     """Return PIL images, torch tensors and numpy arrays as fields. Raises InvalidRequest.
 
-    What is a field already stays as it is.
+    Values that are already fields stay unchanged.
     """
     return {name: field_of(name, value) for name, value in values.items()}
 
 
 def field_of(name: str, value: object) -> Tensor:
-    """Return one value as a field. Raises InvalidRequest if it is none of the three types."""
+    """Return one value as a field. Raises InvalidRequest for any other type."""
     if isinstance(value, Tensor):
         return value
     if is_image(value):

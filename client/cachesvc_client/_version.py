@@ -1,3 +1,3 @@
-"""Which version is this? Read by the build, and told to the daemon."""
+"""This package's version, for the build and for the daemon."""
 
 __version__ = "0.1.0"

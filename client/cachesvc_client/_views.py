@@ -1,13 +1,12 @@
 """A writable view of received bytes, without a copy.
 
-gRPC hands an answer over as a `bytes` object that it has just built and lets go
-of: nobody else can see it. A tensor over it should be writable, or torch warns
-and a caller's in-place step fails; copying 10 MB for that costs milliseconds.
+gRPC returns an answer as a new `bytes` object to which it keeps no reference. A tensor over it
+should be writable; otherwise torch warns, and a caller's in-place step fails. Copying 10 MB for
+that costs milliseconds.
 
-Why writing into it is safe in CPython: the payload of a bytes object lies inside
-the object, is never moved, and only its hash is cached, which nobody computes
-here. Empty and one-byte objects are shared by the interpreter, so those are
-copied, as everything is under another implementation.
+Writing into it is safe in CPython: the payload of a bytes object lies inside the object and never
+moves, and only its hash is cached, which is never computed here. The interpreter shares empty and
+one-byte objects, so those are copied, as are all objects under another implementation.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _SHARED_UP_TO_BYTES = 1
 def writable_view(data: bytes) -> memoryview:
     """Return a writable view, shape (len(data),), of bytes that only the caller holds.
 
-    The view keeps `data` alive. Never pass bytes that anything else refers to.
+    The view keeps `data` alive. Never pass bytes to which other code refers.
     """
     if len(data) <= _SHARED_UP_TO_BYTES or not _payload_is_in_place():
         return memoryview(bytearray(data))
@@ -34,25 +33,25 @@ def writable_view(data: bytes) -> memoryview:
 def view_of_address(address: int, size_bytes: int, owner: object) -> memoryview:
     """Return a writable view of `size_bytes` at `address`, which `owner` keeps valid."""
     array = (ctypes.c_ubyte * size_bytes).from_address(address)
-    # from_address borrows; the view holds the array, and the array holds the owner.
+    # from_address keeps no reference; the view holds the array, and the array the owner.
     array._owner = owner  # type: ignore[attr-defined]
     return memoryview(array).cast("B")
 
 
 def address_of(view: memoryview) -> int:
-    """Return where a writable, non-empty view starts."""
+    """Return the address of a writable, non-empty view."""
     return ctypes.addressof(ctypes.c_ubyte.from_buffer(view))
 
 
 def aligned(view: memoryview, at: int, alignment: int) -> memoryview:
-    """Return `view`, or one copy of it where its byte `at` is not at a multiple of `alignment`.
+    """Return `view`, or a copy if its byte `at` is not at a multiple of `alignment`.
 
     fp16 on an odd address is slow at best and refused by numpy at worst.
     """
     if len(view) == 0 or (address_of(view) + at) % alignment == 0:
         return view
-    # A fresh bytearray starts at a multiple of 16, so `at` decides; in our blobs it is a
-    # multiple of 64. Others are moved up, which first fills the room with zeros.
+    # A new bytearray starts at a multiple of 16, so `at` decides; in our blobs `at` is a multiple
+    # of 64. Other views are shifted in a longer bytearray, which is first filled with zeros.
     shift = -at % alignment
     if shift == 0:
         return memoryview(bytearray(view))

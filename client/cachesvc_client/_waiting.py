@@ -16,5 +16,5 @@ def pause(pause_s: float) -> None:
 
 
 def result_of(future: futures.Future[A], within_s: float) -> A:
-    """Return what the future ends with. Raises TimedOut."""
+    """Return the future's result. Raises TimedOut."""
     return future.result(within_s)

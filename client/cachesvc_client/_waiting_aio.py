@@ -16,5 +16,5 @@ async def pause(pause_s: float) -> None:
 
 
 async def result_of(future: futures.Future[A], within_s: float) -> A:
-    """Return what the future ends with. Raises TimedOut."""
+    """Return the future's result. Raises TimedOut."""
     return await asyncio.wait_for(asyncio.wrap_future(future), within_s)

@@ -1,9 +1,9 @@
-"""Where an entry's bytes lie inside a serialized answer.
+"""Finds an entry's bytes inside a serialized answer.
 
-protobuf would copy a 10 MB `tensors` field to hand it out; this reads only the
-frame around it (https://protobuf.dev/programming-guides/encoding/) and gives a
-view. Unknown fields are skipped, repeated ones follow protobuf's rule: messages
-merge, scalars take the last. Groups are refused: no proto3 server writes them.
+protobuf would copy a `tensors` field of 10 MB; this module reads only the frame around it
+(https://protobuf.dev/programming-guides/encoding/) and returns a view. Unknown fields are skipped.
+Repeated fields follow protobuf's rule: messages merge, scalars take the last value. Groups are
+refused: no proto3 server writes them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _ENTRY_BOOT_ID = 4
 
 
 class WireError(ValueError):
-    """The bytes are not a protobuf message, or one that ends too early."""
+    """The bytes are not a protobuf message, or the message is cut short."""
 
 
 class RawEntry(NamedTuple):
-    """The parts of one `Entry`: its serialized info, its blob or its serialized file."""
+    """The parts of one `Entry`: its serialized info, and its blob or its serialized file."""
 
     info: bytes
     tensors: memoryview | None
@@ -78,7 +78,7 @@ def _read_entry(pieces: list[memoryview]) -> RawEntry:
 
 
 def _value(message: memoryview, at: int, wire_type: int) -> tuple[int, int]:
-    """Return where the value that starts at `at` begins, without its length, and ends."""
+    """Return the begin, after a length, and the end of the value at `at`."""
     if wire_type == LENGTH_DELIMITED:
         length, at = _varint(message, at)
         return at, at + length

@@ -18,7 +18,7 @@ from cachesvc_proto.v1 import cache_pb2
 
 _M = TypeVar("_M", bound=Message)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-# An answer with a blob is larger; one without is parsed by protobuf, whose copies are cheap.
+# An answer with a blob is larger; protobuf parses smaller answers, whose copies are cheap.
 SMALL_ANSWER_BYTES = 4096
 
 
@@ -47,12 +47,12 @@ class EntryKey(NamedTuple):
 
 @dataclass(frozen=True)
 class EntryInfo:
-    """What is known of an entry beside its bytes.
+    """The description of an entry.
 
-    `generation` is unique for each fill or Put. `filled_at` is when the fill began or
-    the Put's source was read; `origin_time` the oldest last change of its members at
-    the origin. Times are None where the daemon did not say. `stale` says that its time is
-    over, but the origin could not be asked.
+    `generation` is unique for each fill or Put. `filled_at` is when the fill began or the Put's
+    source was read; `origin_time` is the oldest last change of its members at the origin. Times are
+    None if the daemon did not send them. `stale` means that the entry has expired, but the origin
+    could not be asked.
     """
 
     key: EntryKey
@@ -70,7 +70,7 @@ class EntryInfo:
 
 @dataclass(frozen=True)
 class InspectedTier:
-    """One tier's copy of an entry. `owner_id` is empty if it was never said."""
+    """One tier's copy of an entry. `owner_id` is empty if it is not known."""
 
     tier: Tier
     info: EntryInfo
@@ -90,21 +90,21 @@ class Inspection:
 
 
 class Invalidated(NamedTuple):
-    """Proof of a removal. `invalidated_at` is when the daemon received the call."""
+    """Proof of an invalidation. `invalidated_at` is when the daemon received the call."""
 
     removed_count: int
     invalidated_at: datetime | None
 
 
 class WarmFailure(NamedTuple):
-    """A key that could not be fetched; `reason` is what its Get would have had."""
+    """A key that could not be fetched; `reason` is the reason that its Get would raise."""
 
     key: EntryKey
     reason: str
 
 
 class WarmProgress(NamedTuple):
-    """Keys finished so far, failed ones included, of all; and the one that just failed."""
+    """The number of finished keys, with failed ones, the total, and the key that just failed."""
 
     done: int
     total: int
@@ -135,10 +135,10 @@ class SharedFile(NamedTuple):
 class Received(NamedTuple):
     """One entry as it arrived: either its bytes or a file to map.
 
-    `info` is turned into an EntryInfo by `info_of` when somebody looks at it: after a call
-    a worker's caches are cold, and each line costs five times what it does in a loop.
-    `blob` may be written and belongs to whoever holds it. `boot_id` is the daemon's life,
-    in answers to requests for shared files.
+    `info_of` turns `info` into an EntryInfo at its first use: after a call a worker's CPU caches
+    are cold, and each line costs five times what it does in a loop. `blob` may be written and
+    belongs to its holder. `boot_id` identifies the daemon's run, in answers to requests for shared
+    files.
     """
 
     info: EntryInfo | cache_pb2.EntryInfo
@@ -148,7 +148,7 @@ class Received(NamedTuple):
 
 
 class Attachment(NamedTuple):
-    """Where the daemon keeps its shared files, as it sees the path itself."""
+    """Where the daemon keeps its shared files: the path is the daemon's own view."""
 
     runtime_dir: str
     boot_id: bytes
@@ -163,7 +163,7 @@ class ReceivedTryOn(NamedTuple):
 
 
 def view_of_answer(answer: bytes) -> memoryview:
-    """Return a view of bytes that gRPC just made, writable where a blob may be in it."""
+    """Return a view of bytes that gRPC just made, writable if they may contain a blob."""
     return memoryview(answer) if len(answer) <= SMALL_ANSWER_BYTES else writable_view(answer)
 
 
@@ -232,17 +232,17 @@ def read_stats(message: memoryview) -> cache_pb2.StatsResponse:
 
 
 class StreamedEntry:
-    """Puts the messages of a Get stream together: info first, then data in order."""
+    """Joins the messages of a Get stream: info first, then data in order."""
 
     def __init__(self) -> None:
         self._info: EntryInfo | None = None
         self._blob = bytearray()
 
     def add(self, message: memoryview) -> None:
-        """Take the next message. Raises UnreadableAnswer if it cannot be the next one."""
+        """Take the next message. Raises UnreadableAnswer for data that info did not announce."""
         part = _parsed(cache_pb2.GetResponse, message)
         if part.HasField("info"):
-            # Also how a second attempt begins: what a broken stream left is dropped.
+            # A second attempt also begins with info: drop the data of the broken stream.
             self._info, self._blob = _info(part.info), bytearray()
             return
         self._blob += part.data
@@ -329,7 +329,7 @@ def _parsed(kind: type[_M], data: memoryview | bytes) -> _M:
 
 
 def info_of(info: EntryInfo | cache_pb2.EntryInfo) -> EntryInfo:
-    """Return the plain value of what is known of an entry."""
+    """Return an entry's description as a plain value."""
     return info if isinstance(info, EntryInfo) else _info(info)
 
 

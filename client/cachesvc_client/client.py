@@ -2,9 +2,9 @@
 """The synchronous client.
 
 Every method takes `timeout_s` for the whole call, and raises the classes of
-`cachesvc_client.errors`. A daemon that is away is waited for up to `wait_s`, then
-the call raises CacheUnavailable. Calls are idempotent and repeated by the client
-when the connection breaks.
+`cachesvc_client.errors`. A call waits up to `wait_s` for a daemon that is away, then
+raises CacheUnavailable. Calls are idempotent, and the client repeats them when the
+connection breaks.
 """
 
 from __future__ import annotations
@@ -57,18 +57,17 @@ A = TypeVar("A")
 
 
 class CacheClient:
-    """Talks to the daemon from any number of threads, and starts anew in a forked child.
+    """Talks to the daemon from any number of threads; a forked child connects again.
 
     `target` is a socket path, `unix:/path` or `host:port`; by default the socket that
-    `CACHESVC_GRPC__SOCKET` or `CACHESVC_RUNTIME_DIR` name. Nothing is connected until
-    the first call. `timeout_s` bounds each call, `wait_s` the part of it that may be
-    spent waiting for a daemon that is away (0: not at all). A TCP target beyond loopback
-    needs `tls` and a client certificate in it or a `token`; by default those of
-    `CACHESVC_TLS_CA`, `CACHESVC_TLS_CERT`, `CACHESVC_TLS_KEY` and `CACHESVC_TOKEN`.
-    `credentials` stand in for `tls`: `grpc.ssl_channel_credentials(...)`. `daemon_user` is the
-    name or number of the user that a daemon on this host runs as, where it is neither root
-    nor this process's own; by default `CACHESVC_DAEMON_USER`. `local` bounds what is kept
-    open of shared files, or switches them off. Raises InvalidSettings.
+    `CACHESVC_GRPC__SOCKET` or `CACHESVC_RUNTIME_DIR` name. Nothing is connected until the first
+    call. `timeout_s` bounds each call; `wait_s` bounds the call's wait for a daemon that is away
+    (0: no wait). A TCP target beyond loopback needs `tls`, and a client certificate in it or a
+    `token`; by default those of `CACHESVC_TLS_CA`, `CACHESVC_TLS_CERT`, `CACHESVC_TLS_KEY` and
+    `CACHESVC_TOKEN`. `credentials` replace `tls`: `grpc.ssl_channel_credentials(...)`.
+    `daemon_user` is the name or number of the user that a daemon on this host runs as, if that is
+    neither root nor this process's user; by default `CACHESVC_DAEMON_USER`. `local` bounds the
+    shared files kept open, or switches them off. Raises InvalidSettings.
     """
 
     def __init__(
@@ -119,7 +118,7 @@ class CacheClient:
 
     @property
     def transport(self) -> str:
-        """How entries come: `shared_file`, or `inline: ` and why not as files."""
+        """How entries are received: `shared_file`, or `inline: ` and the reason."""
         return self._local.transport
 
     def get_human(
@@ -133,8 +132,9 @@ class CacheClient:
     ) -> Entry:
         """Return one person: images `human_img`, `mask`, `mask_gray`, tensor `pose_tensor`.
 
-        `category` is `upper_body`, `lower_body` or `dresses`. `origin_after` refuses what
-        the origin last changed before that (aware) time; `kind_version` another model's.
+        `category` is `upper_body`, `lower_body` or `dresses`. `origin_after` refuses bytes that the
+        origin last changed before that (aware) time; `kind_version` refuses another model's
+        tensors.
         Raises NotCached, OriginUnavailable, PreconditionFailed, DataLoss, Aborted, Overloaded.
         """
         hit = self._local.hit(
@@ -158,8 +158,8 @@ class CacheClient:
     ) -> Entry:
         """Return one garment: image `garm_img`, tensor `garm_tensor`.
 
-        Without an owner only what is cached is served; a miss then raises
-        PreconditionFailed, reason OWNER_REQUIRED. Raises also as `get_human`.
+        Without an owner only cached entries are served; a miss then raises PreconditionFailed,
+        reason OWNER_REQUIRED. Raises also as `get_human`.
         """
         hit = self._local.hit(("garment", clothing_id), needed_ns(origin_after), kind_version)
         if hit is not None:
@@ -197,8 +197,8 @@ class CacheClient:
         """Return a person, a garment and its text, fetched side by side.
 
         `owner_id` is the garment's owner; empty means `user_id`. `origin_after` is for the
-        person. `kind_versions` maps `human`, `garment`, `text` to the version expected.
-        Raises as `get_human`; the error's `parts`, and NotCached's `missing`, say which.
+        person. `kind_versions` maps `human`, `garment`, `text` to the version expected. Raises as
+        `get_human`; the error's `parts`, and NotCached's `missing`, name the failed parts.
         """
         key = TryOnKey(user_id, clothing_id, category, owner_id)
         hits = self._local.hit_tryon(key, needed_ns(origin_after), kind_versions)
@@ -216,7 +216,7 @@ class CacheClient:
         origin_after: datetime | None = None,
         timeout_s: float | None = None,
     ) -> Entry:
-        """Return any entry, of an added kind too, as a stream of small messages.
+        """Return an entry of any kind, also an added one, as a stream of small messages.
 
         Raises as `get_garment`, and InvalidRequest, reason UNKNOWN_NAMESPACE.
         """
@@ -239,7 +239,7 @@ class CacheClient:
         owner_id: str = "",
         timeout_s: float | None = None,
     ) -> EntryInfo:
-        """Store one person and return once that would survive a crash.
+        """Store one person, and return once the entry would survive a crash.
 
         Images are PIL images of mode L, LA, RGB or RGBA; tensors are torch tensors (any
         device, strides, `requires_grad`) or numpy arrays, and must not change until the
@@ -305,7 +305,7 @@ class CacheClient:
         options: PutOptions = PutOptions(),  # noqa: B008 - a tuple of constants
         timeout_s: float | None = None,
     ) -> EntryInfo:
-        """Store any entry, of an added kind too. As `put_human`."""
+        """Store an entry of any kind, also an added one. As `put_human`."""
         upload = requests.put(namespace, id, fields, options)
         return self._link.send(upload, self._limit(timeout_s))
 
@@ -322,14 +322,14 @@ class CacheClient:
         erase: bool = False,
         timeout_s: float | None = None,
     ) -> Invalidated:
-        """Remove entries; when this returns, no later Get anywhere is served their bytes.
+        """Invalidate entries; once this returns, no later Get anywhere is served their bytes.
 
         Exactly one of: `user_id` (all categories), `clothing_id` (garment and text),
         `owner_id` (all that was read from that owner's prefix), `key`, `namespace`,
-        `everything` (the last two need the role admin, and go over the daemon's admin
-        socket where this process may open it). `changed_at` is when the source
-        changed; older Puts are refused from now on. `erase` also zeroes mapped bytes.
-        Raises NotDurable (no longer served, but call again for the proof), PermissionDenied.
+        `everything` (the last two need the role admin, and use the daemon's admin socket if this
+        process may open it). `changed_at` is when the source changed; older Puts are refused from
+        now on. `erase` also zeroes mapped bytes. Raises NotDurable (no longer served, but call
+        again for the proof), PermissionDenied.
         """
         call = requests.invalidate(
             {
@@ -366,7 +366,7 @@ class CacheClient:
         garments: Iterable[str | tuple[str, str]] = (),
         timeout_s: float = _options.DEFAULT_WARM_TIMEOUT_S,
     ) -> Iterator[WarmProgress]:
-        """Fetch entries ahead of their use; yields progress, first at the start.
+        """Fetch entries ahead of their use; yield progress, first at the start.
 
         No categories means all three. A garment is a `clothing_id`, or (`clothing_id`,
         `owner_id`). Keys that fail are reported in the progress. The daemon goes on when
@@ -381,23 +381,23 @@ class CacheClient:
         *,
         timeout_s: float = _options.DEFAULT_WARM_TIMEOUT_S,
     ) -> Future[WarmSummary]:
-        """Start fetching all that a batch of try-ons needs, and return at once.
+        """Start to fetch all entries that a batch of try-ons needs, and return at once.
 
         A try-on is (`user_id`, `clothing_id`[, `category`[, `owner_id`]]). The future ends
-        when all persons' warm-ups have, with what failed; nobody needs to wait for it.
-        `timeout_s` is for each person. A daemon thread follows; it holds no entry.
+        when the warm-ups of all persons have ended, with the failed keys; waiting for it is
+        optional. `timeout_s` is for each person. A daemon thread follows; it holds no entry.
         """
         return follow_all(self._link, requests.warm_tryons(tryons), timeout_s)
 
     def inspect(self, namespace: str, id: str, *, timeout_s: float | None = None) -> Inspection:
-        """Return what is known of a key, without touching its recency or the origin."""
+        """Return what the daemon knows of a key, without touching its recency or the origin."""
         return self._link.ask(requests.inspect(namespace, id), self._limit(timeout_s))
 
     def stats(self, *, timeout_s: float | None = None) -> StatsResponse:
         """Return the daemon's counters and gauges, the message that cache.proto documents."""
         return self._link.ask(requests.stats(), self._limit(timeout_s))
 
-    # ---- getting what is not at hand
+    # ---- a miss in this process
 
     def _fetch(self, ask: requests.Ask[Received], timeout_s: float | None) -> Opened:
         (entry,) = self._ask_until_opened(ask, lambda received: (received,), timeout_s)
@@ -414,7 +414,7 @@ class CacheClient:
         parts_of: Callable[[A], tuple[Received, ...]],
         timeout_s: float | None,
     ) -> tuple[Opened, ...]:
-        """Ask for shared files where they can be used; inline if one is gone meanwhile."""
+        """Ask for shared files if they can be used, and again inline if a file is gone."""
         ends_s = time.monotonic() + self._limit(timeout_s)
         self._reports.remember_loop()
         self._attach(ends_s)
@@ -441,7 +441,7 @@ class CacheClient:
     def _report(self) -> None:
         hits = self._local.take_hits()
         # A lost report costs some recency, which is not worth an error or a wait. gRPC raises
-        # ValueError for a channel that was closed.
+        # ValueError for a closed channel.
         with contextlib.suppress(CacheServiceError, RuntimeError, ValueError):
             for report in requests.report_hits(hits):
                 self._link.ask(report, REPORT_TIMEOUT_S)

@@ -1,7 +1,7 @@
-"""One entry in the caller's hands: its fields as tensors, arrays or images.
+"""One entry: its fields as tensors, arrays or images.
 
-All of them are views of one blob that belongs to the caller: writing into a
-tensor is allowed, and seen by the other views of this entry and by nobody else.
+All of them are views of one blob that belongs to the caller. The caller may write into a tensor;
+only the other views of this entry see that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @cache
 def _torch() -> Any:
-    """Import the tensors' module at the first tensor: the statement alone costs 0.3 us."""
+    """Import `_torch` at the first tensor: even a repeated import statement costs 0.3 us."""
     from cachesvc_client import _torch as module
 
     return module
@@ -34,7 +34,7 @@ class EntryFields(Mapping[str, "torch.Tensor"]):
     """A mapping of field name to torch tensor, read in place from one blob.
 
     Every tensor is contiguous, on the CPU and writable; images are U8, (H, W) or
-    (H, W, C). A field is turned into a tensor only when it is asked for.
+    (H, W, C). A field becomes a tensor only when it is read.
     """
 
     layout: Layout
@@ -46,7 +46,7 @@ class EntryFields(Mapping[str, "torch.Tensor"]):
 
     @property
     def info(self) -> EntryInfo:
-        """What is known of the entry beside its bytes."""
+        """The description of the entry."""
         if not isinstance(self._info, EntryInfo):
             self._info = info_of(self._info)
         return self._info
@@ -61,7 +61,7 @@ class EntryFields(Mapping[str, "torch.Tensor"]):
     def __len__(self) -> int:
         return len(self.layout)
 
-    # Identity, as for any handle: comparing tensors field by field answers nobody's question.
+    # Identity, as for any handle: no caller needs a comparison of tensors field by field.
     __hash__ = object.__hash__
 
     def __eq__(self, other: object) -> bool:
@@ -79,7 +79,7 @@ class EntryFields(Mapping[str, "torch.Tensor"]):
     ) -> dict[str, torch.Tensor]:
         """Return all fields as contiguous tensors on `device`.
 
-        `dtype` is applied to floating tensors only, so images stay U8. Without either
+        `dtype` applies only to floating tensors, so images stay U8. Without `device` and `dtype`
         nothing is copied.
         """
         module = _torch()
@@ -92,7 +92,7 @@ class EntryFields(Mapping[str, "torch.Tensor"]):
         """Return all fields as writable arrays, without a copy.
 
         Raises:
-            TypeError: names the field that is BF16, which numpy does not have.
+            TypeError: a field is BF16, which numpy does not have; the message names the field.
         """
         from cachesvc_client import _numpy
 
@@ -120,8 +120,8 @@ class Entry(EntryFields):
         """Return whether the daemon still serves exactly these bytes; a last look.
 
         An entry that came as a shared file and is still linked is current: no call is
-        made. Otherwise the daemon is asked, without a fill. False also where the entry was
-        only evicted from every tier: nobody can say any more. Raises CacheServiceError.
+        made. Otherwise the daemon is asked, without a fill. False also if the entry was
+        only evicted from every tier, because the daemon then cannot tell. Raises CacheServiceError.
         """
         return self._is_current(self.info)
 
@@ -137,8 +137,8 @@ class AsyncEntry(EntryFields):
         """Return whether the daemon still serves exactly these bytes; a last look.
 
         An entry that came as a shared file and is still linked is current: no call is
-        made. Otherwise the daemon is asked, without a fill. False also where the entry was
-        only evicted from every tier: nobody can say any more. Raises CacheServiceError.
+        made. Otherwise the daemon is asked, without a fill. False also if the entry was
+        only evicted from every tier, because the daemon then cannot tell. Raises CacheServiceError.
         """
         return await self._is_current(self.info)
 
@@ -170,8 +170,8 @@ class TryOn(Generic[E_co]):
         | `prompt_embeds`, `negative_prompt_embeds` | the same | tensors (1, 77, 2048) |
         | `pooled_prompt_embeds`, `negative_pooled_prompt_embeds` | the same | (1, 1280) |
 
-        Tensors are on `device`, in `dtype` (None: as stored, fp16). `mask_gray` is no
-        argument of the pipeline: it is shown to people, `tryon.human.image("mask_gray")`.
+        Tensors are on `device`, in `dtype` (None: as stored, fp16). `mask_gray` is no argument of
+        the pipeline but for display: `tryon.human.image("mask_gray")`.
         """
         tensors = {
             "pose_img": self.human["pose_tensor"],

@@ -1,8 +1,8 @@
-"""What a call may raise, and which answer of the daemon becomes which class.
+"""The errors of calls, and the class of error for each of the daemon's answers.
 
-Every error has the gRPC `code`, the daemon's stable `reason`, a `message`, the
-`object_keys` at the origin that it is about, and for a try-on the status of each
-part. A daemon that sends only a code gets the class of that code.
+Every error has the gRPC `code`, the daemon's stable `reason`, a `message`, the `object_keys` of the
+origin's objects concerned, and for a try-on the status of each part. An answer with only a code
+becomes the class of that code.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class PartStatus(NamedTuple):
 
 
 class CacheServiceError(Exception):
-    """Base of everything a call raises. `reason` is stable: match on it, not on the text."""
+    """The base of all errors of calls. `reason` is stable: match on it, not on the text."""
 
     default_code = grpc.StatusCode.UNKNOWN
 
@@ -56,10 +56,10 @@ class CacheServiceError(Exception):
 
 
 class NotCached(CacheServiceError):
-    """Neither the cache nor the origin has it, or only a version older than asked for.
+    """Neither the cache nor the origin has the entry, or only a version older than asked for.
 
-    `missing` names the parts: of a try-on those of `human`, `garment`, `text` that
-    are absent (empty if the daemon did not say), else the one that was asked for.
+    `missing` names the absent parts: of a try-on those of `human`, `garment`, `text` (empty if the
+    daemon named none), otherwise the entry that was asked for.
     """
 
     default_code = grpc.StatusCode.NOT_FOUND
@@ -107,7 +107,7 @@ class Aborted(CacheServiceError):
 
 
 class DataLoss(CacheServiceError):
-    """What the origin holds (`object_keys`) cannot be decoded safely."""
+    """The origin's objects (`object_keys`) cannot be decoded safely."""
 
     default_code = grpc.StatusCode.DATA_LOSS
 
@@ -119,11 +119,10 @@ class CacheUnavailable(CacheServiceError):
 
 
 class CacheUnreachable(CacheUnavailable):
-    """No daemon can be reached as things are set up, which waiting would not change.
+    """No daemon can be reached with this set-up, and waiting would not change that.
 
-    Raised at once, `wait_s` or not. `reason` says what it is: SOCKET_FORBIDDEN, NOT_A_SOCKET,
-    DAEMON_NOT_TRUSTED, NAME_UNKNOWN, and the mistakes of TLS (TLS_...). The message says what
-    to change.
+    Raised at once, for any `wait_s`. `reason` is SOCKET_FORBIDDEN, NOT_A_SOCKET,
+    DAEMON_NOT_TRUSTED, NAME_UNKNOWN or a mistake of TLS (TLS_...). The message says what to change.
     """
 
 
@@ -134,13 +133,13 @@ class InvalidSettings(CacheServiceError, ValueError):
 
 
 class OriginUnavailable(CacheServiceError):
-    """The daemon is there, but could not ask the origin. Retry later; never "not found"."""
+    """The daemon could not ask the origin. Retry later; this never means "not found"."""
 
     default_code = grpc.StatusCode.UNAVAILABLE
 
 
 class NotDurable(CacheServiceError):
-    """Invalidated, but not acknowledged: it is not on disk yet. Call again for the proof."""
+    """The invalidation is in effect, but not on disk yet. Call again for the proof."""
 
     default_code = grpc.StatusCode.UNAVAILABLE
 
@@ -163,10 +162,10 @@ class UnreadableAnswer(CacheServiceError):
     default_code = grpc.StatusCode.INTERNAL
 
 
-# What gRPC now and then calls a break, beside UNAVAILABLE: "Internal error from Core", "Stream
-# removed", and a call that came as a daemon closed its listeners, which cancels it.
+# gRPC's codes for a broken connection, beside UNAVAILABLE: "Internal error from Core", "Stream
+# removed", and the cancellation of a call that arrives as a daemon closes its listeners.
 _BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED)
-# Reasons that say it was not the origin; every other one with these codes is the origin's.
+# Reasons of failures that are not the origin's; any other reason with these codes is.
 _NOT_THE_ORIGIN: dict[grpc.StatusCode, dict[str, type[CacheServiceError]]] = {
     grpc.StatusCode.FAILED_PRECONDITION: {
         "": PreconditionFailed,
@@ -198,7 +197,7 @@ _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Statu
 
 
 def class_of(code: grpc.StatusCode, reason: str) -> type[CacheServiceError]:
-    """Return the class for an answer; the base class for a code without one."""
+    """Return the class for an answer; the base class for a code without a class."""
     known = _NOT_THE_ORIGIN.get(code, {}).get(reason)
     return known or _BY_CODE.get(code, CacheServiceError)
 
@@ -208,7 +207,7 @@ def error_of_status(
 ) -> CacheServiceError:
     """Return the error for a status with its trailing metadata.
 
-    `asked_for` is what a NOT_FOUND says is missing; empty for a call with parts.
+    `asked_for` becomes `missing` of a NOT_FOUND; empty for a call with parts.
     """
     values = dict(metadata)
     detail = _detail(values.get(DETAIL_KEY, b""))
@@ -229,19 +228,19 @@ def error_of_status(
 
 
 def error_of_rpc(exc: grpc.RpcError, asked_for: str = "") -> CacheServiceError:
-    """Return the error for what a sync or an aio call raised."""
-    # A sync call raises the call object itself; the base class declares none of its methods.
+    """Return the error for the exception of a sync or an aio call."""
+    # A sync call raises the call object itself; RpcError declares none of its methods.
     code, message = exc.code(), exc.details()
-    # Pairs when iterated, but aio's type also has keys(), with which dict() would go wrong.
+    # Iterate to get pairs: aio's type also has keys(), which would mislead dict().
     metadata: Any = exc.trailing_metadata() or ()
     pairs = [(key, value) for key, value in metadata]
     return error_of_status(code, message or code.name, pairs, asked_for)
 
 
 def is_away(error: CacheServiceError) -> bool:
-    """Return whether the daemon was not there to answer: no connection, or it is leaving.
+    """Return whether the daemon was away: no connection, or a daemon that is stopping.
 
-    A connection that broke has no reason; everything that a daemon says has one.
+    A broken connection has no reason; every error of a daemon has one.
     """
     if error.code in _BROKEN:
         return error.reason == "" and not isinstance(error, UnreadableAnswer)

@@ -1,10 +1,10 @@
-"""Gives an inference server V2's `/cache/*` back at its own address.
+"""Serves V2's `/cache/*` on an inference server.
 
     app.include_router(cache_router(CacheClient()))
 
 Answers and errors are those of the daemon's own HTTP (docs/http.md), so that a backend
 that called V2 changes nothing. The only module that imports FastAPI. The server's own
-access control is in front of these routes, as it was in V2.
+access control protects these routes, as in V2.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cachesvc_client.errors import CacheServiceError, DeadlineExceeded
 
 __all__ = ["cache_router", "v2_cache_stats"]
 
-# A warm-up that takes longer goes on in the daemon, and the answer says so.
+# A longer warm-up goes on in the daemon, and the answer says so.
 WARM_WAIT_S = 20.0
 _Code = grpc.StatusCode
 _STATUSES = {
@@ -45,7 +45,7 @@ _STATUSES = {
 
 
 class WarmupGarment(BaseModel):
-    """A garment of somebody else than the person."""
+    """A garment whose owner may be another person."""
 
     clothing_id: str
     owner_id: str = ""
@@ -68,7 +68,7 @@ def cache_router(client: CacheClient | AsyncCacheClient) -> APIRouter:
     """
     routes = _Routes(client)
     router = APIRouter(prefix="/cache", tags=["cache"], route_class=_ErrorsAsAnswers)
-    # `:path`, so that an id with a slash is refused as an id, and not as an unknown route.
+    # `:path`: an id with a slash is refused as an id, not as an unknown route.
     router.add_api_route("/human/{user_id:path}", routes.delete_human, methods=["DELETE"])
     router.add_api_route("/garment/{clothing_id:path}", routes.delete_garment, methods=["DELETE"])
     router.add_api_route("/all", routes.delete_all, methods=["DELETE"])
@@ -78,7 +78,7 @@ def cache_router(client: CacheClient | AsyncCacheClient) -> APIRouter:
 
 
 class _ErrorsAsAnswers(APIRoute):
-    """A router cannot register exception handlers; its routes can answer for themselves."""
+    """Turns errors into answers, because a router cannot register exception handlers."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -107,7 +107,7 @@ class _Routes:
         return await self._invalidate("All cache cleared", everything=True)
 
     async def _invalidate(self, message: str, **target: Any) -> dict[str, Any]:
-        """Await the removal: when this answers, no later Get is served those bytes."""
+        """Await the invalidation: after this answer no Get is served those bytes."""
         client = self._client
         if isinstance(client, AsyncCacheClient):
             done = await client.invalidate(**target)
@@ -127,7 +127,7 @@ class _Routes:
         try:
             await self._follow(body, garments, tally)
         except DeadlineExceeded:
-            # The first message says how much there is to do. Without it nothing may have begun.
+            # The first message has the total. Without it the warm-up may not have begun.
             if not tally["total"]:
                 raise
             message = "Warm-up goes on in the background"

@@ -1,7 +1,6 @@
-"""What the client asks: each method's arguments as one serialized call.
+"""Turns each method's arguments into one serialized call.
 
-Shared by the sync, the asyncio and the in-memory clients, so that they cannot
-differ in what they send.
+The sync, the asyncio and the in-memory clients share it, so that all send the same.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ A = TypeVar("A")
 SERVICE = "cachesvc.v1.CacheService"
 # The contract's limit for one message of a stream.
 CHUNK_BYTES = 1024 * 1024
-# Of one report: what the daemon takes.
+# The daemon's limit for one report.
 MAX_REPORTED_KEYS = 1000
 
 CATEGORIES = {
@@ -44,10 +43,9 @@ _DATA_TAG = tag(cache_pb2.PutRequest.DATA_FIELD_NUMBER)
 
 @dataclass(frozen=True)
 class Call(Generic[A]):
-    """One call: the method's name, its serialized request, and how its answer is read.
+    """One call: the method's name, its serialized request, and the reader of its answer.
 
-    `asked_for` is what a NOT_FOUND says is missing. A streamed answer is read message
-    by message.
+    `asked_for` becomes NotCached's `missing`. A streamed answer is read message by message.
     """
 
     method: str
@@ -62,7 +60,7 @@ class Call(Generic[A]):
 
 @dataclass(frozen=True)
 class Upload(Generic[A]):
-    """A call whose request is a stream; `messages()` starts it anew for each attempt."""
+    """A call whose request is a stream; each attempt calls `messages()` again."""
 
     call: Call[A]
     pieces: tuple[Buffer, ...]
@@ -71,7 +69,7 @@ class Upload(Generic[A]):
         """Yield the header, then the blob in messages of at most 1 MiB of data."""
         yield self.call.request
         for data in cut(self.pieces, CHUNK_BYTES):
-            # Framed by hand: protobuf would copy each chunk twice more.
+            # Frame the chunk here: protobuf would copy it twice more.
             yield b"".join((_DATA_TAG, varint(len(data)), data))
 
 
@@ -198,9 +196,9 @@ def get(
 def put(
     namespace: str, id: str, fields: Mapping[str, object], options: PutOptions
 ) -> Upload[answers.EntryInfo]:
-    """Raises InvalidRequest for a value that a blob cannot hold."""
-    # A retry after a broken connection must not look newer than what it carries: the
-    # first attempt may have been stored, and invalidated, before the second arrives.
+    """Return the Put. Raises InvalidRequest for a value that a blob cannot hold."""
+    # Set `as_of` once, so that a retry does not look newer than its bytes: the first attempt may
+    # have been stored, and invalidated, before the second arrives.
     as_of = options.as_of or datetime.now(timezone.utc)
     header = cache_pb2.PutRequest(
         header=cache_pb2.PutHeader(
@@ -238,8 +236,8 @@ def invalidate(
     changed_at: datetime | None,
     erase: bool,
 ) -> Call[answers.Invalidated]:
-    """Raises InvalidRequest unless exactly one target is given."""
-    # None and False mean "not this one"; an empty id is sent, for the daemon to refuse.
+    """Return the call. Raises InvalidRequest unless exactly one target is given."""
+    # None and False mean "not this target"; an empty id is sent, and the daemon refuses it.
     given = {
         name: value for name, value in target.items() if value is not None and value is not False
     }
@@ -286,9 +284,9 @@ def attach() -> Call[answers.Attachment]:
 
 
 def report_hits(hits: Sequence[tuple[str, str, int, int]]) -> Iterator[Call[int]]:
-    """Report (namespace, id, generation, hits) of entries that needed no call.
+    """Yield the calls that report (namespace, id, generation, hits) of local hits.
 
-    As many calls as it takes: the daemon bounds each.
+    The daemon limits the keys of one call.
     """
     for at in range(0, len(hits), MAX_REPORTED_KEYS):
         request = cache_pb2.ReportHitsRequest()
@@ -320,8 +318,7 @@ def category_of(name: str) -> cache_pb2.HumanCategory:
 def timestamp(moment: datetime | None, name: str) -> Timestamp | None:
     """Return a protobuf time.
 
-    Raises InvalidRequest for a datetime without a time zone, or whose zone takes it out of
-    the years that a datetime has.
+    Raises InvalidRequest for a datetime without a time zone, or out of range in UTC.
     """
     if moment is None:
         return None

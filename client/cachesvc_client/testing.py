@@ -1,8 +1,8 @@
 """In-memory stand-ins for users' tests: no daemon, no socket, no origin.
 
-They are the real clients over a dict: requests are built, blobs written and read,
-errors raised as with a daemon, and the same contract tests pass. Give two of them
-one `MemoryService` and they share what was put.
+They are the real clients over a dict: they build requests, write and read blobs and raise errors as
+with a daemon, and pass the same contract tests. Two clients with one `MemoryService` share their
+entries.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ A = TypeVar("A")
 
 
 class InMemoryCacheClient(CacheClient):
-    """As `CacheClient`. A Get of what was not put raises NotCached."""
+    """As `CacheClient`. A Get of a key that was not put raises NotCached."""
 
     def __init__(
         self,
@@ -35,11 +35,11 @@ class InMemoryCacheClient(CacheClient):
     ) -> None:
         super().__init__(timeout_s=timeout_s, local=LocalOptions(enabled=False))
         self._link = _MemoryLink(service or MemoryService())
-        self._admin_path = None  # never a real daemon's
+        self._admin_path = None  # never use a real daemon's socket
 
 
 class AsyncInMemoryCacheClient(AsyncCacheClient):
-    """As `AsyncCacheClient`. A Get of what was not put raises NotCached."""
+    """As `AsyncCacheClient`. A Get of a key that was not put raises NotCached."""
 
     def __init__(
         self,

@@ -1,9 +1,8 @@
-"""Stands in for the old server's in-process cache, over the daemon.
+"""Replaces the old server's in-process cache, over the daemon.
 
-`TwoLevelCacheV2` keeps what that server calls: async gets, sync puts, clears and
-statistics, V2's dicts of PIL images and torch tensors, None for what is absent.
-Its own limits, its disk and its S3 access are the daemon's now. Unlike V2, a
-failure is raised and never looks like a miss.
+`TwoLevelCacheV2` keeps what that server calls: async gets, sync puts, clears and statistics, V2's
+dicts of PIL images and torch tensors, None for an absent entry. The daemon now has the limits, the
+disk and the S3 access. Unlike V2, a failure is raised and never looks like a miss.
 """
 
 from __future__ import annotations
@@ -28,22 +27,22 @@ if TYPE_CHECKING:
     from cachesvc_client._torch import DeviceLike
     from cachesvc_proto.v1.cache_pb2 import StatsResponse
 
-# The old server joins ids to this and hands it to rmtree. Nothing can ever lie below a
-# device file, so nothing of it can be deleted, or made, by whoever does that.
+# The old server appends ids to this path and passes it to rmtree. No file can exist below a device
+# file, so the server can neither delete nor make one there.
 NOWHERE = Path("/dev/null/cachesvc")
 
 
 class TwoLevelCacheV2:
     """V2's surface over the daemon at `target` (default: as `CacheClient`).
 
-    V2's five arguments are accepted in both of V2's spellings, by name or by position, and
-    change nothing; one warning names the daemon's settings that replace those given. By
-    position, the order is `ssd_root`, users, garments, hours, disk if the first one is a path,
-    and users, garments, `ssd_root`, disk, hours otherwise. `device` is where the tensors of the
-    gets are. Nothing is connected before the first call.
+    V2's five arguments are accepted in both of V2's spellings, by name or by position, and change
+    nothing; one warning names the daemon's settings that replace them. The order by position is
+    `ssd_root`, users, garments, hours, disk if the first argument is a path, otherwise users,
+    garments, `ssd_root`, disk, hours. `device` is where the tensors of the gets are. Nothing is
+    connected before the first call.
 
     Raises:
-        TypeError: two values for one argument, under one name or two.
+        TypeError: too many positional arguments, or two values for one argument.
     """
 
     def __init__(
@@ -76,15 +75,15 @@ class TwoLevelCacheV2:
         )
         self.device = device
         self.ssd_root = NOWHERE
-        # Inert: the old server reads, and sometimes clears, these. A counter that V2 had reads
-        # as 0; what is counted is in `get_stats`.
+        # Inert: the old server reads these, and sometimes clears them. V2's counters read as 0;
+        # `get_stats` has the real counts.
         self.stats: dict[str, int] = Counter()
         self.l1_human_upper: dict[str, Any] = {}
         self.l1_human_lower: dict[str, Any] = {}
         self.l1_human_dresses: dict[str, Any] = {}
         self.l1_garment: dict[str, Any] = {}
         self.l1_text: dict[str, Any] = {}
-        # Two connections: the sync one serves any thread, also one that runs a loop.
+        # Two connections: any thread may use the sync client, also a thread with a loop.
         self._sync = CacheClient(target, wait_s=wait_s)
         self._async = AsyncCacheClient(target, wait_s=wait_s)
 
@@ -103,7 +102,7 @@ class TwoLevelCacheV2:
     ) -> dict[str, Any] | None:
         """Return `garm_img` (PIL) and `garm_tensor`, or None if absent.
 
-        Without an owner the origin cannot be asked, so what is not cached is None too.
+        Without an owner the origin cannot be asked, so an entry that is not cached is also None.
         """
         return await self._or_none(self._async.get_garment(clothing_id, owner_id or ""))
 
@@ -203,7 +202,7 @@ def _values_of(entry: EntryFields, device: DeviceLike) -> dict[str, Any]:
 
 
 def _storable(value: Any) -> Any:
-    """Return images in a mode that can be stored: V2 took any, and PNG kept some of them."""
+    """Return images in a mode that can be stored: V2 took any mode, and PNG kept some modes."""
     if not _values.is_image(value) or value.mode in ("L", "LA", "RGB", "RGBA"):
         return value
     if value.mode == "1":
