@@ -225,7 +225,7 @@ class Daemon:
         path = self.settings.state_dir
         fd = files.open_directory(path, mode=0o700)
         self._stack.callback(os.close, fd)
-        # Two daemons with one catalog would each delete the other's rows: their files are missing.
+        # Two daemons with one catalog would each delete the other's rows: the files are elsewhere.
         files.lock_directory(fd, path)
 
         loop = asyncio.get_running_loop()

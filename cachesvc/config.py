@@ -103,7 +103,7 @@ class L2Settings(Section):
     max_bytes: int = Field(50 * GIB, ge=MIB)
     high_watermark: float = Field(0.95, gt=0, le=1)
     low_watermark: float = Field(0.80, gt=0, le=1)
-    # Free space of the filesystem, whichever program fills it.
+    # Free space that the filesystem keeps, whichever program fills it.
     free_floor_bytes: int = Field(2 * GIB, ge=0)
     # Filled entries that wait for the disk; above this limit, entries stay in L1 only.
     max_pending_bytes: int = Field(256 * MIB, ge=MIB)

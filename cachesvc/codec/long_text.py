@@ -1,8 +1,8 @@
 """How are megabytes of text in a pickle read without holding up the loop?
 
 Protocols 0 to 2 write bytes as text. Names are short, so a long text can only be such bytes.
-It stays undecoded until `LongText.data` decodes it piece by piece, so that the interpreter is
-held for one piece, and not for 0.3 s.
+The text stays undecoded until `LongText.data` decodes it piece by piece, so that the interpreter
+is held for one piece, and not for 0.3 s.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BEYOND_LATIN1_ESCAPE = re.compile(rb"\\(?!u00[0-9a-fA-F]{2})")
 
 @dataclass(frozen=True, slots=True)
 class LongText:
-    """Text of more than MAX_SHORT_BYTES, not checked yet. `is_escaped`: it is protocol 0's."""
+    """Text of more than MAX_SHORT_BYTES, not checked yet. `is_escaped` = of protocol 0."""
 
     raw: memoryview
     is_escaped: bool
@@ -37,7 +37,7 @@ class LongText:
         """Return the bytes that the text stands for.
 
         Raises:
-            OriginDataCorrupt: reason PICKLE_REFUSED, if it is not text, or not bytes as text.
+            OriginDataCorrupt: reason PICKLE_REFUSED, if `raw` is not text that stands for bytes.
         """
         return joined(list(self._decoded()))
 

@@ -22,7 +22,7 @@ from cachesvc.codec.long_text import MAX_SHORT_BYTES, PIECE_BYTES, LongText, esc
 from cachesvc.codec.refusal import pickle_refused
 from cachesvc_format.names import clipped
 
-# A Parameter in protocol 0 with 16 dimensions takes about 130.
+# A Parameter in protocol 0 with 16 dimensions takes about 130 opcodes.
 MAX_OPCODES = 512
 HIGHEST_PROTOCOL = 5
 MAX_NAME_CHARS = 128

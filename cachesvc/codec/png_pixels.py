@@ -32,7 +32,7 @@ from cachesvc.core.tensors import Buffer
 
 # kornia-rs holds the interpreter: up to 5 ms for a million pixels of colour, on a busy machine.
 MAX_PLAIN_PIXELS = 1024 * 1024
-# A row costs it more time than a hundred pixels.
+# A row costs kornia-rs more time than a hundred pixels.
 MAX_PLAIN_ROWS = 8 * 1024
 
 _NAME = operator.attrgetter("name")

@@ -1,4 +1,4 @@
-"""How is torch's legacy file form read, which is also inside every raw pickle?
+"""How is torch's legacy file form read? Every raw pickle also contains this form.
 
 Five pickle streams one after another - a magic number, 1001, facts about the
 machine, the object, the keys of its storages - then per storage an int64 count

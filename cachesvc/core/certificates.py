@@ -15,7 +15,7 @@ from enum import Enum
 
 DAY_S = 24 * 3600
 # An operator needs days to get a certificate. A program renews a certificate with a shorter
-# life; it begins when two thirds of that life are over at the latest.
+# life, when two thirds of that life are over at the latest.
 SOON_S = 14 * DAY_S
 SOON_OF_LIFE = 1 / 3
 _NAMED = rb"(?:X509 |TRUSTED )?CERTIFICATE-----"

@@ -53,8 +53,8 @@ class EntryMeta:
     def lowered(self, now_ns: int) -> EntryMeta:
         """Return the entry with `as_of_ns` no later than `now_ns` (wall).
 
-        The age of a source read in the future is unknown: it counts as older than any
-        `origin_after`.
+        The age of a source read in the future is unknown, so the entry counts as older than
+        any `origin_after`.
         """
         if self.as_of_ns <= now_ns:
             return self

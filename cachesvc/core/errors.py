@@ -76,7 +76,7 @@ class Aborted(CacheError):
 
 
 class OriginError(CacheError):
-    """The origin did not give what was asked for."""
+    """A request to the origin failed."""
 
     default_reason = "ORIGIN_ERROR"
 
@@ -106,7 +106,7 @@ class OriginDataCorrupt(OriginError):
 
 
 class NotDurable(CacheError):
-    """The change could not be made durable; it is being retried, and the caller may retry too."""
+    """The change is not durable yet; the daemon retries, and the caller may also retry."""
 
     default_reason = "NOT_DURABLE"
 

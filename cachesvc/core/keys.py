@@ -1,7 +1,7 @@
 """Which names are allowed, and what identifies an entry.
 
-Ids become directory names, object keys and file names, so they are checked
-once, here, before anything else sees them.
+Ids become directory names, object keys and file names, so this module checks
+them once, before other code uses them.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 class Problems:
-    """Ready = no part has a problem. /readyz, /health, the page and gRPC's health read it."""
+    """Ready = no part has a problem. /readyz, /health, the page and gRPC's health show this."""
 
     def __init__(self) -> None:
         self._by_part: dict[str, str] = {}

@@ -65,7 +65,7 @@ class Change:
     """A scope's source changed at `changed_ns` (wall), and its stored entries are invalidated.
 
     Only generations up to `up_to_generation` are covered, 0 for none: entries that were stored
-    when the invalidation began, and no later ones, however often it is retried.
+    when the invalidation began, and no later ones, however often the invalidation is retried.
     """
 
     scope: Scope

@@ -39,5 +39,5 @@ def acknowledge_from_ns(
         return 0
     if not predecessor.boot_id or closed_boot_id != predecessor.boot_id:
         return end_ns
-    # The predecessor may have died before its own wait was over; the rest of it is still due.
+    # The predecessor may have died during its own wait; the rest of that wait is still due.
     return min(end_ns, predecessor.acknowledge_from_ns)

@@ -22,7 +22,7 @@ from cachesvc.core.entry import EntryMeta, Row
 from cachesvc.core.freshness import ANY_AGE, Need, is_answer_new_enough, is_new_enough
 from cachesvc.core.kinds import Kind
 
-# NTP may correct so much between two runs without making entries' ages unknown.
+# NTP may correct the clock by this much between two runs; the entries' ages stay known.
 MAX_CLOCK_ERROR_NS = 60 * NS_PER_S
 
 
@@ -41,7 +41,7 @@ class Use(Flag):
 class Ask(NamedTuple):
     """What a call asks. `grace_ns` allows for the coarseness of the origin's clock.
 
-    `owner` has the prefix that the origin would be asked for, empty if it would not be asked.
+    `owner` is the owner whose prefix a fill would read, empty if no fill would follow.
     """
 
     need: Need = ANY_AGE
@@ -83,7 +83,7 @@ def _is_of_origin(meta: EntryMeta, kind: Kind, owner: str) -> bool:
 def is_current(meta: EntryMeta, expires_ns: int, ask: Ask, steady_ns: int) -> bool:
     """Return whether an entry published since the start answers the call.
 
-    Such an entry has its kind's version, and an invalidation takes it out before it is durable.
+    Such an entry has its kind's version, and it leaves before its invalidation is durable.
     """
     return steady_ns < expires_ns and is_stored_new_enough(meta, ask)
 

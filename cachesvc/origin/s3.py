@@ -149,7 +149,7 @@ class S3Origin:
             if not deadline.expired():
                 deadline.reschedule(now)
         await self._idle.wait()
-        # Take the task before waiting for it: if it fails, it sets `_opening` to None.
+        # Take the task before waiting for it: a failed opening sets `_opening` to None.
         opening, self._opening = self._opening, None
         if opening is None:
             return

@@ -71,7 +71,7 @@ def read_whole(
 
 
 def _lease(descriptor: int) -> bool:
-    """Take a read lease; return False if the kernel has none. Raises Changing: it has a writer."""
+    """Take a read lease; False = leases do not work here. Raises Changing: a writer exists."""
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, _LEASE_SIGNAL)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)

@@ -61,7 +61,7 @@ Buffer = bytes | bytearray | memoryview
 
 
 class BlobError(ValueError):
-    """The bytes are not a blob, or the fields do not fit one."""
+    """The bytes are not a blob, or the fields do not fit a blob."""
 
 
 class OtherFormat(BlobError):

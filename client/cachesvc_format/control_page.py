@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 NAME = "control"
-# The directory of the shared files, beside the page.
+# The shared files' directory, beside the page.
 L1_DIRECTORY = "l1"
 PAGE_BYTES = 4096
 MAGIC = b"cachesvc"
