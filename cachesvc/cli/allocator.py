@@ -19,7 +19,7 @@ _MIB = 1 << 20
 
 
 def limit_kept_memory() -> None:
-    """Call it before threads start. Does nothing where libc has no mallopt (musl)."""
+    """Call it before threads start. Does nothing if libc has no mallopt (musl)."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return

@@ -1,4 +1,4 @@
-"""What a route is: a method, a path, what its caller must be allowed to do, a handler."""
+"""A route: a method, a path, the action that its caller must be allowed, and a handler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Translates between the contract's messages and the engine's values, checking what comes in."""
+"""Translates between the contract's messages and the engine's values, and checks requests."""
 
 from __future__ import annotations
 

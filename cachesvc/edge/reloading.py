@@ -49,7 +49,7 @@ class Reloaded(Generic[T]):
         self._failure = ""
 
     def current(self) -> T:
-        """Return the value of the files as they are now, or the last one that worked."""
+        """Return the value of the present files, or the last good value."""
         with self._lock:
             if self._paths:
                 self._look()

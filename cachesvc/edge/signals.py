@@ -78,7 +78,7 @@ DECISIONS: dict[int, Decision] = {
     **dict.fromkeys(_STOPS, Decision.STOPS),
     **dict.fromkeys(_ENDS, Decision.ENDS),
 }
-# The kernel ignores these by itself. SIG_IGN would change what they mean to a waiting parent.
+# The kernel's default ignores these; SIG_IGN would change their meaning for a waiting parent.
 _LEFT_ALONE = frozenset({signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH})
 _HANDLED = frozenset({Decision.DRAIN, Decision.RELOAD, Decision.NOTED})
 # A shell that starts a background job sets these to be ignored, so that a Ctrl-C in its

@@ -44,7 +44,7 @@ def paths_of(settings: TlsSettings) -> tuple[Path, ...]:
 
 
 def check_all(settings: Settings) -> None:
-    """Raise ConfigError with what is wrong with the files of each listener that is on."""
+    """Raise ConfigError with the problems of the files of each listener that is on."""
     problems = []
     for listener, section in (("grpc", settings.grpc), ("http", settings.http)):
         if section.listen and section.tls.is_on:

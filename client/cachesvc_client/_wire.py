@@ -36,7 +36,7 @@ class RawEntry(NamedTuple):
 
 
 def read_entries(message: memoryview, last_field: int) -> list[RawEntry]:
-    """Return the entries in fields 1 to `last_field` of an answer; absent ones are empty.
+    """Return the entries in fields 1 to `last_field` of an answer; absent entries are empty.
 
     Views alias `message`. Raises WireError.
     """

@@ -1,4 +1,4 @@
-"""What the daemon answers, as plain frozen values: times are aware datetimes in UTC."""
+"""The daemon's answers as plain frozen values: times are aware datetimes in UTC."""
 
 from __future__ import annotations
 

@@ -245,7 +245,7 @@ class CacheClient:
         device, strides, `requires_grad`) or numpy arrays, and must not change until the
         call returns. `as_of` is when the source was read, by default now: a Put that is
         older than the last change of the key raises Aborted. `ttl` replaces the adaptive
-        one. `persist` also writes the origin's own objects, before the answer.
+        TTL. `persist` also writes the origin's own objects, before the answer.
         Raises InvalidRequest, Aborted, Overloaded, OriginUnavailable, NotDurable.
         """
         images = {"human_img": human_img, "mask": mask, "mask_gray": mask_gray}
@@ -325,7 +325,7 @@ class CacheClient:
         """Invalidate entries; once this returns, no later Get anywhere is served their bytes.
 
         Exactly one of: `user_id` (all categories), `clothing_id` (garment and text),
-        `owner_id` (all that was read from that owner's prefix), `key`, `namespace`,
+        `owner_id` (all entries from that owner's prefix), `key`, `namespace`,
         `everything` (the last two need the role admin, and use the daemon's admin socket if this
         process may open it). `changed_at` is when the source changed; older Puts are refused from
         now on. `erase` also zeroes mapped bytes. Raises NotDurable (no longer served, but call

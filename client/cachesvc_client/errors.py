@@ -139,7 +139,7 @@ class OriginUnavailable(CacheServiceError):
 
 
 class NotDurable(CacheServiceError):
-    """The invalidation is in effect, but not on disk yet. Call again for the proof."""
+    """Invalidated, but not acknowledged: not on disk yet. Call again for the proof."""
 
     default_code = grpc.StatusCode.UNAVAILABLE
 

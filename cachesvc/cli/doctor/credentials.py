@@ -62,7 +62,7 @@ def _files(check: str, listener: str, tls: TlsSettings) -> Finding:
 
 
 def _dates(check: str, tls: TlsSettings, files: TlsFiles) -> Finding:
-    """Report the worst date: expired or not yet valid first, then one that ends soon."""
+    """Report the worst date: expired or not yet valid first, then a date that is near."""
     now_s = time.time()
     ends = []
     found = {}

@@ -110,7 +110,7 @@ def check_group(patient: Patient) -> Iterator[Finding]:
 
 
 def check_descriptors(patient: Patient) -> Iterator[Finding]:
-    """Check RLIMIT_NOFILE: L1 needs two for each entry, each caller and origin read one."""
+    """Check RLIMIT_NOFILE: two for each L1 entry, one for each caller and origin read."""
     settings = patient.settings
     kinds = settings.build_kinds().all
     entries = sum(kind.max_entries * len(kind.namespaces) for kind in kinds)

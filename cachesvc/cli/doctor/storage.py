@@ -77,7 +77,7 @@ def check_space(patient: Patient) -> Iterator[Finding]:
 
 
 def check_inodes(patient: Patient) -> Iterator[Finding]:
-    """Check free inodes: each entry takes one, its directory another."""
+    """Check free inodes: an entry takes one inode, and its directory another."""
     settings = patient.settings
     kinds = settings.build_kinds().all
     in_memory = sum(kind.max_entries * len(kind.namespaces) for kind in kinds)
