@@ -19,7 +19,7 @@ from cachesvc.edge.history import History
 from cachesvc.edge.http_routes import Route
 from cachesvc.edge.status_report import StatusReport
 from cachesvc.engine.cache import Cache
-from cachesvc.engine.ports import Cached
+from cachesvc.tiers.memory import MemoryEntry
 from cachesvc_proto.v1 import cache_pb2 as pb
 
 
@@ -89,7 +89,7 @@ def _caller(caller: Principal) -> dict[str, Any]:
     }
 
 
-def _copy(held: Cached | Row, now: Now) -> dict[str, Any]:
+def _copy(held: MemoryEntry | Row, now: Now) -> dict[str, Any]:
     meta = held.meta
     return {
         "owner_id": meta.owner,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cachesvc.engine.ports import Blob
+from cachesvc.tiers.shared_files import Blob
 from cachesvc_format.wire import tag, varint
 from cachesvc_proto.v1 import cache_pb2 as pb
 

@@ -16,9 +16,9 @@ from cachesvc.edge.statuses import PartsFailed
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.flight import Served
 from cachesvc.engine.get import ReadRequest
-from cachesvc.engine.ports import Blob
 from cachesvc.engine.put import Upload
 from cachesvc.engine.warm import Progress
+from cachesvc.tiers.shared_files import Blob
 from cachesvc_proto.v1 import cache_pb2 as pb
 
 STREAM_CHUNK_BYTES = 1 << 20

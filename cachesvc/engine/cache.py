@@ -19,19 +19,20 @@ from cachesvc.engine.fill import Filler
 from cachesvc.engine.flight_run import FlightRunner
 from cachesvc.engine.get import Reader
 from cachesvc.engine.invalidate import Invalidator
-from cachesvc.engine.ports import Cached, Codec
+from cachesvc.engine.ports import Codec
 from cachesvc.engine.put import PutTable, Putter
 from cachesvc.engine.rewarm import Rewarmer
 from cachesvc.engine.state import State, log
 from cachesvc.engine.upkeep import LitterSweeper, Upkeep
 from cachesvc.engine.warm import Warmer
+from cachesvc.tiers.memory import MemoryEntry
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """What each tier holds of a key."""
 
-    memory: Cached | None
+    memory: MemoryEntry | None
     disk: Row | None
     is_filling: bool
 

@@ -18,6 +18,7 @@ from cachesvc.core.errors import NotDurable
 from cachesvc.core.tensors import Buffer
 from cachesvc.engine.flight import Flight
 from cachesvc.engine.state import State, log
+from cachesvc.tiers.disk import Written
 
 # How long other misses may delay a commit. The entries of one try-on land within this time,
 # and an entry whose origin hangs must not keep others out of L2.
@@ -80,7 +81,7 @@ class Committer:
         await asyncio.sleep(SENDING_S)
 
     def _queue_commit(
-        self, flight: Flight, meta: EntryMeta, written: object
+        self, flight: Flight, meta: EntryMeta, written: Written
     ) -> asyncio.Task[None] | None:
         """Queue the row unless a newer change has fenced the flight since it landed."""
         if flight.fenced:

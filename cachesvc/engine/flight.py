@@ -19,7 +19,7 @@ from cachesvc.core.freshness import Need
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kind
 from cachesvc.core.scopes import Scope
-from cachesvc.engine.ports import Blob
+from cachesvc.tiers.shared_files import Blob
 
 
 class Served(NamedTuple):

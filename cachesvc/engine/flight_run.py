@@ -31,9 +31,9 @@ from cachesvc.engine.absences import Absence
 from cachesvc.engine.commit import Committer
 from cachesvc.engine.fill import Filled, Filler
 from cachesvc.engine.flight import Flight, Served
-from cachesvc.engine.ports import Room
 from cachesvc.engine.row_reads import RowReader
 from cachesvc.engine.state import State, log
+from cachesvc.tiers.rooms import Room
 
 
 class FlightRunner:
@@ -268,7 +268,7 @@ class FlightRunner:
     def _room(self, flight: Flight, size_bytes: int) -> Room:
         memory = self._state.memory
         if not flight.to_memory:
-            room: Room = memory.heap_room(size_bytes)
+            room = memory.heap_room(size_bytes)
         else:
             room = memory.reserve(flight.key, size_bytes)
         return room
@@ -280,12 +280,11 @@ class FlightRunner:
         flight.check_fence()
         state = self._state
         state.flights.fence_landed(flight)
-        assert room.blob is not None
         accesses = state.uses.accesses_of(meta, accesses)
         if flight.to_memory:
             wall_ns, steady_ns = state.clock.read()
             if meta.as_of_ns > wall_ns:  # the row was read before its times were lowered
                 state.owe_lowering()
             state.memory.publish(room, meta, accesses=accesses, steady_ns=steady_ns)
-        state.memory.keep_in_reach(room.blob, meta)
-        flight.land(Served(meta, room.blob, tier, meta.expires_ns(accesses), accesses))
+        state.memory.keep_in_reach(room.written, meta)
+        flight.land(Served(meta, room.written, tier, meta.expires_ns(accesses), accesses))

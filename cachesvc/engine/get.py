@@ -15,8 +15,8 @@ from cachesvc.core.kinds import Kind
 from cachesvc.core.verdict import is_current, is_said_new_enough, is_stored_new_enough
 from cachesvc.engine.flight import Flight, Served
 from cachesvc.engine.flight_run import FlightRunner
-from cachesvc.engine.ports import Cached
 from cachesvc.engine.state import State
+from cachesvc.tiers.memory import MemoryEntry
 
 # A call whose flights are fenced more often than this fails with Aborted.
 MAX_FENCED = 5
@@ -158,7 +158,7 @@ class Reader:
         self._count_hits(cached, steady_ns, count)
         return count
 
-    def _count_hits(self, cached: Cached, steady_ns: int, count: int) -> None:
+    def _count_hits(self, cached: MemoryEntry, steady_ns: int, count: int) -> None:
         self._state.memory.record_use(cached, steady_ns, count)
         self._state.uses.note(cached.meta, cached.accesses, steady_ns)
 

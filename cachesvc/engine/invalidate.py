@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from cachesvc.core.clock import Now
 from cachesvc.core.errors import NotDurable
@@ -21,6 +20,7 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import Change, Scope, ScopeKind
 from cachesvc.engine.put import PutTable
 from cachesvc.engine.state import State, log
+from cachesvc.tiers.disk_files import Location
 
 RETRY_S = 1.0
 # The problem that keeps the daemon from being ready while an invalidation is owed.
@@ -41,7 +41,7 @@ class _Begun:
     change: Change
     tombstone: int
     from_memory: list[EntryKey]
-    durable: asyncio.Task[Any]
+    durable: asyncio.Task[list[Location]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

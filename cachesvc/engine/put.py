@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from cachesvc.core.checksum import checksum
 from cachesvc.core.clock import NS_PER_S, Now
@@ -29,6 +28,9 @@ from cachesvc.engine.fill import Filler
 from cachesvc.engine.flight import Served
 from cachesvc.engine.ports import Codec
 from cachesvc.engine.state import State, log
+from cachesvc.tiers.disk import Written
+from cachesvc.tiers.disk_files import Location
+from cachesvc.tiers.rooms import Room
 
 # Smaller messages are joined as they come, which takes 0.1 ms.
 LEAST_PART_BYTES = 256 * 1024
@@ -271,7 +273,7 @@ class Putter:
         state.metrics.puts.inc()
         return served
 
-    async def _write_to_disk(self, meta: EntryMeta, parts: tuple[Buffer, ...]) -> Any | None:
+    async def _write_to_disk(self, meta: EntryMeta, parts: tuple[Buffer, ...]) -> Written | None:
         try:
             written = await self._state.disk.write(meta, *parts)
         except OSError as exc:
@@ -284,8 +286,8 @@ class Putter:
         return written
 
     def _begin(
-        self, upload: Upload, meta: EntryMeta, written: Any | None
-    ) -> tuple[int, asyncio.Task[Any]]:
+        self, upload: Upload, meta: EntryMeta, written: Written | None
+    ) -> tuple[int, asyncio.Task[list[Location]] | asyncio.Task[None]]:
         """Hide everything older; queue the row, or the older row's DELETE if L2 has no file."""
         upload.check_fence()
         state, scope = self._state, key_scope(meta.key)
@@ -305,7 +307,7 @@ class Putter:
         state.lift(tombstone, scope)
         state.flights.fence(scope)
 
-    def _publish(self, upload: Upload, meta: EntryMeta, room: Any, *, in_l2: bool) -> Served:
+    def _publish(self, upload: Upload, meta: EntryMeta, room: Room, *, in_l2: bool) -> Served:
         """Publish to L1, unless an invalidation came while the row was being written."""
         upload.check_fence()
         wall_ns, steady_ns = self._state.read_time()
@@ -314,7 +316,7 @@ class Putter:
         cached = self._state.memory.publish(room, meta, accesses=0, steady_ns=steady_ns)
         if cached is None and not in_l2:
             raise Overloaded("neither L1 nor L2 has room for this entry", reason="NO_ROOM")
-        return Served(meta, room.blob, "memory", meta.expires_ns(0))
+        return Served(meta, room.written, "memory", meta.expires_ns(0))
 
     @asynccontextmanager
     async def _lock(self, key: EntryKey) -> AsyncIterator[None]:

@@ -10,8 +10,9 @@ import errno
 from cachesvc.core.entry import Row
 from cachesvc.core.errors import CorruptEntry, NotDurable
 from cachesvc.engine.flight import Flight
-from cachesvc.engine.ports import Blob, Room
 from cachesvc.engine.state import State, log
+from cachesvc.tiers.rooms import Room
+from cachesvc.tiers.shared_files import Blob
 
 # ENOENT: V2's clean-up deletes by age. The others: something else has a directory's name.
 _FILE_IS_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -68,11 +69,11 @@ class RowReader:
     async def read_to_heap(self, row: Row) -> Blob | None:
         """Return the bytes of `row`, outside L1; None if they cannot be read."""
         memory = self._state.memory
-        room: Room = memory.heap_room(row.meta.size_bytes)
+        room = memory.heap_room(row.meta.size_bytes)
         try:
             if not await self.read_into(row, room):
                 return None
-            memory.keep_in_reach(room.blob, row.meta)
-            return room.blob
+            memory.keep_in_reach(room.written, row.meta)
+            return room.written
         finally:
             memory.discard(room)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 import structlog
 
@@ -23,12 +23,15 @@ from cachesvc.core.scopes import Scope, Tombstones
 from cachesvc.core.verdict import Ask, Use, use_of
 from cachesvc.engine.absences import Absences
 from cachesvc.engine.flight import FlightTable
-from cachesvc.engine.ports import Disk, Memory
 from cachesvc.engine.uses import UseLog
 from cachesvc.metrics import Metrics
+from cachesvc.tiers.disk import DiskTier
+from cachesvc.tiers.memory import MemoryTier
+from cachesvc.tiers.rooms import Room
 
 log = structlog.get_logger()
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class ReadsTime(Protocol):
@@ -59,8 +62,8 @@ class State:
 
     kinds: Kinds
     clock: ReadsTime
-    memory: Memory[Any]
-    disk: Disk[Any, Any]
+    memory: MemoryTier
+    disk: DiskTier
     metrics: Metrics
     limits: Limits
     generations: GenerationSource
@@ -109,11 +112,11 @@ class State:
         """The tasks under way; a task may have no caller that waits for it."""
         return set(self._tasks)
 
-    async def in_worker(self, call: Any, *args: Any) -> Any:
+    async def in_worker(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run a blocking call in the workers' pool."""
         return await asyncio.get_running_loop().run_in_executor(self.workers, call, *args)
 
-    async def write_to_memory(self, room: Any, write: Callable[[], Awaitable[None]]) -> None:
+    async def write_to_memory(self, room: Room, write: Callable[[], Awaitable[None]]) -> None:
         """Run `write`, which fills `room`; if it raises MemoryFull, make room and run it again."""
         try:
             await write()

@@ -27,7 +27,7 @@ from cachesvc.core.tensors import Buffer
 from cachesvc.tiers import files, first_look
 from cachesvc.tiers.departures import Departures, Whose
 from cachesvc.tiers.rooms import FILE_MODE, UNSHARED_MODE, Room, RoomWriter
-from cachesvc.tiers.shared_files import HeapBytes, SharedFile
+from cachesvc.tiers.shared_files import Blob, HeapBytes, SharedFile
 from cachesvc.tiers.spares import Spares
 
 log = structlog.get_logger()
@@ -229,7 +229,7 @@ class MemoryTier:
         return self.departures.held_bytes + self._sent_bytes
 
     @contextlib.contextmanager
-    def sending(self, blob: object) -> Iterator[None]:
+    def sending(self, blob: Blob) -> Iterator[None]:
         """Count a stream's bytes until it ends: its caller may read slowly.
 
         Heap bytes count within L1's limit. One stream from the heap is always admitted.
@@ -242,7 +242,7 @@ class MemoryTier:
             finally:
                 blob.senders -= 1
             return
-        size_bytes = blob.size_bytes if isinstance(blob, HeapBytes) else 0
+        size_bytes = blob.size_bytes
         if self._sent_bytes and self.held_bytes + size_bytes > self.index.max_bytes:
             raise Overloaded(
                 "streams that are under way hold all of L1; retry later", reason="TOO_MANY_STREAMS"
@@ -375,13 +375,13 @@ class MemoryTier:
         for entry in self.index:
             entry.meta = entry.meta.lowered(now_ns)
 
-    def on_heap(self, data: bytes, meta: EntryMeta) -> HeapBytes:
+    def on_heap(self, data: Buffer, meta: EntryMeta) -> HeapBytes:
         """Return a blob of bytes that no tier holds."""
         blob = HeapBytes(data)
         self.keep_in_reach(blob, meta)
         return blob
 
-    def keep_in_reach(self, blob: object, meta: EntryMeta) -> None:
+    def keep_in_reach(self, blob: Blob, meta: EntryMeta) -> None:
         """Let an erasure end the answers that send `blob`, which is no entry of L1."""
         if isinstance(blob, HeapBytes):
             self.departures.keep_in_reach(blob, Whose(meta.key, meta.owner))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from cachesvc.core.errors import MemoryFull, Overloaded
 from cachesvc.core.tensors import Buffer
 from cachesvc.tiers import files, spares
-from cachesvc.tiers.shared_files import HeapBytes, OpenFile, SharedFile
+from cachesvc.tiers.shared_files import Blob, HeapBytes, OpenFile, SharedFile
 from cachesvc.tiers.spares import Spare, Spares
 
 FILE_MODE = 0o440
@@ -34,11 +34,17 @@ class Room:
     name: str
     size_bytes: int
     reserved_bytes: int
-    blob: SharedFile | HeapBytes | None = None
+    blob: Blob | None = None
     settled: bool = False
     is_last_try: bool = False
     spare: list[Spare] = field(default_factory=list)
     leaving: tuple[Future[None], ...] = ()
+
+    @property
+    def written(self) -> Blob:
+        """The blob, once `write` has returned."""
+        assert self.blob is not None
+        return self.blob
 
 
 def _write(fd: int, chunk: Buffer) -> None:

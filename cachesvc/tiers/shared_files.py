@@ -13,6 +13,7 @@ import mmap
 import os
 import threading
 
+from cachesvc.core.tensors import Buffer
 from cachesvc.tiers import leases
 
 _FALLOC_FL_KEEP_SIZE = 0x01
@@ -186,7 +187,7 @@ class HeapBytes:
     __slots__ = ("__weakref__", "_data", "is_erased", "size_bytes")
     shared_name = None
 
-    def __init__(self, data: bytes | bytearray) -> None:
+    def __init__(self, data: Buffer) -> None:
         self._data = data
         self.size_bytes = len(data)
         self.is_erased = False
@@ -194,6 +195,11 @@ class HeapBytes:
     def view(self) -> memoryview:
         """Return the blob, shape (size_bytes,), read-only, no copy."""
         return memoryview(self._data).toreadonly()
+
+
+# A whole entry's bytes, wherever they are. `shared_name` is its file in L1's directory, None if
+# it has none.
+Blob = SharedFile | HeapBytes
 
 
 def _punch(fd: int, size_bytes: int) -> None:
