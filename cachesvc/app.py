@@ -32,6 +32,7 @@ from cachesvc.core.pools import started_pool
 from cachesvc.core.problems import Problems
 from cachesvc.core.pseudonyms import Pseudonyms
 from cachesvc.core.succession import Predecessor
+from cachesvc.core.tier import Tier
 from cachesvc.edge import audit, callers, tls_files
 from cachesvc.edge.audit import AuditedInvalidations
 from cachesvc.edge.calls import Calls
@@ -258,7 +259,7 @@ class Daemon:
         def on_leaving(row: Row, cause: Leaving) -> None:
             metrics.disk_removals.inc(cause.value)
             if cause in EVICTIONS:
-                self._note_eviction("disk", row.meta, cause)
+                self._note_eviction(Tier.DISK, row.meta, cause)
 
         return DiskTier(
             disk_files,
@@ -289,7 +290,7 @@ class Daemon:
         def on_leaving(entry: MemoryEntry, cause: Leaving) -> None:
             metrics.memory_removals.inc(cause.value)
             if cause in EVICTIONS:
-                self._note_eviction("memory", entry.meta, cause)
+                self._note_eviction(Tier.MEMORY, entry.meta, cause)
 
         limits = {
             namespace: NamespaceLimits(
@@ -310,7 +311,7 @@ class Daemon:
             is_shared=is_shared,
         )
 
-    def _note_eviction(self, tier: str, meta: EntryMeta, cause: Leaving) -> None:
+    def _note_eviction(self, tier: Tier, meta: EntryMeta, cause: Leaving) -> None:
         now = self._clock.read()
         age_s = max(0, now.steady_ns - meta.confirmed_ns) / NS_PER_S
         self._metrics.eviction_age_seconds.observe(age_s, tier)

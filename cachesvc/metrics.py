@@ -29,9 +29,10 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from cachesvc.core.call_tally import CallTally, RpcTally
+from cachesvc.core.tier import Tier
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-TIERS = ("memory", "disk", "origin")
+TIERS = tuple(Tier)
 SERVED_BY = ("local", *TIERS)
 FAILURES = ("not_found", "failed")
 STAGES = ("origin", "decode", "l1_write", "l2_commit")
@@ -116,7 +117,7 @@ class Metrics:
             "disk_removals", "Entries that left L2.", "reason", _LEAVES_DISK_BY
         )
         self.eviction_age_seconds = make.histogram(
-            "eviction_age_seconds", "Age at eviction.", "tier", ("memory", "disk"), _AGE_S
+            "eviction_age_seconds", "Age at eviction.", "tier", (Tier.MEMORY, Tier.DISK), _AGE_S
         )
         self.damaged = make.counter("damaged_entries", "L2 entries that failed their check.")
         self.decode_failures = make.counter(

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Scope
+from cachesvc.core.tier import Tier
 
 # Each sort has its own limit, so that a busy L1 does not push the invalidations out.
 MAX_EVENTS = 100
@@ -21,7 +22,7 @@ class Eviction(NamedTuple):
     """An entry left `tier` (`memory` or `disk`) to make room. `age_s` is since its fill."""
 
     wall_ns: int
-    tier: str
+    tier: Tier
     key: EntryKey
     cause: Leaving
     size_bytes: int

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from cachesvc import metrics
 from cachesvc.core.clock import Clock
+from cachesvc.core.tier import Tier
 from cachesvc.edge import messages
 from cachesvc.edge.statistics import Statistics
 from cachesvc.metrics import Metrics
@@ -25,8 +26,8 @@ class Sample(NamedTuple):
 
     wall_ns: int
     requests: dict[str, int]
-    latency: dict[str, tuple[int, ...]]
-    size_bytes: dict[str, int]
+    latency: dict[Tier, tuple[int, ...]]
+    size_bytes: dict[Tier, int]
 
 
 class History:
@@ -44,7 +45,7 @@ class History:
             tier: tuple(count for _, count in self._metrics.request_seconds.read(tier).buckets)
             for tier in metrics.TIERS
         }
-        size_bytes = {"memory": stats.memory.size_bytes, "disk": stats.disk.size_bytes}
+        size_bytes = {Tier.MEMORY: stats.memory.size_bytes, Tier.DISK: stats.disk.size_bytes}
         requests = messages.request_counts(stats.requests)
         self._samples.append(Sample(wall_ns, requests, latency, size_bytes))
 

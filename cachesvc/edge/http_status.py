@@ -14,6 +14,7 @@ from cachesvc.core.clock import NS_PER_S, Now
 from cachesvc.core.entry import Row
 from cachesvc.core.events import Eviction, Invalidation
 from cachesvc.core.scopes import ScopeKind
+from cachesvc.core.tier import Tier
 from cachesvc.edge import messages
 from cachesvc.edge.history import History
 from cachesvc.edge.http_routes import Route
@@ -64,7 +65,7 @@ class StatusRoutes:
         key = self._read.key(pb.EntryKey(namespace=parts["namespace"], id=parts["id"]))
         found = await self._cache.inspect(key)
         now = self._cache.state.clock.read()
-        held = {"memory": found.memory, "disk": found.disk}
+        held = {Tier.MEMORY: found.memory, Tier.DISK: found.disk}
         return web.json_response(
             {
                 "namespace": key.namespace,

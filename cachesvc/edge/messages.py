@@ -11,6 +11,7 @@ from cachesvc.core.errors import InvalidRequest
 from cachesvc.core.keys import EntryKey, checked_id
 from cachesvc.core.kinds import Kinds, Subject
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
+from cachesvc.core.tier import Tier
 from cachesvc.engine.flight import Served
 from cachesvc.engine.get import ReadRequest
 from cachesvc.engine.put import PutHeader
@@ -26,9 +27,9 @@ HUMAN_NAMESPACES: dict[int, str] = {
     CATEGORIES[name]: namespace for name, namespace in namespaces.HUMAN_NAMESPACES.items()
 }
 TIERS: dict[str, pb.Tier] = {
-    "memory": pb.TIER_MEMORY,
-    "disk": pb.TIER_DISK,
-    "origin": pb.TIER_ORIGIN,
+    Tier.MEMORY: pb.TIER_MEMORY,
+    Tier.DISK: pb.TIER_DISK,
+    Tier.ORIGIN: pb.TIER_ORIGIN,
 }
 # More than L1 holds by default; a full cache is cleared.
 MAX_DESCRIPTIONS = 1024

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable
 
 from cachesvc.core.leaving import Leaving
+from cachesvc.core.tier import Tier
 from cachesvc.edge.messages import timestamp
 from cachesvc.engine.cache import Cache
 from cachesvc.metrics import GaugeReading, Metrics
@@ -50,9 +51,9 @@ class Statistics:
             started_at=self._started,
             version=self._version,
             requests=pb.RequestStats(
-                memory_hits=count("requests", tier="memory"),
-                disk_hits=count("requests", tier="disk"),
-                origin_fills=count("requests", tier="origin"),
+                memory_hits=count("requests", tier=Tier.MEMORY),
+                disk_hits=count("requests", tier=Tier.DISK),
+                origin_fills=count("requests", tier=Tier.ORIGIN),
                 not_found=count("request_failures", outcome="not_found"),
                 failed=count("request_failures", outcome="failed"),
                 local_hits=min(count("requests", tier="local"), _MAX_UINT64),
@@ -120,7 +121,7 @@ class Statistics:
             "tier_max_bytes",
             "The tier's limit.",
             "tier",
-            {"memory": memory.index.max_bytes, "disk": disk.max_bytes},
+            {Tier.MEMORY: memory.index.max_bytes, Tier.DISK: disk.max_bytes},
         )
         yield _single(
             "memory_room_bytes",
@@ -131,7 +132,7 @@ class Statistics:
             "filesystem_free_bytes",
             "Free bytes of the tier's filesystem, whoever uses it.",
             "tier",
-            {"memory": memory_free_bytes, "disk": disk.free_bytes},
+            {Tier.MEMORY: memory_free_bytes, Tier.DISK: disk.free_bytes},
         )
         yield _single(
             "disk_limit_in_force_bytes",

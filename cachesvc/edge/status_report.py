@@ -13,6 +13,7 @@ from cachesvc import metrics
 from cachesvc.config import Settings
 from cachesvc.core import advice
 from cachesvc.core.kinds import Kind
+from cachesvc.core.tier import Tier
 from cachesvc.edge import messages
 from cachesvc.edge.certificates import Certificates
 from cachesvc.edge.statistics import Statistics
@@ -63,15 +64,15 @@ class StatusReport:
             "requests": messages.request_counts(stats.requests),
             "latency": {tier: self._latency(tier) for tier in metrics.TIERS},
             "tiers": {
-                "memory": {
+                Tier.MEMORY: {
                     **_tier(stats.memory),
                     "held_bytes": stats.held_bytes,
-                    "free_bytes": gauges["filesystem_free_bytes"]["memory"],
+                    "free_bytes": gauges["filesystem_free_bytes"][Tier.MEMORY],
                 },
-                "disk": {
+                Tier.DISK: {
                     **_tier(stats.disk),
                     "pending_bytes": state.pending_commit_bytes,
-                    "free_bytes": gauges["filesystem_free_bytes"]["disk"],
+                    "free_bytes": gauges["filesystem_free_bytes"][Tier.DISK],
                     "floor_bytes": int(gauges["disk_floor_bytes"][""]),
                     "high_watermark_bytes": int(gauges["disk_high_watermark_bytes"][""]),
                 },
@@ -134,7 +135,7 @@ class StatusReport:
                 memory_max_bytes=stats.memory.max_bytes,
                 held_bytes=stats.held_bytes,
                 foreign_names=self._metrics.gauge("disk_foreign_names"),
-                disk_free_bytes=int(gauges["filesystem_free_bytes"]["disk"]),
+                disk_free_bytes=int(gauges["filesystem_free_bytes"][Tier.DISK]),
                 disk_floor_bytes=int(gauges["disk_floor_bytes"][""]),
                 loop_lag_s=gauges["loop_lag_seconds"][""],
                 certificates=self._certificates.outlooks(),

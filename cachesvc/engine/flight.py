@@ -19,6 +19,7 @@ from cachesvc.core.freshness import Need
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kind
 from cachesvc.core.scopes import Scope
+from cachesvc.core.tier import Tier
 from cachesvc.tiers.shared_files import Blob
 
 
@@ -30,7 +31,7 @@ class Served(NamedTuple):
 
     meta: EntryMeta
     blob: Blob
-    tier: str
+    tier: Tier
     expires_ns: int
     accesses: int = 0
     is_stale: bool = False
@@ -112,7 +113,7 @@ class Flight:
         self._release(lambda future: future.set_result(result))
 
     def land_unpublished(
-        self, meta: EntryMeta, blob: Blob, tier: str, accesses: int = 0, *, is_stale: bool = False
+        self, meta: EntryMeta, blob: Blob, tier: Tier, accesses: int = 0, *, is_stale: bool = False
     ) -> None:
         """Hand the result to the waiters, and publish it to no tier."""
         self.check_fence()

@@ -26,6 +26,7 @@ from cachesvc.core.errors import (
 )
 from cachesvc.core.origin import OriginStamp
 from cachesvc.core.tensors import Buffer
+from cachesvc.core.tier import Tier
 from cachesvc.core.verdict import Use, is_said_new_enough
 from cachesvc.engine.absences import Absence
 from cachesvc.engine.commit import Committer
@@ -126,7 +127,7 @@ class FlightRunner:
             # `origin_after` may have joined and can use it.
             blob = await self._rows.read_to_heap(row)
             if blob is not None:
-                flight.land_unpublished(renewed.meta, blob, "origin", row.accesses)
+                flight.land_unpublished(renewed.meta, blob, Tier.ORIGIN, row.accesses)
             return blob is not None
         if not await self._promote(flight, renewed):
             return False
@@ -154,7 +155,7 @@ class FlightRunner:
             # Half an upload, or an old one: it must not serve calls that come later.
             data = await self._state.in_worker(joined, filled.parts)
             blob = self._state.memory.on_heap(data, meta)
-            flight.land_unpublished(meta, blob, "origin")
+            flight.land_unpublished(meta, blob, Tier.ORIGIN)
             return
         await self._remove_older(flight, meta, row)
         await self._publish_bytes(flight, meta, filled.parts)
@@ -202,7 +203,7 @@ class FlightRunner:
             if not await self._rows.read_into(row, room):
                 return False
             self._state.metrics.stage_seconds.observe(time.monotonic() - started, "l1_write")
-            self._publish(flight, row.meta, room, "disk", row.accesses)
+            self._publish(flight, row.meta, room, Tier.DISK, row.accesses)
         finally:
             self._state.memory.discard(room)
         return True
@@ -225,7 +226,7 @@ class FlightRunner:
         blob = await self._rows.read_to_heap(row)
         if blob is None:
             return False
-        flight.land_unpublished(row.meta, blob, "disk", row.accesses, is_stale=True)
+        flight.land_unpublished(row.meta, blob, Tier.DISK, row.accesses, is_stale=True)
         state.metrics.stale_served.inc()
         return True
 
@@ -261,7 +262,7 @@ class FlightRunner:
                 room, lambda: state.in_worker(state.memory.write, room, parts)
             )
             state.metrics.stage_seconds.observe(time.monotonic() - started, "l1_write")
-            self._publish(flight, meta, room, "origin", accesses=0)
+            self._publish(flight, meta, room, Tier.ORIGIN, accesses=0)
         finally:
             state.memory.discard(room)
 
@@ -274,7 +275,7 @@ class FlightRunner:
         return room
 
     def _publish(
-        self, flight: Flight, meta: EntryMeta, room: Room, tier: str, accesses: int
+        self, flight: Flight, meta: EntryMeta, room: Room, tier: Tier, accesses: int
     ) -> None:
         """Make `room` L1's entry and answer. One function: no invalidation comes in between."""
         flight.check_fence()

@@ -12,6 +12,7 @@ from cachesvc.core.errors import Aborted, CacheError, NoSuchObject, Overloaded, 
 from cachesvc.core.freshness import ANY_AGE, Need, need_of
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kind
+from cachesvc.core.tier import Tier
 from cachesvc.core.verdict import is_current, is_said_new_enough, is_stored_new_enough
 from cachesvc.engine.flight import Flight, Served
 from cachesvc.engine.flight_run import FlightRunner
@@ -132,7 +133,7 @@ class Reader:
         steady_ns = state.clock.read().steady_ns
         cached = state.memory.lookup(request.key, steady_ns)
         if cached is not None:
-            served = Served(cached.meta, cached.blob, "memory", cached.expires_ns)
+            served = Served(cached.meta, cached.blob, Tier.MEMORY, cached.expires_ns)
             if is_current(served.meta, served.expires_ns, state.ask(need), steady_ns):
                 self._count_hits(cached, steady_ns, 1)
                 return served

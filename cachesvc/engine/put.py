@@ -24,6 +24,7 @@ from cachesvc.core.leaving import Leaving
 from cachesvc.core.origin import OriginStamp
 from cachesvc.core.scopes import Scope, key_scope, scopes_of
 from cachesvc.core.tensors import Buffer
+from cachesvc.core.tier import Tier
 from cachesvc.engine.fill import Filler
 from cachesvc.engine.flight import Served
 from cachesvc.engine.ports import Codec
@@ -316,7 +317,7 @@ class Putter:
         cached = self._state.memory.publish(room, meta, accesses=0, steady_ns=steady_ns)
         if cached is None and not in_l2:
             raise Overloaded("neither L1 nor L2 has room for this entry", reason="NO_ROOM")
-        return Served(meta, room.written, "memory", meta.expires_ns(0))
+        return Served(meta, room.written, Tier.MEMORY, meta.expires_ns(0))
 
     @asynccontextmanager
     async def _lock(self, key: EntryKey) -> AsyncIterator[None]:
