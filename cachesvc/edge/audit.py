@@ -8,6 +8,7 @@ installation, and only a holder of the key can test ids against it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 from collections.abc import Coroutine
@@ -16,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from cachesvc.core import durable
 from cachesvc.core.access import Action, Principal, action_of
 from cachesvc.core.errors import CacheError, ConfigError, Draining
 from cachesvc.core.pseudonyms import KEY_BYTES, Pseudonyms
@@ -132,11 +134,13 @@ def _read(path: Path) -> bytes:
 
 def _write_new(path: Path, key: bytes) -> None:
     """Write the whole key or nothing: a crash must not leave half a key."""
-    temporary = path.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with open(fd, "wb") as file:
-        file.write(key)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    directory_fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    name = f"{path.stem}.tmp"
+    try:
+        with contextlib.suppress(FileNotFoundError):  # of a start that died
+            os.unlink(name, dir_fd=directory_fd)
+        with durable.new_file(directory_fd, name, 0o600) as fd:
+            durable.write(fd, key)
+            durable.move(name, directory_fd, path.name, directory_fd)
+    finally:
+        os.close(directory_fd)

@@ -22,6 +22,7 @@ from typing import TypeVar
 
 import xxhash
 
+from cachesvc.core import durable
 from cachesvc.core.errors import OriginDenied, OriginUnavailable
 from cachesvc.core.origin import OriginObject, OriginStamp
 from cachesvc.core.pools import started_pool
@@ -176,21 +177,12 @@ class DirectoryOrigin:
             parent = held.enter_context(self._parent_of(names, create=True))
             unfinished = held.enter_context(self._parent_of((_UNFINISHED, ""), create=True))
             name = secrets.token_hex(16)
-            descriptor = os.open(name, _CREATE, 0o644, dir_fd=unfinished)
-            with open(descriptor, "wb", buffering=0) as file:
-                try:
-                    # The lock tells the start() of another daemon that this file is being written.
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _write_all(descriptor, data)
-                    os.fsync(descriptor)
-                    written = os.fstat(descriptor)
-                    os.rename(name, names[-1], src_dir_fd=unfinished, dst_dir_fd=parent)
-                except OSError:
-                    with suppress(FileNotFoundError):
-                        os.unlink(name, dir_fd=unfinished)
-                    raise
-            # The rename is durable only when its folder is synced.
-            os.fsync(parent)
+            with durable.new_file(unfinished, name, 0o644) as descriptor:
+                # The lock tells the start() of another daemon that this file is being written.
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                durable.write(descriptor, data)
+                written = os.fstat(descriptor)
+                durable.move(name, unfinished, names[-1], parent)
             return _stamp(object_key, data, written)
 
     def _remove_unfinished(self) -> None:
@@ -221,7 +213,7 @@ class DirectoryOrigin:
         try:
             for name in names[:-1]:
                 if create:
-                    _make_folder(name, folder)
+                    durable.make_directory(folder, name, 0o755)
                 below = _opened(name, _FOLDER, folder)
                 os.close(folder)
                 folder = below
@@ -283,20 +275,6 @@ def _opened_file(name: str, folder: int) -> FileIO:
 
 def _is_link(name: str, folder: int) -> bool:
     return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
-
-
-def _make_folder(name: str, parent: int) -> None:
-    try:
-        os.mkdir(name, 0o755, dir_fd=parent)
-    except FileExistsError:
-        return
-    os.fsync(parent)
-
-
-def _write_all(descriptor: int, data: Buffer) -> None:
-    view = memoryview(data).cast("B")
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def _remove_if_abandoned(name: str, folder: int) -> None:

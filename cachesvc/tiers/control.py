@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from cachesvc.core import durable
 from cachesvc.tiers import files
 from cachesvc_format.control_page import (
     HEADER,
@@ -146,7 +147,7 @@ def replace_control_page(directory_fd: int, gid: int | None) -> ControlPage:
     try:
         files.set_access(fd, 0o640, gid)
         header = HEADER.pack(MAGIC, VERSION, State.CLOSED, boot_id)
-        files.write_all(fd, header.ljust(PAGE_BYTES, b"\0"))
+        durable.write_all(fd, header.ljust(PAGE_BYTES, b"\0"))
         page = mmap.mmap(fd, PAGE_BYTES)
         status = os.fstat(fd)
     finally:

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from cachesvc.core import durable
 from cachesvc.tiers import files
 
 
@@ -22,11 +23,6 @@ def directory(parent_fd: int, name: str) -> Iterator[int]:
 @contextlib.contextmanager
 def made_directory(parent_fd: int, name: str) -> Iterator[int]:
     """As `directory`, but make it durably if it is missing."""
-    try:
-        os.mkdir(name, 0o750, dir_fd=parent_fd)
-    except FileExistsError:
-        pass
-    else:
-        os.fsync(parent_fd)
+    durable.make_directory(parent_fd, name, 0o750)
     with directory(parent_fd, name) as fd:
         yield fd

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from cachesvc.core import durable
 from cachesvc.core.checksum import Checksum
 from cachesvc.core.errors import CorruptEntry
 from cachesvc.core.keys import EntryKey
@@ -101,22 +102,13 @@ class DiskFiles:
         On an error nothing is left.
         """
         name = str(location.generation)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         # Make the directory again if it was deleted: no write could succeed without it.
-        with made_directory(self._root_fd, TEMPORARY) as temporary_fd:
-            fd = os.open(name, flags, 0o640, dir_fd=temporary_fd)
-            try:
-                try:
-                    for part in parts:
-                        files.write_all(fd, part)
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
-                self._rename_into_place(temporary_fd, name, location)
-            except BaseException:  # also an interrupt: leave nothing half-written
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=temporary_fd)
-                raise
+        with (
+            made_directory(self._root_fd, TEMPORARY) as temporary_fd,
+            durable.new_file(temporary_fd, name, 0o640) as fd,
+        ):
+            durable.write(fd, *parts)
+            self._rename_into_place(temporary_fd, name, location)
 
     def _rename_into_place(self, temporary_fd: int, temporary: str, location: Location) -> None:
         while True:
@@ -135,12 +127,7 @@ class DiskFiles:
             made_directory(self._root_fd, key.namespace) as namespace_fd,
             made_directory(namespace_fd, key.id) as id_fd,
         ):
-            os.rename(temporary, name, src_dir_fd=temporary_fd, dst_dir_fd=id_fd)
-            try:
-                os.fsync(id_fd)
-            except BaseException:  # the name is in its place, and no row will ever name it
-                os.unlink(name, dir_fd=id_fd)
-                raise
+            durable.move(temporary, temporary_fd, name, id_fd)
 
     def read_chunks(
         self,

@@ -14,7 +14,6 @@ import stat
 from pathlib import Path
 
 from cachesvc.core.errors import ConfigError
-from cachesvc.core.tensors import Buffer
 
 # Errors of a full filesystem or process: something has to leave first.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
@@ -104,16 +103,6 @@ def lock_directory(fd: int, path: Path) -> None:
             f"{path}: another cachesvc daemon owns this directory; "
             "stop it, or give this one its own directories"
         ) from exc
-
-
-def write_all(fd: int, data: Buffer) -> None:
-    """Write every byte. A full tmpfs returns a short count instead of an error."""
-    view = memoryview(data).cast("B")
-    while view.nbytes:
-        written = os.write(fd, view)
-        if written == 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        view = view[written:]
 
 
 def hard_links_are_protected(path: Path = Path("/proc/sys/fs/protected_hardlinks")) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from cachesvc.core import durable
 from cachesvc.core.errors import MemoryFull, Overloaded
 from cachesvc.core.tensors import Buffer
 from cachesvc.tiers import files, spares
@@ -49,7 +50,7 @@ class Room:
 
 def _write(fd: int, chunk: Buffer) -> None:
     try:
-        files.write_all(fd, chunk)
+        durable.write_all(fd, chunk)
     except OSError as exc:
         # Not an OSError: code that streams from L2 would take it for an error of L2.
         raise Overloaded("L1 cannot be written", reason="NO_ROOM") from exc

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from cachesvc.core import durable
 from cachesvc.tiers import directories, disk_files, files, quarantine, witness
 from tests.crash.ledger import Event, Ledger
 from tests.crash.life import BrokenPromise, Life
@@ -93,7 +94,7 @@ async def moments_of(
 
     (folder / "l2").mkdir()
     with monkeypatch.context() as patched:
-        for module in (files, directories, disk_files, quarantine, witness):
+        for module in (durable, files, directories, disk_files, quarantine, witness):
             patched.setattr(module, "os", double)
         # Its own ledger: each moment has what had been told by then.
         life = Life(folder, folder, Ledger(), tell, random.Random(1))

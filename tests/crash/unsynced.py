@@ -1,6 +1,6 @@
 """Which files could be on the disk after a power cut, if only what was synced is sure to be?
 
-Stands in for the module `os` in the two modules that make all of L2's file calls. Each
+Stands in for the module `os` in the modules that make all of L2's file calls. Each
 call is done for real, and also kept here: bytes and directory entries apart, and what
 was synced apart from what was not. A cut keeps any subset of the rest, in any
 combination: stricter than filesystems with one journal are.

@@ -20,6 +20,7 @@ from cachesvc.cli.doctor.places import (
 )
 from cachesvc.config import Settings
 from cachesvc.config_access import ENV_PREFIX
+from cachesvc.core import durable
 from cachesvc.tiers import files, leases
 from cachesvc.tiers.shared_files import SharedFile
 from cachesvc_format.control_page import L1_DIRECTORY
@@ -100,7 +101,7 @@ def check_kernel(patient: Patient) -> Iterator[Finding]:
     directory_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fd = unnamed_file(folder)
     try:
-        files.write_all(fd, b"\xff" * 8192)
+        durable.write_all(fd, b"\xff" * 8192)
         shared = SharedFile(directory_fd, "", fd, 8192)
         if (refusal := leases.why_not(fd)) is not None:
             raise OSError(f"a lease was refused for a file that nobody else has open: {refusal}")

@@ -17,6 +17,7 @@ from cachesvc.cli.doctor.findings import Finding, Patient, error, ok
 from cachesvc.cli.doctor.places import unnamed_file
 from cachesvc.config import Settings
 from cachesvc.config_access import ENV_PREFIX, split_address
+from cachesvc.core import durable
 from cachesvc.core.errors import ConfigError
 from cachesvc.edge import audit
 from cachesvc.tiers import files, quarantine
@@ -118,7 +119,7 @@ def _takes_a_page(path: Path) -> Callable[[], None]:
         try:
             fd = unnamed_file(path)
             try:
-                files.write_all(fd, bytes(_PROBE_BYTES))
+                durable.write_all(fd, bytes(_PROBE_BYTES))
             finally:
                 os.close(fd)
         except OSError as exc:

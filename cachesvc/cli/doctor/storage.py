@@ -11,7 +11,7 @@ from cachesvc.cli import output
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 from cachesvc.cli.doctor.places import examine_directory, mount_of, nearest_existing
 from cachesvc.config_access import ENV_PREFIX
-from cachesvc.tiers import files
+from cachesvc.core import durable
 
 _ROOT = f"{ENV_PREFIX}L2__ROOT"
 _STATE = f"{ENV_PREFIX}STATE_DIR"
@@ -104,7 +104,7 @@ def check_fsync(patient: Patient) -> Iterator[Finding]:
     begun = time.monotonic()
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-            files.write_all(file.fileno(), bytes(_PROBE_BYTES))
+            durable.write_all(file.fileno(), bytes(_PROBE_BYTES))
             os.fsync(file.fileno())
         directory_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
