@@ -10,7 +10,7 @@ import json
 import os
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,19 @@ from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.cli.conftest import Run
 from tests.conftest import NewDaemon
 from tests.support import sample_objects
-from tests.support.daemons import Daemon, s3_settings
+from tests.support.daemons import Daemon, running_daemon, s3_settings
 from tests.support.grpc_calls import get_human
 from tests.support.s3_servers import S3Server
 from tests.support.sample_objects import Sample, fresh_id, put_in_bucket, put_in_folder, torch_save
 
 HOUR_S = 3600.0
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One of this file's own: tests elsewhere invalidate everything, and V2's files are older."""
+    with running_daemon(tmp_path_factory.mktemp("daemon")) as running:
+        yield running
 
 
 class V2:
@@ -75,7 +82,7 @@ def v2(tmp_path: Path) -> V2:
 
 @pytest.fixture
 def settings(daemon: Daemon, monkeypatch: pytest.MonkeyPatch, run_alone: Run) -> None:
-    """The session's daemon; its settings are the command's."""
+    """This file's daemon; its settings are the command's."""
     for name, value in daemon.settings.items():  # after run_alone, which removes the caller's
         monkeypatch.setenv(f"CACHESVC_{name}", value)
 
