@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,6 +18,7 @@ from cachesvc.core.scopes import Scope, ScopeKind, key_scope
 from cachesvc.engine import invalidate
 from tests.support.engine_house import EngineHouse
 from tests.support.engine_mounts import SmallFilesystem, small_filesystem
+from tests.support.refusing_catalog import RefusingCatalog
 
 PERSON = EntryKey("human_upper_body", "alice")
 SCOPES = {
@@ -32,23 +32,6 @@ SCOPES = {
 def l2_disk(tmp_path: Path) -> Iterator[SmallFilesystem]:
     with small_filesystem(tmp_path / "small-l2", 4 << 20) as disk:
         yield disk
-
-
-class RefusingCatalog:
-    """Has the catalog's commits fail for a while, as a full disk does."""
-
-    def __init__(self, house: EngineHouse) -> None:
-        self._catalog = house.catalog
-        self._run = house.catalog._writes._run_batch  # type: ignore[attr-defined]
-        self.refuses = True
-        house.catalog._writes._run_batch = self._run_batch  # type: ignore[attr-defined]
-
-    def _run_batch(self, batch: list[Any]) -> None:
-        if not self.refuses:
-            self._run(batch)
-            return
-        for write in batch:
-            write.error = NotDurable("the disk is full")
 
 
 @pytest.mark.parametrize("scope", SCOPES)
