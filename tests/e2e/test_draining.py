@@ -116,6 +116,20 @@ def test_gets_under_way_at_sigterm_are_answered_to_every_kind_of_caller(callers:
     assert callers.daemon.wait() == 0
 
 
+def test_no_answer_names_a_file_once_the_daemon_drains(callers: Callers) -> None:
+    """Promise 9. Its caller would find the page closed, ask again, and be refused."""
+    daemon, user = callers.daemon, fresh_id("u")
+    callers.upload(sample_objects.person(user))
+    shared = pb.DELIVERY_SHARED_FILE
+    call = callers.begin(lambda: get_human(daemon.stub(), user, delivery=shared))
+    callers.terminate_with(flights=1)
+    assert call.result(WITHIN_S).WhichOneof("payload") != "file"
+    assert daemon.wait() == 0
+    daemon.start()
+    again = get_human(daemon.stub(), user, delivery=shared)
+    assert again.WhichOneof("payload") == "file"  # it is one that a file can answer
+
+
 def test_streams_under_way_at_sigterm_are_answered(callers: Callers) -> None:
     client, user = callers.client(), fresh_id("u")
     callers.upload(sample_objects.person(user))

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -425,3 +426,26 @@ def test_a_write_survives_the_removal_of_its_directory_with_an_older_generation(
             written.put(0)
         removing.result()
         assert list(disk_files.walk(AT.key.namespace)) == []
+
+
+def test_a_durable_removal_syncs_the_directory_behind_the_unlink(
+    disk_files: DiskFiles, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 1. Where the catalog cannot be written, the unlink is what makes it final."""
+    done: list[str] = []
+    disk_files.write(AT, BLOB)
+    unlink, fsync, folder = os.unlink, os.fsync, path_of(root).parent.stat()
+
+    def unlinked(*args: Any, **more: Any) -> None:
+        unlink(*args, **more)
+        done.append("unlinked")
+
+    def synced(fd: int) -> None:
+        fsync(fd)
+        if os.path.samestat(os.fstat(fd), folder):
+            done.append("synced")
+
+    monkeypatch.setattr(os, "unlink", unlinked)
+    monkeypatch.setattr(os, "fsync", synced)
+    disk_files.remove(AT, durable=True)
+    assert done == ["unlinked", "synced"]
