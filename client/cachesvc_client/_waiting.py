@@ -12,7 +12,7 @@ TimedOut = futures.TimeoutError
 
 
 def pause(pause_s: float) -> None:
-    time.sleep(pause_s)
+    time.sleep(pause_s)  # the caller's own thread, for which it set `wait_s`
 
 
 def result_of(future: futures.Future[A], within_s: float) -> A:
