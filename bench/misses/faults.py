@@ -17,7 +17,8 @@ from pathlib import Path
 from bench.misses import faulty_store, missing_callers
 from bench.misses.faulty_store import SetFault
 from bench.misses.findings import Check, Finding
-from bench.misses.missing_callers import OWNER, Asking, text_of
+from bench.misses.missing_callers import OWNER, text_of
+from bench.misses.told_process import Acting
 from bench.misses.turns import S_TO_MS, Row
 from cachesvc_client import CacheClient
 from cachesvc_proto.v1 import cache_pb2 as pb
@@ -84,7 +85,7 @@ def _beside_each(
     stub: CacheServiceStub,
     client: CacheClient,
     set_fault: SetFault,
-    asking: Asking,
+    asking: Acting,
     rounds: int,
 ) -> Iterator[Finding]:
     found = {title: Hits([], []) for title in (QUIET, *map(_title, FAULTS))}
@@ -93,7 +94,7 @@ def _beside_each(
         _time_hits(stub, client, found[QUIET])
         for fault in FAULTS:
             set_fault(fault)
-            with asking():
+            with asking("ask"):
                 _time_hits(stub, client, found[_title(fault)])
     set_fault(Fault.NONE)
     reported = stub.Stats(pb.StatsRequest()).requests

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import json
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -19,7 +18,8 @@ from contextlib import AbstractContextManager
 
 import grpc
 
-from bench.misses import small_kind
+from bench.misses import small_kind, told_process
+from bench.misses.told_process import Acting
 from cachesvc_proto.v1 import cache_pb2 as pb
 from cachesvc_proto.v1.cache_pb2_grpc import CacheServiceStub
 from tests.support.daemons import Daemon
@@ -35,7 +35,6 @@ _CHUNK_BYTES = 1 << 20
 REPORTED_KEYS = 1000
 _LONGEST_ID = "i" * 120
 _TIMEOUT_S = 20.0
-Misbehaving = Callable[[str], AbstractContextManager[None]]
 
 
 def get(stub: CacheServiceStub, namespace: str, entry_id: str) -> None:
@@ -127,32 +126,9 @@ def serve(socket: str) -> None:
         print("ended", flush=True)
 
 
-@contextlib.contextmanager
-def running(daemon: Daemon) -> Iterator[Misbehaving]:
+def running(daemon: Daemon) -> AbstractContextManager[Acting]:
     """Run it; give what has it misbehave in one way for as long as that is entered."""
-    command = [sys.executable, "-m", __name__, str(daemon.socket)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    said_in, said_out = process.stdin, process.stdout
-
-    def say(word: str, answer: str) -> None:
-        print(word, file=said_in, flush=True)
-        assert said_out.readline() == answer + "\n"
-
-    @contextlib.contextmanager
-    def misbehaving(way: str) -> Iterator[None]:
-        say(way, "begun")
-        try:
-            yield
-        finally:
-            say("end", "ended")
-
-    try:
-        assert said_out.readline() == "ready\n"
-        yield misbehaving
-    finally:
-        process.communicate()
+    return told_process.running(__name__, daemon.socket)
 
 
 if __name__ == "__main__":

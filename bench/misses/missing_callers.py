@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import grpc
 
+from bench.misses import told_process
+from bench.misses.told_process import Acting
 from cachesvc_proto.v1 import cache_pb2 as pb
 from cachesvc_proto.v1.cache_pb2_grpc import CacheServiceStub
 from tests.support.daemons import Daemon
 
 OWNER = "bob"
-Asking = Callable[[], AbstractContextManager[None]]
 
 
 def text_of(stub: CacheServiceStub, clothing_id: str, timeout_s: float) -> pb.Entry:
@@ -69,33 +68,11 @@ def _channel(socket: str) -> grpc.Channel:
     return grpc.insecure_channel(f"unix:{socket}", options=[("grpc.use_local_subchannel_pool", 1)])
 
 
-@contextlib.contextmanager
-def running(daemon: Daemon, callers: int, pause_s: float, deadline_s: float) -> Iterator[Asking]:
+def running(
+    daemon: Daemon, callers: int, pause_s: float, deadline_s: float
+) -> AbstractContextManager[Acting]:
     """Run it; give what has the callers ask for as long as it is entered."""
-    command = [sys.executable, "-m", __name__]
-    command += [str(daemon.socket), str(callers), str(pause_s), str(deadline_s)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    said_in, said_out = process.stdin, process.stdout
-
-    def say(word: str, answer: str) -> None:
-        print(word, file=said_in, flush=True)
-        assert said_out.readline() == answer + "\n"
-
-    @contextlib.contextmanager
-    def asking() -> Iterator[None]:
-        say("begin", "begun")
-        try:
-            yield
-        finally:
-            say("end", "ended")
-
-    try:
-        assert said_out.readline() == "ready\n"
-        yield asking
-    finally:
-        process.communicate()
+    return told_process.running(__name__, daemon.socket, callers, pause_s, deadline_s)
 
 
 if __name__ == "__main__":
