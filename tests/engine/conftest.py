@@ -13,7 +13,7 @@ from tests.support.engine_house import EngineHouse
 
 @pytest.fixture
 async def closed_house(tmp_path: Path) -> AsyncIterator[EngineHouse]:
-    """A house whose limits a test changes before it opens it; it is closed in the end."""
+    """A house that the test opens itself, after it has changed the limits; the fixture ends it."""
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="cachesvc-test-") as runtime:
         house = EngineHouse(tmp_path, Path(runtime))
         yield house

@@ -1,4 +1,4 @@
-"""What is spared an origin that has just said "no such object", and what ends that?
+"""Is a remembered absence answered without asking the origin, and what ends it?
 
 Promises 3 and 5.
 """
@@ -48,7 +48,7 @@ async def learn_absence(house: EngineHouse) -> NoSuchObject:
 
 
 async def assert_still_absent(house: EngineHouse) -> None:
-    """Check that the origin, which has the garment by now, is not asked."""
+    """Check that the origin is not asked, although it has the garment by now."""
     house.origin.reads.clear()
     with pytest.raises(NoSuchObject):
         await house.get(GARMENT, OWNER)

@@ -1,6 +1,6 @@
-"""Is everything that an answer promises durable, or out of reach, before it is given?
+"""Is everything that an answer promises durable, or out of reach, before the answer is given?
 
-Promise 1. The catalog's writer is held up, so that a step which does not wait for it shows.
+Promise 1. The tests hold up the catalog's writer, so that a step that does not wait for it shows.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from cachesvc.core.scopes import key_scope
 from tests.support.engine_house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
-# More turns of the loop than any answer takes that waits for nothing.
+# More turns of the loop than any answer needs that waits for nothing.
 TURNS = 100
 
 
 @asynccontextmanager
 async def held_writer(house: EngineHouse) -> AsyncIterator[None]:
-    """Keep the catalog's writer from all that is queued from now on."""
+    """Hold up the catalog's writer: it commits nothing that is queued from now on."""
     is_held, may_go = threading.Event(), threading.Event()
 
     def hold(_: object) -> None:
@@ -76,7 +76,7 @@ async def test_a_put_answers_after_its_row_is_committed(house: EngineHouse) -> N
 
 
 async def test_l2_is_a_miss_while_a_removal_is_being_committed(house: EngineHouse) -> None:
-    # A: L1's file is gone | B: Get, L2 still has the row | A: its DELETE commits, it answers
+    # A: unlinks L1's file | B: Get, L2 still has the row | A: its DELETE commits, it answers
     await house.put(PERSON, 1)
     house.upload(PERSON, 2)
     async with held_writer(house):
@@ -108,7 +108,6 @@ async def test_a_flight_that_nobody_can_join_any_more_is_fenced_all_the_same(
     house: EngineHouse,
 ) -> None:
     # A: lands, writes its file | B: needs newer bytes, so A's flight is detached
-    # | C: invalidates, answers | A: queues its row -> dropped
     house.upload(PERSON, 1)
     at_the_origin = f"origin {house.object_keys(PERSON)[0]}"
     writing = house.gates.stop("l2_write")

@@ -1,4 +1,7 @@
-"""When is the origin left alone, and how is it found out that it answers again? Promise 8."""
+"""When is the origin left alone, and how does the engine find out that it answers again?
+
+Promise 8.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ def person(index: int) -> EntryKey:
 
 
 def fail(house: EngineHouse, key: EntryKey, error: CacheError = AWAY) -> None:
-    # A new one each time, as an origin raises them: the engine names the object in it.
+    # A new error each time, as a real origin raises: the engine names the object in it.
     house.origin.errors[house.object_keys(key)[0]] = type(error)(error.message)
 
 
@@ -166,7 +169,7 @@ async def test_a_probe_that_finds_nothing_closes_the_circuit(house: EngineHouse)
 
 @dataclass
 class Steady:
-    """The time that a breaker without a house reads."""
+    """The time of a breaker that no house owns."""
 
     now_s: float = 1000.0
 
@@ -181,7 +184,7 @@ def time() -> Steady:
 
 @pytest.fixture
 def breaker(time: Steady) -> OriginBreaker:
-    """Return a breaker that is open."""
+    """A breaker that is open."""
     breaker = OriginBreaker(FAILURES, OPEN_S, time.ns)
     for index in range(FAILURES):
         ask_in_vain(breaker, person(index))
@@ -201,7 +204,7 @@ def ask_well(breaker: OriginBreaker, key: EntryKey) -> None:
 
 
 def is_refused(breaker: OriginBreaker, key: EntryKey) -> bool:
-    """Return whether `key` may not ask; if it may, its asking says nothing."""
+    """Return whether the breaker refuses `key`; a call that may ask counts neither way."""
     try:
         with breaker.asking(key):
             raise StaleFill("says nothing")
@@ -238,7 +241,7 @@ def test_a_bad_object_that_is_every_first_probe_does_not_keep_the_circuit_open(
         time.now_s += OPEN_S
         assert ask_in_vain(breaker, bad) == "ORIGIN_UNAVAILABLE"
         assert ask_in_vain(breaker, bad) == "ORIGIN_CIRCUIT_OPEN"
-    # Another may ask at once, and not only after the next pause.
+    # Another entry may ask at once, not only after the next pause.
     ask_well(breaker, person(1))
     assert not is_refused(breaker, person(2))
 
@@ -364,7 +367,7 @@ async def test_the_log_says_an_outages_first_failure_and_what_becomes_of_the_cir
         ("origin_circuit", "probed"),
         ("origin_circuit", "closed"),
     ]
-    # Every fill has its line, at a level that nobody is woken by.
+    # Every failed fill has a log line, at a level that alerts nobody.
     failed = [line for line in lines if line["event"] == "fill_failed"]
     assert {line["log_level"] for line in failed} == {"info"}
     assert len(failed) == FAILURES + 1

@@ -1,7 +1,7 @@
-"""What does a host's clock do to the cache that is set, by a year or a minute, either way?
+"""What does the cache do when the host's clock is set, by a year or a minute, either way?
 
-Promises 1 and 5. Steady time is what ages are counted in; wall time is only compared with
-times from outside. A step that comes with a restart is the one that steady time cannot hide.
+Promises 1 and 5. Ages are counted in steady time; wall time is only compared with times from
+outside. Steady time cannot hide a step that comes with a restart.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STEPS = pytest.mark.parametrize(
 
 
 async def filled(house: EngineHouse) -> None:
-    """Have version 1 in both tiers."""
+    """Put version 1 into both tiers."""
     house.upload(PERSON, 1)
     await house.get(PERSON)
     await house.settle()

@@ -1,6 +1,6 @@
-"""Does storing in L2 leave the processors to the misses that somebody waits for?
+"""Do commits to L2 leave the processors to the misses that callers wait for?
 
-Promises 1, 5 and 8: what is held back is fenced, bounded in time and in bytes, and ends.
+Promises 1, 5 and 8: a commit that is held back is fenced, bounded in time and in bytes, and ends.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OTHER_GARMENT = EntryKey("garment", "coat")
 
 @pytest.fixture
 def never_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is waited for is waited for to the end: no test depends on how fast it is."""
+    """Remove the limit of time for holding back, so that no test depends on its own speed."""
     monkeypatch.setattr(commit, "MAX_HELD_BACK_S", 3600.0)
 
 
@@ -35,7 +35,7 @@ def reading(house: EngineHouse, key: EntryKey) -> str:
 
 
 async def person_at_the_origin(house: EngineHouse) -> tuple[Stop, asyncio.Task[Served]]:
-    """Begin a miss that hangs at the origin. The garment is there to be asked for meanwhile."""
+    """Begin a miss that hangs at the origin; upload the garment for a second miss."""
     house.upload(PERSON, 1)
     house.upload(GARMENT, 1)
     at_origin = house.gates.stop(reading(house, PERSON))
@@ -109,7 +109,8 @@ async def test_a_miss_without_a_result_frees_the_commits_it_held_back(
         house.origin.errors[house.object_keys(PERSON)[0]] = away
         at_origin.release()
     else:
-        # Its caller asks again; what it finds then must not be the file that is looked for.
+        # The caller asks again after the invalidation; that fill must not write the file sought
+        # below.
         house.gates.stop(reading(house, PERSON))
         await house.cache.invalidate(key_scope(PERSON))
     await stored.reached()

@@ -1,8 +1,8 @@
 """Is any damage of a file in L2 ever served? Promise 2.
 
-Each damaged file is asked for through the whole engine. The origin meanwhile has another
-version, so that an answer says where it came from: each damage has to be a counted miss, its
-file set aside as it was, and the entry refilled and in L2 again.
+The whole engine is asked for each damaged file. The origin has another version by then, so the
+version shows where the answer came from. Each damage must be a counted miss, its file must be set
+aside unchanged, and the entry must be filled again and be in L2 again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cachesvc_format.blob import Tensor
 from tests.support.engine_entries import blob_of
 from tests.support.engine_house import EngineHouse
 
-# One field: the smallest header that an entry can have.
+# A kind of one field: the smallest header that an entry can have.
 DOT = Kind(
     name="dot",
     namespaces=(Namespace("dot"),),
@@ -39,7 +39,7 @@ DOT = Kind(
 SMALLEST = EntryKey("dot", "a")
 OTHER = EntryKey("dot", "b")
 PERSON = EntryKey("human_upper_body", "alice")
-VERSIONS = 200  # fit the elements of an image
+VERSIONS = 200  # all of them fit the elements of an image
 QUICK_BODY_FLIPS = 500
 LONG_BODY_FLIPS = 20_000
 PAGE_BYTES, PAGES = 4096, 40
@@ -49,7 +49,7 @@ Damage = Callable[[bytes], bytes]
 
 @pytest.fixture
 async def house() -> AsyncIterator[EngineHouse]:
-    # All of it in shared memory: nothing here is about syncs, and there are many commits.
+    # All files are in shared memory: these tests are not about syncs, and they commit often.
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="cachesvc-test-") as folder:
         house = EngineHouse(Path(folder), Path(folder) / "runtime")
         (Path(folder) / "runtime").mkdir()
@@ -60,7 +60,7 @@ async def house() -> AsyncIterator[EngineHouse]:
 
 
 class Stored:
-    """One entry that is in L2 alone, again and again."""
+    """One entry that is only in L2, and is filled again after each damage."""
 
     def __init__(
         self, house: EngineHouse, key: EntryKey, *, first_version: int = 1, elements: int = 0
@@ -82,7 +82,7 @@ class Stored:
         return path
 
     async def check(self, damage: Damage) -> None:
-        """Damage the file, and see that it is missed, set aside, and that the next is whole."""
+        """Damage the file; check that it is missed, set aside, and that the next file is whole."""
         path = self.path()
         damaged = damage(path.read_bytes())
         assert damaged != path.read_bytes()
@@ -97,7 +97,9 @@ class Stored:
         self.tried += 1
 
     async def check_undamaged(self) -> None:
-        """Without damage it would have been a hit of L2: the tests above prove something."""
+        """Check that the undamaged file is a hit of L2; otherwise the tests above would prove
+        nothing.
+        """
         await self._check_served("disk")
 
     async def _upload_next(self) -> None:
@@ -141,7 +143,7 @@ def header_bytes(blob: bytes) -> int:
 
 
 def header_flips(kind: Kind) -> Iterator[Damage]:
-    """Each bit of the length and the header: they lie at the same places in every version."""
+    """Each bit of the length and the header; they lie at the same place in every version."""
     return (flip(bit) for bit in range(8 * header_bytes(blob_of(kind, 1))))
 
 
@@ -161,7 +163,7 @@ def zeroed(page: int) -> Damage:
 
 
 def old_formats(kind: Kind) -> list[Damage]:
-    """What an entry could look like in another format: ours of before, plain safetensors, V2's."""
+    """An entry in other formats: our former one, plain safetensors, V2's."""
 
     def replaced(data: bytes) -> bytes:
         return data.replace(b'"cachesvc.format":"1"', b'"cachesvc.format":"0"')

@@ -1,4 +1,4 @@
-"""Is memory for decoding bounded over all fills, and do small images pass large ones?
+"""Is memory for decoding bounded over all fills, and do small images overtake large ones?
 
 Promises 5 and 8.
 """
@@ -24,7 +24,7 @@ LARGE_LANE, SMALL_LANE = 1200, 400
 
 
 class Decodes:
-    """Decodes that go on until they are told to end."""
+    """Decodes that run until a test ends them."""
 
     def __init__(self, room: DecodingRoom) -> None:
         self._room = room
@@ -59,7 +59,7 @@ async def test_decodes_take_no_more_than_the_budget_and_the_next_in_line_comes_f
     for name in "abcd":
         await decodes.begin(name, LARGE)
     assert set(decodes.running) == {"a", "b"}
-    await decodes.begin("fits", LARGE_LANE - 2 * LARGE)  # but others were here before
+    await decodes.begin("fits", LARGE_LANE - 2 * LARGE)  # it would fit, but others wait before it
     assert set(decodes.running) == {"a", "b"}
     await decodes.end("a")
     assert set(decodes.running) == {"b", "c"}
@@ -106,7 +106,7 @@ async def test_one_that_is_cancelled_when_its_turn_has_come_gives_its_bytes_back
     async with room.taken(10 * BUDGET):
         waiting = asyncio.create_task(_take(room))
         await asyncio.sleep(0)
-    waiting.cancel()  # its turn has come, and it has not run since
+    waiting.cancel()  # its turn has come, and its task has not run since
     await asyncio.gather(waiting, return_exceptions=True)
     assert room.used_bytes == 0
 
@@ -135,7 +135,7 @@ async def test_an_entry_too_large_by_its_headers_is_refused_before_anything_is_d
         await house.get(person(0))
     assert failed.value.reason == "ENTRY_TOO_LARGE"
     assert failed.value.object_keys[0] in house.object_keys(person(0))
-    # One of its images alone is small enough; two are not.
+    # Each of its images alone is small enough; two together are not.
     assert len(decoded) <= 1
 
 

@@ -1,7 +1,7 @@
-"""Is an invalidation final, whatever a fill is doing when it comes?
+"""Is an invalidation final, at whatever point a fill is when it comes?
 
-Promise 1. A fill of version 1 is stopped at a point, the photo becomes version 2, the
-invalidation answers: from then on nobody is served version 1.
+Promise 1. A fill of version 1 is stopped at a point, the photo becomes version 2, and the
+invalidation answers. After that no caller is served version 1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support.engine_house import EngineHouse
 PERSON = EntryKey("human_upper_body", "alice")
 GARMENT = EntryKey("garment", "shirt")
 
-# Points of a fill from the origin, in their order.
+# The points of a fill from the origin, in order.
 FILL_POINTS = (
     "l2_looked_up",
     "origin users/alice/vton-cache/upper/human_img.png",
@@ -43,7 +43,7 @@ SCOPES = {
 
 
 async def assert_only_version_2_is_left(house: EngineHouse) -> None:
-    """Check L1, L2 and what a crash brings back."""
+    """Check what L1 and L2 serve, and what is served after a crash."""
     assert await house.version(PERSON) == 2
     await house.settle()
     assert await house.version(PERSON) == 2
@@ -70,7 +70,7 @@ async def test_a_fill_that_an_invalidation_overtook_is_served_to_nobody_later(
     stop.release()
 
     assert await second == 2
-    # It asked before the invalidation: it may have been answered before it, too.
+    # This Get began before the invalidation, so it may also have been answered before it.
     assert await first == (1 if point in ("l2_write", "l2_written") else 2)
     await assert_only_version_2_is_left(house)
 
@@ -127,7 +127,7 @@ async def test_a_commit_that_is_queued_first_is_undone_by_the_invalidation_behin
     await stop.reached()
     stop.release()
     await first
-    # The fill queues its row in the loop's next steps; the removal may find it there.
+    # The fill queues its row in the loop's next steps; the invalidation may find the row queued.
     invalidated = asyncio.create_task(house.cache.invalidate(key_scope(PERSON)))
     house.upload(PERSON, 2)
     await invalidated
@@ -162,7 +162,7 @@ async def test_waiters_of_a_fenced_flight_move_to_one_fresh_flight(house: Engine
 
 
 async def _lose_fences(house: EngineHouse, times: int) -> asyncio.Task[int]:
-    """Start a Get, and invalidate its key that often during its fills."""
+    """Start a Get, and invalidate its key `times` times during its fills."""
     stop = house.gates.stop("decoded")
     getting = asyncio.create_task(house.version(PERSON))
     for index in range(times):
@@ -208,7 +208,7 @@ async def test_an_owners_invalidation_fences_a_flight_whose_owner_is_not_known_y
     await house.settle()
     await house.restart()
     stop = house.gates.stop("l2_read")
-    # Whose it is stands in L2's row only, which the flight has not promoted yet.
+    # Only L2's row says whose the garment is, and the flight has not promoted it yet.
     getting = asyncio.create_task(house.get(GARMENT, ""))
     await stop.reached()
     await house.cache.invalidate(Scope(ScopeKind.OWNER, "bob"))
@@ -222,14 +222,14 @@ async def test_an_owners_invalidation_fences_a_flight_whose_owner_is_not_known_y
 async def test_a_row_that_was_read_while_its_removal_was_under_way_is_not_promoted(
     house: EngineHouse, promotes: str
 ) -> None:
-    """The call names another owner than the row: at its start nothing says that it is covered."""
+    """The Get names another owner than the row, so its flight is not fenced when it begins."""
     house.upload(GARMENT, 1, owner="bob")
     await house.get(GARMENT, "bob")
     await house.settle()
     await house.restart()
     writer_may_go = threading.Event()
     house.catalog._writes.put(lambda db: writer_may_go.wait(20))
-    house.gates.stop("l2_unlink")  # the file is there for as long as anybody may look
+    house.gates.stop("l2_unlink")  # the file stays while any read could open it
     removing = asyncio.create_task(house.cache.invalidate(Scope(ScopeKind.OWNER, "bob")))
     await asyncio.sleep(0)
     stop = house.gates.stop("l2_looked_up")
@@ -251,7 +251,7 @@ async def test_a_row_that_was_read_while_its_removal_was_under_way_is_not_promot
 async def test_an_invalidation_is_final_where_l1s_files_were_deleted_under_the_daemon(
     house: EngineHouse, scope: str
 ) -> None:
-    """As systemd-logind does at the end of a user's last session, unless it is told not to."""
+    """logind deletes these files so at the end of a user's last session (RemoveIPC)."""
     house.upload(PERSON, 1)
     await house.get(PERSON)
     await house.settle()
@@ -335,5 +335,5 @@ async def test_a_fenced_fill_that_still_queues_for_the_origin_does_not_ask_it(
     assert await getting == 1
     await house.settle()
     assert house.sets_read(PERSON) == 1
-    # It said nothing about the origin, and was nobody's failure.
+    # A fenced flight says nothing about the origin, and is not counted as a failed fill.
     assert house.metrics.value("failed_fills") == 0

@@ -1,8 +1,9 @@
-"""What does one flipped bit of the catalog cost? Never old bytes, a key, or a start.
+"""What does one flipped bit of the catalog cost? Never old bytes, a lost key or a failed start.
 
-Promises 1, 2 and 9. A catalog with removals behind it loses one random bit, of the database or
-of its log. Then an engine starts on it: it gets every key, removes some by every scope, gets
-every key again, and so does the life after it. A key may have to be filled again; no more.
+Promises 1, 2 and 9. One random bit is flipped in the database, or in the log, of a catalog that has
+seen invalidations. An engine then starts on it: it gets every key, invalidates some by every scope
+and gets every key again; the life after it gets every key once more. At most, a key has to be
+filled again.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Known:
 
 
 class Wardrobe:
-    """What the origin has, and what has been said of it."""
+    """The current version of each key at the origin."""
 
     def __init__(self) -> None:
         self.known: dict[EntryKey, Known] = {}
@@ -54,7 +55,7 @@ class Wardrobe:
         self.known[key] = Known(key, owner, version)
 
     async def change(self, house: EngineHouse, scope: Scope, version: int) -> None:
-        """Upload all that `scope` covers anew, and invalidate it."""
+        """Upload `version` of all keys that `scope` covers, and invalidate the scope."""
         for known in list(self.known.values()):
             if scope.covers(known.key, known.owner):
                 self.upload(house, known.key, known.owner, version)
@@ -76,7 +77,7 @@ def clothing(name: str, house: EngineHouse) -> Scope:
 
 
 class Trial:
-    """One catalog and its files, as a dead daemon left them, to be copied for each flip."""
+    """A catalog and its files as a dead daemon left them; each flip works on a copy."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -98,11 +99,11 @@ class Trial:
         await self.wardrobe.change(house, Scope(ScopeKind.OWNER, "dave"), 22)
         await self.wardrobe.change(house, clothing("alice-0", house), 23)
         house.clock.advance(60)
-        for name in ("alice-0", "dave-1"):  # stored again, newer than its removal
+        for name in ("alice-0", "dave-1"):  # filled again after its invalidation
             key = EntryKey(GARMENT, name)
             await house.get(key, self.wardrobe.known[key].owner)
         await house.settle()
-        # Its log is emptied by the end, so this is done before.
+        # A clean end empties the log, so the copy with a log is made before.
         shutil.copytree(self.folder / "template", self.folder / "killed")
         await house.catalog.record_clean_end()
         await house.end()
@@ -113,7 +114,7 @@ class Trial:
         return EngineHouse(self.folder / folder, runtime)
 
     async def try_flip(self, path: str, bit: int) -> None:
-        """Flip a bit of `path`, which begins with how the daemon before ended."""
+        """Flip a bit of `path`, whose first part says how the daemon before ended."""
         how, inside = path.split("/", 1)
         shutil.rmtree(self._work, ignore_errors=True)
         shutil.copytree(self.folder / how, self._work)
@@ -146,7 +147,7 @@ class Trial:
         await house.cache.upkeep.disk_step()
 
     async def _put_old_photo(self, house: EngineHouse) -> None:
-        """A photo from before the recorded change of its person is refused."""
+        """Check that a photo from before the recorded change of its person is refused."""
         with pytest.raises(Aborted):
             await house.put(EntryKey(UPPER, "carol"), 1, as_of_ns=START_NS + 1)
 
@@ -159,7 +160,7 @@ def flip(path: Path, bit: int) -> None:
 
 @pytest.fixture
 async def trial() -> AsyncIterator[Trial]:
-    # All of it in shared memory: nothing here is about syncs, and there are many commits.
+    # All files are in shared memory: these tests are not about syncs, and they commit often.
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="cachesvc-test-") as folder:
         trial = Trial(Path(folder))
         await trial.prepare()
@@ -174,14 +175,14 @@ async def flip_many(trial: Trial, count: int, seed: int) -> Counter[str]:
         try:
             await trial.try_flip(path, bit)
         except BaseException:
-            print(f"bit {bit} of {path}")  # noqa: T201 to try it again
+            print(f"bit {bit} of {path}")  # noqa: T201 - to try this bit again
             raise
         tried[path] += 1
     return tried
 
 
 async def test_without_a_flip_nothing_is_filled_again(trial: Trial) -> None:
-    """The flips below prove something: the rows are there and are served."""
+    """Otherwise the flips below would prove nothing: the rows must be there and be served."""
     house = trial.house("template")
     house.clock.advance(300)
     house.open()
@@ -204,7 +205,7 @@ async def test_5000_flipped_bits_serve_no_old_bytes_and_lose_no_key(trial: Trial
 
 
 async def test_a_key_that_lost_a_bit_leads_nobody_to_another_keys_row(trial: Trial) -> None:
-    """It stands in the wrong place of its tree, and searches go astray from there."""
+    """Such a key stands in the wrong place of its B-tree, and searches go astray there."""
     data = (trial.folder / PLACES[0]).read_bytes()
     for known in trial.wardrobe.known.values():
         at = data.find("".join((*known.key, known.owner)).encode())
@@ -213,7 +214,7 @@ async def test_a_key_that_lost_a_bit_leads_nobody_to_another_keys_row(trial: Tri
 
 
 async def test_no_flipped_bit_of_the_header_keeps_a_daemon_from_starting(trial: Trial) -> None:
-    """Of the bytes that SQLite checks before it opens a file."""
+    """The bytes that SQLite checks when it opens a file."""
     for byte in (16, 18, 19, 47, 63):
         for bit in range(8):
             await trial.try_flip(PLACES[0], 8 * byte + bit)
@@ -222,7 +223,7 @@ async def test_no_flipped_bit_of_the_header_keeps_a_daemon_from_starting(trial: 
 async def test_no_flipped_bit_of_the_schemas_names_keeps_a_daemon_from_starting(
     trial: Trial,
 ) -> None:
-    """SQLite quotes such a name in its error, and it is no text any more."""
+    """SQLite quotes such a name in its error, and the name is not valid UTF-8 any more."""
     schema = (trial.folder / PLACES[0]).read_bytes()[:SCHEMA_PAGE_BYTES]
     named = [found.start() for found in re.finditer(rb"entries|changes|facts", schema)]
     assert len(named) > 5

@@ -1,8 +1,8 @@
 """What becomes of a person's entry that the first release read from another person's prefix?
 
-Promise 1. It shows one person under the id of another: it is served to nobody, and leaves
-with whichever of the two is removed. The engine still stores such a row if told to: the
-edge, which refuses it, is not here.
+Promise 1. Such an entry shows one person under the id of another. It is served to nobody, and an
+invalidation of either person deletes it. The engine still stores such a row if a call asks for it:
+the edge, which refuses the call, is not part of these tests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GARMENT = EntryKey("garment", "shirt")
 
 
 async def foreign(house: EngineHouse) -> None:
-    """Have ann's row made from bob's prefix, and start again."""
+    """Store ann's row from bob's prefix, and restart."""
     house.upload(ANN, 1, "bob")
     await house.get(ANN, "bob")
     await house.settle()

@@ -1,6 +1,6 @@
 """Is an invalidation final, and are Gets served, when disks are full or read-only?
 
-Promises 1, 2, 5 and 8. The filesystems here are real ones.
+Promises 1, 2, 5 and 8. The filesystems are real ones.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ SIZE_BYTES = 4 << 20
 
 @pytest.fixture
 def state_disk(tmp_path: Path) -> Iterator[SmallFilesystem]:
-    """Holds the catalog."""
+    """A small filesystem for the catalog."""
     with small_filesystem(tmp_path / "small-state", SIZE_BYTES) as disk:
         yield disk
 
 
 @pytest.fixture
 def l2_disk(tmp_path: Path) -> Iterator[SmallFilesystem]:
-    """Holds L2's files."""
+    """A small filesystem for L2's files."""
     with small_filesystem(tmp_path / "small-l2", SIZE_BYTES) as disk:
         yield disk
 
@@ -73,7 +73,7 @@ async def test_an_invalidation_is_final_although_the_catalog_is_full(
 async def test_damage_that_cannot_be_set_aside_is_a_counted_miss_and_refilled(
     small_house: EngineHouse, l2_disk: SmallFilesystem
 ) -> None:
-    """Promise 2. An L2 that has become read-only can neither move the file nor unlink it."""
+    """Promise 2. An L2 that became read-only can neither move the damaged file nor unlink it."""
     house = small_house
     await fill(house)
     house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
@@ -124,7 +124,7 @@ async def test_without_a_catalog_and_without_a_disk_it_is_not_durable_until_a_re
     assert house.metrics.value("failed_invalidations") == 2
     assert house.metrics.value("invalidations") == 0
     assert house.engine.tombstones.covers(PERSON, "alice")
-    # Not durable, and yet nobody is served it: the tombstone stays.
+    # The invalidation is not durable, yet the old entry is not served: the tombstone stays.
     house.upload(PERSON, 2)
     assert await house.version(PERSON) == 2
     house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
@@ -141,7 +141,7 @@ async def test_without_a_catalog_and_without_a_disk_it_is_not_durable_until_a_re
 
 
 class Disks:
-    """The catalog's and L2's, which fail and recover together."""
+    """The catalog's and L2's filesystem, which fail and recover together."""
 
     def __init__(self, state_disk: SmallFilesystem, l2_disk: SmallFilesystem) -> None:
         self._state_disk = state_disk
@@ -196,7 +196,7 @@ async def test_an_invalidation_that_fails_while_a_retry_unlinks_is_retried_itsel
 async def test_an_invalidation_that_fails_while_a_retry_succeeds_is_retried_again(
     small_house: EngineHouse, disks: Disks, monkeypatch: pytest.MonkeyPatch, later_s: int
 ) -> None:
-    """What was put behind the retry's DELETE is covered by the second one alone."""
+    """The entry that was put behind the retry's DELETE is covered by the second retry alone."""
     monkeypatch.setattr(invalidate, "RETRY_S", 0.01)
     house = small_house
     await fill(house)
@@ -233,7 +233,7 @@ async def test_a_put_older_than_the_later_of_two_changes_that_are_being_retried_
     first_ns = house.clock.read().wall_ns
     house.clock.advance(60)
     second_ns = house.clock.read().wall_ns
-    # In any order: the backend repeats the older one until it answers.
+    # The changes may come in any order: the backend repeats the older one until it is answered.
     for changed_ns in (first_ns, second_ns, first_ns):
         await fail_to_invalidate(house, changed_ns)
     assert house.cache.unfinished_removals == 1
@@ -261,7 +261,7 @@ async def test_a_drain_that_ends_a_retry_does_not_say_that_every_change_is_known
 async def test_a_drain_that_ends_an_invalidation_does_not_say_that_every_change_is_known(
     house: EngineHouse,
 ) -> None:
-    """It may have failed later: nobody is left to see that."""
+    """The invalidation may fail after the drain, when nothing is left that would record it."""
     await fill(house)
     is_durable = house.gates.stop("l2_removed")
     removing = asyncio.create_task(house.cache.invalidate(key_scope(PERSON)))

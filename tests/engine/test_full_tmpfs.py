@@ -1,6 +1,6 @@
-"""Does what is asked for now get into L1 where others have filled tmpfs? Promise 5.
+"""Does an entry get into L1 when others have filled tmpfs? Promise 5.
 
-By each way into L1: a fill, a promotion from L2, a Put. The tmpfs here is a small one.
+The entry comes by each of the ways into L1: a fill, a promotion from L2, a Put. The tmpfs is small.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Does a hit, or the caller of a fill, wait for anything that it does not need? Promise 8."""
+"""Does a hit, or the caller of a fill, wait for what its answer does not need? Promise 8."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PERSON = EntryKey("human_upper_body", "alice")
 
 
 async def test_a_hit_in_memory_is_answered_without_a_pause(house: EngineHouse) -> None:
-    """It gives up the loop nowhere: neither the disk nor a queue can hold it up."""
+    """The Get never gives up the loop, so neither a disk nor a queue can delay it."""
     house.upload(PERSON, 1)
     await house.get(PERSON)
     await house.settle()

@@ -1,4 +1,4 @@
-"""Is the worst lateness of the event loop seen by every scrape, and forgotten after a minute?"""
+"""Does each scrape see the worst lateness of the event loop, and is it forgotten in a minute?"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""What is acknowledged once a directory was deleted, moved or hidden under the daemon? Promise 9.
+"""What is acknowledged after a directory was deleted, moved or covered by a mount? Promise 9.
 
-Nothing that a restart would lose. The daemon says so, and a directory that is put back heals it.
+Nothing is acknowledged that a restart would lose. The daemon reports the problem, and works again
+once the directory is back.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def moved(path: Path) -> Iterator[None]:
 
 
 async def is_not_durable(house: EngineHouse) -> bool:
-    """Return whether neither a Put nor an invalidation is acknowledged."""
+    """Return whether a Put and an invalidation both fail with NotDurable."""
     with pytest.raises(CacheError) as put:
         await house.put(COAT, 3)
     with pytest.raises(CacheError) as removed:
@@ -70,7 +71,7 @@ async def test_nothing_is_acknowledged_while_a_name_leads_elsewhere(
         assert await is_not_durable(house)
         await house.cache.upkeep.names_step()
         assert str(where(house)) in house.engine.problems.current()[NAMES]
-    # It was put back: the retry ends, and all is as before.
+    # The directory is back, so the retry succeeds and the problem ends.
     await house.settle()
     await house.cache.upkeep.names_step()
     assert house.engine.problems.current() == {}

@@ -1,4 +1,4 @@
-"""What do a thousand callers of one key cost the origin, and do they all get their answer?
+"""What do a thousand callers of one key cost the origin, and is each of them answered?
 
 Promise 4.
 """
@@ -19,7 +19,9 @@ WAITERS = 1000
 
 
 async def wait_together(house: EngineHouse) -> list[asyncio.Task[int]]:
-    """Return a thousand Gets whose one fill is held at the origin's first answer."""
+    """Return a thousand Gets that share one fill; their fill was held at the origin until all
+    waited.
+    """
     stop = house.gates.stop(f"origin {house.object_keys(PERSON)[0]}")
     waiters = [asyncio.create_task(house.version(PERSON)) for _ in range(WAITERS)]
     await stop.reached()

@@ -1,4 +1,4 @@
-"""Is nobody served an entry, or half of one, from before the moment they named?
+"""Is an entry, or a member of one, from before the named `origin_after` never served?
 
 Promises 1 and 3.
 """
@@ -122,7 +122,7 @@ async def test_a_landed_flight_that_is_too_old_is_not_joined(house: EngineHouse)
     assert await house.version(PERSON, origin_after_ns=house.clock.read().wall_ns) == 2
     stop.release()
     await house.settle()
-    # The older flight's commit came last, and must not have won.
+    # The older flight's commit came last; its row must not have replaced the newer one.
     await house.restart()
     assert await house.version(PERSON) == 2
 
@@ -141,7 +141,7 @@ async def test_a_crash_does_not_bring_back_the_bytes_of_an_older_fill_that_was_s
 ) -> None:
     """Promise 1.
 
-    A: fills 1, answers, commits | B: finds no row yet, reads 2 | A: its row is there
+    A: fills 1, answers, commits | B: finds no row yet, reads 2 | A: its row is committed
     B: answers 2 | crash before B's own commit
     """
     committing = house.gates.stop("l2_written")

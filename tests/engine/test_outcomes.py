@@ -98,7 +98,7 @@ async def test_a_hanging_origin_ends_with_the_fills_deadline(closed_house: Engin
         await house.get(PERSON)
     assert failed.value.reason == "FILL_DEADLINE"
     assert failed.value.object_keys == (house.object_keys(PERSON)[0],)
-    # What hung holds nothing back: the next fill has its slot and its reads.
+    # The read that hung keeps neither a slot nor a read: the next fill can use both.
     house.engine.limits = replace(house.limits, fill_deadline_s=30.0)
     assert await house.version(PERSON) == 1
 

@@ -1,4 +1,4 @@
-"""Does L2 serve only what is whole, in time and of the model that was asked for?
+"""Does L2 serve only entries that are whole, not expired, and of the model that was asked for?
 
 Promises 2 and 6.
 """
@@ -25,7 +25,7 @@ HOUR_S = 3600.0
 
 
 async def fill(house: EngineHouse, version: int = 1) -> None:
-    """Have an entry in L2, and not in L1."""
+    """Put an entry into L2 only."""
     house.upload(PERSON, version)
     await house.get(PERSON)
     await house.settle()
@@ -74,7 +74,7 @@ async def test_a_file_of_another_length_is_damaged(house: EngineHouse, change: i
 
 async def test_a_lost_file_is_a_miss_that_is_refilled(house: EngineHouse) -> None:
     await fill(house)
-    # As V2's own clean-up does, by age, under the running daemon.
+    # V2's clean-up deletes files by age, also under a running daemon.
     house.files()[0].unlink()
     assert (await house.get(PERSON)).tier == "origin"
     await house.settle()
@@ -85,7 +85,7 @@ async def test_a_lost_file_is_a_miss_that_is_refilled(house: EngineHouse) -> Non
 
 @contextlib.contextmanager
 def no_descriptors_left() -> Iterator[None]:
-    """Let every open fail with EMFILE, in this process."""
+    """Make every open in this process fail with EMFILE."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(name) for name in os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
@@ -104,9 +104,9 @@ def no_descriptors_left() -> Iterator[None]:
 async def test_an_entry_that_cannot_be_opened_for_want_of_descriptors_is_not_lost(
     closed_house: EngineHouse,
 ) -> None:
-    """Promise 9: what a Put stored may be nowhere else."""
+    """Promise 9: an entry that a Put stored may exist nowhere else."""
     house = closed_house
-    house.disk_threads = 1  # one reader, whose connection to the catalog is open
+    house.disk_threads = 1  # so the one reader's connection to the catalog is open already
     house.open()
     await house.put(PERSON, 1)
     house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
@@ -114,7 +114,7 @@ async def test_an_entry_that_cannot_be_opened_for_want_of_descriptors_is_not_los
     house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     with no_descriptors_left(), pytest.raises(NoSuchObject):
         await house.get(PERSON)
-    house.clock.advance(10)  # the origin's absence is remembered for a while
+    house.clock.advance(10)  # longer than the origin's absence is remembered
     assert await house.version(PERSON) == 1
 
 
@@ -252,7 +252,7 @@ async def test_a_served_entry_keeps_its_bytes_when_it_is_evicted_before_they_are
     house.upload(bob, 2)
     served = await house.get(PERSON)
     house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
-    # This one's file gets the descriptor's number that became free.
+    # The file of this entry gets the descriptor's number that became free.
     await house.get(bob)
     assert bytes(served.blob.view()) == await _expected(house)
 
@@ -276,7 +276,7 @@ async def test_inspect_touches_neither_recency_nor_accesses(house: EngineHouse) 
 
 async def test_an_error_of_l1_does_not_cost_l2_its_entry(house: EngineHouse) -> None:
     await fill(house)
-    (house.runtime / "l1").rmdir()  # cleaned away under the daemon: every write to L1 fails
+    (house.runtime / "l1").rmdir()  # deleted under the daemon, so every write to L1 fails
     with contextlib.suppress(CacheError):
         await house.get(PERSON)
     await house.settle()

@@ -80,7 +80,7 @@ async def test_a_promotion_of_the_older_entry_loses_to_a_put(house: EngineHouse)
     await stop.reached()
     await house.put(PERSON, 2)
     stop.release()
-    assert await promoting in (1, 2)  # it asked before the Put answered
+    assert await promoting in (1, 2)  # this Get began before the Put was answered
     assert await house.version(PERSON) == 2
 
 
@@ -97,7 +97,7 @@ async def test_a_fill_that_began_while_the_puts_row_was_written_loses_to_it(
     l2_stop.release()
     await putting
     fill_stop.release()
-    assert await filling in (1, 2)  # it asked before the Put answered
+    assert await filling in (1, 2)  # this Get began before the Put was answered
     assert await house.version(PERSON) == 2
     await house.settle()
     await house.restart()
@@ -132,7 +132,7 @@ async def test_an_invalidation_while_the_puts_row_is_written_fences_it(house: En
     writer_may_go = threading.Event()
     house.catalog._writes.put(lambda db: writer_may_go.wait(20))
     putting = asyncio.create_task(house.put(PERSON, 1))
-    # Under its tombstone its row is queued, and nothing else is left to do.
+    # Once the tombstone covers it, the Put's row is queued and the Put only waits.
     while not house.engine.tombstones.covers(PERSON, "alice"):
         await asyncio.sleep(0)
     removing = asyncio.create_task(house.cache.invalidate(key_scope(PERSON)))
@@ -186,8 +186,9 @@ async def test_a_put_whose_source_is_older_than_the_last_change_is_outdated(
 async def test_a_put_that_comes_while_a_newer_change_is_being_recorded_is_outdated(
     house: EngineHouse,
 ) -> None:
-    """The invalidation began before the Put, so it cannot fence it; its change is not in the
-    catalog yet, so it cannot be found there."""
+    """The invalidation began before the Put, so it cannot fence the Put; its change is not in the
+    catalog yet, so the Put cannot find it there.
+    """
     read_at_ns = house.clock.read().wall_ns
     house.clock.advance(5)
     writer_may_go = threading.Event()
@@ -420,7 +421,7 @@ async def test_a_caller_that_leaves_in_the_middle_leaves_no_tombstone(house: Eng
 async def test_an_invalidation_fences_a_put_whose_caller_has_left(
     house: EngineHouse, point: str | None
 ) -> None:
-    """Without a point the caller leaves before the Put's own task has begun."""
+    """Where `point` is None, the caller leaves before the Put's own task has begun."""
     stop = house.gates.stop(point) if point else None
     putting = asyncio.create_task(house.put(PERSON, 1))
     if stop:
@@ -451,12 +452,12 @@ async def test_the_failure_of_a_put_whose_caller_has_left_is_no_unhandled_error(
     await house.cache.invalidate(key_scope(PERSON))
     stop.release()
     await house.settle()
-    gc.collect()  # asyncio complains when the task goes
+    gc.collect()  # asyncio reports the error when the task is collected
     assert unhandled == []
 
 
 async def test_a_put_that_l1_fails_leaves_no_file_without_a_row(house: EngineHouse) -> None:
-    (house.runtime / "l1").rmdir()  # cleaned away under the daemon: every write to L1 fails
+    (house.runtime / "l1").rmdir()  # deleted under the daemon, so every write to L1 fails
     with contextlib.suppress(OSError, CacheError):
         await house.put(PERSON, 1)
     await house.settle()
@@ -467,7 +468,7 @@ async def test_a_put_that_l1_fails_leaves_no_file_without_a_row(house: EngineHou
 async def test_a_get_during_a_put_that_replaces_an_entry_is_served_one_of_the_two(
     house: EngineHouse,
 ) -> None:
-    """The origin never had it: nothing was persisted."""
+    """The origin does not have the entry: it exists only in the cache."""
     await house.put(PERSON, 1)
     await house.restart()
     stop = house.gates.stop("l2_read")

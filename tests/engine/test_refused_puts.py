@@ -1,7 +1,7 @@
 """Does a Put that is refused leave a file that no row names?
 
-Promise 5: L2 counts the bytes of its rows. A file without a row takes room that nobody
-counts, until the next start's sweep. Here nothing sweeps.
+Promise 5: L2 counts the bytes of its rows. A file without a row takes space that nothing counts
+until the next start's sweep. No sweep runs in these tests.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ POINTS = ("put_checked", "l2_write", "l2_written", "l1_written", "l2_removed")
 
 
 async def reopen(house: EngineHouse, watermarks: Watermarks, memory_bytes: int = 1 << 20) -> None:
-    """Start again, without a sweep, where L2 or L1 takes nothing any more."""
+    """Restart without a sweep, with an L2 or an L1 that has no room left."""
     house.watermarks, house.memory_max_bytes = watermarks, memory_bytes
     await house.restart()
 
 
 def assert_only_rows_have_files(house: EngineHouse) -> None:
-    """The files of L2 are those of its rows, and L2 counts exactly these."""
+    """Check that each file of L2 has a row, and that L2 counts exactly the bytes of these files."""
     named = {row.meta.generation for row in house.catalog.hottest(100)}
     assert {int(path.stem) for path in house.files()} == named
     assert list((house.root / ".tmp").iterdir()) == []
@@ -44,7 +44,7 @@ def assert_only_rows_have_files(house: EngineHouse) -> None:
 
 @pytest.mark.parametrize(
     ("point", "l2"),
-    # Only where L2 has no room does a Put remove the older row itself.
+    # A Put deletes the older row itself only if L2 has no room.
     [(point, "no room") for point in POINTS] + [(point, "room") for point in POINTS[:-1]],
 )
 async def test_a_put_that_an_invalidation_fences_leaves_no_file(
@@ -143,7 +143,7 @@ async def test_a_put_that_l1_cannot_even_reserve_room_for_leaves_no_file(
 async def test_a_file_whose_directory_cannot_be_synced_is_taken_away_again(
     house: EngineHouse, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The name is in its place by then, and no row will ever name it."""
+    """At that point the file has its final name, and no row will ever name it."""
     rename, fsync, is_in_place = os.rename, os.fsync, False
 
     def unsynced(fd: int) -> None:

@@ -1,6 +1,6 @@
-"""Does a retry of a removal reach only what its removal covered? Promise 1.
+"""Does the retry of an invalidation delete only what that invalidation covered? Promise 1.
 
-removal: NOT_DURABLE | Put: acknowledged | the retry succeeds -> what was put is still there
+invalidation: NOT_DURABLE | Put: acknowledged | the retry succeeds -> the Put's entry stays
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ async def test_a_put_after_a_removal_that_was_not_durable_outlives_its_retry(
         await house.cache.invalidate(SCOPES[scope])
     catalog.refuses = False
     l2_disk.set_read_only(False)
-    # Before the retry wakes: nothing is awaited but the Put.
+    # The retry has not woken yet: nothing is awaited before the Put.
     assert house.cache.unfinished_removals == 1
     await house.put(PERSON, 2)
     await house.settle()

@@ -1,7 +1,7 @@
-"""Is a snapshot of the directories that is put back between two lives recognised? Promise 1.
+"""Is a snapshot of the directories recognised that is put back between two lives? Promise 1.
 
-What was invalidated after the snapshot must not come back with it. What cannot be recognised is
-a limit, and stands here too: docs/promises.md and docs/operating.md say it.
+Entries that were invalidated after the snapshot must not come back with it. The tests also show the
+limit, the snapshot that cannot be recognised; docs/promises.md and docs/operating.md tell it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OTHER = EntryKey("garment", "coat")
 
 
 class Snapshot:
-    """Copies of what a dead daemon left, which are put back later."""
+    """Copies of the directories of a dead daemon, to be put back later."""
 
     def __init__(self, house: EngineHouse, folder: Path) -> None:
         self._house = house
@@ -35,7 +35,7 @@ class Snapshot:
 
 @pytest.fixture
 async def snapshot(house: EngineHouse, tmp_path: Path) -> Snapshot:
-    """Taken with version 1 in L2; then the person was invalidated, and has version 2."""
+    """A snapshot with version 1 in L2; after it the person was invalidated, and has version 2."""
     for key in (PERSON, OTHER):
         house.upload(key, 1)
         await house.get(key)
@@ -52,7 +52,7 @@ async def snapshot(house: EngineHouse, tmp_path: Path) -> Snapshot:
 async def test_a_restored_catalog_alone_is_a_lost_one(
     house: EngineHouse, snapshot: Snapshot
 ) -> None:
-    """L2's root knows better, also after a boot."""
+    """L2's root has a newer witness than the catalog, also after a boot."""
     snapshot.put_back(house.state_dir)
     (house.runtime / "catalog").unlink()
     house.open()
@@ -64,7 +64,7 @@ async def test_a_restored_catalog_alone_is_a_lost_one(
 async def test_a_restored_l2_alone_brings_nothing_back(
     house: EngineHouse, snapshot: Snapshot
 ) -> None:
-    """The catalog, which is the newer one, has no row for it."""
+    """The catalog was not restored, and has no row for the invalidated entry."""
     snapshot.put_back(house.root)
     house.open()
     assert house.catalog_resets == 0
@@ -75,7 +75,7 @@ async def test_a_restored_l2_alone_brings_nothing_back(
 async def test_both_restored_on_one_boot_are_a_lost_catalog(
     house: EngineHouse, snapshot: Snapshot
 ) -> None:
-    """The runtime directory knows better."""
+    """The runtime directory has a newer witness."""
     snapshot.put_back(house.state_dir)
     snapshot.put_back(house.root)
     house.open()
@@ -86,7 +86,9 @@ async def test_both_restored_on_one_boot_are_a_lost_catalog(
 async def test_both_restored_over_a_boot_are_not_recognised(
     house: EngineHouse, snapshot: Snapshot
 ) -> None:
-    """A limit: nothing newer is left on this host. Whoever restores both empties `state_dir`."""
+    """A limit: no newer witness is left on this host. An operator who restores both empties
+    `state_dir`.
+    """
     snapshot.put_back(house.state_dir)
     snapshot.put_back(house.root)
     (house.runtime / "catalog").unlink()
@@ -112,7 +114,7 @@ async def test_a_catalog_of_another_l2_root_is_a_lost_one(
 ) -> None:
     shutil.rmtree(house.state_dir)
     house.state_dir.mkdir()
-    house.open()  # a new catalog: whoever opened it last is what the root knows
+    house.open()  # a new catalog, which becomes the root's witness
     await house.cache.invalidate(key_scope(OTHER))
     await house.end()
     snapshot.put_back(house.state_dir)
@@ -132,14 +134,14 @@ async def test_a_spoilt_witness_is_no_witness(house: EngineHouse, snapshot: Snap
 
 
 async def test_a_log_that_was_deleted_is_a_lost_catalog(house: EngineHouse) -> None:
-    """SQLite opens what is left without a word, and the removal in the log is gone."""
+    """SQLite opens the rest without an error, and the invalidation in the log is lost."""
     house.upload(PERSON, 1)
     await house.get(PERSON)
     await house.settle()
     await house.restart()
     house.upload(PERSON, 2)
     await house.cache.invalidate(key_scope(PERSON))
-    before = (house.state_dir / "catalog.sqlite").read_bytes()  # the log is still beside it
+    before = (house.state_dir / "catalog.sqlite").read_bytes()  # its log was not merged yet
     await house.end()
     (house.state_dir / "catalog.sqlite").write_bytes(before)
     house.open()

@@ -1,7 +1,7 @@
-"""What is an expired entry worth? Conditional requests, and an invalidation in their middle.
+"""What is an expired entry good for: conditional requests, also with an invalidation during them?
 
-Promises 1 and 2. Version 1 expires; whether it is renewed or refilled depends on what
-the origin says of each member.
+Promises 1 and 2. Version 1 expires; the origin's answer for each member decides whether the entry
+is renewed or filled again.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ PERSON = EntryKey("human_upper_body", "alice")
 GARMENT = EntryKey("garment", "shirt")
 MEMBERS = 4
 HOUR_S = 3600.0
-# More than any entry here is served: a base TTL and few accesses.
+# Longer than any entry here is served: a base TTL and few accesses.
 EXPIRED_S = 25 * HOUR_S
 
 
 async def expired(house: EngineHouse, key: EntryKey = PERSON, owner: str = "") -> Served:
-    """Have version 1 in both tiers, and let its time pass."""
+    """Put version 1 into both tiers, and let it expire."""
     house.upload(key, 1, owner)
     served = await house.get(key, owner or key.id)
     await house.settle()
@@ -43,7 +43,7 @@ async def expired(house: EngineHouse, key: EntryKey = PERSON, owner: str = "") -
 
 
 async def assert_only_version_2_is_left(house: EngineHouse) -> None:
-    """Check L1, L2 and what a crash brings back."""
+    """Check what L1 and L2 serve, and what is served after a crash."""
     assert await house.version(PERSON) == 2
     await house.settle()
     house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
@@ -63,7 +63,7 @@ async def test_an_unchanged_person_costs_four_conditional_requests_side_by_side(
     stops = [house.gates.stop(f"origin {key}") for key in keys]
     getting = asyncio.create_task(house.get(PERSON))
     for stop in stops:
-        await stop.reached()  # all of them are under way before any has its answer
+        await stop.reached()  # all of them are under way before any is answered
     for stop in stops:
         stop.release()
     served = await getting
@@ -122,7 +122,7 @@ async def test_a_photo_that_changes_between_two_conditional_requests_is_never_mi
     old = house.origin.objects[held]
     house.upload(PERSON, 2)
     new = house.origin.objects[held]
-    house.origin.objects[held] = old  # the upload has not come to this one yet
+    house.origin.objects[held] = old  # the upload has not replaced this object yet
     stop = house.gates.stop(f"origin {held}")
     getting = asyncio.create_task(house.version(PERSON))
     await stop.reached()
@@ -258,7 +258,7 @@ SCOPES = {
 POINTS = (
     "l2_looked_up",
     "origin users/alice/vton-cache/upper/human_img.png",  # between the conditional requests
-    "l2_read",  # all of them said: unchanged
+    "l2_read",  # all objects were answered "not modified"
     "l1_written",  # about to be published
 )
 

@@ -1,4 +1,4 @@
-"""What is in L1 after a restart before anybody has asked? Promises 1, 5 and 6."""
+"""Which entries are in L1 after a restart, before any call has come? Promises 1, 5 and 6."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def person(index: int) -> EntryKey:
 
 
 async def used_in_order(house: EngineHouse, count: int) -> None:
-    """Have `count` people in L2; the last was used last. Then restart."""
+    """Put `count` people into L2, the last one used last. Then restart."""
     for index in range(count):
         house.upload(person(index), 1)
         await house.get(person(index))
@@ -94,7 +94,7 @@ async def test_it_waits_while_a_flight_is_under_way(house: EngineHouse) -> None:
     getting = asyncio.create_task(house.version(live))
     await stop.reached()
     rewarming = asyncio.create_task(rewarmer(house).run())
-    # It asks L2 first; an Inspect behind that has been through the same readers.
+    # The rewarmer asks L2 first; an Inspect behind it has passed the same reader threads.
     for _ in range(5):
         await house.cache.inspect(person(0))
     assert in_memory(house) == set()
@@ -109,7 +109,7 @@ async def test_a_key_that_is_removed_meanwhile_is_not_brought_back(house: Engine
     await used_in_order(house, 2)
     stop = house.gates.stop("l2_read")
     rewarming = asyncio.create_task(rewarmer(house).run())
-    await stop.reached()  # the first of them, used last
+    await stop.reached()  # the read of the first entry, which was used last
     await house.cache.invalidate(key_scope(person(1)))
     await house.cache.invalidate(key_scope(person(0)))
     stop.release()

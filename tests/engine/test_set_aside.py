@@ -1,4 +1,4 @@
-"""How long does what was set aside as damaged stay, and does an erase reach it?
+"""How long are damaged files and catalogs kept that were set aside, and does an erase reach them?
 
 Promises 1 and 5.
 """
@@ -26,7 +26,7 @@ ALL = {PERSON, OTHER, COAT}
 
 
 async def damage(house: EngineHouse, key: EntryKey) -> None:
-    """Have the entry's file found damaged, and filled again."""
+    """Damage the entry's file, and let a Get find the damage and fill the entry again."""
     house.upload(key, 1)
     await house.get(key)
     await house.settle()
@@ -39,7 +39,7 @@ async def damage(house: EngineHouse, key: EntryKey) -> None:
 
 @pytest.fixture
 async def damaged(house: EngineHouse) -> EngineHouse:
-    """Has a quarantined file of each key, and a catalog set aside."""
+    """A house with a quarantined file of each key, and a catalog that was set aside."""
     for key in ALL:
         await damage(house, key)
     for suffix in ("", "-wal", "-shm"):
@@ -58,7 +58,7 @@ def set_aside(house: EngineHouse) -> list[Path]:
 
 
 def scopes(house: EngineHouse) -> dict[str, tuple[Scope, set[EntryKey]]]:
-    """Return each scope, and what it leaves in the quarantine. Its files do not say an owner."""
+    """Return each scope, and the keys that it leaves in the quarantine. Files name no owner."""
     return {
         "key": (key_scope(PERSON), {OTHER, COAT}),
         "user": (subject_scope(Subject.USER, "alice", house.kinds), {OTHER, COAT}),
@@ -98,7 +98,7 @@ async def test_an_invalidation_without_erase_leaves_them_to_be_looked_at(
 async def test_an_erase_that_cannot_reach_them_is_not_acknowledged(damaged: EngineHouse) -> None:
     path = damaged.state_dir / "catalog.sqlite.damaged"
     path.unlink()
-    path.mkdir()  # which unlink refuses, whoever asks
+    path.mkdir()  # unlink fails for a directory, also for root
     with pytest.raises(NotDurable) as failed:
         await damaged.cache.invalidate(key_scope(PERSON), erase=True)
     assert failed.value.reason == "ERASE_FAILED"

@@ -1,4 +1,4 @@
-"""Do concurrent misses of a key share one fill, whoever comes and leaves?
+"""Do concurrent misses of a key share one fill, whichever callers come and leave?
 
 Promises 4 and 5.
 """
@@ -137,7 +137,7 @@ async def test_the_number_of_flights_is_bounded(closed_house: EngineHouse) -> No
     with pytest.raises(Overloaded) as failed:
         await house.get(keys[2])
     assert failed.value.reason == "TOO_MANY_FLIGHTS"
-    # One that is under way already may still be joined.
+    # A flight that is under way may still be joined.
     joined = asyncio.create_task(house.version(keys[0]))
     for stop in stops:
         stop.release()
@@ -160,7 +160,7 @@ async def test_one_dead_key_does_not_hold_up_another(house: EngineHouse) -> None
 async def test_an_entry_that_expires_while_its_row_is_still_being_written_is_filled_again(
     house: EngineHouse,
 ) -> None:
-    """A disk that hangs keeps the flight that has landed; nobody joins it beyond its TTL."""
+    """A disk that hangs keeps the landed flight alive; no caller may join it after its TTL."""
     house.upload(PERSON, 1)
     stop = house.gates.stop("l2_write")
     assert await house.version(PERSON) == 1

@@ -1,6 +1,7 @@
-"""Is a catalog row that changed by itself ever served, and does a removal need its index?
+"""Is a catalog row ever served that damage has changed, and does an invalidation need the row's
+index?
 
-Promises 1 and 2. Rows are changed behind the engine's back, as a flipped bit would change them.
+Promises 1 and 2. The tests change rows behind the engine's back, as a flipped bit would.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from tests.support.engine_house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
-GARMENT = EntryKey("garment", "alice")  # the same id, and another subject
+GARMENT = EntryKey("garment", "alice")  # the same id as PERSON, and another subject
 COLUMNS = {
     "owner": "'eve'",
     "generation": "generation + 1",
@@ -43,7 +44,7 @@ TYPES = ("namespace", "id", "owner", "generation", "checksum", "stamps", "begun_
 
 
 async def fill(house: EngineHouse, *keys: EntryKey) -> None:
-    """Have version 1 in L2 alone."""
+    """Put version 1 into L2 only."""
     for key in keys:
         house.upload(key, 1, "alice")
         await house.get(key, "alice")
@@ -78,7 +79,7 @@ async def test_a_row_with_another_value_is_a_counted_miss_and_filled_again(
 async def test_a_value_of_another_type_costs_the_entry_and_nothing_else(
     house: EngineHouse, column: str
 ) -> None:
-    """A text whose bytes became a blob, a number that became a text."""
+    """A text becomes a blob, a number becomes a text."""
     await fill(house, PERSON)
     change(house, f"UPDATE entries SET {column} = CAST(CAST({column} AS TEXT) AS BLOB)")
     house.upload(PERSON, 2)
@@ -105,7 +106,7 @@ async def test_bytes_that_are_no_text_cost_the_entry_and_nothing_else(
     assert house.metrics.value("damaged_entries") == 1
 
 
-# ---- removals
+# ---- invalidations
 
 
 def removals(house: EngineHouse) -> dict[str, Scope]:
@@ -123,7 +124,7 @@ def removals(house: EngineHouse) -> dict[str, Scope]:
 async def test_a_row_that_its_removal_did_not_reach_is_not_served(
     house: EngineHouse, scope: str, *, restarts: bool
 ) -> None:
-    """An index that a flipped bit spoilt leaves it there; here it is put back as it was."""
+    """A damaged index hides the row from the DELETE; the test puts the row back instead."""
     await fill(house, PERSON)
     with closing(sqlite3.connect(house.state_dir / "catalog.sqlite")) as db:
         (row,) = db.execute("SELECT * FROM entries").fetchall()
@@ -146,7 +147,7 @@ async def test_a_row_that_its_removal_did_not_reach_is_not_served(
 async def test_a_removal_by_owner_does_not_need_its_index(house: EngineHouse) -> None:
     await fill(house, PERSON)
     with closing(sqlite3.connect(house.state_dir / "catalog.sqlite")) as db, db:
-        # The index as it would be for another owner: its root is that of an empty table.
+        # Put the index's root on that of an empty table: the index no longer finds the row.
         db.execute("CREATE TABLE nobody (owner, namespace, id)")
         db.execute("CREATE INDEX empty ON nobody (owner, namespace, id)")
         db.execute("PRAGMA writable_schema = ON")
@@ -170,7 +171,7 @@ async def test_a_removal_of_a_person_leaves_a_garment_of_the_same_id(house: Engi
 async def test_what_is_stored_after_a_removal_is_served_from_l2_whatever_the_clock_did(
     house: EngineHouse,
 ) -> None:
-    """Generations are compared, not times."""
+    """The engine compares generations, not times."""
     await fill(house, PERSON)
     await house.cache.invalidate(removals(house)["everything"])
     house.clock.step_wall(-3600)
@@ -221,7 +222,7 @@ LOST_RECORDS = {
 async def test_a_record_of_a_change_that_cannot_be_found_counts_as_a_change_of_everything(
     house: EngineHouse, damage: str
 ) -> None:
-    """A bit of its key, or of its page: nothing says of whom it was."""
+    """A bit of the record's key, or of its page, is flipped: nothing says whose change it was."""
     await fill(house, PERSON, GARMENT)
     house.clock.advance(10)
     before_ns = house.clock.read().wall_ns
@@ -239,7 +240,7 @@ async def test_a_record_of_a_change_that_cannot_be_found_counts_as_a_change_of_e
     house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert await house.version(PERSON) == 2
     assert (await house.get(GARMENT, "alice", may_ask_origin=False)).tier == "disk"
-    await house.restart()  # it is mended
+    await house.restart()  # the start repairs the catalog
     await house.put(PERSON, 3, as_of_ns=house.clock.read().wall_ns)
     assert house.metrics.value("damaged_entries") == 0
 

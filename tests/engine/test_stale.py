@@ -1,7 +1,7 @@
-"""When is an expired entry better than an error, and when never?
+"""When is an expired entry served instead of an error, and when never?
 
-Only where the origin could not be asked, only kinds that allow it, for a bounded time,
-marked as stale, and never after an invalidation (promises 1 and 3).
+Only if the origin could not be asked, only for kinds that allow it, for a bounded time, marked as
+stale, and never after an invalidation (promises 1 and 3).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ AWAY = OriginUnavailable("away")
 
 
 async def expired(house: EngineHouse, key: EntryKey = GARMENT, owner: str = OWNER) -> Served:
-    """Have version 1 in L2, expired a second ago."""
+    """Put version 1 into L2, and let it expire a second ago."""
     house.upload(key, 1, owner)
     served = await house.get(key, owner)
     await house.settle()
@@ -56,7 +56,7 @@ def fail(
 
 
 async def hang(house: EngineHouse, asker: str) -> tuple[asyncio.Task[Served], list[Stop]]:
-    """Start a Get whose every read hangs; it will fail when all stops are released."""
+    """Start a Get whose reads all hang; it fails once all stops are released."""
     fail(house, AWAY, owner=asker)
     stops = [house.gates.stop(f"origin {key}") for key in house.object_keys(GARMENT, asker)]
     getting = asyncio.create_task(house.get(GARMENT, asker))
@@ -192,7 +192,7 @@ async def test_a_stale_entry_older_than_asked_is_not_served(house: EngineHouse) 
 async def test_a_waiter_that_asked_for_newer_than_the_stale_entry_is_not_told_that_there_is_none(
     house: EngineHouse,
 ) -> None:
-    """The origin has said nothing: UNAVAILABLE, not NOT_FOUND."""
+    """The origin has not answered, so the reason is UNAVAILABLE, not NOT_FOUND."""
     await expired(house)
     fail(house, AWAY)
     stop = house.gates.stop("l2_looked_up")
@@ -223,7 +223,7 @@ SCOPES = {
 async def test_an_invalidated_entry_is_not_served_stale(house: EngineHouse, scope: str) -> None:
     await expired(house)
     fail(house, AWAY)
-    house.gates.stop("l2_unlink")  # its file is there for as long as anybody may look
+    house.gates.stop("l2_unlink")  # its file stays while any read could open it
     await house.cache.invalidate(SCOPES[scope](house))
     with pytest.raises(OriginUnavailable):
         await house.get(GARMENT, OWNER)

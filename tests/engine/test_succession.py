@@ -1,6 +1,7 @@
-"""Is an acknowledgement held back for as long as a predecessor may still be trusted? Promise 1.
+"""Does an acknowledgement wait for as long as workers may still trust the last daemon? Promise 1.
 
-How long that is: tests/core/test_succession.py. With real daemons: tests/local/test_daemon_ends.py.
+tests/core/test_succession.py says how long that is; tests/local/test_daemon_ends.py has real
+daemons.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ async def test_nothing_is_acknowledged_before_the_succession_is_over(
     changing = asyncio.ensure_future(change(house))
     while house.catalog.lookup(PERSON) == before or house.engine.tombstones:
         await asyncio.sleep(0)
-    # What was replaced is unlinked before the answer.
+    # The replaced file is unlinked before the answer.
     while len(house.files()) != (house.catalog.lookup(PERSON) is not None):
         await asyncio.sleep(0)
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""Does L2 shrink when somebody else takes the room of its filesystem? Promise 5."""
+"""Does L2 shrink when other files take the room of its filesystem? Promise 5."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_the_limit_in_force_is_what_others_leave(
 ) -> None:
     disk = full_house.disk
     now = full_house.clock.read()
-    # The filesystem is smaller than the limit that is set.
+    # The filesystem is smaller than the configured limit.
     assert disk.used_bytes < disk.limit_in_force_bytes < disk.max_bytes
     l2_disk.fill()
     await disk.step(now.steady_ns, now.wall_ns)

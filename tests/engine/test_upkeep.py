@@ -1,4 +1,4 @@
-"""Does a part of the upkeep that fails keep another one from its work?"""
+"""Do the other parts of the upkeep still run when one part fails?"""
 
 from __future__ import annotations
 

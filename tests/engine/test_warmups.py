@@ -1,4 +1,4 @@
-"""Does a warm-up fetch within its bounds, whoever watches, and does a drain end? Promise 5."""
+"""Does a warm-up stay within its bounds, watched or not, and does a drain end it? Promise 5."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What is left of a clock that was wrong, once it is right again, and over restarts?
+"""What remains of a wrong clock once it is right again, also over restarts?
 
-Promises 1 and 6. What is stored with a time later than now says nothing: it meets no
-`origin_after`, refuses no Put for longer than until it is noticed, and is never dropped by
-its age. `house.clock.step_wall` sets the clock; a restart begins with what it shows then.
+Promises 1 and 6. An entry whose time lies in the future has no known age. It meets no
+`origin_after`, refuses a Put only until the wrong time is noticed, and is never dropped by age.
+`house.clock.step_wall` sets the clock; a restart begins with the time that it shows then.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ async def restart(house: EngineHouse, times: int) -> None:
 
 
 async def filled(house: EngineHouse, *keys: EntryKey) -> None:
-    """Have version 1 in both tiers."""
+    """Put version 1 into both tiers."""
     for key in keys or (PERSON,):
         house.upload(key, 1)
         await house.get(key)
@@ -77,7 +77,7 @@ async def test_what_was_put_while_the_clock_was_ahead_meets_no_origin_after(
 async def test_what_was_put_ahead_is_of_unknown_age_also_when_its_time_has_come(
     house: EngineHouse, ahead_s: float
 ) -> None:
-    """The time passes at which it says to be from; it has been older all the while."""
+    """The clock reaches the time that the entry claims; the entry has been older all the while."""
     house.clock.step_wall(ahead_s)
     await house.put(PERSON, 1, ttl_s=2 * YEAR_S)
     house.clock.step_wall(-ahead_s)
@@ -102,7 +102,7 @@ async def test_a_clock_that_is_behind_has_the_origin_asked_and_what_is_newer_ser
     await house.settle()
     house.clock.step_wall(-3 * DAY_S)
     await house.restart()
-    # Its time is later than now, as is the moment: the origin says whether it is the newest.
+    # Both its time and the moment lie in the future: the origin decides whether it is the newest.
     house.origin.reads.clear()
     assert await house.version(PERSON, origin_after_ns=uploaded_ns) == 1
     assert len(house.origin.reads) == 4
@@ -148,7 +148,7 @@ async def test_a_change_from_later_than_now_refuses_puts_only_until_it_is_notice
     await house.put(PERSON, 2, as_of_ns=wall_ns(house))
     assert await house.version(PERSON) == 2
     assert house.catalog.last_change_ns([key_scope(PERSON)]) <= wall_ns(house)
-    # Once, durably: what was noticed is not noticed anew at each start.
+    # The engine notes it once, durably, and not again at each start.
     read_ns = wall_ns(house)
     await restart(house, 1)
     await house.cache.upkeep.disk_step()
@@ -246,7 +246,7 @@ async def test_a_start_with_a_wrong_clock_empties_nothing_and_confirms_at_the_or
     assert house.origin.unchanged == 4
     assert house.metrics.value("fills") == 0
     assert (await house.get(PERSON)).tier == "memory"
-    # The clock is right again: what was confirmed, and what was not touched, is still there.
+    # The clock is right again: confirmed entries and untouched ones are both still there.
     await house.settle()
     house.clock.step_wall(-off_s)
     await house.restart()
@@ -260,7 +260,7 @@ async def test_a_start_with_a_wrong_clock_empties_nothing_and_confirms_at_the_or
 async def test_each_of_several_starts_with_a_wronger_clock_empties_nothing(
     house: EngineHouse,
 ) -> None:
-    """The life between them has written to the catalog, so its clock looks like a right one."""
+    """The life between the two starts wrote to the catalog, so the wrong clock looks confirmed."""
     await filled(house, PERSON)
     for number in range(3):
         house.clock.step_wall(YEAR_S)
