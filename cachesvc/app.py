@@ -33,23 +33,24 @@ from cachesvc.core.problems import Problems
 from cachesvc.core.pseudonyms import Pseudonyms
 from cachesvc.core.succession import Predecessor
 from cachesvc.core.tier import Tier
-from cachesvc.edge import audit, callers, tls_files
+from cachesvc.edge import audit, tls_files
 from cachesvc.edge.audit import AuditedInvalidations
-from cachesvc.edge.calls import Calls
 from cachesvc.edge.certificates import Certificates
+from cachesvc.edge.grpc import callers
+from cachesvc.edge.grpc.calls import Calls
+from cachesvc.edge.grpc.local import LocalDelivery
+from cachesvc.edge.grpc.server import GrpcServer
+from cachesvc.edge.grpc.service import CacheService
 from cachesvc.edge.history import History
-from cachesvc.edge.http import HttpServer
-from cachesvc.edge.http_access import HttpAccess
-from cachesvc.edge.http_health import HealthRoutes
-from cachesvc.edge.http_operations import OperationRoutes
-from cachesvc.edge.http_page import PageRoute
-from cachesvc.edge.http_status import StatusRoutes
-from cachesvc.edge.http_tls import ReloadedContext
-from cachesvc.edge.local import LocalDelivery
+from cachesvc.edge.http.access import HttpAccess
+from cachesvc.edge.http.health import HealthRoutes
+from cachesvc.edge.http.operations import OperationRoutes
+from cachesvc.edge.http.page import PageRoute
+from cachesvc.edge.http.server import HttpServer
+from cachesvc.edge.http.status import StatusRoutes
+from cachesvc.edge.http.tls import ReloadedContext
 from cachesvc.edge.readiness import Readiness
 from cachesvc.edge.reloading import Reloaded
-from cachesvc.edge.server import GrpcServer
-from cachesvc.edge.service import CacheService
 from cachesvc.edge.statistics import Statistics
 from cachesvc.edge.status_report import StatusReport
 from cachesvc.engine.cache import Cache

@@ -57,7 +57,7 @@ def with_lists(page: str) -> str:
 def _list(files: list[Path]) -> str:
     folders: dict[str, list[str]] = defaultdict(list)
     for file in files:
-        folders[file.parent.name].append(file.stem.removeprefix("test_"))
+        folders[file.parent.relative_to(TESTS).as_posix()].append(file.stem.removeprefix("test_"))
     named = "; ".join(f"{folder}: {', '.join(names)}" for folder, names in folders.items())
     return textwrap.fill(f"- **Tests.** {named}.", WIDTH, subsequent_indent="  ") + "\n"
 

@@ -1,1 +1,1 @@
-"""Speaks with callers: gRPC and HTTP, on top of the engine."""
+"""Speaks with callers, over gRPC and HTTP; the modules here are what both use."""

@@ -11,6 +11,15 @@ Code = grpc.StatusCode
 REASON_KEY = "cachesvc-reason"
 DETAIL_KEY = "cachesvc-error-bin"
 
+
+class DeadlineExceeded(errors.CacheError):
+    """The default deadline passed for a call without its own, or a stream is not read."""
+
+    default_reason = "DEADLINE"
+
+
+# The answer after a defect: its text may hold ids and paths, so only the log has it.
+DEFECT = errors.CacheError("the daemon failed; its log says how")
 # Subclasses before their bases: the first that fits is used.
 CODES: tuple[tuple[type[errors.CacheError], Code], ...] = (
     (errors.InvalidRequest, Code.INVALID_ARGUMENT),
@@ -25,6 +34,7 @@ CODES: tuple[tuple[type[errors.CacheError], Code], ...] = (
     (errors.OriginError, Code.UNAVAILABLE),
     (errors.NotDurable, Code.UNAVAILABLE),
     (errors.Draining, Code.UNAVAILABLE),
+    (DeadlineExceeded, Code.DEADLINE_EXCEEDED),
     (errors.CacheError, Code.INTERNAL),
 )
 # How the metrics count each status; a call can end with no other.

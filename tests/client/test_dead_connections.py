@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cachesvc.edge import server
+from cachesvc.edge.grpc import server
 from cachesvc_client._options import (
     CHANNEL_OPTIONS,
     KEEPALIVE_OPTIONS,

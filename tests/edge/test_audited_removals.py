@@ -17,7 +17,7 @@ from cachesvc.core.errors import PermissionDenied
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope
 from cachesvc.edge.audit import AuditedInvalidations
-from cachesvc.edge.callers import ADMIN_SOCKET
+from cachesvc.edge.grpc.callers import ADMIN_SOCKET
 from tests.support.engine_house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "user1")

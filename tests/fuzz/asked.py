@@ -12,8 +12,8 @@ from cachesvc.config import Settings
 from cachesvc.core.credentials import MAX_TOKEN_CHARS, SubjectName, bearer_token
 from cachesvc.core.errors import CacheError, InvalidRequest, Unauthenticated
 from cachesvc.core.keys import EntryKey, checked_id
-from cachesvc.edge.http_access import check_path
-from cachesvc.edge.http_operations import read_warmup
+from cachesvc.edge.http.access import check_path
+from cachesvc.edge.http.operations import read_warmup
 from cachesvc.edge.messages import RequestReader, changed_at_ns
 from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.fuzz.parser import Parser

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cachesvc.edge.inline import ALIGNMENT, InlineEntry, serialize_entries
+from cachesvc.edge.grpc.inline import ALIGNMENT, InlineEntry, serialize_entries
 from cachesvc_proto.v1 import cache_pb2 as pb
 
 FIELDS = {"human": 1, "garment": 2, "text": 3}

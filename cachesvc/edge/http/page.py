@@ -1,4 +1,4 @@
-"""The status page at `/`: the files of `page/`, joined once into one answer.
+"""The status page at `/`: the files of `static/`, joined once into one answer.
 
 Its policy lets the browser run only scripts and styles of known hashes, and send requests only to
 this daemon.
@@ -14,7 +14,7 @@ from importlib import resources
 from aiohttp import web
 
 from cachesvc.core.access import Action, Principal
-from cachesvc.edge.http_routes import Route
+from cachesvc.edge.http.routes import Route
 
 # All share one module scope: a file sees what the files before it declare.
 SCRIPTS = (
@@ -85,4 +85,4 @@ def _joined(names: tuple[str, ...]) -> str:
 
 
 def _text(name: str) -> str:
-    return (resources.files("cachesvc.edge") / "page" / name).read_text(encoding="utf-8")
+    return (resources.files("cachesvc.edge.http") / "static" / name).read_text(encoding="utf-8")

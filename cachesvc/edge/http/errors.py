@@ -10,7 +10,6 @@ from __future__ import annotations
 from aiohttp import web
 
 from cachesvc.core.errors import CacheError
-from cachesvc.edge.calls import DeadlineExceeded
 from cachesvc.edge.statuses import Code, code_of
 
 HTTP_STATUSES: dict[Code, int] = {
@@ -44,8 +43,6 @@ class NotServed(CacheError):
 
 def http_code_of(error: CacheError) -> Code:
     """Return the code that the body names."""
-    if isinstance(error, DeadlineExceeded):
-        return Code.DEADLINE_EXCEEDED
     if isinstance(error, NotServed):
         return Code.UNIMPLEMENTED
     return code_of(error)

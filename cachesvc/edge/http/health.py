@@ -10,7 +10,7 @@ from aiohttp import web
 
 from cachesvc import metrics
 from cachesvc.core.access import Action, Principal
-from cachesvc.edge.http_routes import Route
+from cachesvc.edge.http.routes import Route
 from cachesvc.edge.statistics import Statistics
 from cachesvc.metrics import GaugeReading, Metrics
 from cachesvc_format.namespaces import V2_COUNTS

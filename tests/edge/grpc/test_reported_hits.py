@@ -12,7 +12,7 @@ import pytest
 from cachesvc.core.entry import MAX_ACCESSES
 from cachesvc.core.errors import InvalidRequest
 from cachesvc.core.keys import EntryKey
-from cachesvc.edge.local import (
+from cachesvc.edge.grpc.local import (
     MAX_REPORTED_HITS,
     MAX_REPORTED_KEYS,
     REPORTED_AT_ONCE,

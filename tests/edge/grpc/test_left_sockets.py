@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cachesvc.core.errors import ConfigError
-from cachesvc.edge import server
+from cachesvc.edge.grpc import server
 
 # Without a name on any host.
 STRANGER = 54_321

@@ -24,12 +24,12 @@ from cachesvc.config_access import is_loopback
 from cachesvc.core.clock import Clock
 from cachesvc.core.credentials import Grants
 from cachesvc.core.errors import ConfigError
-from cachesvc.edge import callers, methods
-from cachesvc.edge.callers import Who
-from cachesvc.edge.calls import Calls
 from cachesvc.edge.certificates import Certificates
-from cachesvc.edge.methods import SERVICE_NAME
-from cachesvc.edge.service import CacheService
+from cachesvc.edge.grpc import callers, methods
+from cachesvc.edge.grpc.callers import Who
+from cachesvc.edge.grpc.calls import Calls
+from cachesvc.edge.grpc.methods import SERVICE_NAME
+from cachesvc.edge.grpc.service import CacheService
 from cachesvc.edge.tls_files import TlsFiles
 
 # Puts stream chunks of 1 MiB; nothing else a caller sends is large.

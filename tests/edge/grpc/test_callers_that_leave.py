@@ -14,9 +14,9 @@ import grpc
 import pytest
 
 from cachesvc.core.access import Principal
-from cachesvc.edge.callers import LOOPBACK
-from cachesvc.edge.calls import Calls, Context, code_of_leaving
-from cachesvc.edge.methods import SERVICE_NAME
+from cachesvc.edge.grpc.callers import LOOPBACK
+from cachesvc.edge.grpc.calls import Calls, Context, code_of_leaving
+from cachesvc.edge.grpc.methods import SERVICE_NAME
 from cachesvc.edge.statuses import REASON_KEY, Code
 
 # More than what is sent to a caller that has not read anything.

@@ -16,10 +16,10 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from cachesvc.core.access import Action, Principal, action_of
 from cachesvc.core.errors import CacheError, InvalidRequest, Overloaded
 from cachesvc.core.scopes import ScopeKind
-from cachesvc.edge.callers import Who
-from cachesvc.edge.calls import Admit, Calls, Context, abort
-from cachesvc.edge.inline import serialize_entries
-from cachesvc.edge.service import CacheService
+from cachesvc.edge.grpc.callers import Who
+from cachesvc.edge.grpc.calls import Admit, Calls, Context, abort
+from cachesvc.edge.grpc.inline import serialize_entries
+from cachesvc.edge.grpc.service import CacheService
 from cachesvc_proto.v1 import cache_pb2 as pb
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CacheService"].full_name

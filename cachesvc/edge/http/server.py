@@ -19,13 +19,13 @@ from aiohttp.typedefs import Handler as AiohttpHandler
 from cachesvc.config import HttpSettings
 from cachesvc.config_access import split_address
 from cachesvc.core.errors import CacheError, ConfigError, InvalidRequest
-from cachesvc.edge.calls import DeadlineExceeded
-from cachesvc.edge.http_access import HttpAccess, check_path
-from cachesvc.edge.http_connections import Connections
-from cachesvc.edge.http_draining import LOOKS_ONLY, Operations
-from cachesvc.edge.http_errors import NotServed, error_response
-from cachesvc.edge.http_routes import Route
-from cachesvc.edge.http_tls import HANDSHAKE_S
+from cachesvc.edge.http.access import HttpAccess, check_path
+from cachesvc.edge.http.connections import Connections
+from cachesvc.edge.http.draining import LOOKS_ONLY, Operations
+from cachesvc.edge.http.errors import NotServed, error_response
+from cachesvc.edge.http.routes import Route
+from cachesvc.edge.http.tls import HANDSHAKE_S
+from cachesvc.edge.statuses import DEFECT, DeadlineExceeded
 
 log = structlog.get_logger()
 # A warm-up of limits.max_warm_keys ids is the largest body there is.
@@ -48,7 +48,6 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-_DEFECT = CacheError("the daemon failed; its log says how")
 
 
 class HttpServer:
@@ -166,7 +165,7 @@ class HttpServer:
             response = error_response(DeadlineExceeded(f"no answer within {self._deadline_s:g} s"))
         except Exception:  # a defect: its text may hold ids and paths, so only the log has it
             log.exception("http_request_failed")
-            response = error_response(_DEFECT)
+            response = error_response(DEFECT)
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         resource = request.match_info.route.resource

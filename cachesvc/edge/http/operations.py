@@ -16,7 +16,7 @@ from cachesvc.core.access import Action, Principal
 from cachesvc.core.errors import InvalidRequest
 from cachesvc.edge import messages
 from cachesvc.edge.audit import AuditedInvalidations
-from cachesvc.edge.http_routes import Route
+from cachesvc.edge.http.routes import Route
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.warm import Progress
 from cachesvc_proto.v1 import cache_pb2 as pb

@@ -19,7 +19,7 @@ from cachesvc.core.credentials import Grants, bearer_token
 from cachesvc.core.errors import InvalidRequest, PermissionDenied, Unauthenticated
 from cachesvc.core.keys import checked_id
 from cachesvc.core.proxies import passed_on
-from cachesvc.edge import http_tls
+from cachesvc.edge.http.tls import certificate_names, has_certificate
 
 _READING = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 
@@ -43,8 +43,8 @@ class HttpAccess:
         token = bearer_token(request.headers.getall(hdrs.AUTHORIZATION, []))
         if token is not None:
             return self._grants().of_token(token, self._clock.read().wall_ns)
-        if http_tls.has_certificate(request):
-            return self._grants().of_names(http_tls.certificate_names(request))
+        if has_certificate(request):
+            return self._grants().of_names(certificate_names(request))
         if not _is_loopback(request):
             raise Unauthenticated("only callers on this host need no token or client certificate")
         if _came_through_proxy(request):

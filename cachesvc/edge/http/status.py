@@ -17,7 +17,7 @@ from cachesvc.core.scopes import ScopeKind
 from cachesvc.core.tier import Tier
 from cachesvc.edge import messages
 from cachesvc.edge.history import History
-from cachesvc.edge.http_routes import Route
+from cachesvc.edge.http.routes import Route
 from cachesvc.edge.status_report import StatusReport
 from cachesvc.engine.cache import Cache
 from cachesvc.tiers.memory import MemoryEntry

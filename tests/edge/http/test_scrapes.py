@@ -16,7 +16,7 @@ from aiohttp.test_utils import make_mocked_request
 import cachesvc
 from cachesvc.core.access import Principal
 from cachesvc.core.keys import EntryKey
-from cachesvc.edge.http_health import HealthRoutes
+from cachesvc.edge.http.health import HealthRoutes
 from cachesvc.edge.statistics import Statistics
 from tests.support.engine_house import EngineHouse
 

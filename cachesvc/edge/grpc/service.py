@@ -9,8 +9,8 @@ from cachesvc.core.access import Principal
 from cachesvc.core.errors import Aborted, CacheError, InvalidRequest
 from cachesvc.edge import messages
 from cachesvc.edge.audit import AuditedInvalidations
-from cachesvc.edge.inline import InlineEntry
-from cachesvc.edge.local import LocalDelivery
+from cachesvc.edge.grpc.inline import InlineEntry
+from cachesvc.edge.grpc.local import LocalDelivery
 from cachesvc.edge.statistics import Statistics
 from cachesvc.edge.statuses import PartsFailed
 from cachesvc.engine.cache import Cache

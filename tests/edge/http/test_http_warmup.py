@@ -17,9 +17,9 @@ from cachesvc.core.clock import Clock
 from cachesvc.core.credentials import Grants
 from cachesvc.core.keys import EntryKey
 from cachesvc.edge.audit import AuditedInvalidations
-from cachesvc.edge.http import HttpServer
-from cachesvc.edge.http_access import HttpAccess
-from cachesvc.edge.http_operations import OperationRoutes
+from cachesvc.edge.http.access import HttpAccess
+from cachesvc.edge.http.operations import OperationRoutes
+from cachesvc.edge.http.server import HttpServer
 from tests.support.engine_house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "user1")

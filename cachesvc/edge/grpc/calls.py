@@ -14,7 +14,14 @@ import structlog
 from cachesvc.core.access import Principal
 from cachesvc.core.call_tally import CallTally, RpcTally
 from cachesvc.core.errors import CacheError, Draining
-from cachesvc.edge.statuses import OUTCOMES, Code, code_of, trailing_metadata
+from cachesvc.edge.statuses import (
+    DEFECT,
+    OUTCOMES,
+    Code,
+    DeadlineExceeded,
+    code_of,
+    trailing_metadata,
+)
 from cachesvc_proto.v1 import cache_pb2 as pb
 
 log = structlog.get_logger()
@@ -32,15 +39,6 @@ LATENCY_BOUNDS_S = (0.002, 0.02, 0.2, 2.0)
 # <= 100 ms for deadlines under 100 s). So a caller that timed out looks like a caller that
 # cancelled; within this margin we count DEADLINE_EXCEEDED.
 LATE_WITHIN_S = 0.15
-
-
-class DeadlineExceeded(CacheError):
-    """The default deadline passed for a call without its own, or a stream is not read."""
-
-    default_reason = "DEADLINE"
-
-
-_DEFECT = CacheError("the daemon failed; its log says how")
 
 
 class Calls:
@@ -124,14 +122,14 @@ class Calls:
 
         async def call(received: R, context: Context) -> A:
             started = self._begin()
-            code, error = Code.INTERNAL, _DEFECT
+            code, error = Code.INTERNAL, DEFECT
             try:
                 answer = await serve(received, context)
                 code = Code.OK
                 return answer
             except CacheError as exc:
                 # Drop the traceback; otherwise it and this frame would keep each other alive.
-                code, error = _code(exc), exc.with_traceback(None)
+                code, error = code_of(exc), exc.with_traceback(None)
             except asyncio.CancelledError:
                 code = code_of_leaving(context.time_remaining())
                 raise
@@ -205,11 +203,7 @@ def code_of_leaving(remaining_s: float | None) -> Code:
     return Code.DEADLINE_EXCEEDED if is_late else Code.CANCELLED
 
 
-def _code(error: CacheError) -> Code:
-    return Code.DEADLINE_EXCEEDED if isinstance(error, DeadlineExceeded) else code_of(error)
-
-
 async def abort(context: Context, error: CacheError) -> NoReturn:
     """End the call with the error's status. Never returns."""
-    await context.abort(_code(error), error.message, trailing_metadata(error))
+    await context.abort(code_of(error), error.message, trailing_metadata(error))
     raise AssertionError("abort returned")

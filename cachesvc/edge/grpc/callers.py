@@ -18,7 +18,7 @@ from cachesvc.core.clock import Clock
 from cachesvc.core.credentials import Grants, NameKind, SubjectName, bearer_token
 from cachesvc.core.errors import Unauthenticated
 from cachesvc.core.proxies import passed_on
-from cachesvc.edge.calls import Context
+from cachesvc.edge.grpc.calls import Context
 
 # Raises Unauthenticated.
 Who = Callable[[Context], Principal]

@@ -1,0 +1,1 @@
+"""Speaks with callers over gRPC."""

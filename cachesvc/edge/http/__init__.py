@@ -1,0 +1,1 @@
+"""Speaks with callers over HTTP: operations, probes, metrics, the status page."""
