@@ -66,7 +66,7 @@ def catalog(tmp_path: Path, resets: Resets) -> Iterator[Catalog]:
 
 
 def counted(directory: Path) -> dict[str, Total]:
-    """Return the totals as the rows give them."""
+    """Return the totals as counted from the rows."""
     with sqlite3.connect(directory / "catalog.sqlite") as db:
         found = db.execute(
             "SELECT namespace, COUNT(*), SUM(stored_bytes) FROM entries GROUP BY namespace"
@@ -236,7 +236,7 @@ async def test_rows_totals_changes_and_the_last_generation_survive_a_restart(
     assert again.lookup(KEY) == row
     assert without_empty(again.totals) == {"garment": Total(1, 4096)}
     assert again.last_change_ns([key_scope(OTHER)]) == 7
-    # The row that had it is gone; the number must not come again.
+    # The row with that generation is deleted; no later row may get the generation again.
     assert again.last_generation == START_NS + 5
     again.close()
     assert resets.count == 0
@@ -269,7 +269,7 @@ async def _apply(catalog: Catalog, index: int, operation: tuple[str, Any, Any]) 
         case "evict":
             freed = await catalog.evict(subject)
             sizes = [stored_bytes(row.meta.size_bytes) for row in freed]
-            # Whole entries, and not one more than needed.
+            # The catalog evicts whole entries, and no more of them than needed.
             assert sum(sizes[:-1]) < subject
         case "expire":
             await catalog.expire(START_NS + subject * NS_PER_S, 2)
@@ -292,18 +292,18 @@ def test_the_totals_always_equal_the_rows(
     asyncio.run(run())
 
 
-# ---- the order and the company of writes
+# ---- the order of writes, and what they share
 
 
 async def hold_the_writer(catalog: Catalog) -> threading.Event:
-    """Make the writer wait in a batch of its own, so that what is queued next shares one commit."""
+    """Hold the writer in a batch of its own, so that the writes queued next share one commit."""
     begun, go = threading.Event(), threading.Event()
 
     def wait(db: sqlite3.Connection) -> None:
         begun.set()
         go.wait(10)
 
-    catalog._writes.put(wait)  # the queue is where writes wait in life, too
+    catalog._writes.put(wait)  # in the daemon, too, writes wait in this queue
     assert await asyncio.to_thread(begun.wait, 10)
     return go
 
@@ -346,7 +346,7 @@ async def test_a_failing_write_does_not_spoil_its_batch(catalog: Catalog) -> Non
 
 
 class Fault:
-    """Has SQLite fail one statement, as it does for an I/O error: the nth that is `text`."""
+    """Makes SQLite fail the nth execution of the statement `text`, as an I/O error would."""
 
     def __init__(self, db: sqlite3.Connection, text: str, nth: int = 1) -> None:
         self._text = text
@@ -381,9 +381,9 @@ async def test_a_write_that_is_said_to_have_failed_was_not_committed(catalog: Ca
 async def test_a_batch_that_is_run_again_names_no_file_of_its_own_as_replaced(
     catalog: Catalog,
 ) -> None:
-    """Promise 1: whoever stored it would unlink it, and a Put that was answered be a miss."""
+    """Promise 1: otherwise the caller would unlink its own file; an answered Put would be lost."""
     go = await hold_the_writer(catalog)
-    fault = Fault(catalog._db, READS_TOTALS, nth=2)  # behind the one that is held
+    fault = Fault(catalog._db, READS_TOTALS, nth=2)  # the writer's held batch ran the first
     writes = [catalog.upsert(row_of()), catalog.upsert(row_of(OTHER, 2))]
     go.set()
     assert await asyncio.gather(*writes) == [None, None]
@@ -392,8 +392,8 @@ async def test_a_batch_that_is_run_again_names_no_file_of_its_own_as_replaced(
 
 
 async def test_a_row_that_is_stored_twice_replaces_no_file(catalog: Catalog) -> None:
-    # COMMIT fails, its frames in SQLite's log | the catalog is opened anew, the log brings
-    # the row back | it is stored again
+    # COMMIT fails, its frames are in the log | the catalog is opened again, the log brings the row
+    # back | the row is stored again
     await catalog.upsert(row_of())
     assert await catalog.upsert(row_of()) is None
     assert catalog.lookup(KEY) is not None
@@ -482,7 +482,7 @@ async def test_a_catalog_that_proves_damaged_while_it_runs_is_set_aside(
     assert running.lookup(KEY) is None
     assert running.totals == {}
     assert running.last_change_ns([key_scope(KEY)]) == 5
-    # Numbers that were handed out are not handed out again.
+    # A generation that was handed out is not handed out again.
     assert running.last_generation == START_NS
     running.close()
 
@@ -531,7 +531,7 @@ async def test_a_reader_that_could_not_reopen_after_a_reset_tries_again(
 async def test_a_row_that_cannot_be_understood_is_damage_and_not_a_defect(
     catalog: Catalog, tmp_path: Path
 ) -> None:
-    """SQLite has no checksums: a flipped bit in a text loads without a word."""
+    """SQLite has no checksums: it loads a text with a flipped bit without an error."""
     await catalog.upsert(row_of())
     with sqlite3.connect(tmp_path / "catalog.sqlite") as db:
         db.execute("UPDATE entries SET stamps = '[[' || substr(stamps, 2)")
@@ -539,7 +539,7 @@ async def test_a_row_that_cannot_be_understood_is_damage_and_not_a_defect(
     with pytest.raises(CorruptEntry):
         catalog.lookup(KEY)
     assert catalog.hottest(10) == []
-    # Eviction and expiry read rows too, and must get past this one.
+    # Eviction and expiry read rows too, and must skip this one.
     await catalog.evict(1)
     await catalog.expire(1 << 62, 10)
     await catalog.upsert(row_of(generation=2))
@@ -590,7 +590,7 @@ async def test_a_restart_on_a_full_disk_keeps_a_sound_catalog(
     await catalog.upsert(row_of())
     catalog.close()
     small_disk.fill()
-    with contextlib.suppress(ConfigError):  # whether it starts or not: no row may be lost
+    with contextlib.suppress(ConfigError):  # it may start or refuse, but no row may be lost
         Catalog(small_disk.path, on_reset=resets).close()
     small_disk.free()
     again = Catalog(small_disk.path, on_reset=resets)

@@ -1,4 +1,4 @@
-"""Promise 9: does a reader of the control page ever see half a change?"""
+"""Promise 9: does a reader of the control page ever see a half-written change?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cachesvc.tiers.control import ControlPage, replace_control_page
 from cachesvc_format.control_page import HEARTBEAT_OFFSET, NAME, PAGE_BYTES
 
 READS = 1_000_000
-# Counts how often the heartbeat was not larger than the one before; the last line is the count.
+# Counts how often the heartbeat was smaller than at the read before; prints the count last.
 READER = f"""
 import mmap, sys
 with open(sys.argv[1], "rb") as file:

@@ -1,8 +1,8 @@
-"""What happens to a file between its entry's end and the end of its pages?
+"""What happens to a file between the end of its entry and the end of its pages?
 
-Promises 1 (a name that stays is never taken for removed), 5 (bytes that somebody has are
-counted), 9 (no reader ends the daemon) and 10 (who is shut out stays out). The files here are
-in a real tmpfs, the readers are other processes.
+Promises 1 (a name that stays is never counted as invalidated), 5 (bytes that a reader holds are
+counted), 9 (no reader ends the daemon) and 10 (a caller that lost its rights gets none back). The
+files are in a real tmpfs, the readers are other processes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NOBODY = 65534
 
 
 class Tier:
-    """An L1 whose files are given to nobody's group, and what it said of files that stay."""
+    """An L1 whose files belong to nobody's group; it records the reports of files that stay."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -65,7 +65,7 @@ class Tier:
         self.memory.publish(room, meta, accesses=0, steady_ns=START_NS)
 
     def open(self, flags: int = os.O_RDONLY) -> int:
-        """Open the file of KEY's entry. The entry itself would count as an answer."""
+        """Open the file of KEY's entry. A reference to the entry would count as an answer."""
         entry = self.memory.lookup(KEY, START_NS)
         assert entry is not None
         return os.open(self.path / entry.blob.name, flags)
@@ -74,7 +74,7 @@ class Tier:
         assert self.memory.remove(KEY, Leaving.INVALIDATED)
 
     def finish(self) -> None:
-        """Return when the thread has ended what it was given."""
+        """Return when the thread has finished its queued work."""
         self.memory.spares.finish()
         self.memory.departures.collect()
 
@@ -138,7 +138,7 @@ def test_a_file_that_cannot_be_removed_is_owed_until_it_is(
     with append_only(tier.path):
         leave(tier)
         assert os.fstat(fd).st_nlink == 1
-        for _ in range(2):  # it stays so, however often somebody asks
+        for _ in range(2):  # it stays so at each further question
             assert tier.memory.owes(key_scope(KEY))
             tier.memory.step(START_NS)
         assert not tier.memory.owes(key_scope(OTHER))
@@ -243,7 +243,7 @@ def test_a_start_where_files_cannot_be_removed_says_what_to_do(directory: Path) 
         (directory / name).unlink()
 
 
-# ---- readers that the kernel counts, and those that it does not
+# ---- readers that the kernel reports, and readers that it does not
 
 
 def test_a_reader_keeps_its_bytes_and_they_are_given_back_when_it_ends(tier: Tier) -> None:
@@ -307,7 +307,7 @@ def test_many_such_descriptors_hold_nothing_beside_the_limit(tier: Tier) -> None
 
 
 def test_a_removed_file_is_not_opened_again_by_others(tier: Tier) -> None:
-    """Their descriptors made with O_PATH end with the entry: nobody reopens erased bytes."""
+    """After the entry's end an O_PATH descriptor cannot be reopened: erased bytes stay erased."""
     tier.store()
     fd = tier.open(os.O_PATH)
     assert _try_as_nobody(fd) == "opened"
@@ -333,9 +333,9 @@ else:
 
 
 def _try_as_nobody(fd: int, script: str = _REOPENS_ONCE) -> str:
-    """Run it in a process that has become another user, and return what it said.
+    """Run `script` as another user, and return its output.
 
-    It becomes that user only then: the interpreter may lie where that user cannot read.
+    The process changes its user after its start: that user may not be able to read the interpreter.
     """
     if os.geteuid() != 0:
         pytest.skip("becoming another user needs root")
@@ -430,7 +430,7 @@ def test_no_lease_is_left_whatever_the_answer_is(unlinked: int) -> None:
     for is_open in (False, True):
         keep = [os.open(f"/proc/self/fd/{unlinked}", os.O_RDONLY)] if is_open else []
         assert leases.is_open_elsewhere(unlinked) is is_open
-        # With a lease this would fail instead of waiting.
+        # If a lease were left, this open would fail instead of waiting.
         flags = os.O_RDONLY | os.O_NONBLOCK
         os.close(os.open(f"/proc/self/fd/{unlinked}", flags))
         for fd in keep:
@@ -445,7 +445,7 @@ print(leases.is_open_elsewhere(int(sys.argv[1])), leases.why_not(int(sys.argv[1]
 def test_a_lease_that_is_refused_for_another_reason_means_that_there_are_readers(
     unlinked: int,
 ) -> None:
-    """The kernel gives leases to a file's owner only (EACCES)."""
+    """The kernel refuses a lease to a user who does not own the file (EACCES)."""
     assert _try_as_nobody(unlinked, _TAKES_A_LEASE) == "True Permission denied"
 
 
@@ -466,7 +466,9 @@ while True:
 
 
 def test_who_opens_a_file_during_its_lease_does_not_end_the_daemon(unlinked: int) -> None:
-    """Promise 9. The kernel signals the lease's owner then, some hundred times here."""
+    """Promise 9. The kernel signals the lease's owner at each such open, some hundred times
+    here.
+    """
 
     def start(script: str, *arguments: object) -> subprocess.Popen[str]:
         return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Does L2 stay within its room, and is what it removes gone for good?
+"""Does L2 stay within its limit, and is an invalidated entry gone for good?
 
 Promises 1, 5 and 9.
 """
@@ -39,7 +39,7 @@ ROOM = Watermarks(low_bytes=8 * BLOCK, high_bytes=9 * BLOCK, capacity_bytes=10 *
 
 
 class Disk:
-    """A tier over directories of its own, and what it said of removals."""
+    """A tier over directories of its own; it records which entries left, and why."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Disk:
         self.close = self.tier.close
 
     async def store(self, name: str, generation: int, size: int = BLOCK, used_at: int = 0) -> bool:
-        """Write and commit; False where it was not admitted."""
+        """Write and commit; return False if the entry was not admitted."""
         meta = meta_of(EntryKey("garment", name), bytes(size), generation=generation)
         written = await self.tier.write(meta, bytes(size))
         if written is None:
@@ -102,7 +102,7 @@ async def new_disk(tmp_path: Path) -> AsyncIterator[NewDisk]:
 
 
 async def test_concurrent_writers_never_overshoot_the_capacity(new_disk: NewDisk) -> None:
-    # With so low a low mark nothing is evicted for them: who comes too late is refused.
+    # The low mark is so low that nothing is evicted for the writers: a late one is refused.
     disk = new_disk(Watermarks(1, 10 * BLOCK, 10 * BLOCK))
     peaks = []
 
@@ -137,7 +137,7 @@ async def test_concurrent_writers_that_evict_for_each_other_end_within_the_capac
 async def test_a_write_that_fails_leaves_no_file_of_its_name_either(
     new_disk: NewDisk, tmp_path: Path
 ) -> None:
-    """A crash with a clock that is behind: the next life hands out the same generation."""
+    """After a crash, a clock that is behind can hand out the same generation in the next life."""
     files = FillableFiles(tmp_path / "l2", ("garment", "text"))
     disk = new_disk(files=files)
     meta = meta_of(EntryKey("garment", "coat"), bytes(BLOCK), generation=7)
@@ -164,7 +164,7 @@ async def test_room_is_owned_before_the_first_byte_and_given_back_when_abandoned
 
 async def test_a_failed_write_gives_its_room_back(new_disk: NewDisk) -> None:
     disk = new_disk(Watermarks(BLOCK, BLOCK, BLOCK))
-    (disk.root / "garment" / "shirt").touch()  # a file in the place of the directory
+    (disk.root / "garment" / "shirt").touch()  # a file in place of the directory
     with pytest.raises(OSError, match="Not a directory"):
         await disk.store("shirt", 1)
     assert await disk.store("coat", 2)
@@ -184,7 +184,7 @@ async def test_eviction_goes_from_the_high_mark_to_the_low_one_in_whole_lru_entr
     for number in range(1, 10):
         assert await disk.store(f"g{number}", number)
     await disk.tier.step(START_NS, START_NS)
-    assert len(disk.names()) == 9  # at the mark, not above it
+    assert len(disk.names()) == 9  # used bytes are at the mark, not above it
     row = await disk.row("g1")
     assert row is not None
     await disk.tier.record_accesses([Row(row.meta, 1, START_NS + 1000)])
@@ -196,7 +196,7 @@ async def test_eviction_goes_from_the_high_mark_to_the_low_one_in_whole_lru_entr
 
 
 class WatchedFiles(DiskFiles):
-    """The real files. Looks at what the disk holds after each write and before each unlink."""
+    """The real files; counts the bytes on disk after each write and before each unlink."""
 
     def __init__(self, root: Path, namespaces: tuple[str, ...]) -> None:
         super().__init__(root, namespaces)
@@ -216,9 +216,9 @@ class WatchedFiles(DiskFiles):
 
 
 def bytes_of_files(root: Path) -> int:
-    """Return what lies under `root`, whatever other threads do there meanwhile."""
-    by_inode: dict[int, int] = {}  # another thread's rename must not make one file two
-    # Unlike Path.rglob it goes on where a directory has just been removed.
+    """Return the bytes under `root`, while other threads change files there."""
+    by_inode: dict[int, int] = {}  # a file that is renamed meanwhile counts once
+    # Unlike Path.rglob, os.walk goes on after a directory has just been deleted.
     for folder, _, names in os.walk(root):
         for name in names:
             with contextlib.suppress(FileNotFoundError):
@@ -230,7 +230,7 @@ def bytes_of_files(root: Path) -> int:
 async def test_the_disk_is_never_above_its_limit_while_entries_leave_for_new_ones(
     tmp_path: Path,
 ) -> None:
-    """Promise 5. What is evicted is on the disk until it is unlinked, and counts till then."""
+    """Promise 5. Evicted entries are on the disk, and counted, until they are unlinked."""
     files = WatchedFiles(tmp_path / "l2", ("garment", "text"))
     disk = Disk(tmp_path / "l2", tmp_path / "state", ROOM, files=files)
     for number in range(1, 61, 3):
@@ -245,7 +245,7 @@ async def test_the_disk_is_never_above_its_limit_while_entries_leave_for_new_one
 async def test_what_is_evicted_counts_from_the_commit_until_it_is_unlinked(
     new_disk: NewDisk,
 ) -> None:
-    """Promise 5. The catalog's thread commits while the loop looks at the disk."""
+    """Promise 5. The catalog's thread commits while the loop counts the disk's bytes."""
     disk = new_disk(Watermarks(10 * BLOCK, 100 * BLOCK, 100 * BLOCK))
     for number in range(1, 61):
         assert await disk.store(f"g{number}", number)
@@ -261,7 +261,7 @@ async def test_what_is_evicted_counts_from_the_commit_until_it_is_unlinked(
 
 
 class HeldFiles(DiskFiles):
-    """The real files. An unlink waits until the test lets it go on."""
+    """The real files; each unlink waits until the test releases it."""
 
     def __init__(self, root: Path, namespaces: tuple[str, ...]) -> None:
         super().__init__(root, namespaces)
@@ -310,7 +310,7 @@ async def _abandon(disk: Disk) -> None:
 async def test_a_file_without_a_row_takes_its_room_until_it_is_unlinked(
     tmp_path: Path, leave: Callable[[Disk], Awaitable[None]], capacity_bytes: int
 ) -> None:
-    # A: the row is gone, the file is not yet | B: would be admitted to the room of that file
+    # A: the row is deleted, the file not yet | B: would be admitted to the room of that file
     files = HeldFiles(tmp_path / "l2", ("garment", "text"))
     marks = Watermarks(1, capacity_bytes, capacity_bytes)  # so low that nothing is evicted for B
     disk = Disk(tmp_path / "l2", tmp_path / "state", marks, files=files)
@@ -342,7 +342,7 @@ async def test_who_needs_room_waits_for_what_expired_to_be_unlinked(tmp_path: Pa
 
 
 class CountingCatalog(Catalog):
-    """The real catalog, and how many rows each of its transactions deleted."""
+    """The real catalog; records how many rows each transaction deleted."""
 
     deleted: list[int]
 
@@ -355,12 +355,12 @@ class CountingCatalog(Catalog):
 async def test_an_eviction_deletes_a_bounded_number_of_rows_in_one_transaction(
     tmp_path: Path,
 ) -> None:
-    """Promise 8: an invalidation that is queued behind it waits for one such batch."""
+    """Promise 8: an invalidation that is queued behind an eviction waits for one such batch."""
     count = 2 * EVICT_BATCH + 50
     (tmp_path / "state").mkdir()
     catalog = CountingCatalog(tmp_path / "state", on_reset=lambda: None)
     catalog.deleted = []
-    # The high mark is passed by one block, and the low one asks for nearly all to go.
+    # The used bytes exceed the high mark by one block; the low mark asks to evict nearly all.
     marks = Watermarks(BLOCK, (count - 1) * BLOCK, count * BLOCK)
     disk = Disk(tmp_path / "l2", tmp_path / "state", marks, catalog=catalog)
     rows = [
@@ -443,7 +443,7 @@ async def test_a_read_is_checked_in_the_buffer_that_is_handed_on(new_disk: NewDi
     assert len(list((disk.root / ".quarantine").iterdir())) == 1
 
 
-# ---- removing on a disk that cannot be written
+# ---- invalidations on a disk that cannot be written
 
 
 async def test_an_invalidation_under_an_unwritable_catalog_unlinks_instead(
@@ -474,7 +474,7 @@ async def test_an_invalidation_under_an_unwritable_catalog_unlinks_instead(
 
 
 class HeldCatalog(Catalog):
-    """The real catalog; a change that has been recorded is held back from whoever recorded it."""
+    """The real catalog; after a change is recorded, the call that recorded it is held."""
 
     recorded: Stop
 
@@ -491,8 +491,8 @@ class HeldCatalog(Catalog):
 async def test_a_change_that_comes_while_an_older_one_is_recorded_is_not_forgotten(
     tmp_path: Path,
 ) -> None:
-    """Promise 1: a Put whose source is older than the later change would be accepted."""
-    # upkeep: records t1 | invalidate: refused, its t2 is remembered | upkeep: goes on
+    """Promise 1: otherwise a Put whose source is older than the later change would be accepted."""
+    # upkeep: records t1 | invalidation: refused, its t2 is remembered | upkeep: goes on
     with small_filesystem(tmp_path / "small", 4 << 20) as small:
         catalog = HeldCatalog(small.path, on_reset=lambda: None)
         catalog.recorded = Stop()
@@ -547,7 +547,8 @@ async def test_the_file_of_a_row_that_may_come_back_is_gone_before_an_invalidati
     tmp_path: Path,
 ) -> None:
     # A: its COMMIT fails with its frames in SQLite's log, its file cannot be unlinked
-    # | B: invalidates, finds no row | restart: the log may bring A's row back, to its file
+    # B: invalidates, finds no row
+    # restart: the log may bring A's row back, to its file
     with (
         small_filesystem(tmp_path / "small-state", 4 << 20) as state,
         small_filesystem(tmp_path / "small-l2", 4 << 20) as l2,
@@ -620,7 +621,7 @@ async def test_the_sweep_removes_files_without_a_row_and_nothing_else(new_disk: 
 
 
 class HeldWalk(DiskFiles):
-    """The real files; a listing is held before it looks."""
+    """The real files; a listing is held before it begins."""
 
     listing: Stop
 
@@ -630,7 +631,7 @@ class HeldWalk(DiskFiles):
 
 
 class HeldLookup(Catalog):
-    """The real catalog; what was found is held back from the sweep that asked."""
+    """The real catalog; a sweep's lookup is held before it returns."""
 
     looked_up: Stop
 
@@ -641,7 +642,7 @@ class HeldLookup(Catalog):
 
 
 async def written_to(disk: Disk) -> Written:
-    """Return once the file is in its place; its row is still to come."""
+    """Write a file whose row is not committed yet."""
     meta = meta_of(EntryKey("garment", "shirt"), bytes(BLOCK), generation=1)
     written = await disk.tier.write(meta, bytes(BLOCK))
     assert written is not None
@@ -649,7 +650,7 @@ async def written_to(disk: Disk) -> Written:
 
 
 async def test_the_sweep_leaves_a_file_whose_row_is_still_to_come(new_disk: NewDisk) -> None:
-    # A Put's file is renamed | the catalog is lost, all is swept | the Put's row commits
+    # A Put's file is renamed | the catalog is lost, a sweep runs | the Put's row commits
     disk = new_disk(ROOM)
     written = await written_to(disk)
     report = await disk.tier.sweep_litter("garment", before_generation=50)
@@ -695,7 +696,7 @@ async def test_the_file_of_an_abandoned_write_is_litter_again(
     disk = new_disk(ROOM)
     written = await written_to(disk)
     await disk.tier.abandon(written)
-    left = disk.root / "garment" / "shirt" / "1.safetensors"  # by an unlink that failed
+    left = disk.root / "garment" / "shirt" / "1.safetensors"  # as an unlink that failed leaves it
     left.parent.mkdir()
     left.touch()
     report = await disk.tier.sweep_litter("garment", before_generation=50)

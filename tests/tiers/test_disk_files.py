@@ -1,4 +1,4 @@
-"""Is every file of L2 all or nothing, checked when read, and ours alone to follow?
+"""Is every file of L2 all or nothing, checked when read, and never followed outside the tree?
 
 Promises 2, 7 and 9.
 """
@@ -190,7 +190,7 @@ def test_another_entrys_file_of_the_same_length_is_corrupt(
 def test_the_bytes_that_are_handed_on_are_those_that_were_hashed(
     disk_files: DiskFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that is right when asked again was wrong all the same: its bytes are in the buffer."""
+    """The caller gets the bytes in the buffer: a second, right read would not help the caller."""
     disk_files.write(AT, BLOB)
     readv = os.readv
 
@@ -214,7 +214,7 @@ def test_a_file_that_is_gone_is_not_found(disk_files: DiskFiles, root: Path) -> 
         read(disk_files)
 
 
-# ---- planted things
+# ---- planted names
 
 
 def plant(path: Path, kind: str, outside: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_root_that_another_daemon_owns_is_a_config_error(
         DiskFiles(root, NAMESPACES)
 
 
-# ---- removing
+# ---- unlinking
 
 
 def test_the_last_file_of_an_id_takes_its_directory_along(
@@ -402,9 +402,10 @@ def test_the_walk_finds_our_files_and_counts_foreign_names(
 
 
 def test_a_write_survives_the_removal_of_its_directory_with_an_older_generation() -> None:
-    """Promise 1: a Put whose write fails would be answered without being stored.
+    """Promise 1: otherwise a Put whose write fails would be answered without being stored.
 
-    A: makes the id's directory | B: removes the older file, and the empty directory | A: opens it
+    A: makes the id's directory | B: unlinks the older file, removes the empty directory | A: opens
+    it
     """
     written = SimpleQueue[int]()
 
@@ -431,7 +432,7 @@ def test_a_write_survives_the_removal_of_its_directory_with_an_older_generation(
 def test_a_durable_removal_syncs_the_directory_behind_the_unlink(
     disk_files: DiskFiles, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 1. Where the catalog cannot be written, the unlink is what makes it final."""
+    """Promise 1. If the catalog cannot be written, the unlink alone makes an invalidation final."""
     done: list[str] = []
     disk_files.write(AT, BLOB)
     unlink, fsync, folder = os.unlink, os.fsync, path_of(root).parent.stat()

@@ -1,6 +1,6 @@
-"""Is a directory that cannot be used an error that says so, at each start?
+"""Is an unusable directory reported as the same clear error at each start?
 
-Promise 9: whoever starts the daemon again sees what is still wrong.
+Promise 9: an operator who starts the daemon again sees what is still wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.debian import why_missing
 
-# A group that the process is not in: only CAP_CHOWN could give a directory to it.
+# A group that the process is not in: giving a directory to it needs CAP_CHOWN.
 FOREIGN_GID = 54321
 OPEN_TWICE = f"""
 import os, sys

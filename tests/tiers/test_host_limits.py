@@ -1,6 +1,6 @@
 """Is the limit of the daemon's cgroup found, however the host or the container shows it?
 
-On trees of files as hosts have them, and, where this process may make one, in a real cgroup.
+The tests use copies of the files of real hosts and, if this process may make one, a real cgroup.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ UNLIMITED_V1 = 9223372036854771712
 
 
 class Host:
-    """A tree with what the kernel shows."""
+    """A tree with the files that a kernel shows."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

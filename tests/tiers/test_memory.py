@@ -1,6 +1,6 @@
-"""Is L1's file the truth: unlinked the moment it may not be served, and never a byte too many?
+"""Is L1's file the truth: unlinked once it may not be served, and never above the limit?
 
-Promises 1, 5 and 9. The files here are in a real tmpfs.
+Promises 1, 5 and 9. The files are in a real tmpfs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OTHER = EntryKey("garment", "coat")
 KIB = 1024
 LIMITS = {"garment": NamespaceLimits(3), "text": NamespaceLimits(10, max_bytes=8 * KIB)}
 
-# Maps the file named on its command line, and lets go of it when its input ends.
+# Maps the file named on its command line, and unmaps it when its input ends.
 READER = """
 import mmap, os, sys
 fd = os.open(sys.argv[1], os.O_RDONLY)
@@ -47,7 +47,7 @@ print(len(set(pages[:])), flush=True)
 
 
 class Tier:
-    """A tier in a directory of its own, and what it said of removals."""
+    """A tier in a directory of its own; it records which entries left, and why."""
 
     def __init__(self, path: Path, max_bytes: int = 64 * KIB, **more: bool) -> None:
         self.path = path
@@ -77,7 +77,9 @@ class Tier:
         return sorted(os.listdir(self.path))
 
     def path_of(self, key: EntryKey) -> Path:
-        """Return where the entry's file lies. The entry itself would count as an answer."""
+        """Return the path of the entry's file. A reference to the entry itself would count as an
+        answer.
+        """
         entry = self.memory.lookup(key, START_NS)
         assert entry is not None
         return self.path / entry.blob.name
@@ -179,7 +181,7 @@ def test_an_entry_that_leaves_is_unlinked_in_the_same_call(
     assert os.fstat(fd).st_nlink == 0
     assert entry.blob.name not in tier.names()
     assert ("shirt", cause) in tier.removed
-    # Who was served it keeps it.
+    # A caller that was served the entry keeps it.
     assert bytes(view) == b"old bytes"
     assert os.pread(fd, 100, 0) == b"old bytes"
     os.close(fd)
@@ -357,7 +359,7 @@ def test_bytes_that_a_reader_still_maps_count_until_it_lets_go(tier: Tier) -> No
         assert tier.memory.held_bytes == 40 * KIB
         tier.memory.step(START_NS)
         assert tier.memory.held_bytes == 40 * KIB
-        # tmpfs still pays for them, so this one does not fit.
+        # tmpfs still holds the removed entry's pages, so another of that size does not fit.
         assert tier.store(OTHER, bytes(40 * KIB)) is None
         reader.communicate()
     tier.memory.step(START_NS)
@@ -384,7 +386,7 @@ def test_an_erased_entry_reads_zeros_where_it_was_mapped(tier: Tier) -> None:
         tier.memory.erase(key_scope(KEY))()
         assert (before, entry.blob.is_erased) == (False, True)
         seen, _ = reader.communicate()
-    assert seen == "1\n"  # one distinct byte, and no SIGBUS
+    assert seen == "1\n"  # one distinct byte was read, and no SIGBUS came
     assert reader.returncode == 0
 
 
@@ -432,7 +434,7 @@ def test_a_full_tmpfs_puts_the_bytes_on_the_heap_and_leaves_no_file(tmp_path: Pa
         assert tier.store(OTHER) is not None
         disk.fill()
         room = tier.memory.reserve(KEY, 800 * KIB)
-        room.is_last_try = True  # what could be evicted was
+        room.is_last_try = True  # the engine sets this after it has evicted all that it can
         tier.memory.write(room, (bytes(400 * KIB), bytes(400 * KIB)))
         assert room.blob is not None
         assert bytes(room.blob.view()) == bytes(800 * KIB)

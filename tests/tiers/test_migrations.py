@@ -1,7 +1,7 @@
-"""Does a catalog of the first release open, with all that it knew? Promises 1 and 6.
+"""Does a catalog of the first release open with all its contents? Promises 1 and 6.
 
-`first_release/catalog.sqlite` was written by the first release: five entries (one put with
-`as_of`), the changes of a person and of a garment, a boot id, and a clean end.
+The first release wrote `first_release/catalog.sqlite`: five entries (one put with `as_of`), the
+changes of a person and of a garment, a boot id, and a clean end.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ async def test_a_catalog_of_the_first_release_keeps_its_entries_and_changes(
     assert catalog.last_boot_id == b"0123456789abcdef"
     assert catalog.ended_cleanly
     assert catalog.acknowledge_from_ns == 7
-    assert catalog.last_write_ns == 0  # it did not say
+    assert catalog.last_write_ns == 0  # the first release stored no such time
 
 
 async def test_a_migrated_catalog_is_a_new_one_for_good(directory: Path) -> None:

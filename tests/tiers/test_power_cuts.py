@@ -1,7 +1,7 @@
-"""Is everything on the disk that a power cut may not take, before the tier says so?
+"""Is everything on the disk that a power cut must not take, before the tier reports it as done?
 
-Promises 1, 2 and 9. What the kernel was asked for is watched: a file's bytes are safe
-after its fsync, a name after the fsync of the directory that holds it.
+Promises 1, 2 and 9. The tests watch the system calls: a file's bytes are safe after its fsync, a
+name is safe after the fsync of the directory that holds it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SQLITE_FULL = 2
 
 
 class Watched:
-    """What a power cut would take now, by inode."""
+    """The inodes whose bytes or names a power cut would take now."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.unsynced_bytes: set[int] = set()

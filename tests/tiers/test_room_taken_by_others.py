@@ -1,7 +1,7 @@
-"""What does L1 do when others take the room, the inodes or the descriptors? Promise 5.
+"""What does L1 do when other processes take the room, the inodes or the descriptors? Promise 5.
 
-It becomes smaller: what was used least leaves, and what is asked for comes in. The
-filesystems here are small tmpfs mounts.
+L1 becomes smaller: the least recently used entry is evicted, the new entry is stored. The
+filesystems are small tmpfs mounts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SIZE_BYTES = MIB
 
 
 class Tier:
-    """An L1 that stores as the engine does: once more, after it made room."""
+    """An L1 that stores as the engine does: if tmpfs is full, it makes room and writes again."""
 
     def __init__(self, path: Path, max_bytes: int = 8 * MIB, **more: int) -> None:
         self.path = path
@@ -46,7 +46,7 @@ class Tier:
         self._generation = 0
 
     def store(self, name: str, data: bytes = b"x" * SIZE_BYTES) -> bool:
-        """Return whether it is in L1."""
+        """Return whether the entry was stored in L1."""
         key = EntryKey("garment", name)
         room = self.memory.reserve(key, len(data))
         try:
@@ -90,7 +90,7 @@ def test_where_others_fill_tmpfs_what_was_used_least_leaves(disk: SmallFilesyste
     assert tier.store("hot")
     assert tier.names() == ["new", "idle", "hot"]
     assert tier.removed == [("used", Leaving.TMPFS_FULL)]
-    for number in range(10):  # it goes on so
+    for number in range(10):  # and so for each further entry
         assert tier.store(f"hot {number}")
     assert len(tier.names()) == 3
     tier.memory.close()
@@ -111,7 +111,7 @@ def test_spare_files_give_way_before_any_entry(disk: SmallFilesystem) -> None:
     tier.memory.spares.finish()
     assert tier.memory.spares.ready_bytes == SIZE_BYTES
     disk.fill()
-    # Too large for the spare file, so that it is not simply used.
+    # Too large for the spare file, so that the spare file cannot simply be used.
     assert tier.store("other", b"x" * (SIZE_BYTES // 4))
     assert tier.names() == ["kept", "other"]
     assert tier.removed == []
@@ -182,7 +182,7 @@ def test_l1_keeps_to_its_descriptors_by_evicting(directory: Path) -> None:
     for number in range(20):
         assert tier.store(f"{number}", b"x" * (MIB // 2))
         tier.memory.spares.finish()
-        assert len(os.listdir("/proc/self/fd")) <= before + 6  # the listing has one
+        assert len(os.listdir("/proc/self/fd")) <= before + 6  # the listing itself opens one
     assert {cause for _, cause in tier.removed} == {Leaving.DESCRIPTORS}
     assert tier.memory.descriptors <= 5
     tier.memory.close()

@@ -1,8 +1,8 @@
-"""Do files that were made beforehand change anything but the time?
+"""Do spare files, made beforehand, change anything but the time?
 
-Promises 1 (the link count is the token of any file), 2 (an entry is as long as it is,
-whatever it was written to), 5 (spare bytes are inside L1's limit and stand in nobody's
-way) and 9 (no litter after kill -9). The files here are in a real tmpfs.
+Promises 1 (the link count is the token of any file), 2 (an entry has its own length, whatever file
+it was written to), 5 (spare bytes are inside L1's limit and keep no entry out) and 9 (no litter
+after kill -9). The files are in a real tmpfs.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Tier:
         return self.memory.publish(room, meta, accesses=0, steady_ns=START_NS)
 
     def store_with_spare(self, size_bytes: int) -> None:
-        """Store one, and have a spare file like it when this returns."""
+        """Store an entry, and return when a spare file of the same size is ready."""
         self.store(OTHER, bytes(size_bytes))
         self.memory.spares.finish()
         assert self.ready_bytes == size_bytes
@@ -99,7 +99,7 @@ def disk(tmp_path: Path) -> Iterator[SmallFilesystem]:
         yield disk
 
 
-# ---- what is written to one
+# ---- entries written to a spare file
 
 
 @pytest.mark.parametrize(
@@ -180,9 +180,10 @@ def test_a_reader_of_what_was_a_spare_file_is_seen(tier: Tier) -> None:
 def _read_interrupted(
     read: Callable[[], int], interrupt: Callable[[], object], at_event: int
 ) -> bool:
-    """Run `read` in a thread, and `interrupt` here when it has come to its nth line in spares.py.
+    """Run `read` in a thread; call `interrupt` here when it reaches its nth line in spares.py.
 
-    Not inside what it calls, which may hold a lock. Returns whether it came so far.
+    The thread does not stop inside what these lines call, which may hold a lock. Return whether it
+    came to the nth line.
     """
     reached, resumed = threading.Event(), threading.Event()
     events = 0
@@ -219,7 +220,7 @@ def _read_interrupted(
 def test_a_spare_file_taken_while_its_bytes_are_read_elsewhere_is_taken_once(
     directory: Path, what: str
 ) -> None:
-    """The reader is interrupted by a miss at each of its lines in turn."""
+    """A miss interrupts the reader at each of its lines in turn."""
     for at_event in range(1, 1000):
         tier = Tier(directory)
         tier.store_with_spare(MIB)
@@ -261,7 +262,7 @@ def test_without_bytes_for_them_there_are_none(directory: Path) -> None:
 
 def test_a_spare_file_gives_way_to_an_entry_and_evicts_none(tier: Tier) -> None:
     tier.store_with_spare(3 * MIB)
-    # 3 stored, 3 spare: only without the spare file do five of them fit.
+    # 3 MiB stored, 3 MiB spare, a limit of 8: five more fit only without the spare file.
     entry = tier.store(KEY, bytes(5 * MIB))
     assert entry is not None
     assert tier.ready_bytes == 0
@@ -368,7 +369,7 @@ def test_pages_that_are_still_being_freed_are_waited_for(
     tier.memory.close()
 
 
-# ---- where they cannot be had
+# ---- where spare files are impossible
 
 
 def _fill_the_disk(disk: SmallFilesystem) -> None:
@@ -394,7 +395,7 @@ def test_a_spare_file_that_cannot_become_an_entry_leaves_the_bytes_on_the_heap(
     assert room.spare
     break_it(disk)
     data = os.urandom(size_bytes)
-    room.is_last_try = True  # what could be evicted was
+    room.is_last_try = True  # the engine sets this after it has evicted all that it can
     tier.memory.write(room, (data,))
     assert room.blob is not None
     assert room.blob.shared_name is None
@@ -430,7 +431,7 @@ def test_without_descriptors_there_are_no_spare_files(tier: Tier) -> None:
     assert tier.ready_bytes == 0
 
 
-# An unnamed file gets its name through /proc: away, any filesystem is one without them.
+# An unnamed file gets its name through /proc. Without /proc, no filesystem has unnamed files.
 WITHOUT_PROC = """
 import sys
 from pathlib import Path
@@ -447,7 +448,7 @@ tier.memory.close()
 
 
 def test_a_filesystem_without_unnamed_files_has_entries_all_the_same(directory: Path) -> None:
-    # FUSE and 9p are such; procfs is one that is everywhere.
+    # FUSE and 9p are such filesystems; procfs is one that is always mounted.
     fd = os.open("/proc/self", files.DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
     try:
         assert not can_name_unnamed(fd)

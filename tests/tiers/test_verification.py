@@ -1,4 +1,4 @@
-"""Does the check of L2 tell damage from what the daemon does meanwhile?
+"""Does the check of L2 tell damage from changes that the daemon makes meanwhile?
 
 Promise 2.
 """
@@ -26,7 +26,7 @@ BLOB = bytes(range(256)) * 64
 
 
 class Store:
-    """A daemon's L2, locked and open, and the checker's own way to it."""
+    """A daemon's L2, locked and open, and the checker's own view of it."""
 
     def __init__(self, folder: Path) -> None:
         self.state_dir, self.root = folder / "state", folder / "l2"
