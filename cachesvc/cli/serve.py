@@ -68,7 +68,7 @@ def run(config: Path | None) -> None:
     except ConfigError as exc:
         fail(str(exc), ExitCode.USAGE)
     except RuntimeError as exc:
-        if str(exc) != pools.REFUSED:
+        if not pools.is_refused_thread(exc):
             raise
         fail(pools.NO_THREAD, ExitCode.USAGE)
 

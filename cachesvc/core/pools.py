@@ -11,12 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cachesvc.core.errors import ConfigError
 
-# Python's message if the kernel refuses a thread.
-REFUSED = "can't start new thread"
 NO_THREAD = (
     "the process may not start another thread: raise TasksMax= of the unit, pids.max of the "
     "container, or `ulimit -u`"
 )
+
+
+def is_refused_thread(exc: BaseException) -> bool:
+    """Return whether `exc` is Python's error for a thread that the kernel refused to start."""
+    return isinstance(exc, RuntimeError) and "can't start new thread" in str(exc)
 
 
 def started_pool(threads: int, name: str) -> ThreadPoolExecutor:

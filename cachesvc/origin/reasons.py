@@ -14,6 +14,7 @@ from cachesvc.core.errors import (
     OriginDataCorrupt,
     OriginUnavailable,
 )
+from cachesvc.core.pools import is_refused_thread
 
 # A cold read of all members takes 1-3 s; after this time its caller has given up.
 DEFAULT_DEADLINE_S = 10.0
@@ -47,7 +48,6 @@ OBJECT_TOO_LARGE = "OBJECT_TOO_LARGE"
 # This host lacked resources, and the origin was not asked (HostBusy).
 HOST_RESOURCES = "HOST_RESOURCES"
 _LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL)
-_NO_THREAD = "can't start new thread"
 
 
 def no_such_object(object_key: str) -> NoSuchObject:
@@ -56,8 +56,9 @@ def no_such_object(object_key: str) -> NoSuchObject:
 
 def too_large(object_key: str, size_bytes: int, max_object_bytes: int) -> OriginDataCorrupt:
     return OriginDataCorrupt(
-        f"{object_key} has {size_bytes} bytes; at most {max_object_bytes} are read",
+        f"the object has {size_bytes:,} bytes; limits.max_entry_bytes is {max_object_bytes:,}",
         reason=OBJECT_TOO_LARGE,
+        object_keys=(object_key,),
     )
 
 
@@ -98,5 +99,4 @@ def lack_of_this_host(exc: BaseException) -> HostBusy | None:
 def _is_lack(exc: BaseException) -> bool:
     if isinstance(exc, OSError):
         return exc.errno in _LACKING
-    is_thread = isinstance(exc, RuntimeError) and _NO_THREAD in str(exc)
-    return is_thread or isinstance(exc, MemoryError)
+    return isinstance(exc, MemoryError) or is_refused_thread(exc)

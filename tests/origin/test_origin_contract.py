@@ -177,7 +177,8 @@ async def test_an_object_of_exactly_the_limit_is_read_and_a_larger_one_is_not(
         await origin.read("over.pkl")
 
     assert caught.value.reason == "OBJECT_TOO_LARGE"
-    assert "over.pkl" in caught.value.message
+    assert caught.value.object_keys == ("over.pkl",)
+    assert "over.pkl" not in caught.value.message
     await origin.close()
 
 
