@@ -65,33 +65,18 @@ class S3Origin:
     async def read(self, object_key: str) -> OriginObject:
         """Return the object. Raises NoSuchObject only if S3 named it NoSuchKey.
 
-        Also raises OriginDataCorrupt, reason OBJECT_TOO_LARGE, before reading the body. An
-        empty object is returned only if its ETag is that of no bytes, or on a second read.
+        Also raises OriginDataCorrupt, reason OBJECT_TOO_LARGE, before reading the body.
         """
         async with self._asking(self._reads) as client:
-            try:
-                found = await self._read_once(client, object_key)
-                # The ETag of a multipart or KMS-encrypted upload is no hash of the bytes: an
-                # empty body may be the object's, or a proxy's short answer.
-                if found.data or found.stamp.etag == _EMPTY_ETAG:
-                    return found
-            except OriginUnavailable as exc:
-                # botocore has retried a failure before the headers; we retry a damaged body.
-                if exc.reason != reasons.BAD_ANSWER:
-                    raise
-            return await self._read_once(client, object_key)
+            return await self._read_surely(client, object_key)
 
     async def read_if_changed(self, stamp: OriginStamp) -> OriginObject | OriginStamp:
         """Return the object, or its stamp alone if S3 answers Not Modified, without a body."""
         async with self._asking(self._reads) as client:
             try:
-                return await self._read_once(client, stamp.object_key, unless=stamp)
+                return await self._read_surely(client, stamp.object_key, unless=stamp)
             except NotModified as unchanged:
                 return unchanged.stamp
-            except OriginUnavailable as exc:
-                if exc.reason != reasons.BAD_ANSWER:
-                    raise
-            return await self._read_once(client, stamp.object_key)
 
     async def stamp(self, object_key: str) -> OriginStamp:
         """Return the object's stamp with one request. Raises as `read`.
@@ -158,6 +143,29 @@ class S3Origin:
         if opening.done() and opening.exception() is None:
             await opening.result().context.__aexit__(None, None, None)
 
+    async def _read_surely(
+        self, client: Any, object_key: str, unless: OriginStamp | None = None
+    ) -> OriginObject:
+        """Return the object, read once more if the first answer was damaged or had no bytes.
+
+        The second read has no condition. An empty object is returned only if its ETag is that of
+        no bytes, or if both answers were empty: the ETag of a multipart or KMS-encrypted upload is
+        no hash of the bytes, so one empty answer may be a proxy's short one. Raises NotModified.
+        """
+        first: OriginObject | None = None
+        try:
+            first = await self._read_once(client, object_key, unless)
+            if not _may_be_cut(first):
+                return first
+        except OriginUnavailable as exc:
+            # botocore has retried a failure before the headers; we retry a damaged body.
+            if exc.reason != reasons.BAD_ANSWER:
+                raise
+        second = await self._read_once(client, object_key)
+        if first is None and _may_be_cut(second):
+            raise bad_answer("no bytes, after an answer that was damaged")
+        return second
+
     async def _read_once(
         self, client: Any, object_key: str, unless: OriginStamp | None = None
     ) -> OriginObject:
@@ -216,6 +224,10 @@ class S3Origin:
         except BaseException:  # cancelled too
             self._opening = None  # the next call tries again
             raise
+
+
+def _may_be_cut(found: OriginObject) -> bool:
+    return not found.data and found.stamp.etag != _EMPTY_ETAG
 
 
 def _content_type(object_key: str) -> str:

@@ -6,7 +6,7 @@ Promise 3.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -236,12 +236,48 @@ async def test_a_body_damaged_twice_is_not_read_a_third_time(faulty_s3: FaultyS3
         assert faulty_s3.requests == 2
 
 
+async def read(origin: S3Origin) -> OriginObject:
+    return await origin.read("photo.png")
+
+
+async def read_if_changed(origin: S3Origin) -> OriginObject:
+    found = await origin.read_if_changed(_OTHER)
+    assert isinstance(found, OriginObject)
+    return found
+
+
+@pytest.mark.parametrize("ask", [read, read_if_changed])
 async def test_an_empty_object_whose_etag_is_no_hash_is_empty_once_it_was_so_twice(
-    faulty_s3: FaultyS3,
+    faulty_s3: FaultyS3, ask: Callable[[S3Origin], Awaitable[OriginObject]]
 ) -> None:
     async with origin_of(faulty_s3, _AMPLE_S) as origin:
         faulty_s3.fault = Fault.EMPTY_200_WITH_STAMP
-        assert (await origin.read("photo.png")).data == b""
+        assert (await ask(origin)).data == b""
+        assert faulty_s3.requests == 2
+
+
+@pytest.mark.parametrize("ask", [read, read_if_changed])
+@pytest.mark.parametrize(
+    "first", [Fault.EMPTY_200_WITH_STAMP, Fault.EMPTY_200, Fault.TRUNCATES_WITHOUT_LENGTH]
+)
+async def test_an_object_whose_first_answer_was_cut_is_read_again(
+    faulty_s3: FaultyS3, ask: Callable[[S3Origin], Awaitable[OriginObject]], first: Fault
+) -> None:
+    async with origin_of(faulty_s3, _AMPLE_S) as origin:
+        faulty_s3.next_faults = [first, Fault.NONE]
+        assert (await ask(origin)).data == BODY
+        assert faulty_s3.requests == 2
+
+
+@pytest.mark.parametrize("ask", [read, read_if_changed])
+async def test_one_empty_answer_after_a_damaged_one_does_not_make_the_object_empty(
+    faulty_s3: FaultyS3, ask: Callable[[S3Origin], Awaitable[OriginObject]]
+) -> None:
+    async with origin_of(faulty_s3, _AMPLE_S) as origin:
+        faulty_s3.next_faults = [Fault.TRUNCATES_WITH_LENGTH, Fault.EMPTY_200_WITH_STAMP]
+        with pytest.raises(OriginUnavailable) as caught:
+            await ask(origin)
+        assert caught.value.reason == "ORIGIN_BAD_ANSWER"
         assert faulty_s3.requests == 2
 
 

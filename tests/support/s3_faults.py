@@ -129,13 +129,15 @@ async def _read_body(
 class FaultyS3:
     """A store on loopback whose `fault` a test sets. `hanging` counts who is kept waiting.
 
-    `heads` are the requests so far, without their bodies.
+    Each of `next_faults` becomes the `fault` of one more request. `heads` are the requests so far,
+    without their bodies.
     """
 
     def __init__(self, body: bytes = BODY) -> None:
         self._body = body
         self._answers = _answers(body)
         self.fault = Fault.NONE
+        self.next_faults: list[Fault] = []
         self.heads: list[bytes] = []
         self.hanging = asyncio.Semaphore(0)
         self.endpoint_url = ""
@@ -175,6 +177,8 @@ class FaultyS3:
         """Answer one request; return whether the connection stays."""
         head = await reader.readuntil(b"\r\n\r\n")
         self.heads.append(head)
+        if self.next_faults:
+            self.fault = self.next_faults.pop(0)
         fault = self.fault
         if head.startswith(b"PUT"):
             await _read_body(head, reader, writer)
