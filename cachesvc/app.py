@@ -198,9 +198,9 @@ class Daemon:
         local = LocalDelivery(
             cache, settings.runtime_dir, control.boot_id, lambda: control.allows_local_hits
         )
-        removals = AuditedInvalidations(cache, audit_key)
-        service = CacheService(cache, statistics, local, removals)
-        http = self._http_server(cache, removals, statistics)
+        invalidations = AuditedInvalidations(cache, audit_key)
+        service = CacheService(cache, statistics, local, invalidations)
+        http = self._http_server(cache, invalidations, statistics)
         await self._start_edges(service, http, local, control, gid)
 
     def _grants(self) -> Grants:
@@ -320,7 +320,7 @@ class Daemon:
         self._events.evictions.append(event)
 
     def _http_server(
-        self, cache: Cache, removals: AuditedInvalidations, statistics: Statistics
+        self, cache: Cache, invalidations: AuditedInvalidations, statistics: Statistics
     ) -> HttpServer:
         settings = self.settings
 
@@ -351,7 +351,7 @@ class Daemon:
                 *HealthRoutes(
                     self._metrics, statistics, self._problems.current, self._certificates.gauges
                 ).routes(),
-                *OperationRoutes(cache, removals).routes(),
+                *OperationRoutes(cache, invalidations).routes(),
                 *StatusRoutes(cache, report, history).routes(),
                 *PageRoute().routes(),
             ],

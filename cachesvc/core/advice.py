@@ -36,7 +36,7 @@ class Readings:
 
     not_ready: dict[str, str]
     is_origin_left_alone: bool
-    unfinished_removals: int
+    unfinished_invalidations: int
     damaged_entries: int
     decode_failures: int
     catalog_resets: int
@@ -68,12 +68,12 @@ def _critical(readings: Readings) -> Iterator[Advice]:
             "daemon's log.",
             "CachesvcNotReady",
         )
-    if readings.unfinished_removals:
+    if readings.unfinished_invalidations:
         yield Advice(
-            "removals_not_durable",
+            "invalidations_not_durable",
             "critical",
-            f"{readings.unfinished_removals} invalidations are not final: the disk refuses them. "
-            "Their entries are not served, but a restart could bring them back.",
+            f"{readings.unfinished_invalidations} invalidations are not final: the disk refuses "
+            "them. Their entries are not served, but a restart could bring them back.",
             "Free space on, or repair, the disks of l2.root and state_dir. It is retried "
             "every second; do not restart the daemon before it succeeded.",
             "CachesvcInvalidationsNotDurable",

@@ -49,10 +49,10 @@ class Ask(NamedTuple):
     owner: str = ""
 
 
-def use_of(row: Row, kind: Kind, ask: Ask, steady_ns: int, *, removal_pending: bool) -> Use:
+def use_of(row: Row, kind: Kind, ask: Ask, steady_ns: int, *, invalidation_pending: bool) -> Use:
     """Return what `row`, an entry of L2, is good for at `steady_ns`."""
     meta = row.meta
-    if removal_pending or meta.kind_version != kind.version:
+    if invalidation_pending or meta.kind_version != kind.version:
         return Use.NOTHING
     if not kind.may_hold(meta.key.id, meta.owner):
         return Use.NOTHING

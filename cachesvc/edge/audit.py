@@ -66,10 +66,10 @@ class AuditedInvalidations:
             changed_at=None if changed_at_ns is None else messages.moment(changed_at_ns),
             erase=erase,
         )
-        removing = self._cache.invalidate(scope, changed_at_ns, erase=erase)
+        invalidating = self._cache.invalidate(scope, changed_at_ns, erase=erase)
         # In its own task: a caller that leaves stops neither the invalidation nor its line.
         return await self._cache.state.outliving_its_caller(
-            _with_line(removing, line, _EVENTS[action]), name="audited-removal"
+            _with_line(invalidating, line, _EVENTS[action]), name="audited-invalidation"
         )
 
     def _shown(self, scope: Scope) -> str:
@@ -82,11 +82,11 @@ class AuditedInvalidations:
 
 
 async def _with_line(
-    removing: Coroutine[Any, Any, Invalidated], line: Any, event: str
+    invalidating: Coroutine[Any, Any, Invalidated], line: Any, event: str
 ) -> Invalidated:
     """Await the invalidation and log its outcome, also if it fails."""
     try:
-        done = await removing
+        done = await invalidating
     except BaseException as exc:
         line.warning(event, outcome=_outcome(exc), removed=0)
         raise

@@ -167,7 +167,7 @@ class Statistics:
                 "flights": len(state.flights),
                 "puts": self._cache.puts_under_way,
                 "tombstones": len(state.tombstones),
-                "unfinished_removals": self._cache.unfinished_removals,
+                "unfinished_invalidations": self._cache.unfinished_invalidations,
             },
         )
         yield (

@@ -91,7 +91,7 @@ class StatusReport:
             "origin": self._origin(),
             "invalidations": {
                 "acknowledged": stats.invalidations,
-                "unfinished": self._cache.unfinished_removals,
+                "unfinished": self._cache.unfinished_invalidations,
             },
             "puts": stats.puts,
             "damaged_entries": stats.damaged_entries,
@@ -127,7 +127,7 @@ class StatusReport:
             advice.Readings(
                 not_ready=not_ready,
                 is_origin_left_alone=self._cache.is_origin_left_alone,
-                unfinished_removals=self._cache.unfinished_removals,
+                unfinished_invalidations=self._cache.unfinished_invalidations,
                 damaged_entries=stats.damaged_entries,
                 decode_failures=stats.decode_failures,
                 catalog_resets=count("catalog_resets"),

@@ -17,7 +17,7 @@ from cachesvc.core.origin import Origin
 from cachesvc.core.verdict import Use
 from cachesvc.engine.fill import Filler
 from cachesvc.engine.flight_run import FlightRunner
-from cachesvc.engine.get import Reader
+from cachesvc.engine.get import Getter
 from cachesvc.engine.invalidate import Invalidator
 from cachesvc.engine.ports import Codec
 from cachesvc.engine.put import PutTable, Putter
@@ -50,11 +50,11 @@ class Cache:
             state.know_changes_from(now.wall_ns)
         filler = Filler(state, origin, codec)
         puts = PutTable()
-        self._reader = Reader(state, FlightRunner(state, filler))
+        self._getter = Getter(state, FlightRunner(state, filler))
         self._invalidator = Invalidator(state, puts)
         self._putter = Putter(state, filler, codec, puts)
-        self._warmer = Warmer(state, self._reader)
-        self._rewarmer = Rewarmer(state, self._reader)
+        self._warmer = Warmer(state, self._getter)
+        self._rewarmer = Rewarmer(state, self._getter)
         self._filler = filler
         self._puts = puts
         self._sweeper = LitterSweeper(state)
@@ -62,15 +62,15 @@ class Cache:
         # Background work, until `drain`.
         self._loops: list[asyncio.Task[Any]] = []
         self._is_running = False
-        self.get = self._reader.get
-        self.record_local_hits = self._reader.count_local_hits
+        self.get = self._getter.get
+        self.record_local_hits = self._getter.count_local_hits
         self.receive_put = self._putter.receive
         self.store_put = self._putter.store
         self.invalidate = self._invalidator.invalidate
         self.warm = self._warmer.warm
 
     @property
-    def unfinished_removals(self) -> int:
+    def unfinished_invalidations(self) -> int:
         """Invalidations that are not durable yet, plus L1 files that could not be unlinked."""
         return self._invalidator.unfinished + self.state.memory.owed_files
 

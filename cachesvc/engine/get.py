@@ -40,7 +40,7 @@ class ReadRequest(NamedTuple):
     kind_version: str = ""
 
 
-class Reader:
+class Getter:
     """Serves entries. A hit is one plain function; a miss waits on a flight."""
 
     def __init__(self, state: State, runner: FlightRunner) -> None:

@@ -24,7 +24,7 @@ from cachesvc.tiers.disk_files import Location
 
 RETRY_S = 1.0
 # The problem that keeps the daemon from being ready while an invalidation is owed.
-PROBLEM = "removals"
+PROBLEM = "invalidations"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +77,9 @@ class Invalidator:
         """
         arrival = self._state.read_time()
         changed_ns = min(changed_at_ns or arrival.wall_ns, arrival.wall_ns)
-        removal = self._begin(scope, changed_ns)
+        begun = self._begin(scope, changed_ns)
         return await self._state.outliving_its_caller(
-            self._acknowledge(removal, arrival, erase=erase), name="invalidate"
+            self._acknowledge(begun, arrival, erase=erase), name="invalidate"
         )
 
     def _begin(self, scope: Scope, changed_ns: int) -> _Begun:
@@ -94,40 +94,40 @@ class Invalidator:
         durable = state.disk.invalidate(change)
         return _Begun(scope, change, tombstone, from_memory, durable)
 
-    async def _acknowledge(self, removal: _Begun, arrival: Now, *, erase: bool) -> Invalidated:
+    async def _acknowledge(self, begun: _Begun, arrival: Now, *, erase: bool) -> Invalidated:
         """Finish the invalidation; count a failure even if the caller is gone."""
         try:
-            return await self._finish(removal, arrival, erase=erase)
+            return await self._finish(begun, arrival, erase=erase)
         except NotDurable:
             self._state.metrics.failed_invalidations.inc()
             raise
 
-    async def _finish(self, removal: _Begun, arrival: Now, *, erase: bool) -> Invalidated:
+    async def _finish(self, begun: _Begun, arrival: Now, *, erase: bool) -> Invalidated:
         started = time.monotonic()
         try:
-            locations = await removal.durable
+            locations = await begun.durable
         except NotDurable:
-            self._retry(removal)
+            self._retry(begun)
             raise
         except Exception as exc:
             # Whatever failed, a retry has to lift the tombstone.
-            log.exception("invalidation_failed", scope=removal.scope.kind.value)
-            self._retry(removal)
-            raise NotDurable("the removal failed and is being retried") from exc
-        self._state.lift(removal.tombstone, removal.scope)
+            log.exception("invalidation_failed", scope=begun.scope.kind.value)
+            self._retry(begun)
+            raise NotDurable("the invalidation failed and is being retried") from exc
+        self._state.lift(begun.tombstone, begun.scope)
         unlinking = self._state.spawn(self._state.disk.unlink(locations), name="l2-unlink")
         if erase:
-            await self._erase(removal.scope)
+            await self._erase(begun.scope)
             await unlinking
-        if erase or removal.scope.kind in (ScopeKind.NAMESPACE, ScopeKind.EVERYTHING):
-            await self._erase_set_aside(removal.scope)
-        self._state.check_nothing_owed(removal.scope)
+        if erase or begun.scope.kind in (ScopeKind.NAMESPACE, ScopeKind.EVERYTHING):
+            await self._erase_set_aside(begun.scope)
+        self._state.check_nothing_owed(begun.scope)
         await self._state.wait_for_succession()
         self._state.metrics.invalidations.inc()
         self._state.metrics.invalidation_seconds.observe(time.monotonic() - started)
-        removed = {*removal.from_memory, *(location.key for location in locations)}
+        removed = {*begun.from_memory, *(location.key for location in locations)}
         self._state.events.invalidations.append(
-            Invalidation(arrival.wall_ns, removal.scope, len(removed))
+            Invalidation(arrival.wall_ns, begun.scope, len(removed))
         )
         return Invalidated(len(removed), arrival)
 
@@ -155,10 +155,10 @@ class Invalidator:
                 reason="ERASE_FAILED",
             ) from exc
 
-    def _retry(self, removal: _Begun) -> None:
+    def _retry(self, begun: _Begun) -> None:
         """Keep a tombstone and retry until the change is durable."""
-        scope, owed = removal.scope, self._retrying.get(removal.scope)
-        new = _Owed(removal.change, removal.tombstone)
+        scope, owed = begun.scope, self._retrying.get(begun.scope)
+        new = _Owed(begun.change, begun.tombstone)
         if owed is None:
             log.error("invalidation_not_durable", scope=scope.kind.value)
             self._retrying[scope] = new

@@ -7,7 +7,7 @@ import asyncio
 from cachesvc.core.entry import Row
 from cachesvc.core.errors import CacheError, NotDurable
 from cachesvc.core.verdict import Use
-from cachesvc.engine.get import Reader, ReadRequest
+from cachesvc.engine.get import Getter, ReadRequest
 from cachesvc.engine.state import State, log
 
 # More than L1 holds of entries of the usual size.
@@ -18,9 +18,9 @@ PAUSE_S = 0.02
 class Rewarmer:
     """Fills the empty L1 up to its limits, one entry at a time, evicting nothing."""
 
-    def __init__(self, state: State, reader: Reader) -> None:
+    def __init__(self, state: State, getter: Getter) -> None:
         self._state = state
-        self._reader = reader
+        self._getter = getter
 
     async def run(self) -> int:
         """Promote entries, and return how many."""
@@ -71,7 +71,7 @@ class Rewarmer:
             return False
         request = ReadRequest(meta.key, kind, owner="", may_ask_origin=False)
         try:
-            await self._reader.fetch(request)
+            await self._getter.fetch(request)
         except CacheError:
             return False  # it was removed meanwhile, or is damaged
         return True

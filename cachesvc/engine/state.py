@@ -180,7 +180,7 @@ class State:
             kind,
             self.ask(need, owner),
             self.clock.read().steady_ns,
-            removal_pending=self.tombstones.covers(row.meta.key, row.meta.owner),
+            invalidation_pending=self.tombstones.covers(row.meta.key, row.meta.owner),
         )
 
     def check_nothing_owed(self, scope: Scope) -> None:
@@ -192,7 +192,7 @@ class State:
         if self.memory.owes(scope):
             raise NotDurable(
                 "a file of the removed entry stays in L1, so local hits are suspended; "
-                "its removal is being retried"
+                "the daemon tries again to unlink it"
             )
 
     async def wait_for_succession(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cachesvc.core.errors import CacheError, InvalidRequest, Overloaded
 from cachesvc.core.keys import EntryKey
-from cachesvc.engine.get import Reader, ReadRequest
+from cachesvc.engine.get import Getter, ReadRequest
 from cachesvc.engine.state import State
 
 # Live misses have the other fill slots to themselves.
@@ -28,9 +28,9 @@ class Progress:
 class Warmer:
     """Runs warm-ups in tasks of their own."""
 
-    def __init__(self, state: State, reader: Reader) -> None:
+    def __init__(self, state: State, getter: Getter) -> None:
         self._state = state
-        self._reader = reader
+        self._getter = getter
         self._running = 0
 
     def warm(self, requests: list[ReadRequest]) -> AsyncIterator[Progress]:
@@ -76,7 +76,7 @@ class Warmer:
             failed = None
             async with slots:
                 try:
-                    await self._reader.get(request)
+                    await self._getter.get(request)
                 except CacheError as exc:
                     failed = (request.key, exc.reason)
             done += 1

@@ -283,7 +283,7 @@ def trusted(db: sqlite3.Connection, key: EntryKey) -> Row | None:
         return None
     row = row_of(found)
     if row.meta.generation <= changes.removed_up_to(db, key, row.meta.owner):
-        raise UnreadableRow("a row outlived its removal")
+        raise UnreadableRow("a row outlived its invalidation")
     return row
 
 

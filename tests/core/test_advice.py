@@ -14,7 +14,7 @@ from cachesvc.core.certificates import Outlook
 WELL = Readings(
     not_ready={},
     is_origin_left_alone=False,
-    unfinished_removals=0,
+    unfinished_invalidations=0,
     damaged_entries=0,
     decode_failures=0,
     catalog_resets=0,
@@ -38,7 +38,7 @@ def test_a_cache_that_is_well_needs_nobody() -> None:
     ("change", "name", "severity"),
     [
         ({"not_ready": {"daemon": "starting"}}, "not_ready_daemon", "critical"),
-        ({"unfinished_removals": 2}, "removals_not_durable", "critical"),
+        ({"unfinished_invalidations": 2}, "invalidations_not_durable", "critical"),
         ({"is_origin_left_alone": True}, "origin_left_alone", "warning"),
         ({"catalog_resets": 1}, "catalog_reset", "warning"),
         ({"damaged_entries": 1}, "damaged_entries", "warning"),
@@ -67,7 +67,7 @@ def test_each_trouble_leads_to_its_section_of_the_runbook() -> None:
     ill = Readings(
         not_ready={"daemon": "starting"},
         is_origin_left_alone=True,
-        unfinished_removals=1,
+        unfinished_invalidations=1,
         damaged_entries=1,
         decode_failures=1,
         catalog_resets=1,
@@ -86,5 +86,5 @@ def test_each_trouble_leads_to_its_section_of_the_runbook() -> None:
 
 
 def test_what_is_critical_comes_first() -> None:
-    found = advise(replace(WELL, foreign_names=1, unfinished_removals=1, damaged_entries=1))
+    found = advise(replace(WELL, foreign_names=1, unfinished_invalidations=1, damaged_entries=1))
     assert [advice.severity for advice in found] == ["critical", "warning", "warning"]

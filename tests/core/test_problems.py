@@ -12,9 +12,9 @@ def test_nothing_set_is_ready() -> None:
 def test_each_part_has_its_own_problem() -> None:
     problems = Problems()
     problems.set("catalog", "cannot be written")
-    problems.set("removals", "not durable")
+    problems.set("invalidations", "not durable")
     problems.clear("catalog")
-    assert problems.current() == {"removals": "not durable"}
+    assert problems.current() == {"invalidations": "not durable"}
 
 
 def test_watchers_hear_of_changes_and_not_of_repetitions() -> None:

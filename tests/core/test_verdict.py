@@ -62,7 +62,7 @@ TABLE: dict[str, tuple[dict[str, Any], Use]] = {
     "the call needs newer bytes": ({"ask": ask(START_NS + 3 * NS_PER_S, 2 * START_NS)}, R),
     "the grace is enough": ({"ask": ask(START_NS + GRACE_NS, 2 * START_NS)}, S | R | E),
     "another version of the kind": ({"kind_version": "v1"}, Use.NOTHING),
-    "an invalidation is not durable yet": ({"removal_pending": True}, Use.NOTHING),
+    "an invalidation is not durable yet": ({"invalidation_pending": True}, Use.NOTHING),
     "a Put brought it": ({"as_of_ns": START_NS}, S | E),
     "the origin would be asked for another owner": ({"ask": ask(owner="bob")}, S | E),
     "the origin would not be asked": ({"ask": ask(owner="")}, S | E),
@@ -80,21 +80,21 @@ def test_what_a_row_is_good_for(case: str) -> None:
         KIND,
         changes.get("ask", ask()),
         changes.get("at_ns", START_NS),
-        removal_pending=changes.get("removal_pending", False),
+        invalidation_pending=changes.get("invalidation_pending", False),
     )
     assert found == expected
 
 
 def test_a_kind_that_forbids_stale_bytes_has_none() -> None:
     kind = replace(KIND, stale_if_error_s=0.0)
-    found = use_of(Row(META, 0, START_NS), kind, ask(), END_NS, removal_pending=False)
+    found = use_of(Row(META, 0, START_NS), kind, ask(), END_NS, invalidation_pending=False)
     assert found == Use.REVALIDATE
 
 
 def test_a_persons_row_of_another_owner_is_good_for_nothing() -> None:
     meta = meta_of(EntryKey("human_upper_body", "bob"), b"blob", owner="alice")
     row = Row(replace(meta, kind_version=HUMAN.version), 0, START_NS)
-    found = use_of(row, HUMAN, ask(), START_NS, removal_pending=False)
+    found = use_of(row, HUMAN, ask(), START_NS, invalidation_pending=False)
     assert found == Use.NOTHING
 
 
@@ -102,7 +102,7 @@ def test_a_row_is_judged_by_the_expiry_that_the_catalog_has() -> None:
     """The sweeper drops by it, and a TTL rule that changed since may say another."""
     row = Row(META, 0, START_NS, stored_expires_ns=START_NS + 1)
     assert row.expires_ns != META.expires_ns(0)
-    assert Use.SERVE not in use_of(row, KIND, ask(), START_NS + 1, removal_pending=False)
+    assert Use.SERVE not in use_of(row, KIND, ask(), START_NS + 1, invalidation_pending=False)
 
 
 @pytest.mark.parametrize(

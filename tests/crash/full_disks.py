@@ -32,7 +32,7 @@ SIZE_BYTES = 4 << 20
 # the log alone fills before that stays full.
 STATE_BYTES = 3 * SIZE_BYTES
 STEPS_BETWEEN_FAULTS = 10
-STEPS_BETWEEN_REMOVALS = 5
+STEPS_BETWEEN_INVALIDATIONS = 5
 # Less than an entry, and than the catalog.
 FILE_LIMIT_BYTES = 12 * 1024
 
@@ -104,7 +104,7 @@ async def put_on(folder: Path, runtime: Path, faults: Faults, puts: int) -> dict
         except CacheError:
             refused += 1
         await life.look_up(choose.choice(KEYS))
-        if number % STEPS_BETWEEN_REMOVALS == 0:
+        if number % STEPS_BETWEEN_INVALIDATIONS == 0:
             await life.invalidate(choose.choice(KEYS))
     assert life.house.metrics.value("damaged_entries") == 0
     faults.end()

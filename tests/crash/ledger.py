@@ -104,7 +104,7 @@ class Ledger:
         account.stored = 0
         account.is_changing = True
 
-    def removal_begun(self, account: Account, event: Event) -> None:
+    def leaving_begun(self, account: Account, event: Event) -> None:
         """The entry may be gone from now on: evicted, or replaced by a fill."""
         account.stored = 0
 

@@ -76,7 +76,7 @@ class Life:
     def _tell_eviction(self, row: Row, cause: Leaving) -> None:
         """A write that finds the disk full (ENOSPC) evicts entries, whatever the marks say."""
         if cause is Leaving.DISK_SPACE:
-            self._tell("removal_begun", 0, row.meta.key)
+            self._tell("leaving_begun", 0, row.meta.key)
 
     def _next_version(self) -> int:
         self._ledger.newest += 1
@@ -105,7 +105,7 @@ class Life:
         if self.house.catalog_resets:
             if not self.may_lose_catalog:
                 raise BrokenPromise("the catalog was set aside")
-            self._tell("removal_begun", 0, *KEYS)
+            self._tell("leaving_begun", 0, *KEYS)
 
     async def _examine_key(self, key: EntryKey) -> None:
         account = self._ledger.of(key)
@@ -223,7 +223,7 @@ class Life:
     async def refill(self, key: EntryKey) -> None:
         """Have the origin's newer version fetched in place of what is cached."""
         async with self._alone(key):
-            self._tell("removal_begun", 0, key)
+            self._tell("leaving_begun", 0, key)
             version = self._next_version()
             self._tell("upload", version, key)
             needed_ns = self.house.clock.read().wall_ns - 1_000
@@ -257,7 +257,7 @@ class Life:
     async def evict(self, key: EntryKey) -> None:
         """Make L2 give room. Anything may be gone then, so nobody puts meanwhile."""
         async with self._alone(*KEYS):
-            self._tell("removal_begun", 0, *KEYS)
+            self._tell("leaving_begun", 0, *KEYS)
             disk = self.house.disk
             some_bytes = int(self._choose.random() * disk.used_bytes)
             await disk.evict(CAPACITY_BYTES - disk.used_bytes + some_bytes)

@@ -198,19 +198,19 @@ def _end_amid(
         )
         for clothing_id in filled
     }
-    removals = {
+    invalidations = {
         clothing_id: stub.Invalidate.future(
             pb.InvalidateRequest(clothing_id=clothing_id), timeout=TIMEOUT_S
         )
         for clothing_id in removed
     }
-    calls = [*fills.values(), *removals.values()]
+    calls = [*fills.values(), *invalidations.values()]
     wait_until(lambda: sum(call.done() for call in calls) >= part * len(calls), TIMEOUT_S)
     started_s = time.monotonic()
     daemon.terminate()
     assert daemon.wait() == 0
     took_s = time.monotonic() - started_s
-    return took_s, _answered(fills), _answered(removals)
+    return took_s, _answered(fills), _answered(invalidations)
 
 
 def _answered(calls: dict[str, grpc.Future]) -> list[str]:

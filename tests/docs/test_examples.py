@@ -36,14 +36,14 @@ async def test_the_examples_of_the_clients_page_run_one_after_the_other(
         "photo_read_at": datetime.now(UTC),
         "changed_at": datetime.now(UTC),
     }
-    getting, putting, removing, v2, routes, without_a_daemon = examples("docs/client.md")
+    getting, putting, invalidating, v2, routes, without_a_daemon = examples("docs/client.md")
     await run(getting, names)
     client = names["cache"]
     assert names["tryon"].human.info.key.id == "user-7"
     assert names["other"].info.key.namespace == "human_dresses"
     await run(putting, names)
     assert names["info"].key.id == "user-7"
-    await run(removing, names)
+    await run(invalidating, names)
     assert names["step"].done == names["step"].total
     await run(v2.replace("cuda", "cpu"), names)
     assert set(names["person"]) == {"human_img", "mask", "mask_gray", "pose_tensor"}

@@ -1,4 +1,4 @@
-"""Does every removal leave a line that says who, what, how many and when, and no id in it?
+"""Does every invalidation leave a line that says who, what, how many and when, and no id in it?
 
 Promise 10.
 """

@@ -51,12 +51,12 @@ def test_a_daemon_that_can_make_nothing_durable_is_not_ready_until_it_can(
     assert refusal.status == (grpc.StatusCode.UNAVAILABLE, "NOT_DURABLE")
     status, body = daemon.http("/readyz")
     assert status == 503
-    assert "removals" in json.loads(body)["problems"]
+    assert "invalidations" in json.loads(body)["problems"]
     assert daemon.http("/health")[0] == 503
     assert daemon.metrics()["cachesvc_ready"] == 0
     report = json.loads(daemon.http("/api/status")[1])
     assert report["ready"] is False
-    assert "removals_not_durable" in [advice["id"] for advice in report["warnings"]]
+    assert "invalidations_not_durable" in [advice["id"] for advice in report["warnings"]]
     # Liveness probes ask for the server: a restart could bring back what is owed.
     wait_until(lambda: health(daemon, SERVICE) == Status.NOT_SERVING, MENDED_WITHIN_S)
     assert health(daemon, "") == Status.SERVING

@@ -53,11 +53,11 @@ async def test_an_invalidation_answers_after_its_commit(house: EngineHouse) -> N
     await house.put(PERSON, 1)
     at_answer: list[Row | None] = []
     async with held_writer(house):
-        removing = asyncio.create_task(house.cache.invalidate(key_scope(PERSON)))
-        removing.add_done_callback(lambda _: at_answer.append(house.catalog.lookup(PERSON)))
+        invalidating = asyncio.create_task(house.cache.invalidate(key_scope(PERSON)))
+        invalidating.add_done_callback(lambda _: at_answer.append(house.catalog.lookup(PERSON)))
         await until_queued(house)
         await turn()
-    await removing
+    await invalidating
     await turn()
     assert at_answer == [None]
 
@@ -75,16 +75,16 @@ async def test_a_put_answers_after_its_row_is_committed(house: EngineHouse) -> N
     assert [row and row.meta.generation for row in at_answer] == [served.meta.generation]
 
 
-async def test_l2_is_a_miss_while_a_removal_is_being_committed(house: EngineHouse) -> None:
+async def test_l2_is_a_miss_while_an_invalidation_is_being_committed(house: EngineHouse) -> None:
     # A: unlinks L1's file | B: Get, L2 still has the row | A: its DELETE commits, it answers
     await house.put(PERSON, 1)
     house.upload(PERSON, 2)
     async with held_writer(house):
-        removing = asyncio.create_task(house.cache.invalidate(key_scope(PERSON)))
+        invalidating = asyncio.create_task(house.cache.invalidate(key_scope(PERSON)))
         await until_queued(house)
         assert house.catalog.lookup(PERSON) is not None
         assert await house.version(PERSON) == 2
-    await removing
+    await invalidating
     assert await house.version(PERSON) == 2
 
 

@@ -219,7 +219,7 @@ async def test_an_owners_invalidation_fences_a_flight_whose_owner_is_not_known_y
 
 
 @pytest.mark.parametrize("promotes", ["before", "after"])
-async def test_a_row_that_was_read_while_its_removal_was_under_way_is_not_promoted(
+async def test_a_row_that_was_read_while_its_invalidation_was_under_way_is_not_promoted(
     house: EngineHouse, promotes: str
 ) -> None:
     """The Get names another owner than the row, so its flight is not fenced when it begins."""
@@ -230,7 +230,7 @@ async def test_a_row_that_was_read_while_its_removal_was_under_way_is_not_promot
     writer_may_go = threading.Event()
     house.catalog._writes.put(lambda db: writer_may_go.wait(20))
     house.gates.stop("l2_unlink")  # the file stays while any read could open it
-    removing = asyncio.create_task(house.cache.invalidate(Scope(ScopeKind.OWNER, "bob")))
+    invalidating = asyncio.create_task(house.cache.invalidate(Scope(ScopeKind.OWNER, "bob")))
     await asyncio.sleep(0)
     stop = house.gates.stop("l2_looked_up")
     getting = asyncio.create_task(house.get(GARMENT, "alice"))
@@ -240,7 +240,7 @@ async def test_a_row_that_was_read_while_its_removal_was_under_way_is_not_promot
         with pytest.raises(NoSuchObject):
             await getting
     writer_may_go.set()
-    await removing
+    await invalidating
     stop.release()
     with pytest.raises(NoSuchObject):
         await getting

@@ -53,7 +53,7 @@ async def test_it_is_replaced_by_what_the_persons_own_prefix_has(house: EngineHo
 
 async def test_it_is_not_rewarmed_and_not_inspected(house: EngineHouse) -> None:
     await foreign(house)
-    assert await Rewarmer(house.engine, house.cache._reader).run() == 0
+    assert await Rewarmer(house.engine, house.cache._getter).run() == 0
     inspection = await house.cache.inspect(ANN)
     assert (inspection.memory, inspection.disk) == (None, None)
 

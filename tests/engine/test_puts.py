@@ -135,13 +135,13 @@ async def test_an_invalidation_while_the_puts_row_is_written_fences_it(house: En
     # Once the tombstone covers it, the Put's row is queued and the Put only waits.
     while not house.engine.tombstones.covers(PERSON, "alice"):
         await asyncio.sleep(0)
-    removing = asyncio.create_task(house.cache.invalidate(key_scope(PERSON)))
+    invalidating = asyncio.create_task(house.cache.invalidate(key_scope(PERSON)))
     await asyncio.sleep(0)
     writer_may_go.set()
     with pytest.raises(Aborted) as failed:
         await putting
     assert failed.value.reason == "PUT_FENCED"
-    await removing
+    await invalidating
     inspected = await house.cache.inspect(PERSON)
     assert inspected.memory is None
     assert inspected.disk is None
@@ -193,7 +193,7 @@ async def test_a_put_that_comes_while_a_newer_change_is_being_recorded_is_outdat
     house.clock.advance(5)
     writer_may_go = threading.Event()
     house.catalog._writes.put(lambda db: writer_may_go.wait(20))
-    removing = asyncio.create_task(house.cache.invalidate(key_scope(PERSON)))
+    invalidating = asyncio.create_task(house.cache.invalidate(key_scope(PERSON)))
     await asyncio.sleep(0)
     stop = house.gates.stop("l2_write")
     putting = asyncio.create_task(house.put(PERSON, 1, as_of_ns=read_at_ns))
@@ -201,7 +201,7 @@ async def test_a_put_that_comes_while_a_newer_change_is_being_recorded_is_outdat
         [putting, asyncio.create_task(stop.reached())], return_when="FIRST_COMPLETED"
     )
     writer_may_go.set()
-    await removing
+    await invalidating
     stop.release()
     with pytest.raises(Aborted) as failed:
         await putting

@@ -308,10 +308,10 @@ async def test_an_invalidation_before_the_renewal_is_recorded_is_not_undone_by_i
     stop.release()
     assert await getting == 1, "published; its renewal waits for the catalog"
     house.upload(PERSON, 2)
-    removing = asyncio.create_task(house.cache.invalidate(key_scope(PERSON)))
+    invalidating = asyncio.create_task(house.cache.invalidate(key_scope(PERSON)))
     await asyncio.sleep(0)
     writer_may_go.set()
-    await removing
+    await invalidating
     await assert_only_version_2_is_left(house)
 
 

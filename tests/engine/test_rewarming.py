@@ -33,7 +33,7 @@ async def used_in_order(house: EngineHouse, count: int) -> None:
 
 
 def rewarmer(house: EngineHouse) -> Rewarmer:
-    return Rewarmer(house.engine, house.cache._reader)
+    return Rewarmer(house.engine, house.cache._getter)
 
 
 def in_memory(house: EngineHouse) -> set[str]:

@@ -109,7 +109,7 @@ async def test_bytes_that_are_no_text_cost_the_entry_and_nothing_else(
 # ---- invalidations
 
 
-def removals(house: EngineHouse) -> dict[str, Scope]:
+def invalidations(house: EngineHouse) -> dict[str, Scope]:
     return {
         "key": key_scope(PERSON),
         "user": subject_scope(Subject.USER, "alice", house.kinds),
@@ -121,7 +121,7 @@ def removals(house: EngineHouse) -> dict[str, Scope]:
 
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("scope", ["key", "user", "owner", "namespace", "everything"])
-async def test_a_row_that_its_removal_did_not_reach_is_not_served(
+async def test_a_row_that_its_invalidation_did_not_reach_is_not_served(
     house: EngineHouse, scope: str, *, restarts: bool
 ) -> None:
     """A damaged index hides the row from the DELETE; the test puts the row back instead."""
@@ -130,7 +130,7 @@ async def test_a_row_that_its_removal_did_not_reach_is_not_served(
         (row,) = db.execute("SELECT * FROM entries").fetchall()
     (file,) = house.files()
     data = file.read_bytes()
-    await house.cache.invalidate(removals(house)[scope])
+    await house.cache.invalidate(invalidations(house)[scope])
     await house.settle()
     marks = ", ".join("?" * len(row))
     change(house, f"INSERT INTO entries VALUES ({marks})", *row)
@@ -144,7 +144,7 @@ async def test_a_row_that_its_removal_did_not_reach_is_not_served(
     assert len(house.files()) == 1
 
 
-async def test_a_removal_by_owner_does_not_need_its_index(house: EngineHouse) -> None:
+async def test_an_invalidation_by_owner_does_not_need_its_index(house: EngineHouse) -> None:
     await fill(house, PERSON)
     with closing(sqlite3.connect(house.state_dir / "catalog.sqlite")) as db, db:
         # Put the index's root on that of an empty table: the index no longer finds the row.
@@ -161,19 +161,21 @@ async def test_a_removal_by_owner_does_not_need_its_index(house: EngineHouse) ->
     assert await house.version(PERSON) == 2
 
 
-async def test_a_removal_of_a_person_leaves_a_garment_of_the_same_id(house: EngineHouse) -> None:
+async def test_an_invalidation_of_a_person_leaves_a_garment_of_the_same_id(
+    house: EngineHouse,
+) -> None:
     await fill(house, PERSON, GARMENT)
-    await house.cache.invalidate(removals(house)["user"])
+    await house.cache.invalidate(invalidations(house)["user"])
     served = await house.get(GARMENT, "alice", may_ask_origin=False)
     assert served.tier == "disk"
 
 
-async def test_what_is_stored_after_a_removal_is_served_from_l2_whatever_the_clock_did(
+async def test_what_is_stored_after_an_invalidation_is_served_from_l2_whatever_the_clock_did(
     house: EngineHouse,
 ) -> None:
     """The engine compares generations, not times."""
     await fill(house, PERSON)
-    await house.cache.invalidate(removals(house)["everything"])
+    await house.cache.invalidate(invalidations(house)["everything"])
     house.clock.step_wall(-3600)
     house.upload(PERSON, 2)
     await house.get(PERSON)
@@ -196,7 +198,7 @@ async def test_a_spoilt_record_of_a_change_counts_as_one_just_now(
     await fill(house, PERSON)
     before_ns = house.clock.read().wall_ns
     house.clock.advance(10)
-    await house.cache.invalidate(removals(house)["user"])
+    await house.cache.invalidate(invalidations(house)["user"])
     change(house, f"UPDATE changes SET {damage}")
     house.clock.advance(10)
     with pytest.raises(Aborted) as failed:
@@ -226,7 +228,7 @@ async def test_a_record_of_a_change_that_cannot_be_found_counts_as_a_change_of_e
     await fill(house, PERSON, GARMENT)
     house.clock.advance(10)
     before_ns = house.clock.read().wall_ns
-    await house.cache.invalidate(removals(house)["user"])
+    await house.cache.invalidate(invalidations(house)["user"])
     await house.cache.invalidate(Scope(ScopeKind.OWNER, "bob"))
     house.clock.advance(10)
     await house.restart()
@@ -250,7 +252,7 @@ async def test_a_record_that_lost_a_bit_of_its_time_is_not_forgotten_as_an_old_o
 ) -> None:
     before_ns = house.clock.read().wall_ns
     house.clock.advance(10)
-    await house.cache.invalidate(removals(house)["user"])
+    await house.cache.invalidate(invalidations(house)["user"])
     change(house, "UPDATE changes SET changed_ns = changed_ns & ((1 << 60) - 1)")
     house.clock.advance(10)
     await house.catalog.forget_changes(before_ns - 1)
@@ -259,7 +261,7 @@ async def test_a_record_that_lost_a_bit_of_its_time_is_not_forgotten_as_an_old_o
 
 
 async def test_a_spoilt_record_hides_older_rows_once_and_is_mended(house: EngineHouse) -> None:
-    await house.cache.invalidate(removals(house)["everything"])
+    await house.cache.invalidate(invalidations(house)["everything"])
     await fill(house, PERSON)
     change(house, "UPDATE changes SET up_to_generation = up_to_generation + (1 << 60)")
     house.upload(PERSON, 2)

@@ -237,7 +237,7 @@ async def test_a_start_with_a_wrong_clock_empties_nothing_and_confirms_at_the_or
     house.clock.step_wall(off_s)
     await house.restart()
     await house.cache.upkeep.disk_step()
-    await Rewarmer(house.engine, house.cache._reader).run()
+    await Rewarmer(house.engine, house.cache._getter).run()
     house.clock.advance(10)
     await house.cache.upkeep.disk_step()
     assert set(house.files()) == files

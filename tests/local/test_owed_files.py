@@ -95,7 +95,7 @@ def test_an_invalidation_whose_file_stays_is_not_acknowledged_until_it_is_gone(
         status, body = daemon.http("/readyz")
         assert (status, list(json.loads(body)["problems"])) == (503, ["l1"])
         readings = daemon.metrics()
-        assert readings['cachesvc_queue_depth{queue="unfinished_removals"}'] == 1
+        assert readings['cachesvc_queue_depth{queue="unfinished_invalidations"}'] == 1
         assert readings["cachesvc_held_bytes"] > 0
     client.invalidate(clothing_id=text, erase=erase)
     assert daemon.http("/readyz")[0] == 200

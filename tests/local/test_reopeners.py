@@ -92,13 +92,13 @@ class Beside:
 
     def __init__(self, daemon: Daemon, script: str, seconds: float) -> None:
         self.daemon, self.script, self.seconds = daemon, script, seconds
-        self.removals = 0
+        self.invalidations = 0
         self.opened = 0
         self.local_s: list[float] = []
         self.inline_s: list[float] = []
 
-    def run(self, removals: int = 0) -> None:
-        """Return after so many seconds, and so many removals."""
+    def run(self, invalidations: int = 0) -> None:
+        """Return after so many seconds, and so many invalidations."""
         target = self.daemon.target
         l1 = self.daemon.runtime_dir / "l1"
         with ExitStack() as stack:
@@ -118,7 +118,10 @@ class Beside:
             over = threading.Event()
             writer = threading.Thread(target=self._come_and_go, args=(writing, over))
             writer.start()
-            while any(member.poll() is None for member in members) or self.removals < removals:
+            while (
+                any(member.poll() is None for member in members)
+                or self.invalidations < invalidations
+            ):
                 for _ in range(20):
                     self.local_s.append(_timed(local, hot))
                 self.inline_s.append(_timed(inline, hot))
@@ -134,11 +137,11 @@ class Beside:
             version += 1
             put_version(client, texts[version % KEYS], version)
             client.invalidate(clothing_id=texts[(version + KEYS // 2) % KEYS])
-            self.removals += 1
+            self.invalidations += 1
 
     def __str__(self) -> str:
         return (
-            f"{self.removals:,} invalidations, {self.opened:,} files reopened by members; "
+            f"{self.invalidations:,} invalidations, {self.opened:,} files reopened by members; "
             f"99th percentile of {len(self.local_s):,} local hits {_late_us(self.local_s):.0f} us, "
             f"of {len(self.inline_s):,} inline ones {_late_us(self.inline_s):.0f} us"
         )
@@ -158,7 +161,7 @@ def test_members_that_reopen_files_do_not_end_the_daemon(tmp_path: Path) -> None
     with running(tmp_path / "daemon") as daemon:
         beside = Beside(daemon, REOPENS, seconds=2.0)
         beside.run(REMOVED)
-        assert beside.removals >= REMOVED
+        assert beside.invalidations >= REMOVED
         assert beside.opened > 0
 
 

@@ -96,9 +96,9 @@ def test_an_invalidation_of_something_else_ends_nothing(told: Told, scope: Scope
 
 
 def test_bytes_read_during_an_invalidation_may_be_served_after_it(told: Told) -> None:
-    removing = told.begin_invalidate()
+    invalidating = told.begin_invalidate()
     source = told.read()
-    told.end(removing)
+    told.end(invalidating)
     told.get(source)
     assert told.is_allowed
 
@@ -113,11 +113,11 @@ def test_a_get_that_began_before_the_answer_may_still_be_served_older_bytes(told
 
 def test_an_invalidation_that_was_seen_to_have_happened_is_not_undone(told: Told) -> None:
     old = told.read()
-    removing = told.begin_invalidate()
+    invalidating = told.begin_invalidate()
     new = told.read()
     told.get(new)
     told.get(old)
-    told.end(removing)
+    told.end(invalidating)
     assert not told.is_allowed
 
 
@@ -264,7 +264,7 @@ def test_two_fills_side_by_side_need_a_reason(told: Told) -> None:
 
 def test_an_invalidation_is_a_reason_for_two_fills_side_by_side(told: Told) -> None:
     first = told.history.moment()
-    removing = told.begin_invalidate()
+    invalidating = told.begin_invalidate()
     told.history.overlaps.append(Overlap(KEY, "ann", first, told.history.moment()))
-    told.end(removing)
+    told.end(invalidating)
     assert told.is_allowed

@@ -22,7 +22,7 @@ from cachesvc.core.tensors import Buffer
 from cachesvc.engine.commit import Committer
 from cachesvc.engine.flight import Flight, FlightTable, Served
 from cachesvc.engine.flight_run import FlightRunner
-from cachesvc.engine.get import Reader, ReadRequest
+from cachesvc.engine.get import Getter, ReadRequest
 from cachesvc.engine.invalidate import Invalidated, Invalidator
 from cachesvc.engine.put import PutTable, Putter, Upload
 from cachesvc.engine.state import State
@@ -66,9 +66,9 @@ def no_tombstone(patch: pytest.MonkeyPatch) -> None:
 
 
 def promotion_outside_the_flight(patch: pytest.MonkeyPatch) -> None:
-    get = Reader._get
+    get = Getter._get
 
-    async def from_disk_first(self: Reader, request: ReadRequest) -> Served:
+    async def from_disk_first(self: Getter, request: ReadRequest) -> Served:
         state = self._state
         steady_ns = state.clock.read().steady_ns
         if state.memory.lookup(request.key, steady_ns) is None and not request.origin_after_ns:
@@ -79,7 +79,7 @@ def promotion_outside_the_flight(patch: pytest.MonkeyPatch) -> None:
                 state.memory.publish(room, row.meta, accesses=0, steady_ns=steady_ns)
         return await get(self, request)
 
-    patch.setattr(Reader, "_get", from_disk_first)
+    patch.setattr(Getter, "_get", from_disk_first)
 
 
 def as_of_ignored(patch: pytest.MonkeyPatch) -> None:
@@ -115,8 +115,8 @@ def row_queued_without_a_look_at_the_fence(patch: pytest.MonkeyPatch) -> None:
 def invalidation_answered_before_its_commit(patch: pytest.MonkeyPatch) -> None:
     finish = Invalidator._finish
 
-    async def at_once(self: Invalidator, removal: Any, arrival: Any, *, erase: bool) -> Invalidated:
-        self._state.spawn(finish(self, removal, arrival, erase=erase), name="invalidate")
+    async def at_once(self: Invalidator, begun: Any, arrival: Any, *, erase: bool) -> Invalidated:
+        self._state.spawn(finish(self, begun, arrival, erase=erase), name="invalidate")
         return Invalidated(0, arrival)
 
     patch.setattr(Invalidator, "_finish", at_once)

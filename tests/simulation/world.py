@@ -118,7 +118,7 @@ class Life:
             self.files,
             self.catalog,
             Watermarks(max(BLOCK_BYTES, blocks * 3 // 4), blocks, blocks),
-            on_leaving=self._note_removal,
+            on_leaving=self._note_leaving,
             keep_expired_ns=KEEP_EXPIRED_NS,
         )
         self.disk.on_stored = self._note_stored
@@ -149,7 +149,7 @@ class Life:
         self._believed_ns = sum(host.believed_ns)
         self.cache = Cache(self.state, origin, PlainCodec())
 
-    def _note_removal(self, row: Row, cause: Leaving) -> None:
+    def _note_leaving(self, row: Row, cause: Leaving) -> None:
         if cause is Leaving.EXPIRED:
             age_ns = self.clock.true_ns - self._stored_ns[row.meta.generation] + self._believed_ns
             self.expired.append((row.meta.key, age_ns))
@@ -179,7 +179,7 @@ class Life:
         found = [f"{count} {what}" for what, count in self.held_counts().items()]
         files = self.l2_files()
         rows = {Location(row.meta.key, row.meta.generation) for row in self.catalog.hottest(1000)}
-        # Where the catalog could not be written a removal unlinks the file: the row stays, a miss.
+        # An invalidation that cannot write the catalog unlinks the file: the row stays, a miss.
         if files - rows or (rows - files and not had_full_disk):
             found.append(f"files without a row {files - rows}, rows without a file {rows - files}")
         if self.disk.occupied_bytes != len(rows) * BLOCK_BYTES:
@@ -196,7 +196,7 @@ class Life:
             "tombstones": len(state.tombstones),
             "Puts that replace": len(state.replacing),
             "pending commit bytes": state.pending_commit_bytes,
-            "removals that are retried": self.cache.unfinished_removals,
+            "invalidations that are retried": self.cache.unfinished_invalidations,
             "reserved bytes of L1": self.memory._reserved_bytes,
             "reserved bytes of L2": self.disk._reserved_bytes,
             "files that await a row": len(self.disk._awaiting_row),

@@ -38,10 +38,10 @@ class CacheService:
         cache: Cache,
         statistics: Statistics,
         local: LocalDelivery,
-        removals: AuditedInvalidations,
+        invalidations: AuditedInvalidations,
     ) -> None:
         self._cache = cache
-        self._removals = removals
+        self._invalidations = invalidations
         self._local = local
         self._descriptions = messages.Descriptions()
         self._statistics = statistics
@@ -136,7 +136,9 @@ class CacheService:
     ) -> pb.InvalidateResponse:
         scope = self._read.scope(request)
         changed_at_ns = messages.changed_at_ns(request)
-        done = await self._removals.invalidate(caller, scope, changed_at_ns, erase=request.erase)
+        done = await self._invalidations.invalidate(
+            caller, scope, changed_at_ns, erase=request.erase
+        )
         return pb.InvalidateResponse(
             removed_count=done.removed_count, invalidated_at=messages.timestamp(done.at.wall_ns)
         )

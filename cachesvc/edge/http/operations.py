@@ -62,10 +62,10 @@ class OperationRoutes:
     """Answers have V2's `status` and `message`, and the fields of the contract's answer."""
 
     def __init__(
-        self, cache: Cache, removals: AuditedInvalidations, *, warm_wait_s: float = WARM_WAIT_S
+        self, cache: Cache, invalidations: AuditedInvalidations, *, warm_wait_s: float = WARM_WAIT_S
     ) -> None:
         self._cache = cache
-        self._removals = removals
+        self._invalidations = invalidations
         self._warm_wait_s = warm_wait_s
         self._read = messages.RequestReader(cache.state.kinds)
 
@@ -112,7 +112,7 @@ class OperationRoutes:
     ) -> web.Response:
         """Await the invalidation: after this answer no Get is served those bytes."""
         scope = self._read.scope(request)
-        done = await self._removals.invalidate(caller, scope)
+        done = await self._invalidations.invalidate(caller, scope)
         return web.json_response(
             {
                 "status": "success",

@@ -90,11 +90,11 @@ const now: Row = {
     }),
     stat({
       title: "Not durable",
-      description: "Removals that the disk keeps from being final. Runbook: CachesvcInvalidationsNotDurable.",
+      description: "Invalidations that the disk keeps from being final. Runbook: CachesvcInvalidationsNotDurable.",
       unit: "none",
       badAt: 1,
       queries: asked(
-        `max by (instance) (${of("queue_depth", 'queue="unfinished_removals"')})`,
+        `max by (instance) (${of("queue_depth", 'queue="unfinished_invalidations"')})`,
         BY_HOST,
       ),
     }),
@@ -268,7 +268,7 @@ const changes: Row = {
     }),
     graph({
       title: "Time to a durable invalidation",
-      description: "From the queued removal to the acknowledgement.",
+      description: "From the queued invalidation to the acknowledgement.",
       unit: "s",
       queries: [
         { expr: quantile(0.5, "invalidation_seconds", "instance"), legend: "{{instance}} p50" },
@@ -276,11 +276,11 @@ const changes: Row = {
       ],
     }),
     graph({
-      title: "Removals under way",
+      title: "Invalidations under way",
       description: "tombstones: not durable yet. unfinished: the disk refuses; act at once.",
       unit: "none",
       queries: asked(
-        of("queue_depth", 'queue=~"tombstones|unfinished_removals"'),
+        of("queue_depth", 'queue=~"tombstones|unfinished_invalidations"'),
         "{{instance}} {{queue}}",
       ),
     }),

@@ -35,7 +35,7 @@ def l2_disk(tmp_path: Path) -> Iterator[SmallFilesystem]:
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-async def test_a_put_after_a_removal_that_was_not_durable_outlives_its_retry(
+async def test_a_put_after_an_invalidation_that_was_not_durable_outlives_its_retry(
     closed_house: EngineHouse,
     l2_disk: SmallFilesystem,
     monkeypatch: pytest.MonkeyPatch,
@@ -55,17 +55,17 @@ async def test_a_put_after_a_removal_that_was_not_durable_outlives_its_retry(
     catalog.refuses = False
     l2_disk.set_read_only(False)
     # The retry has not woken yet: nothing is awaited before the Put.
-    assert house.cache.unfinished_removals == 1
+    assert house.cache.unfinished_invalidations == 1
     await house.put(PERSON, 2)
     await house.settle()
-    assert house.cache.unfinished_removals == 0
+    assert house.cache.unfinished_invalidations == 0
     house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert await house.version(PERSON, may_ask_origin=False) == 2
     await house.restart()
     assert await house.version(PERSON, may_ask_origin=False) == 2
 
 
-async def test_the_retry_still_removes_what_its_removal_covered(
+async def test_the_retry_still_removes_what_its_invalidation_covered(
     closed_house: EngineHouse, l2_disk: SmallFilesystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house = closed_house

@@ -1,4 +1,4 @@
-"""Does a removal have its line however it ends, and whoever still waits for it?
+"""Does an invalidation have its line however it ends, and whoever still waits for it?
 
 Promise 10.
 """
@@ -37,15 +37,15 @@ async def begun_and_left(house: EngineHouse) -> None:
     await house.get(PERSON)
     await house.settle()
     unlinking = house.gates.stop("l2_unlink")
-    removals = AuditedInvalidations(house.cache, None)
-    caller = asyncio.create_task(removals.invalidate(ADMIN_SOCKET, EVERYTHING, erase=True))
+    invalidations = AuditedInvalidations(house.cache, None)
+    caller = asyncio.create_task(invalidations.invalidate(ADMIN_SOCKET, EVERYTHING, erase=True))
     await unlinking.reached()
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
 
 
-async def test_a_removal_whose_caller_left_has_its_line(house: EngineHouse) -> None:
+async def test_an_invalidation_whose_caller_left_has_its_line(house: EngineHouse) -> None:
     with structlog.testing.capture_logs() as logs:
         await begun_and_left(house)
         house.gates.release_all()
@@ -53,7 +53,7 @@ async def test_a_removal_whose_caller_left_has_its_line(house: EngineHouse) -> N
     assert audited(logs) == [("purged", "ok", 1)]
 
 
-async def test_a_removal_that_a_drain_cuts_short_has_its_line(house: EngineHouse) -> None:
+async def test_an_invalidation_that_a_drain_cuts_short_has_its_line(house: EngineHouse) -> None:
     with structlog.testing.capture_logs() as logs:
         await begun_and_left(house)
         await house.cache.drain(deadline_s=0)
@@ -64,9 +64,9 @@ async def test_a_change_at_the_end_of_time_removes_what_it_names(house: EngineHo
     house.upload(PERSON, 1)
     await house.get(PERSON)
     await house.settle()
-    removals = AuditedInvalidations(house.cache, None)
+    invalidations = AuditedInvalidations(house.cache, None)
     with structlog.testing.capture_logs() as logs:
-        done = await removals.invalidate(ADMIN_SOCKET, key_scope(PERSON), END_OF_TIME_NS)
+        done = await invalidations.invalidate(ADMIN_SOCKET, key_scope(PERSON), END_OF_TIME_NS)
     assert done.removed_count == 1
     assert audited(logs) == [("invalidated", "ok", 1)]
     assert logs[-1]["changed_at"] == "9999-12-31T23:59:59.999999999Z"
@@ -75,7 +75,7 @@ async def test_a_change_at_the_end_of_time_removes_what_it_names(house: EngineHo
 async def test_who_may_not_remove_removes_nothing(house: EngineHouse) -> None:
     house.upload(PERSON, 1)
     await house.get(PERSON)
-    removals = AuditedInvalidations(house.cache, None)
+    invalidations = AuditedInvalidations(house.cache, None)
     with pytest.raises(PermissionDenied):
-        await removals.invalidate(Principal("w", frozenset({Role.WORKER})), EVERYTHING)
+        await invalidations.invalidate(Principal("w", frozenset({Role.WORKER})), EVERYTHING)
     assert (await house.get(PERSON)).tier == "memory"
