@@ -1,11 +1,14 @@
-"""Is each decision made in one place? Reads the syntax trees of cachesvc/."""
+"""Is each decision made in one place, and do imports form no circle? Reads the syntax trees."""
 
 from __future__ import annotations
 
 import ast
+import functools
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import pytest
 
 from cachesvc.engine.flight import Flight
 from cachesvc.engine.state import State
@@ -15,6 +18,11 @@ TREES = {
     str(path.relative_to(PACKAGE)): ast.parse(path.read_text())
     for path in sorted(PACKAGE.rglob("*.py"))
 }
+PACKAGES = (
+    *(path.parent for path in sorted(PACKAGE.glob("*/__init__.py"))),
+    PACKAGE.parent / "client" / "cachesvc_client",
+    PACKAGE.parent / "client" / "cachesvc_format",
+)
 VERDICT = "core/verdict.py"
 FLIGHT = "engine/flight.py"
 CHANGING = {"add", "append", "clear", "discard", "extend", "insert", "pop", "remove", "update"}
@@ -110,3 +118,71 @@ def _facts_in(function: ast.AST) -> Iterator[str]:
                 "tombstones.covers"
             ):
                 yield "invalidation"
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_modules_of_a_package_import_each_other_in_no_circle(package: Path) -> None:
+    """An import in a function, or for types alone, counts like any other."""
+    imports = imports_within(package)
+    assert circle_in(imports) == []
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_folders_of_a_package_import_each_other_in_no_circle(package: Path) -> None:
+    folders: dict[str, set[str]] = defaultdict(set)
+    for module, imported in imports_within(package).items():
+        folder = str(Path(module).parent)
+        folders[folder] |= {str(Path(name).parent) for name in imported} - {folder}
+    assert circle_in(folders) == []
+
+
+def test_a_circle_is_found_wherever_it_begins() -> None:
+    assert circle_in({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}}) == []
+    assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"d"}, "d": {"b"}}) == ["b", "c", "d", "b"]
+
+
+@functools.cache
+def imports_within(package: Path) -> dict[str, set[str]]:
+    """Return, by file, the files of the same package that it imports."""
+    files = {module_of(path, package): str(path) for path in package.rglob("*.py")}
+    return {
+        file: {files[name] for name in imported(ast.parse(Path(file).read_text()), set(files))}
+        for file in files.values()
+    }
+
+
+def module_of(path: Path, package: Path) -> str:
+    name = ".".join(path.relative_to(package.parent).with_suffix("").parts)
+    prefix = "cachesvc." if package.parent == PACKAGE else ""
+    return prefix + name.removesuffix(".__init__")
+
+
+def imported(tree: ast.AST, modules: set[str]) -> Iterator[str]:
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            # Each name is a module of that folder, otherwise a value of that module.
+            parts = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [part if part in modules else str(node.module) for part in parts]
+        yield from modules.intersection(names)
+
+
+def circle_in(imports: Mapping[str, set[str]]) -> list[str]:
+    """Return the names along one circle, the first again at the end; [] if there is none."""
+    done: set[str] = set()
+
+    def search(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name not in done:
+            for other in sorted(imports.get(name, ())):
+                found = search(other, [*path, name])
+                if found:
+                    return found
+            done.add(name)
+        return []
+
+    return next((found for name in sorted(imports) if (found := search(name, []))), [])

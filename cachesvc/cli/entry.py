@@ -28,20 +28,20 @@ def _serve() -> None:
     from cachesvc.edge.signals import Signals
 
     Signals.install()
-    from cachesvc.cli import serve
+    from cachesvc.cli.serve import command
 
     match sys.argv[2:]:
         # The arguments of services need no typer, which would take a tenth of the start's processor
         # time.
         case []:
-            serve.run(None)
+            command.run(None)
         case [option, path] if option == _CONFIG and not path.startswith("-"):
-            serve.run(Path(path))
+            command.run(Path(path))
         case _:
             _any_command()
 
 
 def _any_command() -> None:
-    from cachesvc.cli import main as commands
+    from cachesvc.cli.main import main as run
 
-    commands.main()
+    run()

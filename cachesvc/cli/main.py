@@ -7,34 +7,34 @@ from typing import Annotated
 import typer
 
 from cachesvc import __version__
-from cachesvc.cli import (
+from cachesvc.cli.commands import (
     completion,
-    exits,
+    config,
     get,
     health,
     inspect,
     invalidate,
     put,
-    serve,
-    settings,
-    stats,
     token,
     verify,
     version,
     warm,
 )
+from cachesvc.cli.conventions import exits
+from cachesvc.cli.conventions.options import ConfigFile
 from cachesvc.cli.doctor.command import doctor
-from cachesvc.cli.options import ConfigFile
+from cachesvc.cli.serve import command as serve
+from cachesvc.cli.stats.command import stats
 from cachesvc.cli.v2.command import import_v2
 
 
-def _serve(config: ConfigFile = None) -> None:
+def _serve(config_file: ConfigFile = None) -> None:
     """Run the daemon until SIGTERM or Ctrl-C. SIGHUP reloads.
 
     It shuts down in order: no longer ready, refuse new calls, let the others end.
     Exit code 2 means that the settings cannot work, and says which.
     """
-    serve.run(config)
+    serve.run(config_file)
 
 
 app = typer.Typer(
@@ -45,7 +45,7 @@ app = typer.Typer(
     **exits.HOW_COMMANDS_BEHAVE,
 )
 app.command("serve")(_serve)
-app.command("stats")(stats.stats)
+app.command("stats")(stats)
 app.add_typer(get.app, name="get")
 app.add_typer(put.app, name="put")
 app.command("warm")(warm.warm)
@@ -55,7 +55,7 @@ app.command("verify")(verify.verify)
 app.command("import-v2")(import_v2)
 app.command("doctor")(doctor)
 app.command("health")(health.health)
-app.command("config")(settings.config)
+app.command("config")(config.config)
 app.command("version")(version.version)
 app.command("completion")(completion.completion)
 app.add_typer(token.app, name="token")

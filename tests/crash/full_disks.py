@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from cachesvc.cli import logs
+from cachesvc.cli.serve import logs
 from cachesvc.core.errors import CacheError
 from tests.crash.ledger import Event, Ledger
 from tests.crash.life import Life

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cachesvc.cli import output
-from cachesvc.cli.exits import ExitCode, fail
-from cachesvc.cli.options import ConfigFile, Json
+from cachesvc.cli.conventions import output
+from cachesvc.cli.conventions.exits import ExitCode, fail
+from cachesvc.cli.conventions.options import ConfigFile, Json
 
 if TYPE_CHECKING:
     from cachesvc.cli.doctor.findings import Finding

@@ -10,7 +10,7 @@ import os
 import resource
 from collections.abc import Iterator
 
-from cachesvc.cli import output
+from cachesvc.cli.conventions import output
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 from cachesvc.cli.doctor.places import daemon_pid
 from cachesvc.tiers import host_limits

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-from cachesvc.cli import output
+from cachesvc.cli.conventions import output
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 from cachesvc.cli.doctor.places import examine_directory, mount_of, nearest_existing
 from cachesvc.config_access import ENV_PREFIX

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from google.protobuf.internal import api_implementation
 
 from cachesvc import __version__
+from cachesvc.cli.conventions.installed import CONTRACT, LIBRARIES, installed
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 from cachesvc.cli.doctor.places import daemon_pid
-from cachesvc.cli.version import CONTRACT, LIBRARIES, installed
 from cachesvc_client import CacheClient, CacheServiceError
 
 # The first with RETURNING, which the catalog uses.

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cachesvc.cli import output
-from cachesvc.cli.connection import connected
-from cachesvc.cli.exits import ExitCode, fail
-from cachesvc.cli.options import DEFAULT_TIMEOUT_S, ConfigFile, Json, Target, Timeout
+from cachesvc.cli.conventions import output
+from cachesvc.cli.conventions.connection import connected
+from cachesvc.cli.conventions.exits import ExitCode, fail
+from cachesvc.cli.conventions.options import DEFAULT_TIMEOUT_S, ConfigFile, Json, Target, Timeout
 
 if TYPE_CHECKING:
     from cachesvc.cli.v2.adoption import Adopter, Policy

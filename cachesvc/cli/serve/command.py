@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
-from cachesvc.cli import allocator
-from cachesvc.cli.exits import ExitCode, fail
+from cachesvc.cli.conventions.exits import ExitCode, fail
+from cachesvc.cli.serve import allocator
 from cachesvc.edge.signals import Signals
 
 _STDERR = 2
 
 if TYPE_CHECKING:
-    from cachesvc.cli.log_writer import LogWriter
-    from cachesvc.cli.raw_stderr import RawStderr
+    from cachesvc.cli.serve.log_writer import LogWriter
+    from cachesvc.cli.serve.raw_stderr import RawStderr
     from cachesvc.config import Settings
 
 
@@ -51,7 +51,7 @@ def run(config: Path | None) -> None:
         settings = configuration.load(config)
         with _logging(settings) as output:
             from cachesvc import process
-            from cachesvc.cli import logs
+            from cachesvc.cli.serve import logs
 
             # uvloop was tried and makes no difference: inline persons of 10.2 MB, median p50 of
             # 11 interleaved rounds 8.1 ms on asyncio's loop, 7.9 ms on uvloop's; a round is 5 to
@@ -90,9 +90,9 @@ class _Output:
 @contextmanager
 def _logging(settings: Settings) -> Iterator[_Output]:
     """Log in a thread for the length of a `with`; write the queued lines at its end."""
-    from cachesvc.cli import logs
-    from cachesvc.cli.log_writer import LogWriter
-    from cachesvc.cli.raw_stderr import RawStderr
+    from cachesvc.cli.serve import logs
+    from cachesvc.cli.serve.log_writer import LogWriter
+    from cachesvc.cli.serve.raw_stderr import RawStderr
 
     log_format, earlier = settings.log_format, sys.stderr
     with ExitStack() as stack:

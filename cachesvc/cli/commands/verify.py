@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cachesvc.cli import output
-from cachesvc.cli.exits import ExitCode, fail
-from cachesvc.cli.options import ConfigFile, Json
+from cachesvc.cli.conventions import output
+from cachesvc.cli.conventions.exits import ExitCode, fail
+from cachesvc.cli.conventions.options import ConfigFile, Json
 
 if TYPE_CHECKING:
     from cachesvc.config import Settings

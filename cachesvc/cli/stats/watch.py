@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from cachesvc.cli import output
-from cachesvc.cli.stats import namespaces_table, plain
+from cachesvc.cli.conventions import output
+from cachesvc.cli.stats.answer import namespaces_table, plain
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -1,4 +1,4 @@
-"""Do stats, inspect, warm and invalidate say what the daemon did?"""
+"""Do inspect, warm and invalidate say what the daemon did?"""
 
 from __future__ import annotations
 
@@ -95,18 +95,3 @@ def test_everything_with_yes_does_not_ask(run_alone: Run, new_daemon: NewDaemon)
     done = run("invalidate", "--everything", "--yes", "--json")
     assert done.exit_code == 0
     assert json.loads(done.stdout)["removed_count"] >= 0
-
-
-def test_stats_counts_as_numbers(run: Run, daemon: Daemon) -> None:
-    before = json.loads(run("stats", "--json").stdout)
-    user, _ = _wardrobe(daemon)
-    assert run("get", "human", user).exit_code == 0
-    after = json.loads(run("stats", "--json").stdout)
-    assert after["requests"]["origin_fills"] == before["requests"]["origin_fills"] + 1
-    assert {n["namespace"] for n in after["namespaces"]} >= {"human_upper_body", "garment", "text"}
-
-
-def test_stats_for_people_shows_tiers_and_namespaces(run: Run) -> None:
-    shown = run("stats").stdout
-    for word in ("memory", "disk", "origin", "human_upper_body", "coalesced waiters"):
-        assert word in shown

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cachesvc.cli import exits
+from cachesvc.cli.conventions import exits
 
 PROGRAM = exits.PROGRAM
 # The variable with which the script asks; typer derives it from the program's name.

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cachesvc.cli import stats_watch
-from cachesvc.cli.stats_watch import next_look
+from cachesvc.cli.stats import watch
+from cachesvc.cli.stats.watch import next_look
 from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.cli.conftest import Run
 from tests.support import sample_objects
@@ -27,10 +27,10 @@ def answer(started_s: int = 1000, **requests: int) -> pb.StatsResponse:
     return made
 
 
-def shown(look: stats_watch.Look, width: int) -> list[str]:
+def shown(look: watch.Look, width: int) -> list[str]:
     console = Console(width=width, highlight=False, markup=False, record=True, file=None)
     with console.capture() as capture:
-        console.print(stats_watch.screen(look, 2.0))
+        console.print(watch.screen(look, 2.0))
     return capture.get().splitlines()
 
 
@@ -84,7 +84,7 @@ def test_ctrl_c_is_a_good_end(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stats_watch.time, "sleep", interrupted)
+    monkeypatch.setattr(watch.time, "sleep", interrupted)
     done = run("stats", "--watch", "--json")
     assert done.exit_code == 0
     assert len(done.stdout.splitlines()) == 1

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cachesvc.cli import output
-from cachesvc.cli.connection import connected
-from cachesvc.cli.options import (
+from cachesvc.cli.conventions import output
+from cachesvc.cli.conventions.connection import connected
+from cachesvc.cli.conventions.options import (
     DEFAULT_TIMEOUT_S,
     AreaOfPerson,
     Category,
@@ -158,7 +158,7 @@ def _show(
     force: bool,
     as_json: bool,
 ) -> None:
-    from cachesvc.cli import entry_files
+    from cachesvc.cli.commands import entry_files
 
     with connected(target, timeout_s) as client:
         begun = time.perf_counter()

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cachesvc.cli import output
-from cachesvc.cli.connection import connected
-from cachesvc.cli.options import (
+from cachesvc.cli.conventions import output
+from cachesvc.cli.conventions.connection import connected
+from cachesvc.cli.conventions.options import (
     DEFAULT_TIMEOUT_S,
     AreaOfPerson,
     Category,
@@ -138,7 +138,7 @@ def _store(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    from cachesvc.cli import entry_files
+    from cachesvc.cli.commands import entry_files
 
     fields = entry_files.read_fields(files)
     with connected(target, timeout_s) as client:

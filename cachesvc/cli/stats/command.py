@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cachesvc.cli import output
-from cachesvc.cli.connection import connected
-from cachesvc.cli.exits import ExitCode, fail
-from cachesvc.cli.options import DEFAULT_TIMEOUT_S, Json, Target, Timeout
+from cachesvc.cli.conventions import output
+from cachesvc.cli.conventions.connection import connected
+from cachesvc.cli.conventions.exits import ExitCode, fail
+from cachesvc.cli.conventions.options import DEFAULT_TIMEOUT_S, Json, Target, Timeout
+from cachesvc.cli.stats.answer import namespaces_table, plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,7 +32,7 @@ _COUNTERS = {
 
 
 def stats(
-    watch: Annotated[
+    keep_looking: Annotated[
         bool, typer.Option("--watch", help="Look again and again, until Ctrl-C, with rates.")
     ] = False,
     interval_s: Annotated[
@@ -54,13 +55,13 @@ def stats(
 
     With --watch --json, each look is one line.
     """
-    if not watch and (interval_s is not None or count is not None):
+    if not keep_looking and (interval_s is not None or count is not None):
         fail("--interval and --count belong to --watch", ExitCode.USAGE)
     with connected(target, timeout_s) as client:
-        if watch:
-            from cachesvc.cli import stats_watch
+        if keep_looking:
+            from cachesvc.cli.stats import watch
 
-            stats_watch.watch(client, interval_s or DEFAULT_INTERVAL_S, count, as_json=as_json)
+            watch.watch(client, interval_s or DEFAULT_INTERVAL_S, count, as_json=as_json)
             return
         answer = client.stats()
     if as_json:
@@ -77,33 +78,6 @@ def stats(
         f"not found {answer.requests.not_found}, failed {answer.requests.failed}, "
         f"held by readers after eviction {output.size_text(answer.held_bytes)}"
     )
-
-
-def namespaces_table(answer: StatsResponse) -> Table:
-    """Return what each namespace holds in both tiers."""
-    headings = ("Namespace", ">In memory", ">of at most", ">Size", ">On disk", ">Size")
-    table = output.table("Namespaces", headings)
-    for namespace in answer.namespaces:
-        table.add_row(
-            namespace.namespace,
-            str(namespace.memory_entries),
-            str(namespace.memory_max_entries),
-            output.size_text(namespace.memory_bytes),
-            str(namespace.disk_entries),
-            output.size_text(namespace.disk_bytes),
-        )
-    return table
-
-
-def plain(value: Any) -> Any:
-    """Return a message as JSON values. protobuf's JSON would have 64-bit counters as text."""
-    if isinstance(value, (str, int, float)):
-        return value
-    if hasattr(value, "ToJsonString"):
-        return value.ToJsonString()
-    if hasattr(value, "DESCRIPTOR"):
-        return {field.name: plain(getattr(value, field.name)) for field in value.DESCRIPTOR.fields}
-    return [plain(element) for element in value]
 
 
 def _tiers(answer: StatsResponse) -> Table:

@@ -159,12 +159,17 @@ def test_a_second_daemon_on_the_same_directory_is_code_2(
 def test_the_daemon_loads_neither_other_commands_nor_an_origin_that_is_not_used() -> None:
     code = """
 import sys
-from cachesvc.cli import entry, serve
+from cachesvc.cli import entry
+from cachesvc.cli.serve import command
 from cachesvc import process
 unwanted = ["typer", "rich", "aiobotocore", "botocore", "boto3", "cachesvc.origin.directory"]
 print([name for name in unwanted if name in sys.modules])
 """
-    hidden = "from cachesvc.cli.serve import _hidden\nwith _hidden('rich'):\n    import structlog\n"
+    hidden = """
+from cachesvc.cli.serve.command import _hidden
+with _hidden("rich"):
+    import structlog
+"""
     done = subprocess.run(
         [sys.executable, "-c", hidden + code],
         env=environment({}),
@@ -179,7 +184,7 @@ print([name for name in unwanted if name in sys.modules])
 def test_only_contexts_that_aiohttp_makes_as_it_is_loaded_read_no_ca_bundle() -> None:
     code = """
 import ssl
-from cachesvc.cli.serve import _no_default_roots
+from cachesvc.cli.serve.command import _no_default_roots
 usual = ssl.SSLContext.load_default_certs, ssl.SSLContext.set_default_verify_paths
 with _no_default_roots():
     import aiohttp

@@ -3,31 +3,11 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
 
 from cachesvc import __version__
-from cachesvc.cli import output
-from cachesvc.cli.options import Json
-
-# The contract's package, which is in every call's path.
-CONTRACT = "cachesvc.v1"
-LIBRARIES = (
-    "grpcio",
-    "protobuf",
-    "aioboto3",
-    "aiobotocore",
-    "aiohttp",
-    "numpy",
-    "pillow",
-    "prometheus-client",
-    "pydantic",
-    "pydantic-settings",
-    "rich",
-    "safetensors",
-    "structlog",
-    "typer",
-    "xxhash",
-)
+from cachesvc.cli.conventions import output
+from cachesvc.cli.conventions.installed import CONTRACT, LIBRARIES, installed
+from cachesvc.cli.conventions.options import Json
 
 
 def version(as_json: Json = False) -> None:
@@ -46,11 +26,3 @@ def version(as_json: Json = False) -> None:
     print(f"cachesvc {__version__}")
     print(f"contract {CONTRACT}, Python {platform.python_version()}")
     print(", ".join(f"{name} {found or 'missing'}" for name, found in libraries.items()))
-
-
-def installed(name: str) -> str | None:
-    """Return the version of an installed library; None = not installed."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

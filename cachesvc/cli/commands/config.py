@@ -8,9 +8,9 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cachesvc.cli import output
-from cachesvc.cli.exits import ExitCode, fail
-from cachesvc.cli.options import ConfigFile, Json
+from cachesvc.cli.conventions import output
+from cachesvc.cli.conventions.exits import ExitCode, fail
+from cachesvc.cli.conventions.options import ConfigFile, Json
 
 MASK = "***"
 # Up to the last @: a password may contain @.

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cachesvc.cli import output
-from cachesvc.cli.connection import connected
-from cachesvc.cli.options import DEFAULT_TIMEOUT_S, Json, Target, Timeout
+from cachesvc.cli.conventions import output
+from cachesvc.cli.conventions.connection import connected
+from cachesvc.cli.conventions.options import DEFAULT_TIMEOUT_S, Json, Target, Timeout
 
 if TYPE_CHECKING:
     from cachesvc_client import InspectedTier, Inspection

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cachesvc.cli.exits import ExitCode, fail
+from cachesvc.cli.conventions.exits import ExitCode, fail
 
 if TYPE_CHECKING:
     from cachesvc_client import CacheClient, CacheServiceError

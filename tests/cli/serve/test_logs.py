@@ -13,7 +13,7 @@ from tests.support.daemons import ROOT
 
 FAILS = """
 import logging, structlog
-from cachesvc.cli import logs
+from cachesvc.cli.serve import logs
 logs.configure({log_format!r}, "info")
 
 def fill(user_id):
@@ -48,7 +48,7 @@ def test_a_line_that_cannot_be_written_is_lost_and_the_work_goes_on() -> None:
     """Promise 5: a full disk behind the log fails no Put, and ends no invalidation's retries."""
     code = """
 import structlog
-from cachesvc.cli import logs
+from cachesvc.cli.serve import logs
 logs.configure("json", "info")
 for _ in range(1_000):
     structlog.get_logger().error("invalidation_not_durable", why="x" * 100)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cachesvc.cli.exits import ExitCode, fail
+from cachesvc.cli.conventions.exits import ExitCode, fail
 from cachesvc_format.blob import ITEM_BYTES
 
 if TYPE_CHECKING:

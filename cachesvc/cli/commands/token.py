@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from cachesvc.cli import output
-from cachesvc.cli.exits import ExitCode, fail
-from cachesvc.cli.options import parse_duration
+from cachesvc.cli.conventions import output
+from cachesvc.cli.conventions.exits import ExitCode, fail
+from cachesvc.cli.conventions.options import parse_duration
 from cachesvc.core.access import Role
 from cachesvc.core.credentials import token_digest
 from cachesvc_format.names import ID_PATTERN, is_id

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cachesvc.cli import output
-from cachesvc.cli.connection import START_IT
-from cachesvc.cli.exits import ExitCode, fail
-from cachesvc.cli.options import Json, Target
+from cachesvc.cli.conventions import output
+from cachesvc.cli.conventions.connection import START_IT
+from cachesvc.cli.conventions.exits import ExitCode, fail
+from cachesvc.cli.conventions.options import Json, Target
 
 if TYPE_CHECKING:
     import grpc

@@ -8,7 +8,7 @@ import pytest
 from structlog import DropEvent
 from structlog.typing import EventDict
 
-from cachesvc.cli.log_limits import LINES_IN_A_PERIOD, PERIOD_S, LimitLibraries, LimitWarnings
+from cachesvc.cli.serve.log_limits import LINES_IN_A_PERIOD, PERIOD_S, LimitLibraries, LimitWarnings
 
 
 class At:

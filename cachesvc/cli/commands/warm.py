@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cachesvc.cli import output
-from cachesvc.cli.connection import connected
-from cachesvc.cli.exits import ExitCode, fail
-from cachesvc.cli.options import Category, Json, Target, Timeout
+from cachesvc.cli.conventions import output
+from cachesvc.cli.conventions.connection import connected
+from cachesvc.cli.conventions.exits import ExitCode, fail
+from cachesvc.cli.conventions.options import Category, Json, Target, Timeout
 
 if TYPE_CHECKING:
     from cachesvc_client import WarmFailure, WarmProgress

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from cachesvc.cli import output
-from cachesvc.cli.connection import connected
-from cachesvc.cli.exits import ExitCode, fail
-from cachesvc.cli.options import DEFAULT_TIMEOUT_S, Json, Target, Timeout, parse_moment
+from cachesvc.cli.conventions import output
+from cachesvc.cli.conventions.connection import connected
+from cachesvc.cli.conventions.exits import ExitCode, fail
+from cachesvc.cli.conventions.options import DEFAULT_TIMEOUT_S, Json, Target, Timeout, parse_moment
 
 
 def invalidate(

@@ -18,8 +18,8 @@ from typing import Any, Literal, TextIO, cast
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
-from cachesvc.cli import journal
-from cachesvc.cli.log_limits import LimitLibraries, LimitWarnings
+from cachesvc.cli.serve import journal
+from cachesvc.cli.serve.log_limits import LimitLibraries, LimitWarnings
 
 LogFormat = Literal["auto", "json", "console"]
 LineFormat = Literal["json", "console"]

@@ -1,0 +1,33 @@
+"""The contract, and the libraries that the program runs on: which versions are installed?"""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+# The contract's package, which is in every call's path.
+CONTRACT = "cachesvc.v1"
+LIBRARIES = (
+    "grpcio",
+    "protobuf",
+    "aioboto3",
+    "aiobotocore",
+    "aiohttp",
+    "numpy",
+    "pillow",
+    "prometheus-client",
+    "pydantic",
+    "pydantic-settings",
+    "rich",
+    "safetensors",
+    "structlog",
+    "typer",
+    "xxhash",
+)
+
+
+def installed(name: str) -> str | None:
+    """Return the version of an installed library; None = not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
