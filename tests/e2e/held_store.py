@@ -1,7 +1,7 @@
 """How is a fill stopped exactly between S3's answer and the daemon's reading of it?
 
-A TCP proxy before a real S3 server. While it holds, what S3 answered lies in the
-proxy: the old bytes are under way, and a test decides what happens meanwhile.
+By a TCP proxy in front of a real S3 server. While the proxy holds, S3's answers stay in it: the old
+bytes are on their way, and the test acts meanwhile.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class HeldStore:
         self._open = threading.Event()
         self._open.set()
         self._held = threading.Semaphore(0)
-        # What S3 answered so far, by connection.
+        # S3's answers so far, by connection.
         self.answers: list[bytearray] = []
         self._sockets: list[socket.socket] = [self._listener]
         self._threads = [threading.Thread(target=self._accept, name="held-store")]
@@ -39,7 +39,7 @@ class HeldStore:
         self._open.clear()
 
     def wait_until_held(self, answers: int) -> None:
-        """Return when that many more answers have been kept back."""
+        """Return when that many more answers are held."""
         for _ in range(answers):
             assert self._held.acquire(timeout=_WITHIN_S), "S3 was not asked"
 
@@ -59,12 +59,12 @@ class HeldStore:
         while True:
             try:
                 client, _ = self._listener.accept()
-            except OSError:  # closed
+            except OSError:  # the listener was closed
                 return
             self._sockets.append(client)
             try:
                 server = socket.create_connection(self._upstream)
-            except OSError:  # S3 is down: its callers see a connection that breaks
+            except OSError:  # S3 is down: its caller sees a connection that breaks
                 client.close()
                 continue
             self._sockets.append(server)

@@ -1,7 +1,7 @@
 """Promise 10: principal x method x listener, every cell; unknown means denied.
 
-What each role may do is written out here and read from nowhere: a cell that the
-daemon answers otherwise fails by name. 127.0.0.2 stands for "beyond loopback".
+The table of what each role may do is written out here, apart from the product's: a wrong cell fails
+by name. 127.0.0.2 stands for "beyond loopback".
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def reflect(channel: grpc.Channel, metadata: Metadata) -> Any:
     return list(stub.ServerReflectionInfo(iter([ask]), timeout=TIMEOUT_S, metadata=metadata))
 
 
-# Nothing of this exists: whoever may call gets an answer, or another refusal.
+# None of these ids exists: a role that may call gets an answer, or an error other than denied.
 CALLS: dict[str, Call] = {
     "GetHuman": unary("GetHuman", pb.GetHumanRequest(user_id=NOBODY, category=UPPER)),
     "GetHuman NONE": unary(
@@ -130,7 +130,7 @@ TOKENS = [{"name": role, "token": f"token-of-{role}", "roles": [role]} for role 
 
 @dataclass
 class House:
-    """Two daemons, since one port has one kind of TLS; both run for the whole module."""
+    """Two daemons, since a port demands certificates or does not; both run for the whole module."""
 
     credentials: Credentials
     by_certificate: str
@@ -160,7 +160,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 def cells(channel: grpc.Channel, metadata: Metadata = None) -> dict[str, tuple[Any, str]]:
-    """Return how each call ended: its code, and its reason where it has one."""
+    """Return how each call ended: its code, and its reason if it has one."""
     return {name: ended(call, channel, metadata) for name, call in CALLS.items()}
 
 
@@ -251,7 +251,7 @@ def test_a_uri_that_spells_a_listed_name_is_not_that_name(house: House) -> None:
 
 @pytest.mark.parametrize("what", ["absent", "foreign", "expired"])
 def test_tls_refuses_a_certificate_that_is(house: House, what: str) -> None:
-    """There is no call yet that could have another status."""
+    """The handshake fails, so no call has a status of its own."""
     certificate = {
         "absent": lambda: None,
         "foreign": lambda: Authority("theirs").issue("admin.example"),
@@ -334,7 +334,7 @@ def test_a_token_is_revoked_without_a_restart(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_a_stranger_on_the_host_reaches_neither_socket(house: House) -> None:
-    """uid 65534 has no way through the runtime directory's 0750 and the sockets' modes."""
+    """uid 65534 cannot pass the runtime directory's 0750, nor the sockets' modes."""
     for name in ("cachesvc.sock", "admin.sock"):
         assert not _connects_as_nobody(house.daemon.runtime_dir / name)
 

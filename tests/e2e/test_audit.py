@@ -1,4 +1,4 @@
-"""Does every invalidation leave a line that says who, what, how many and when, and no id in it?
+"""Does every invalidation leave a line that says who, what, how many and when, and no id?
 
 Promise 10.
 """
@@ -23,7 +23,7 @@ LINES_WITHIN_S = 10.0
 
 
 def audited(daemon: Daemon, at_least: int = 0) -> list[dict[str, Any]]:
-    """Return the audit log's lines, once there are so many: they leave by a thread."""
+    """Return the audit log's lines, once there are `at_least` of them: a thread writes them."""
     wait_until(lambda: len(_lines(daemon)) >= at_least, LINES_WITHIN_S)
     return _lines(daemon)
 

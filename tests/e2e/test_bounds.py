@@ -1,4 +1,4 @@
-"""Does the daemon stay within its limits, and go on serving where a disk or tmpfs is full?"""
+"""Does the daemon stay within its limits, and serve also when a disk or tmpfs is full?"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Mount = Callable[[str], Path]
 
 @pytest.fixture
 def mount() -> Iterator[Mount]:
-    """Make small file systems that can really be full. Needs root."""
+    """Mount small filesystems that can really be full. Needs root."""
     with ExitStack() as stack:
 
         def make(size: str) -> Path:
@@ -141,12 +141,12 @@ def test_a_full_tmpfs_is_served_from_the_heap_if_the_settings_allow_it(
 def test_evicted_bytes_that_nobody_reads_leave_tmpfs_at_once(
     mount: Mount, new_daemon: NewDaemon
 ) -> None:
-    """Promise 5: unlinked is not gone, so the file system itself is asked."""
+    """Promise 5: an unlinked file may still take room, so the test asks the filesystem itself."""
     memory, limit_bytes = mount("256m"), 32 * MIB
     daemon = new_daemon(
         RUNTIME_DIR=str(memory / "run"),
         L1__MAX_BYTES=str(limit_bytes),
-        L1__SPARE_BYTES="0",  # what is left would be theirs
+        L1__SPARE_BYTES="0",  # otherwise spare files would take room here
     )
     stub, template = daemon.stub(), sample_objects.person("template", sizes=REAL)
     sample_objects.put_in_folder(daemon.origin_dir, template)
@@ -195,7 +195,7 @@ def test_a_call_beyond_the_limit_of_flights_is_exhausted(new_daemon: NewDaemon) 
 def test_a_hundred_real_fills_leave_at_most_150_mb_of_private_memory_and_no_torch(
     new_daemon: NewDaemon, record_property: Callable[[str, object], None]
 ) -> None:
-    """Promise 5. Half of the tensors are torch.save files: both readers are used."""
+    """Promise 5. Half of the tensors are torch.save files, so that both readers are used."""
     daemon = new_daemon()
     stub, idle_bytes = daemon.stub(), daemon.private_bytes()
     templates = [
@@ -217,7 +217,7 @@ def test_a_hundred_real_fills_leave_at_most_150_mb_of_private_memory_and_no_torc
 
 
 def _link(origin: Path, template: Sample, user: str) -> None:
-    """Give `user` the template's objects without writing them again."""
+    """Give `user` the template's objects as hard links."""
     for object_key in template.objects:
         _, _, rest = object_key.split("/", 2)
         path = origin / "users" / user / rest

@@ -1,4 +1,7 @@
-"""Does every call answer what the contract says, with a stable reason? One shared daemon."""
+"""Does every call answer what the contract says, with a stable reason?
+
+All tests share one daemon.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from tests.support.sample_objects import fresh_id
 
 Code = grpc.StatusCode
 UPPER = pb.HUMAN_CATEGORY_UPPER_BODY
-# Open enums carry numbers that this version does not know.
+# Open enums may carry numbers that this version does not know.
 UNKNOWN: Any = 99
 BAD_IDS = [
     "..",
@@ -55,7 +58,7 @@ def header(**fields: Any) -> pb.PutRequest:
     return pb.PutRequest(header=pb.PutHeader(**fields))
 
 
-# One for each place where a caller may name an id.
+# One call for each field in which a caller may name an id.
 CALLS: dict[str, Call] = {
     "GetHuman": lambda stub, bad: get_human(stub, bad),
     "GetGarment": lambda stub, bad: get_garment(stub, bad),
@@ -90,7 +93,7 @@ CALLS: dict[str, Call] = {
     ),
     "Inspect": lambda stub, bad: stub.Inspect(pb.InspectRequest(key=key(bad))),
 }
-# Where an owner may be left out, an empty one is no mistake.
+# These calls may leave the owner out, so an empty one is no error.
 OPTIONAL = {"GetGarment owner", "GetText owner", "GetTryOn owner", "Get owner", "Put owner"}
 NAMESPACE_CALLS: dict[str, Call] = {
     "Get": lambda stub, bad: list(stub.Get(pb.GetRequest(key=key("x", bad)))),
@@ -203,7 +206,7 @@ def test_an_origin_older_than_asked_for_is_outdated(daemon: Daemon, stub: CacheS
     person = sample_objects.person(user)
     sample_objects.put_in_folder(daemon.origin_dir, person)
     hour_ago = time.time() - 3600
-    # Half an upload is as little as none: one new member does not make a new person.
+    # Half an upload does not count: one new member does not make a new person.
     for object_key in list(person.objects)[1:]:
         os.utime(daemon.origin_dir / object_key, (hour_ago, hour_ago))
     with refused() as refusal:
@@ -213,7 +216,7 @@ def test_an_origin_older_than_asked_for_is_outdated(daemon: Daemon, stub: CacheS
     uploaded_at = time.time()
     sample_objects.put_in_folder(daemon.origin_dir, person)
     fresh = get_human(stub, user, origin_after=moment(time.time() - 60))
-    # Read anew, or renewed if L2 had the same bytes by then: never the old entry as it was.
+    # Read again, or renewed if L2 had the same bytes by then; never the old entry unchanged.
     assert fresh.info.tier in (pb.TIER_ORIGIN, pb.TIER_DISK)
     assert fresh.info.origin_time.ToSeconds() >= int(uploaded_at) - 1
     assert person.matches(fresh.tensors)
@@ -327,8 +330,8 @@ def test_a_put_is_fenced_by_an_invalidation_during_its_stream(stub: CacheService
 
     def messages() -> Any:
         yield header(key=key(user, "human_upper_body"))
-        # Three chunks do not fit into the connection's window: the next one is asked
-        # for only when the daemon has taken the header.
+        # Three chunks exceed the connection's window: the next one is asked for only after the
+        # daemon has read the header.
         for _ in range(4):
             yield pb.PutRequest(data=bytes(1 << 20))
         stub.Invalidate(pb.InvalidateRequest(user_id=user))

@@ -1,4 +1,4 @@
-"""Is a call that was under way at SIGTERM answered, whoever made it and however it is answered?"""
+"""Is every call answered that was under way at SIGTERM, whoever made it, by whichever delivery?"""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.support.grpc_calls import get_human, refused
 from tests.support.http_calls import ask
 from tests.support.sample_objects import REAL, Sample, fresh_id
 
-# Of every object: long enough to see the call under way and to send the signal.
+# The latency of each object: long enough to see the call under way and to send the signal.
 LATENCY_MS = 4000
 WITHIN_S = 20.0
 INLINE = LocalOptions(enabled=False)
 
 
 class Callers:
-    """A daemon with a slow origin, and calls that wait for it in threads of their own."""
+    """A daemon with a slow origin, and calls that wait for the daemon in threads of their own."""
 
     def __init__(self, daemon: Daemon, pool: ThreadPoolExecutor) -> None:
         self.daemon = daemon
@@ -38,7 +38,7 @@ class Callers:
         self._begun: list[Future[Any]] = []
 
     def client(self, **options: Any) -> CacheClient:
-        """Return a client that does not wait for a successor, attached if it may be."""
+        """Return a client that waits for no successor; it attaches unless `options` forbid it."""
         client = self._stack.enter_context(CacheClient(self.daemon.target, wait_s=0, **options))
         text = fresh_id("warm-up")
         put_version(client, text, 1)
@@ -54,7 +54,7 @@ class Callers:
         return self._begun[-1]
 
     def terminate_with(self, *, flights: int) -> None:
-        """Send SIGTERM once so many flights are under way: all that the calls begun make."""
+        """Send SIGTERM once that many flights are under way."""
         wait_until(lambda: self._flights() >= flights, WITHIN_S, self._describe)
         self.daemon.terminate()
 
@@ -81,7 +81,7 @@ def callers(new_daemon: NewDaemon) -> Iterator[Callers]:
 
 
 def test_gets_under_way_at_sigterm_are_answered_to_every_kind_of_caller(callers: Callers) -> None:
-    """Promise 9. An answer that named a file would be useless once the page is closed."""
+    """Promise 9. An answer that named a file would be useless after the page is closed."""
     attached, inline = callers.client(), callers.client(local=INLINE)
     users, clothing = [fresh_id("u") for _ in range(3)], [fresh_id("c") for _ in range(3)]
     owner = fresh_id("o")
@@ -117,7 +117,7 @@ def test_gets_under_way_at_sigterm_are_answered_to_every_kind_of_caller(callers:
 
 
 def test_no_answer_names_a_file_once_the_daemon_drains(callers: Callers) -> None:
-    """Promise 9. Its caller would find the page closed, ask again, and be refused."""
+    """Promise 9. Otherwise the caller would find the page closed, ask again, and be refused."""
     daemon, user = callers.daemon, fresh_id("u")
     callers.upload(sample_objects.person(user))
     shared = pb.DELIVERY_SHARED_FILE
@@ -127,7 +127,7 @@ def test_no_answer_names_a_file_once_the_daemon_drains(callers: Callers) -> None
     assert daemon.wait() == 0
     daemon.start()
     again = get_human(daemon.stub(), user, delivery=shared)
-    assert again.WhichOneof("payload") == "file"  # it is one that a file can answer
+    assert again.WhichOneof("payload") == "file"  # so a file can deliver this entry
 
 
 def test_streams_under_way_at_sigterm_are_answered(callers: Callers) -> None:
@@ -149,7 +149,7 @@ def test_streams_under_way_at_sigterm_are_answered(callers: Callers) -> None:
 
 
 def test_a_put_under_way_at_sigterm_is_acknowledged(callers: Callers) -> None:
-    """Promise 1: what was acknowledged while it drained holds in the next life."""
+    """Promise 1: a Put that was acknowledged during the drain is served in the next life."""
     daemon, user = callers.daemon, fresh_id("u")
     sample = sample_objects.person(user)
     go_on = threading.Event()
@@ -176,7 +176,7 @@ def test_a_put_under_way_at_sigterm_is_acknowledged(callers: Callers) -> None:
 
 
 def test_local_hits_go_on_until_the_calls_under_way_are_answered(callers: Callers) -> None:
-    """Promise 1: each is as fresh as ever, because what is acknowledged unlinks first."""
+    """Promise 1: local hits stay fresh, because a change unlinks before it is acknowledged."""
     client, user, text = callers.client(), fresh_id("u"), fresh_id("t")
     put_version(client, text, 1)
     client.get_text(text)

@@ -1,7 +1,7 @@
 """Do the example workers do what their readers will copy? Real uvicorn, a real daemon.
 
 Promise 1, to its last step: a photo that was changed while the model ran is not shown, and
-the preparation of an older photo loses. Promise 3: a cache that cannot be asked is no
+preparing an older photo has no effect. Promise 3: a failure of the cache is never taken for an
 absence.
 """
 
@@ -41,7 +41,7 @@ Pixels = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class WorkerProcess:
-    """One example worker, by its port; `folder` holds its photos."""
+    """An example worker, by its port; `folder` holds its photos."""
 
     port: int
     folder: Path
@@ -60,13 +60,13 @@ class WorkerProcess:
             return pixels(answer.read())
 
     def while_the_model_runs(self, do: Callable[[], object], **job: Any) -> Answer:
-        """Ask for a try-on, call `do` in the middle of it, and return the answer."""
+        """Ask for a try-on, call `do` while the model runs, and return the answer."""
         began, go = self.folder / "began", self.folder / "go"
         os.mkfifo(go)
         os.mkfifo(began)
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(self.post, "/tryon", **job)
-            began.read_bytes()  # returns when the model runs
+            began.read_bytes()  # returns once the model runs
             began.unlink()
             do()
             go.write_bytes(b"")
@@ -74,7 +74,7 @@ class WorkerProcess:
             return answer.result()
 
     def write_photo(self, name: str, seed: int) -> Image.Image:
-        """Save a photo of the real size, and return it."""
+        """Write a photo of the real size, and return it."""
         photo = image("RGB", REAL_SIZE, seed)
         fresh = self.folder / "photos" / f"{name}.new"
         photo.save(fresh, format="PNG")
@@ -104,10 +104,11 @@ def running_worker(kind: str, daemon: Daemon, folder: Path) -> Iterator[WorkerPr
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A daemon of this file's own.
+    """A daemon for this file alone. On the shared one another file's test could invalidate
+    everything:
 
-    Another file's test: invalidates everything on the session's | the worker: reads a photo,
-    as of its clock less the margin, which is before that | its Put is outdated, rightly.
+    another test: invalidates everything | the worker: reads a photo, as of its clock less the
+    margin, which lies before that | its Put is outdated, rightly.
     """
     with running_daemon(tmp_path_factory.mktemp("daemon")) as running:
         yield running
@@ -117,7 +118,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 def worker(
     request: pytest.FixtureRequest, daemon: Daemon, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WorkerProcess]:
-    """Each of the two, over this file's daemon."""
+    """Each of the two workers, connected to this file's daemon."""
     with running_worker(request.param, daemon, tmp_path_factory.mktemp("worker")) as running:
         yield running
 
@@ -130,7 +131,7 @@ def new_worker(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @dataclass(frozen=True)
 class Prepared:
-    """A person, and a garment of somebody else, as they lie at the origin."""
+    """A person, and a garment of another user, stored at the origin."""
 
     person: Sample
     job: dict[str, Any]
@@ -155,7 +156,7 @@ def pixels(png: bytes) -> Pixels:
 
 
 def shows(picture: Pixels, photo: Any) -> bool:
-    """Whether it was made of `photo`: the stand-in pastes the garment below the first third."""
+    """Return whether `picture` was made of `photo`: the model leaves the first third as it is."""
     expected = np.asarray(photo)
     top = expected.shape[0] // 3
     return picture.shape == expected.shape and np.array_equal(picture[:top], expected[:top])
@@ -243,7 +244,7 @@ def test_a_host_that_never_heard_of_a_change_does_not_show_the_old_photo(
     user, an_hour_ago = prepared.job["user_id"], time.time() - 3600
     for name in prepared.person.objects:
         os.utime(daemon.origin_dir / name, (an_hour_ago, an_hour_ago))
-    new_worker.picture(**prepared.job)  # cached, and nobody invalidates it
+    new_worker.picture(**prepared.job)  # cached, and never invalidated
     changed_at = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
     old = new_worker.post("/tryon", **prepared.job, photo_changed_at=changed_at)
     assert (old.status, old.body) == (404, {"prepare": ["human"]})
@@ -261,7 +262,7 @@ def test_the_preparation_of_a_photo_that_was_changed_meanwhile_is_409(
     new_worker.write_photo(user, seed=4)
     job_made_at = datetime.now(UTC)
     with CacheClient(daemon.target) as backend:
-        # The next change, later than the job and than the worker's clock less its margin.
+        # The next change: later than the job, and than the worker's clock less its margin.
         backend.invalidate(user_id=user, changed_at=datetime.now(UTC))
     answer = new_worker.post(
         "/preprocess/human", user_id=user, photo_changed_at=job_made_at.isoformat()

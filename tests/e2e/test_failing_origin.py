@@ -1,7 +1,7 @@
-"""What does a worker see while S3 misbehaves, in every way it can?
+"""What does a worker see while S3 misbehaves, in each of its ways?
 
-The real daemon over a scripted S3. Promises 3 and 8: every call ends in time with the
-right status, hits go on, and the next good fill works.
+The real daemon reads from a scripted S3. Promises 3 and 8: every call ends in time with the right
+status, hits go on, and the next good fill works.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.support.sample_objects import fresh_id
 
 Code = grpc.StatusCode
 OWNER = "bob"
-# A text's members are tensors, so one body can stand for all of them.
+# All members of a text are tensors, so one body serves for all of them.
 BODY = pickle.dumps(torch.arange(64).reshape(1, 64).half())
 TEXT_MEMBERS = 5
 DEADLINE_S = 2.0
@@ -124,14 +124,14 @@ def shared_daemon(
 
 @pytest.fixture
 def setup(faulty_s3: FaultyS3, shared_daemon: Daemon) -> Iterator[Setup]:
-    """One daemon for all modes: what one of them breaks, the next one finds."""
+    """One daemon for all faults: damage that one fault leaves shows at the next."""
     faulty_s3.fault = Fault.NONE
     yield Setup(faulty_s3, shared_daemon)
     faulty_s3.fault = Fault.NONE
 
 
 def refill(setup: Setup) -> pb.Entry:
-    """Return an entry that is filled as soon as the origin is asked again."""
+    """Return an entry that is filled once the origin may be asked again."""
     found: list[pb.Entry] = []
 
     def fills() -> bool:
@@ -157,7 +157,7 @@ def test_every_call_ends_in_time_with_its_status_while_hits_go_on(
     asked = setup.store.requests
 
     def failing_call() -> tuple[Code, str]:
-        # A call that takes longer has another status: DEADLINE_EXCEEDED.
+        # A call that takes longer ends with DEADLINE_EXCEEDED instead.
         with refused() as refusal:
             setup.text_of(fresh_id("c"), timeout_s=DEADLINE_S + SLACK_S)
         return refusal.status
@@ -174,7 +174,7 @@ def test_every_call_ends_in_time_with_its_status_while_hits_go_on(
         statuses = [call.result() for call in calls]
     assert {status for status, _ in statuses} == {code}
     assert {reason for _, reason in statuses} <= reasons
-    # What fails at once may have failed before the first hit came.
+    # Calls that fail at once may all have ended before the first hit.
     assert hits_amid or reasons is not _TIMED_OUT
 
     setup.store.fault = Fault.NONE

@@ -1,6 +1,6 @@
-"""Does a daemon of few descriptors answer everybody, however many small entries it is given?
+"""Does a daemon with few descriptors answer every caller, however many small entries it stores?
 
-Promise 5. At a hard limit of 256 L1 evicts, before connections, probes and metrics find none.
+Promise 5. At a hard limit of 256, L1 evicts before connections, probes and metrics run short.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Do concurrent callers share one fill, and does an invalidation in its middle win?
+"""Do concurrent callers share one fill, and does an invalidation during it win?
 
-S3's answers are held back in a proxy: the old bytes are on their way while a test
-cancels, invalidates, overwrites or kills.
+A proxy holds S3's answers: the old bytes are on their way while a test cancels, invalidates,
+overwrites or kills.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Code = grpc.StatusCode
 MEMBERS = 4
 CALLERS = 100
 WITHIN_S = 20.0
-# As `reads.MAX_FENCED`: the contract's "at most 5 times".
+# As `engine/get.py`: the contract's "at most 5 times".
 MAX_FENCED = 5
 
 
@@ -71,7 +71,7 @@ def test_a_waiter_that_leaves_does_not_cancel_the_fill_and_the_first_one_neither
     wait_for_waiters(on_s3, 4)
     leader.cancel()
     others[0].cancel()
-    # A later caller still finds the flight of those who stay.
+    # A later caller still joins the flight of the remaining callers.
     others.append(stub.GetHuman.future(request_of(user), timeout=TIMEOUT_S))
     wait_for_waiters(on_s3, 5)
     on_s3.store.release()
@@ -147,7 +147,7 @@ def test_an_invalidation_in_the_middle_of_a_fill_leaves_no_stale_byte(
     else:
         on_s3.store.release()
         assert new.matches(caller.result().entry.tensors), "the waiter moves to a fresh flight"
-        # It is counted when it ends, which may be after the fresh one has answered.
+        # The fenced flight is counted when it ends; the fresh one may answer before.
         wait_until(lambda: daemon.metrics()["cachesvc_fenced_fills_total"] >= 1, TIMEOUT_S)
     assert new.matches(get_human(stub, user).tensors)
     daemon.wait_until_stored()

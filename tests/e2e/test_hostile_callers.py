@@ -1,8 +1,8 @@
 """Promises 5 and 10: do callers who hold connections, send halves, floods and bombs harm others?
 
-The quick tier proves that every healthy call is answered and that the floods are
-refused with what the documents say. How fast the healthy ones stay is a figure, and
-`test_healthy_calls_stay_fast_among_hostile_ones` prints it in the long tier.
+The quick tier proves that every healthy call is answered and that the floods are refused as the
+documents say. How fast the healthy calls are is a figure, which the long tier prints:
+`test_healthy_calls_stay_fast_among_hostile_ones`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Code = grpc.StatusCode
 TIMEOUT_S = 20
 WORKER = bearer("token-of-worker")
 IDLE = 60
-HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"  # a TLS hello's first bytes
-NO_MESSAGE = b"\x0a\xff"  # a field of 127 bytes, of which there is none
+HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"  # the first bytes of a TLS hello
+NO_MESSAGE = b"\x0a\xff"  # claims a field of 127 bytes, and ends
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04\x00" + bytes(4)
 _HEADERS, _RST_STREAM, _END_HEADERS = 1, 3, 4
 
@@ -45,7 +45,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, 
 
 
 class Healthy:
-    """A caller on the socket and one over TLS, who call until the block ends."""
+    """A caller on the socket and one over TLS, which both call until the block ends."""
 
     def __init__(self, daemon: Daemon, address: str, credentials: Credentials) -> None:
         self._over = threading.Event()
@@ -88,7 +88,7 @@ def connections(count: int, connect: Callable[[], socket.socket]) -> Iterator[li
 
 
 def idle_connections(daemon: Daemon, address: str, count: int) -> contextlib.ExitStack:
-    """Open connections that say nothing, half a TLS hello, or half of their headers."""
+    """Open connections that send nothing, half a TLS hello, or half of their headers."""
     host, _, port = address.rpartition(":")
 
     def said(to: tuple[str, int], first: bytes) -> socket.socket:
@@ -120,10 +120,10 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def rapid_resets(context: ssl.SSLContext, address: str, count: int) -> None:
-    """Open streams and reset each at once, until all are sent or the server hangs up."""
+    """Open streams and reset each at once, until all are done or the server hangs up."""
     host, _, port = address.rpartition(":")
     path = f"/{SERVICE}/Stats".encode()
-    # HPACK without an index: POST and http of the static table, then the path in the clear.
+    # HPACK without an index: POST and http of the static table, then the path as a literal.
     block = b"\x83\x87" + b"\x04" + bytes([len(path)]) + path
     with (
         socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as plain,
@@ -139,7 +139,7 @@ def rapid_resets(context: ssl.SSLContext, address: str, count: int) -> None:
 
 
 def bomb(request: type[pb.WarmRequest] | type[pb.ReportHitsRequest], field: str) -> bytes:
-    """Return nearly 2 MiB of empty submessages: a million elements to build."""
+    """Return nearly 2 MiB of empty submessages: a million elements to allocate."""
     number = request.DESCRIPTOR.fields_by_name[field].number
     return bytes([number << 3 | 2, 0]) * ((2 << 20) // 2 - 64)
 
@@ -170,7 +170,7 @@ def test_healthy_calls_are_answered_among_idle_and_half_open_connections(
 def test_healthy_calls_are_answered_while_others_break_off_their_tls_hellos(
     secured: tuple[Daemon, str, Credentials],
 ) -> None:
-    """Certificates that were taken anew for each connection were freed under such a hello."""
+    """Such a hello once made gRPC free the certificates that a callback gives it per connection."""
     daemon, address, credentials = secured
     host, _, port = address.rpartition(":")
 
@@ -226,7 +226,7 @@ def test_what_is_too_long_for_its_method_is_refused_unparsed(
         for method, sent, reason in (
             ("Warm", bomb(pb.WarmRequest, "garments"), "REQUEST_TOO_LARGE"),
             ("Stats", bytes(17 << 10), "REQUEST_TOO_LARGE"),
-            ("Stats", bytes(3 << 20), ""),  # gRPC's own limit
+            ("Stats", bytes(3 << 20), ""),  # beyond gRPC's own limit
         ):
             with refused() as refusal:
                 list(raw(channel, method)(sent, timeout=TIMEOUT_S, metadata=WORKER))
@@ -253,7 +253,7 @@ PUT_HEADER = pb.PutRequest(
 def test_bytes_that_are_no_message_are_the_callers_mistake(
     secured: tuple[Daemon, str, Credentials], method: str, messages: list[bytes]
 ) -> None:
-    """And no defect of ours: neither a status that raises an alert, nor a traceback."""
+    """It is no defect of the daemon: no status that raises an alert, and no traceback."""
     daemon, address, credentials = secured
     with credentials.channel(address) as channel, refused() as refusal:
         call = channel.stream_stream(f"/{method}")
@@ -277,7 +277,7 @@ def test_a_stranger_who_probes_without_a_message_is_refused_unparsed(
 def test_healthy_calls_stay_fast_among_hostile_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """1,000 connections that hold on, resets and bombs meanwhile: every healthy call answers."""
+    """1,000 idle connections, resets and bombs meanwhile: every healthy call is answered."""
     credentials = Credentials(tmp_path)
     credentials.know(tokens=[{"name": "w", "token": "token-of-worker", "roles": ["worker"]}])
     with (

@@ -1,9 +1,9 @@
-"""Can any id, over any edge, make the daemon touch what is not its own? Promises 7 and 10.
+"""Can any id, over any edge, make the daemon touch a file that is not its own? Promises 7 and 10.
 
-Seeded ids made of what paths, shells, keys and Unicode find special are sent over gRPC and
-HTTP in every place that takes one. Each is served or refused as `core/keys.py` says, and
-refused for its form. A tree around the daemon's directories stays as it is, and every name
-that the daemon made below them is one of its own.
+Seeded ids, made of what is special to paths, shells, keys and Unicode, are sent over gRPC and HTTP
+in every field that takes an id. The daemon serves an id or refuses it for its form, as
+`core/keys.py` says. A tree around the daemon's directories stays as it is, and the daemon makes
+only names of its own below them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.support.http_calls import ask, ask_raw
 
 QUICK_IDS = 250
 LONG_IDS = 5_000
-# Written apart from the product's expression.
+# Written independently of the product's expression.
 GOOD = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._\-]{0,127}\Z", re.ASCII)
 PIECES = (
     "..", ".", "/", "\\", "\0", "%2e", "%2F", "%00", "%", "-", "--", "_", "~", "*", "?", "#", ";",
@@ -63,10 +63,10 @@ def _key(name: str) -> pb.EntryKey:
     return pb.EntryKey(namespace="garment", id=name)
 
 
-# The latter if the request as a whole is longer than any with good ids is (REQUEST_TOO_LARGE).
+# REQUEST_TOO_LARGE if the whole request is longer than any with good ids can be.
 REFUSALS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
 UPPER = pb.HUMAN_CATEGORY_UPPER_BODY
-# Where an id goes in. What a good one answers differs; a bad one has to be refused by each.
+# Every field that takes an id. The calls answer a good id differently; each refuses a bad one.
 CALLS: dict[str, Callable[[Any, str], object]] = {
     "GetHuman": lambda stub, name: stub.GetHuman(
         pb.GetHumanRequest(user_id=name, category=UPPER), timeout=20
@@ -117,12 +117,12 @@ def _raw(daemon: Daemon, target: bytes) -> int:
 
 
 def _without_breaks(name: str) -> bytes:
-    # These end a request's first line: what follows is not a path any more.
+    # These characters end the path in a request's first line.
     return re.sub(rb"[\x00-\x20]", b"", name.encode())
 
 
 def _refused_over_grpc(daemon: Daemon, call: str, name: str) -> bool:
-    """Make the call, and return whether it was refused for the form of its id."""
+    """Make the call; return whether it was refused for the form of its id."""
     try:
         CALLS[call](daemon.stub(), name)
     except grpc.RpcError as exc:

@@ -1,4 +1,4 @@
-"""Does anything at the origin run, or take one part of a try-on down with another?"""
+"""Does an object at the origin run code, or does one bad member of a try-on fail the others?"""
 
 from __future__ import annotations
 

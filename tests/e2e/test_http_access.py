@@ -1,4 +1,4 @@
-"""Who may do what over HTTP, and what can a foreign web page make a browser send?
+"""Who may do what over HTTP, and which requests can a foreign web page make a browser send?
 
 Promise 10.
 """
@@ -28,7 +28,7 @@ INVALIDATIONS = (
 )
 PURGE = ("DELETE", "/cache/all")
 EVERY = (*OPEN, *OBSERVED, FIND, WARM, *INVALIDATIONS, PURGE)
-# Every cell: what a role that is not here may not do.
+# A role may do what its row names, and nothing else.
 ALLOWED = {
     "observer": {*OPEN, *OBSERVED},
     "worker": {*OPEN, *OBSERVED, FIND, WARM},

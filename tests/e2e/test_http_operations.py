@@ -184,7 +184,7 @@ def test_a_body_that_says_it_is_as_it_is_sent_is_read(daemon: Daemon) -> None:
     assert answer.reason == "MISSING_FIELD"
 
 
-# ---- what it says
+# ---- statistics, status, events
 
 
 def test_health_has_v2s_keys(new_daemon: NewDaemon) -> None:

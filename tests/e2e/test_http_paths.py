@@ -1,6 +1,7 @@
-"""Can a path reach what it does not name? Raw targets, as no client library sends them.
+"""Can a path reach an entry that it does not name?
 
-Promise 10: ids are checked before they touch anything; `..` deletes nothing.
+The targets are sent raw, as no client library sends them. Promise 10: ids are checked before they
+touch anything; `..` deletes nothing.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ ATTACKS = [
 
 @pytest.fixture
 def victim(daemon: Daemon) -> Iterator[None]:
-    """Have a person in L1, who is still there when the test is over."""
+    """Have a person in L1, and check at the end that the person is still there."""
     user = fresh_id("u")
     sample_objects.put_in_folder(daemon.origin_dir, sample_objects.person(user))
     get_human(daemon.stub(), user)
@@ -97,9 +98,9 @@ HOSTILE = [
     "a",
 ]
 ANY = st.text(max_size=20)
-# What ends a request line or its path is another request, not another id.
+# A character that ends the request line or the path would make another request, not another id.
 IN_A_LINE = st.text(st.characters(exclude_categories=("Cc", "Cs"), exclude_characters=" ?"))
-# Most of these are ids; each costs a commit.
+# Most of these are valid ids; each valid one costs a commit.
 NEARLY = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,140}", fullmatch=True)
 
 
@@ -125,7 +126,7 @@ def test_of_5000_generated_ids_only_those_that_are_ids_are_taken(
                 if is_id(entry_id):
                     assert status == 200, entry_id
                 else:
-                    # Several ids with slashes between are a path that is not served.
+                    # Several ids with slashes between them are a path without a route.
                     assert status == 400 or (status == 404 and "/" in text), entry_id
 
     check()
@@ -133,7 +134,7 @@ def test_of_5000_generated_ids_only_those_that_are_ids_are_taken(
 
 @contextmanager
 def keeping_alive(daemon: Daemon) -> Iterator[Send]:
-    """Give a function that sends DELETEs over one connection as long as it lives."""
+    """Yield a function that sends DELETEs over one connection while the connection lives."""
     sender = Send(daemon.http_port)
     try:
         yield sender
@@ -142,7 +143,7 @@ def keeping_alive(daemon: Daemon) -> Iterator[Send]:
 
 
 class Send:
-    """Sends targets as they are."""
+    """Sends targets unchanged."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -160,7 +161,7 @@ class Send:
         headers = dict(iter(self._header, None))
         self._stream.read(int(headers[b"content-length"]))
         if headers[b"content-type"].startswith(b"text/plain"):
-            self.close()  # the parser's own refusal, after which it hangs up
+            self.close()  # the parser itself refused, and then hangs up
         return status
 
     def _header(self) -> tuple[bytes, bytes] | None:

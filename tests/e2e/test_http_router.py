@@ -1,7 +1,7 @@
-"""Does an inference server give V2's routes back at its own address, with V2's answers?
+"""Does an inference server serve V2's routes at its own address, with V2's answers?
 
-Real uvicorn and FastAPI in a process of their own, a real daemon behind. Promise 1: a
-DELETE that answered there is an invalidation that was acknowledged.
+Real uvicorn and FastAPI run in their own process, in front of a real daemon. Promise 1: a DELETE
+that is answered there is an acknowledged invalidation.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.support.sample_objects import fresh_id
 def port(
     request: pytest.FixtureRequest, daemon: Daemon, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[int]:
-    """Run the server over the session's daemon with either client, and give its port."""
+    """Start the server with either client, connected to the session's daemon; yield its port."""
     with serving(daemon, request.param, tmp_path_factory.mktemp("router") / "log") as number:
         yield number
 

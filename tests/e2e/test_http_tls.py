@@ -1,6 +1,6 @@
-"""Promise 10 over HTTP: does TLS guard the port, and is a credential who it says?
+"""Promise 10 over HTTP: does TLS guard the port, and does a credential name its principal?
 
-A header of a proxy makes a caller a stranger here, whatever address it has.
+A proxy's header makes a caller a stranger here, whatever its address.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.support.secured import Credentials
 
 STRANGER = {"X-Forwarded-For": "10.9.9.9"}
 ROLES = ("worker", "backend", "observer", "admin")
-# What each role gets of: observe, find, invalidate, purge.
+# Each role's status for: observe, find, invalidate, purge.
 CELLS = {
     "worker": [200, 200, 403, 403],
     "backend": [200, 200, 200, 403],

@@ -1,4 +1,4 @@
-"""Can any gRPC client read an entry: the generated stub, raw bytes, default limits, a file?"""
+"""Can any gRPC client read an entry: with the generated stub, raw bytes, default limits, a file?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALIGNMENT = 16
 
 
 class TryOnSamples:
-    """One user's try-on at the daemon's origin."""
+    """One user's try-on, stored at the daemon's origin."""
 
     def __init__(self, daemon: Daemon, sizes: Sizes) -> None:
         self.user, self.clothing = fresh_id("u"), fresh_id("c")

@@ -1,4 +1,4 @@
-"""Is what was invalidated, or replaced by a Put, gone for good: after kill -9 as well?"""
+"""Is an entry gone for good that was invalidated, or replaced by a Put, also after kill -9?"""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ SCOPES: dict[str, Callable[[str], pb.InvalidateRequest]] = {
 
 @pytest.fixture(scope="module")
 def crashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """One daemon that these tests kill and start again, one after the other."""
+    """One daemon, which these tests kill and start again, one after the other."""
     with running_daemon(tmp_path_factory.mktemp("crashing")) as running:
         yield running
 
 
 @pytest.mark.parametrize("scope", SCOPES)
 def test_an_acknowledged_invalidation_survives_a_kill_at_once(crashing: Daemon, scope: str) -> None:
-    """Promise 1. With the origin emptied, any answer at all would be a stale one."""
+    """Promise 1. The origin is empty by then, so any answer would be stale bytes."""
     user, stub = fresh_id("u"), crashing.stub()
     person = sample_objects.person(user)
     sample_objects.put_in_folder(crashing.origin_dir, person)
@@ -89,7 +89,7 @@ def test_an_invalidation_covers_its_scope_and_nothing_else(new_daemon: NewDaemon
             assert not [s for s in stub.Warm(warm, timeout=30) if s.HasField("failed")]
         assert admin.Invalidate(request).removed_count == expected
         assert admin.Invalidate(request).removed_count == 0
-    # The files go behind the answers; their rows went before.
+    # The files are unlinked behind the answers; their rows were deleted before.
     wait_until(lambda: daemon.l2_files() == [], within_s=20)
 
 
@@ -119,7 +119,7 @@ def test_a_put_wins_over_what_the_origin_still_has(crashing: Daemon) -> None:
 
 
 def test_a_change_in_the_year_1_leaves_the_key_usable(new_daemon: NewDaemon) -> None:
-    """A valid Timestamp whose nanoseconds fit into no 64 bits."""
+    """A valid Timestamp whose nanoseconds do not fit into 64 bits."""
     daemon = new_daemon()
     user, stub = fresh_id("u"), daemon.stub()
     sample_objects.put_in_folder(daemon.origin_dir, sample_objects.person(user))
@@ -159,7 +159,7 @@ def test_a_worker_keeps_its_mapping_over_an_eviction_and_a_kill(new_daemon: NewD
 
 @contextmanager
 def mapped_file(path: Path) -> Iterator[mmap.mmap]:
-    """Map it as a worker does: the mapping outlives its descriptor."""
+    """Map the file as a worker does: the mapping outlives its descriptor."""
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     with mapped:

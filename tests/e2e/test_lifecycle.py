@@ -1,4 +1,4 @@
-"""How does a daemon start, end, and tell others how it is?"""
+"""How does a daemon start and end, and how does it report its state?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.sample_objects import REAL, fresh_id
 SERVICE = "cachesvc.v1.CacheService"
 ROWS = 100_000
 SWEPT_WITHIN_S = 20.0
-# Their removal takes many times what the edges take to start.
+# Deleting that many files takes many times as long as the edges take to start.
 LITTER = 3_000
 
 
@@ -99,7 +99,7 @@ def test_a_kill_leaves_no_litter_after_the_next_start(new_daemon: NewDaemon) -> 
         for user in users
     ]:
         assert call.result().entry.tensors
-    daemon.kill()  # in the middle of the commits behind the answers
+    daemon.kill()  # while the commits behind the answers are under way
     daemon.start()
     assert list((daemon.l2_root / ".tmp").iterdir()) == []
     assert daemon.l1_bytes() == 0
@@ -132,7 +132,7 @@ def test_a_call_without_a_deadline_gets_the_default_one(new_daemon: NewDaemon) -
     with refused() as refusal:
         daemon.stub().GetHuman(request)
     assert refusal.status == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE")
-    # The fill went on, and a caller that names a deadline may wait longer.
+    # The fill went on; a caller that names a longer deadline gets its entry.
     assert daemon.stub().GetHuman(request, timeout=TIMEOUT_S).entry.tensors
     assert daemon.metrics()["cachesvc_fills_total"] == 1
 
@@ -166,7 +166,7 @@ def test_probes_answer_as_json(daemon: Daemon) -> None:
 def test_readiness_does_not_wait_on_a_scan_of_100_000_entries(
     new_daemon: NewDaemon, record_property: Callable[[str, object], None]
 ) -> None:
-    """Promise 6. From the start of the process, imports included."""
+    """Promise 6. Measured from the start of the process, imports included."""
     daemon = new_daemon()
     empty_cpu_s = daemon.cpu_s()
     user, stub = fresh_id("u"), daemon.stub()

@@ -1,4 +1,4 @@
-"""Promise 8: does anything wait for whoever reads the log, and is what is lost counted?"""
+"""Promise 8: does a call ever wait for the log's reader, and are lost lines counted?"""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.support.sample_objects import fresh_id, person, put_in_folder
 from tests.support.secured import Credentials, secured_daemon
 
 WITHIN_S = 20.0
-# A pipe takes 64 KiB, the queue so many lines; each call is one line at this level.
+# More lines than a pipe (64 KiB) and the queue hold; each call is one line at this level.
 CALLS = 4_000
 
 
 @contextmanager
 def unread(daemon: Daemon) -> Iterator[int]:
-    """Start `daemon` with a pipe as its stderr, and yield the end that nobody reads."""
+    """Start `daemon` with a pipe as its stderr; yield the end that is not read yet."""
     reading, writing = os.pipe()
     try:
         daemon.start_with_output(writing)
@@ -34,7 +34,7 @@ def unread(daemon: Daemon) -> Iterator[int]:
 
 
 def read_available(fd: int) -> bytes:
-    """Return what is there by now, and more while it comes."""
+    """Return the bytes that are in the pipe, and those that come while it is read."""
     os.set_blocking(fd, False)
     found = bytearray()
     try:
@@ -58,7 +58,7 @@ def test_a_log_that_nobody_reads_holds_up_nothing(tmp_path: Path) -> None:
             dropped = daemon.metrics()["cachesvc_log_lines_dropped_total"]
             assert dropped > 0
 
-            # Read again: what is queued comes, and how much is missing.
+            # The pipe is read again: the queued lines come, and the count of the missing ones.
             text = bytearray()
 
             def says_how_many() -> bool:
@@ -71,7 +71,7 @@ def test_a_log_that_nobody_reads_holds_up_nothing(tmp_path: Path) -> None:
             for _ in range(CALLS):
                 stub.Stats(pb.StatsRequest(), timeout=TIMEOUT_S)
             os.kill(daemon.pid, signal.SIGHUP)
-            # Full again: the end has to come all the same.
+            # The pipe is full again: the daemon must end all the same.
             assert daemon.stop() == 0
     finally:
         daemon.close()
@@ -94,7 +94,9 @@ def test_a_log_on_a_full_disk_is_counted_and_holds_up_nothing(tmp_path: Path) ->
 
 
 def test_lines_have_their_priority_where_the_journal_reads_them(tmp_path: Path) -> None:
-    """`journalctl -p warning` finds warnings; JOURNAL_STREAM names the file that it reads."""
+    """`journalctl -p warning` finds warnings; JOURNAL_STREAM tells the daemon that the journal
+    reads.
+    """
     config = tmp_path / "cachesvc.toml"
     config.write_text("")
     log = tmp_path / "journal"

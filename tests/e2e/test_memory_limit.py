@@ -1,4 +1,4 @@
-"""Does a daemon in a cgroup with too little memory for its L1 say so, and serve all the same?"""
+"""Does a daemon report that its cgroup has too little memory for its L1, and serve all the same?"""
 
 from __future__ import annotations
 

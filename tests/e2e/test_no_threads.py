@@ -1,4 +1,4 @@
-"""What happens where the process may not have another thread (pids.max, TasksMax=)?"""
+"""What does the daemon do if it may not start another thread (pids.max, TasksMax=)?"""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CGROUPS = (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup"))
 
 
 class Limited:
-    """A cgroup whose tasks are counted."""
+    """A cgroup whose tasks are limited."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     @property
     def under(self) -> tuple[str, ...]:
-        """A command that joins it and becomes what follows."""
+        """A command that joins the cgroup and then becomes the command behind it."""
         return ("bash", "-c", f'echo $$ > {self._path}/cgroup.procs && exec "$@"', "bash")
 
     def tasks(self) -> int:
@@ -70,7 +70,7 @@ def test_a_start_without_threads_is_one_line_with_what_to_raise(
 
 
 def test_a_daemon_that_serves_needs_no_further_thread(tmp_path: Path, limited: Limited) -> None:
-    """Promise 5: Puts, fills, invalidations, scrapes and the end go on."""
+    """Promise 5: Puts, fills, invalidations, scrapes and the end all work."""
     daemon = Daemon(tmp_path, under=limited.under)
     user, text = fresh_id("u"), fresh_id("t")
     put_in_folder(daemon.origin_dir, person(user))

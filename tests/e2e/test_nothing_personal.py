@@ -1,7 +1,7 @@
-"""Does anything that is written while the daemon works say whose data it is?
+"""Does anything that a working daemon writes say whose data it holds?
 
 Promises 5 and 10, under load: callers with known ids, every kind of call and refusal, scrapes
-all the while, the log at debug; then everything is searched for every id that was used.
+throughout, the log at debug. Then the tests search all output for every id that was used.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ MAX_SERIES = 300
 ROUNDS = 12
 CALLERS = 3
 STATUSES = {code.name for code in OUTCOMES}
-# Of what a round provokes.
+# The errors that a round causes.
 EXPECTED = {"NOT_FOUND", "DATA_LOSS", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "ABORTED"}
 
 
 @dataclass
 class Observed:
-    """What was to be seen from outside while the load ran."""
+    """All output of the daemon while the load ran."""
 
     load: MixedLoad
     scrapes: list[str] = field(default_factory=list)

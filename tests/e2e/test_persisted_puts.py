@@ -1,4 +1,4 @@
-"""Does a Put with `persist` leave what the original service can load, before it answers?"""
+"""Does a Put with `persist` store objects that the original service can load, before it answers?"""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def modes(sample: Sample) -> dict[str, str]:
 
 
 def persisted(server: S3Server, bucket: str, sample: Sample) -> Sample:
-    """Return the sample that V2 would read back from the bucket."""
+    """Return the sample as V2 would read it from the bucket."""
     client = server.client()
     objects = {
         key: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in sample.objects

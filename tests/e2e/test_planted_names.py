@@ -1,9 +1,9 @@
 """Does a daemon that finds foreign things under its own names follow them? Promises 7 and 10.
 
-For each name that it uses there is a link to a file or a directory of somebody else, a link
-to what is not there yet, a FIFO or a directory in its place. The real daemon then either
-serves or says in one line why it cannot; nothing outside of its directories changes, and
-nothing is created there. It runs in this process: whoever opened a FIFO would hang here.
+In place of each name that it uses there is a link to a foreign file or directory, a link to a name
+that does not exist, a FIFO, or a directory. The real daemon then either serves, or says in one line
+why it cannot. Nothing outside its directories changes, and nothing is created there. It runs in
+this process: opening a FIFO would hang here.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def outside(folder: Path) -> Path:
-    """Return a tree that is somebody else's."""
+    """Return a tree that belongs to somebody else."""
     outside = folder / "outside"
     (outside / "directory").mkdir(parents=True)
     (outside / "file").write_bytes(b"somebody else's")
@@ -67,7 +67,7 @@ def outside(folder: Path) -> Path:
 
 
 def snapshot(tree: Path) -> Tree:
-    """Return mode, owner's time of change and content of everything below."""
+    """Return mode, inode, time of change and content of every file below `tree`."""
     found = {}
     for path in [tree, *sorted(tree.rglob("*"))]:
         status = path.lstat()

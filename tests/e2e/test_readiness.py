@@ -1,4 +1,4 @@
-"""Do probes, the status page and the log say what keeps a running daemon from being ready?"""
+"""Do probes, the status page and the log say why a running daemon is not ready?"""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.support.sample_objects import fresh_id
 SIZE_BYTES = 4 << 20
 SERVICE = "cachesvc.v1.CacheService"
 Status = health_pb2.HealthCheckResponse.ServingStatus
-# A retry is made every second.
+# The daemon retries every second.
 MENDED_WITHIN_S = 20.0
 
 
 @pytest.fixture
 def disks(tmp_path: Path) -> Iterator[dict[str, SmallFilesystem]]:
-    """The disks of the settings STATE_DIR and L2__ROOT."""
+    """The filesystems of the settings STATE_DIR and L2__ROOT."""
     with (
         small_filesystem(tmp_path / "state", SIZE_BYTES) as state,
         small_filesystem(tmp_path / "l2", SIZE_BYTES) as l2,
@@ -38,7 +38,7 @@ def disks(tmp_path: Path) -> Iterator[dict[str, SmallFilesystem]]:
 def test_a_daemon_that_can_make_nothing_durable_is_not_ready_until_it_can(
     new_daemon: NewDaemon, disks: dict[str, SmallFilesystem]
 ) -> None:
-    """Promise 1: an invalidation that is owed shows, and so does its end."""
+    """Promise 1: an invalidation that is not durable yet shows, and so does its end."""
     daemon = new_daemon(**{name: str(disk.path) for name, disk in disks.items()})
     user = fresh_id("u")
     sample_objects.put_in_folder(daemon.origin_dir, sample_objects.person(user))
@@ -57,7 +57,7 @@ def test_a_daemon_that_can_make_nothing_durable_is_not_ready_until_it_can(
     report = json.loads(daemon.http("/api/status")[1])
     assert report["ready"] is False
     assert "invalidations_not_durable" in [advice["id"] for advice in report["warnings"]]
-    # Liveness probes ask for the server: a restart could bring back what is owed.
+    # Liveness probes ask for the server (""): a restart could bring back the invalidated entry.
     wait_until(lambda: health(daemon, SERVICE) == Status.NOT_SERVING, MENDED_WITHIN_S)
     assert health(daemon, "") == Status.SERVING
 

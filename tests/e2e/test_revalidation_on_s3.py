@@ -1,4 +1,4 @@
-"""What does an expired entry cost, asked of a real S3? Answers are recorded in a proxy."""
+"""What does an expired entry cost on a real S3? A proxy records the answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def short_lived(s3_server: S3Server, new_daemon: NewDaemon) -> Iterator[S3Setup]
     with running_held_store(s3_server.endpoint_url) as store:
         settings = s3_settings(s3_server, bucket, store.endpoint_url)
         settings["KINDS__HUMAN__TTL_HOURS"] = str(TTL_S / 3600)
-        # An object's Last-Modified is its second: what was put before is older than now.
+        # Last-Modified has whole seconds, so an object may look older than the Get that follows it.
         settings["ORIGIN__ORIGIN_AFTER_GRACE_S"] = "0"
         daemon = new_daemon(environment=s3_server.credentials(), **settings)
         yield S3Setup(s3_server, bucket, store, daemon)
@@ -43,7 +43,7 @@ def short_lived(s3_server: S3Server, new_daemon: NewDaemon) -> Iterator[S3Setup]
 
 
 def expired(setup: S3Setup, user: str) -> pb.EntryInfo:
-    """Fill, and return when no tier serves it any more. Forgets what S3 answered."""
+    """Fill, and return once no tier serves the entry any more. Forgets the recorded answers."""
     stub = setup.daemon.stub()
     info = get_human(stub, user).info
     setup.daemon.wait_until_stored()
@@ -99,7 +99,7 @@ def test_a_person_with_one_changed_member_is_filled_anew_as_a_whole(short_lived:
 
 
 def test_a_renewal_lasts_over_a_crash(short_lived: S3Setup) -> None:
-    """Renewed without a byte of a body before and after it."""
+    """Both renewals, before and after the crash, cost no byte of a body."""
     user = fresh_id("u")
     person = sample_objects.person(user)
     short_lived.put(person)
@@ -131,7 +131,7 @@ def test_an_unchanged_person_from_before_origin_after_is_outdated_without_a_body
 def test_an_invalidation_in_the_middle_of_conditional_requests_leaves_no_stale_byte(
     short_lived: S3Setup, crash_first: bool
 ) -> None:
-    """Promise 1: S3 has said "unchanged", and the answers are on their way."""
+    """Promise 1: S3 has answered "unchanged", and the answers are on their way."""
     user = fresh_id("u")
     old, new = (sample_objects.person(user, seed=seed) for seed in (1, 50))
     short_lived.put(old)

@@ -1,7 +1,4 @@
-"""Does the real daemon have in L1, after a crash, what was used last, before anybody asks?
-
-Promise 6.
-"""
+"""After a crash, does L1 hold the most recently used entries before any call comes? Promise 6."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promise 10: do certificates change under load without one call lost, and keep when broken?"""
+"""Promise 10: do certificates change under load without a lost call, and broken ones not at all?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOKEN = bearer("token-of-observer")
 
 
 class Callers:
-    """Threads that call all the time: over one connection, and over a new one for each call."""
+    """Threads that call without a pause: over one connection, and over a new one for each call."""
 
     def __init__(self, credentials: Credentials, address: str) -> None:
         self._credentials = credentials
@@ -61,7 +61,7 @@ class Callers:
 
 
 def served(address: str) -> bytes:
-    """Return the certificate that the next handshake gets."""
+    """Return the certificate that the next handshake shows."""
     host, _, port = address.rpartition(":")
     return ssl.PEM_cert_to_DER_cert(
         ssl.get_server_certificate((host, int(port)), timeout=TIMEOUT_S)
@@ -81,7 +81,7 @@ def test_no_call_is_lost_while_certificates_change(tmp_path: Path) -> None:
     ):
         for rotation in range(ROTATIONS):
             renewed = credentials.renew_server()
-            # Files are replaced one after the other: a handshake in between keeps the old pair.
+            # The files are replaced one by one: a handshake in between still uses the old pair.
             assert served(address) == ssl.PEM_cert_to_DER_cert(renewed.pem.decode())
             wait_until(lambda reached=rotation: min(callers.answered.values()) > reached, TIMEOUT_S)
         log = daemon.log_text()

@@ -1,4 +1,4 @@
-"""Promise 9: does every signal that can reach the daemon do what the table of operating.md says?"""
+"""Promise 9: does each signal that can reach the daemon do what operating.md's table says?"""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def events_of(daemon: Daemon) -> list[str]:
 
 @pytest.fixture(scope="module")
 def survivor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """One daemon that every harmless signal is sent to."""
+    """One daemon, which gets every harmless signal."""
     with running_daemon(tmp_path_factory.mktemp("survivor")) as daemon:
         yield daemon
 
@@ -95,7 +95,7 @@ def test_a_signal_that_ends_it_drains_it_first(new_daemon: NewDaemon, number: in
     get_human(daemon.stub(), user)
     assert daemon.l1_bytes() > 0
     os.kill(daemon.pid, number)
-    # Twice, as wrappers do that forward what their process group got too.
+    # Twice: a wrapper forwards a signal that the whole process group got already.
     os.kill(daemon.pid, number)
     assert daemon.wait() == 0
     assert daemon.l1_bytes() == 0
@@ -113,7 +113,7 @@ def test_a_signal_that_reports_a_defect_ends_it_at_once(new_daemon: NewDaemon, n
 
 
 def events_of_json(daemon: Daemon) -> list[str]:
-    """Return the events; a crash adds lines that are no JSON."""
+    """Return the events; a crash adds lines that are not JSON."""
     lines = (line for line in daemon.log_text().splitlines() if line.startswith("{"))
     return [json.loads(line)["event"] for line in lines]
 
@@ -122,7 +122,7 @@ def events_of_json(daemon: Daemon) -> list[str]:
 def test_a_stop_lasts_until_it_is_continued(survivor: Daemon, number: int) -> None:
     process = psutil.Process(survivor.pid)
     os.kill(survivor.pid, number)
-    if number == signal.SIGSTOP:  # the kernel drops SIGTSTP where no shell could continue it
+    if number == signal.SIGSTOP:  # the kernel drops SIGTSTP in an orphaned process group
         wait_until(lambda: process.status() == psutil.STATUS_STOPPED, WITHIN_S)
     os.kill(survivor.pid, signal.SIGCONT)
     assert survivor.http("/readyz")[0] == 200
@@ -135,7 +135,7 @@ def test_a_signal_during_the_start_and_during_the_drain_changes_neither(
     daemon = Daemon(tmp_path)
     try:
         process = daemon.spawn()
-        # From its first handler on, as /proc says, until it has ended.
+        # From the moment when /proc shows its handler until the daemon has ended.
         wait_until(lambda: _is_caught(process.pid, number), WITHIN_S)
         while not events_of(daemon):
             os.kill(process.pid, number)
@@ -167,7 +167,7 @@ def test_sigterm_before_it_has_begun_ends_it_with_0(tmp_path: Path) -> None:
 
 
 def test_what_a_background_shell_ignores_stays_ignored(tmp_path: Path) -> None:
-    """A Ctrl-C in a script's terminal is not for the daemon that it started with `&`."""
+    """Ctrl-C in a script's terminal must not end the daemon that the script started with `&`."""
     ignore = "import os, signal, sys\n" + "".join(
         f"signal.signal(signal.{name}, signal.SIG_IGN)\n"
         for name in ("SIGINT", "SIGQUIT", "SIGHUP")
@@ -178,7 +178,7 @@ def test_what_a_background_shell_ignores_stays_ignored(tmp_path: Path) -> None:
         daemon.start()
         for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             os.kill(daemon.pid, number)
-        # nohup ignores it too. A reload does no harm, and somebody may have asked for one.
+        # nohup ignores SIGHUP too. A reload does no harm, and an operator may have asked for it.
         wait_until(lambda: "reload" in events_of(daemon), WITHIN_S)
         assert daemon.http("/readyz")[0] == 200
         assert daemon.stop() == 0
@@ -209,14 +209,14 @@ def test_a_reload_says_of_each_part_what_became_of_it(tmp_path: Path) -> None:
         said = reload(daemon)
         assert said["parts"]["grpc.tls"] == "reloaded"
         assert said["parts"]["log_level"] == "info -> debug"
-        assert said["needs_restart"] == ["grpc.drain_s"]  # the variable wins over l1.rewarm
+        assert said["needs_restart"] == ["grpc.drain_s"]  # its variable overrides l1.rewarm
         assert said["level"] == "warning"
         daemon.stub().Stats(pb.StatsRequest(), timeout=WITHIN_S)
         wait_until(lambda: "call" in events_of(daemon), WITHIN_S)
 
         config.write_text("nonsense = [")
         credentials.access_file.write_text("nonsense")
-        for _ in range(2):  # what has failed is tried again
+        for _ in range(2):  # a part that failed is tried again
             said = reload(daemon)
             assert said["parts"]["settings"].startswith("failed: ")
             assert said["parts"]["access.file"].startswith("failed: ")
@@ -232,7 +232,7 @@ def test_a_reload_says_of_each_part_what_became_of_it(tmp_path: Path) -> None:
 
 
 def reload(daemon: Daemon) -> dict[str, Any]:
-    """Ask for a reload by SIGHUP, and return its line."""
+    """Reload by SIGHUP, and return the reload's log line."""
     before = events_of(daemon).count("reload")
     os.kill(daemon.pid, signal.SIGHUP)
     wait_until(lambda: events_of(daemon).count("reload") > before, WITHIN_S)

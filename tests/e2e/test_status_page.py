@@ -1,7 +1,7 @@
 """What does a person see and do at `/`, in a real Chromium on a real daemon?
 
-Promises 1 and 10: what the page says is invalidated is; nobody foreign is asked, and
-nobody is offered what their role refuses.
+Promises 1 and 10: what the page calls invalidated is invalidated; the page asks no other server,
+and offers nobody what their role refuses.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.support.sample_objects import fresh_id
 
 MAX_PAGE_BYTES = 150_000
 PHONE = {"width": 360, "height": 740}
-# A poll comes every 2 s; a busy machine may need several.
+# The page polls every 2 s; on a busy machine several polls may be needed.
 WITHIN_MS = 20_000
 ONE_MORE_KIND = {
     "KINDS__DEPTH__MAX_ENTRIES": "20",
@@ -82,7 +82,7 @@ def cached_garment(daemon: Daemon) -> str:
 
 
 def loaded(page: Page) -> None:
-    """Return once the daemon's first answer is on the page."""
+    """Return once the page shows the daemon's first answer."""
     expect(page.locator("#figures dd").first).to_be_visible(timeout=WITHIN_MS)
 
 
@@ -135,7 +135,7 @@ def test_a_page_just_opened_shows_the_minutes_before(daemon: Daemon, browser: Br
         drawn = opening.page.evaluate("performance.getEntriesByName(location + 'api/history')")
         assert len(drawn) == 1
         assert sampled
-        # One look has no difference: what is drawn at once came from the daemon.
+        # One poll gives no difference to draw: a chart that is drawn at once came from the daemon.
         expect(opening.page.locator("#chart-gets path").first).to_be_attached(timeout=WITHIN_MS)
 
 
@@ -217,7 +217,7 @@ def test_a_question_asked_again_at_once_is_not_closed_by_the_first(
         search(page, clothing)
         again = page.get_by_role("button", name="Invalidate: garment")
         again.click()
-        # In one turn of the page: the event of the closing comes after it.
+        # Both in one turn of the page's loop: the event of the closing comes after it.
         again.evaluate(
             """async (button) => {
                  const dialog = document.getElementById("confirm");

@@ -1,4 +1,4 @@
-"""The main job, end to end: a try-on from a real S3, then from memory, disk and after crashes."""
+"""The main job, end to end: a try-on from a real S3, then from memory, from disk, after crashes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALL_ORIGIN = [pb.TIER_ORIGIN] * 3
 
 
 class TryOn:
-    """One person trying on another user's garment, at the origin and through the daemon."""
+    """One person and another user's garment, at the origin and as the daemon serves them."""
 
     def __init__(
         self, setup: S3Setup, sizes: Sizes = SMALL, seed: int = 1, save: Save = pickle.dumps
@@ -44,7 +44,9 @@ class TryOn:
         setup.put(*self.parts.values())
 
     def fetch_tiers(self) -> list[int]:
-        """Fetch it, check every value against torch and Pillow, and return who served."""
+        """Get all parts, check every value against torch and Pillow, and return the tiers that
+        served.
+        """
         request = pb.GetTryOnRequest(
             user_id=self.user,
             category=pb.HUMAN_CATEGORY_UPPER_BODY,
@@ -101,7 +103,7 @@ def test_without_s3_what_is_cached_is_served_and_the_rest_is_unavailable(
         s3_server.start_serving()
     assert refusal.code is Code.UNAVAILABLE
     assert refusal.reason.startswith("ORIGIN_")
-    if s3_server.kind == "ceph":  # moto has forgotten its objects
+    if s3_server.kind == "ceph":  # moto loses its objects when it ends
         assert get_human(on_s3.daemon.stub(), other).info.tier == pb.TIER_ORIGIN
 
 

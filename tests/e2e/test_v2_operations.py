@@ -1,4 +1,4 @@
-"""Do the commands that V2's operators run still work, under a running daemon?"""
+"""Do the commands that V2's operators run still work while the daemon runs?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CATEGORIES = (
 
 
 def run_in_l2(daemon: Daemon, command: str) -> str:
-    """Run what stands in V2's runbook, as it stands there."""
+    """Run a command of V2's runbook literally."""
     done = subprocess.run(
         ["/bin/sh", "-c", command],
         cwd=daemon.l2_root,
@@ -38,7 +38,7 @@ def run_in_l2(daemon: Daemon, command: str) -> str:
 
 
 def delete_what_is_a_week_old(daemon: Daemon) -> None:
-    """V2's cron job, a week later."""
+    """V2's cron job, as it runs a week later."""
     old = time.time() - EIGHT_DAYS_S
     for folder, _, names in os.walk(daemon.l2_root):
         for name in names:

@@ -1,4 +1,4 @@
-"""Do the metrics and logs say what happens, in closed sets, and never whose data it is?"""
+"""Do metrics and logs say what happens, in closed sets of labels, and never whose data it is?"""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tests.support.daemons import Daemon, running_daemon, wait_until
 from tests.support.grpc_calls import TIMEOUT_S, get_garment, get_human, put, refused
 
 MAX_SERIES = 300
-# Distinctive, so that a search of everything the daemon writes is meaningful.
+# Distinctive, so that searching all of the daemon's output for it is meaningful.
 MARK = "Xq7zSecret"
 USER, OTHER, CLOTHING, OWNER = (f"{MARK}-{n}" for n in ("user", "other", "clothing", "owner"))
-# The daemon after its use, and its metrics from before.
+# The daemon after its use, and its metrics before.
 Used = tuple[Daemon, dict[str, float]]
 
 
 def use_everything(daemon: Daemon) -> None:
-    """Every call, with hits, misses, errors and damage at the origin."""
+    """Make every call, with hits, misses, errors and damage at the origin."""
     stub = daemon.stub()
     broken = sample_objects.person(OTHER)
     broken.objects[f"users/{OTHER}/vton-cache/upper/mask.png"] = b"not a PNG"
@@ -72,7 +72,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Used]:
 
 
 def damage_and_read_again(daemon: Daemon) -> None:
-    """Damage one file of L2 and lose another: both are logged."""
+    """Damage one file of L2 and delete another: both are logged."""
     stub = daemon.stub()
     get_human(stub, USER)
     get_garment(stub, CLOTHING, OWNER)
@@ -132,8 +132,8 @@ def test_each_call_is_counted_by_rpc_and_by_status(new_daemon: NewDaemon) -> Non
         return metrics[f'cachesvc_calls_total{{outcome="{outcome}",rpc="{rpc}"}}']
 
     assert calls("GetHuman", "ok") == 2
-    assert calls("GetHuman", "refused") == 1  # an id that is none
-    assert calls("GetHuman", "failed") == 1  # undecodable
+    assert calls("GetHuman", "refused") == 1  # an invalid id
+    assert calls("GetHuman", "failed") == 1  # cannot be decoded
     assert calls("GetGarment", "refused") == 1  # absent
     assert calls("GetTryOn", "failed") == 1
     assert calls("Get", "refused") == 1
@@ -161,7 +161,7 @@ def test_a_caller_that_leaves_is_counted_as_what_it_saw(new_daemon: NewDaemon) -
     wait_until(lambda: bool(stub.Stats(pb.StatsRequest()).flights), TIMEOUT_S)
     call.cancel()
     with refused() as refusal:
-        # Long enough to be heard of, on a busy machine too.
+        # Long enough for the call to reach the daemon, also on a busy machine.
         stub.GetHuman(request, timeout=2)
     assert refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED
     statuses = "cachesvc_call_statuses_total"
