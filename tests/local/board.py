@@ -1,8 +1,7 @@
-"""What has been acknowledged so far, for all processes of a test to see.
+"""Which versions have been acknowledged so far, for all processes of a test?
 
-One writer raises a key's floor after each acknowledgement; a reader looks at the
-floor before it starts a Get. What it is then served may not be below that floor:
-no clocks are compared.
+A writer raises a key's floor after each acknowledgement; a reader reads the floor before it starts
+a Get. The version that it is served must not be below that floor. No clocks are compared.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ _STARTED_WITHIN_S = 30.0
 
 
 class Board:
-    """A floor for each key, a count for each reader, and a word that ends them.
+    """A floor for each key, a count for each reader, and a word that ends the run.
 
-    Words are written whole.
+    A word is written whole.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,20 +41,20 @@ class Board:
         _WORD.pack_into(self._words, _WORD.size * (1 + key), version)
 
     def count(self, reader: int, gets: int) -> None:
-        """Say how many Gets a reader has had, for who waits for a number of them."""
+        """Record a reader's number of Gets, for `wait_for_gets`."""
         _WORD.pack_into(self._words, _WORD.size * (1 + _MAX_KEYS + reader), gets)
 
     @property
     def gets(self) -> int:
-        """Return how many Gets all readers have had."""
+        """The number of Gets of all readers."""
         return sum(self._counts())
 
     def wait_for_readers(self, count: int) -> None:
-        """Return once so many have had a Get: on a busy machine their imports take seconds."""
+        """Return once `count` readers had a Get: on a busy machine their imports take seconds."""
         wait_until(lambda: sum(gets > 0 for gets in self._counts()) >= count, _STARTED_WITHIN_S)
 
     def wait_for_gets(self, more: int) -> None:
-        """Return once all readers together have had so many more."""
+        """Return once all readers together had `more` Gets."""
         enough = self.gets + more
         wait_until(lambda: self.gets >= enough, _STARTED_WITHIN_S)
 

@@ -1,7 +1,7 @@
-"""An S3 store whose objects change under their readers, and that takes its time.
+"""An S3 store whose objects change under their readers, and that answers slowly.
 
-Every object is a pickled tensor of one number: its version at a moment between the
-question and the answer, which come up to `latency_s` apart.
+Every object is a pickled tensor of one number: its version at a moment between the request and the
+answer, which are up to `latency_s` apart.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _object(version: int) -> bytes:
 
 
 class ChangingStore:
-    """`versions` is by the last part of an object's key; a test sets it at any time."""
+    """`versions` is keyed by the last part of an object's key; a test may set it at any time."""
 
     def __init__(self, latency_s: float) -> None:
         self._latency_s = latency_s
@@ -64,7 +64,7 @@ class ChangingStore:
                 writer.write(await self._answer(path.rpartition("/")[2]))
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the daemon left
+            pass  # the daemon closed the connection
         finally:
             writer.close()
             del self._connections[task]
@@ -92,7 +92,7 @@ class ChangingStore:
 
 @contextmanager
 def running_changing_store(latency_s: float) -> Iterator[ChangingStore]:
-    """Run one for the length of a `with`."""
+    """Run a store for the duration of a `with`."""
     store = ChangingStore(latency_s)
     store.start()
     try:

@@ -37,7 +37,7 @@ def new_worker() -> Iterator[NewWorker]:
 
 @pytest.fixture
 def new_client() -> Iterator[Callable[..., CacheClient]]:
-    """Make clients in the test's own process; they are closed after it."""
+    """Make clients in the test's own process; the fixture closes them."""
     with ExitStack() as stack:
 
         def make(daemon: Daemon, **options: Any) -> CacheClient:

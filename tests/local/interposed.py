@@ -1,4 +1,4 @@
-"""How does a test act between an answer and what the client does with it?"""
+"""How does a test act between an answer and the client's use of it?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HELD_AT_MOST_S = 20.0
 
 
 class InterposedLink:
-    """The real link; after the first answer that names a shared file it calls `then`."""
+    """The real link; it calls `then` after the first answer that names a shared file."""
 
     def __init__(self, link: Link, then: Callable[[], Any]) -> None:
         self._link = link
@@ -46,7 +46,7 @@ class InterposedLink:
 
 
 class HeldReports(InterposedLink):
-    """The real link; a report of hits waits until it is waited for, or the link was closed."""
+    """The real link; a report of hits waits until the test waits for it, or the link is closed."""
 
     def __init__(self, link: Link) -> None:
         super().__init__(link, lambda: None)
@@ -65,7 +65,7 @@ class HeldReports(InterposedLink):
 
 
 class AioHeldReports:
-    """As `HeldReports`, for asyncio; a report waits for many turns of the loop instead."""
+    """As `HeldReports`, for asyncio; a report waits for many turns of the loop."""
 
     TURNS = 100
 

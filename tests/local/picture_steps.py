@@ -1,4 +1,4 @@
-"""What workers do with a person's images, without torch."""
+"""What a worker does with a person's images, without torch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from tests.local.workers import Held
 
 
 def get_human(held: Held, name: str, user_id: str) -> int:
-    """Get a person as a shared file, keep it under `name`, and return its size."""
+    """Get a person as a shared file, keep the entry under `name`, and return its size."""
     held.client.get_human(user_id)
     held.entries[name] = held.client.get_human(user_id)
     return held.entries[name].info.size_bytes
 
 
 def read_mask(held: Held, name: str) -> int:
-    """Look at every pixel of the mask, and return how many bytes those are."""
+    """Read every pixel of the mask, and return how many bytes it has."""
     mask = held.entries[name].image("mask")
     return sum(mask.histogram())

@@ -1,4 +1,4 @@
-"""What does another process hold open, seen from outside? Read from /proc."""
+"""Which files does another process hold open? Read from /proc."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def deleted_files(pid: int, below: Path) -> list[str]:
 
 
 def resident_bytes(pid: int, below: Path) -> int:
-    """Return how much of its mappings of files below a directory is in its page tables."""
+    """Return the resident bytes of a process's mappings of files below `directory`."""
     total, is_ours = 0, False
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if _MAPPING.match(line):

@@ -1,7 +1,7 @@
-"""A worker whose children begin in one of the WAYS there are: `... WAY TARGET TEXT_ID`.
+"""A worker whose children begin in one of the WAYS: `... WAY TARGET TEXT_ID`.
 
-It and its child get the text, say so in a line, wait for a line, and get it again: the
-versions that each saw are the output. A hang is ended by the test's own deadline.
+The worker and its child get the text, print its version, wait for a line on their input, and get
+the text again. A hang ends with the test's own deadline.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tests.local.versioned import version_of
 
 
 def _get(client: CacheClient, text: str) -> int:
-    """Return the version of two Gets: one over a call, one that may be a local hit."""
+    """Get twice, over a call and perhaps by a local hit; return the one version of both."""
     first, second = version_of(client.get_text(text)), version_of(client.get_text(text))
     assert first == second
     return second
 
 
 def _fork_and_do(act: Callable[[], None]) -> int:
-    """Return the process id of a child that acts and is gone."""
+    """Fork; the child acts and exits. Return the child's process id."""
     pid = os.fork()
     if pid:
         return pid
@@ -52,7 +52,7 @@ def _spawned(target: str, text: str, go_on: int) -> None:
 
 
 class Busy:
-    """Threads that get all the time, over calls too: a fork finds locks held."""
+    """Threads that get without a pause, over calls too, so that a fork finds locks held."""
 
     def __init__(self, client: CacheClient, text: str) -> None:
         self._over = threading.Event()
@@ -79,7 +79,7 @@ def main(way: str, target: str, text: str) -> int:
     os.set_inheritable(child_goes_on, True)
 
     def child() -> None:
-        os.close(let_child)  # or the end of who would write to it is never seen
+        os.close(let_child)  # otherwise the child would keep the pipe open, and never see its end
         _serve(client, text, _say, child_goes_on)
 
     if way != "fork before the first call":

@@ -1,4 +1,4 @@
-"""What workers do: each function runs in a worker's process, with what it holds."""
+"""What workers do: each function runs in a worker's process, with the worker's `Held`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _POLL_S = 0.01
 
 
 def get(held: Held, name: str, clothing_id: str) -> int:
-    """Get a text, keep it under `name`, and return its version."""
+    """Get a text, keep the entry under `name`, and return its version."""
     held.entries[name] = held.client.get_text(clothing_id)
     return version_of(held.entries[name])
 
@@ -64,7 +64,7 @@ def hit_times(held: Held, clothing_id: str, count: int) -> None:
         held.client.get_text(clothing_id)
 
 
-# ---- what it holds
+# ---- kept entries
 
 
 def drop(held: Held, *names: str) -> None:
@@ -77,12 +77,12 @@ def version(held: Held, name: str) -> int:
 
 
 def digest(held: Held, name: str) -> str:
-    """Return a digest of the bytes that the worker sees under `name`."""
+    """Return a digest of the bytes of the entry under `name`."""
     return hashlib.sha256(held.entries[name].blob).hexdigest()
 
 
 def is_mapped(held: Held, name: str) -> bool:
-    """Return whether the entry came as a file, not inline."""
+    """Return whether the entry came as a shared file, not inline."""
     return isinstance(held.entries[name].blob.obj, mmap.mmap)
 
 
@@ -107,7 +107,7 @@ def word_count(held: Held, name: str) -> int:
     return len(words_of(held.entries[name]))
 
 
-# ---- until something ends
+# ---- until a Get fails
 
 
 @dataclass
@@ -121,7 +121,7 @@ class Ended:
 
 
 def get_until_it_fails(held: Held, clothing_id: str, flag: str) -> Ended:
-    """Get the same text again and again; `flag` is a file that is made after the first."""
+    """Get the same text without a pause; the file `flag` is made after the first Get."""
     served, last_started_s, versions = 0, 0.0, set[int]()
     while True:
         started_s = time.monotonic()
@@ -135,7 +135,7 @@ def get_until_it_fails(held: Held, clothing_id: str, flag: str) -> Ended:
 
 
 def get_until_served(held: Held, clothing_id: str) -> float:
-    """Get until it is served; return when that was (monotonic, s)."""
+    """Get until a Get is served; return when that was (monotonic, s)."""
     while True:
         try:
             version_of(held.client.get_text(clothing_id))
@@ -147,7 +147,7 @@ def get_until_served(held: Held, clothing_id: str) -> float:
 
 @dataclass
 class Spun:
-    """What one reader of a coherence run saw. `gets` were all content-checked."""
+    """What one reader of a coherence run saw. The content of all `gets` was checked."""
 
     gets: int = 0
     absent: int = 0
@@ -162,9 +162,9 @@ class Spun:
 def spin(
     held: Held, board_path: str, clothing_ids: Sequence[str], *, reader: int, owner_id: str = ""
 ) -> Spun:
-    """Get until the board is ended, and compare each version with the floor before its start.
+    """Get until the board ends; compare each version with the floor read before the Get.
 
-    With an owner the entries come from the origin, whose objects may change during a fill.
+    With an owner, the entries come from the origin, whose objects may change during a fill.
     """
     look = oldest_version_of if owner_id else version_of
     board, seen, choose = Board(Path(board_path)), Spun(), random.Random(reader)
@@ -200,7 +200,8 @@ def spin_together(
 ) -> Spun:
     """As `spin`, with many clients in threads of one process, for entries that come and go.
 
-    `absent` counts the calls that failed: invalidated again and again, or refused.
+    `absent` counts the Gets that failed, because the entry was invalidated again and again, or the
+    Get refused.
     """
     board = Board(Path(board_path))
     seen = [Spun() for _ in range(clients)]
@@ -231,9 +232,10 @@ def spin_together(
 
 
 def read_on(held: Held, board_path: str, clothing_ids: Sequence[str], *, reader: int) -> Spun:
-    """As `spin`, where entries may be erased under the reader; the last of each key is kept.
+    """As `spin`, for entries that may be erased under the reader, which keeps each key's last
+    entry.
 
-    Words that are zero were erased. What is held is read to its end again and again.
+    A word of zero was erased. The reader reads its kept entries to the end, again and again.
     """
     board, seen, choose = Board(Path(board_path)), Spun(), random.Random(reader)
     while not board.is_over:
@@ -256,22 +258,22 @@ def read_on(held: Held, board_path: str, clothing_ids: Sequence[str], *, reader:
 
 
 def forget_the_link_count(held: Held) -> None:
-    """Break this process's client: every kept file seems to have a name for ever."""
+    """Break this process's client: it believes that every kept file still has a name."""
     kept_module.os = SimpleNamespace(  # type: ignore[assignment,attr-defined]
         fstat=lambda _: SimpleNamespace(st_nlink=1), close=os.close
     )
 
 
-# ---- the process
+# ---- the worker's process
 
 
 def descriptors_below(held: Held, directory: str) -> int:
-    """Return how many of its descriptors are open files below `directory`, deleted or not."""
+    """Return how many open descriptors are files below `directory`, deleted ones included."""
     return sum(target.startswith(f"{directory}/") for target in _descriptors())
 
 
 def use_up_descriptors(held: Held, left: int) -> None:
-    """Leave only so many descriptors free."""
+    """Use up descriptors until only `left` are free."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(name) for name in os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + left, hard))
@@ -284,7 +286,7 @@ def use_up_descriptors(held: Held, left: int) -> None:
 
 
 def set_wall_clock_off(held: Held, by_s: float) -> None:
-    """Make the client believe another time of day."""
+    """Shift the client's wall clock."""
     offset_ns, real = int(by_s * 1e9), time.time_ns
     time.time_ns = lambda: real() + offset_ns
 
@@ -294,7 +296,7 @@ def imported(held: Held, module: str) -> bool:
 
 
 def fork_and_get(held: Held, clothing_id: str, directory: str) -> tuple[int, int, str, int]:
-    """Fork; return of the child: inherited descriptors, version, transport, exit code."""
+    """Fork; return what the child reports: inherited descriptors, version, transport, exit code."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -318,12 +320,12 @@ def _descriptors() -> list[str]:
     for name in os.listdir("/proc/self/fd"):
         try:
             targets.append(os.readlink(f"/proc/self/fd/{name}"))
-        except FileNotFoundError:  # the listing's own
+        except FileNotFoundError:  # the descriptor of the listing itself
             continue
     return targets
 
 
 def forget_client(held: Held, target: str) -> None:
-    """Drop the client without closing it, for a new one."""
+    """Drop the client without closing it, and make a new one."""
     held.client = CacheClient(target)
     gc.collect()  # client and channel refer to each other

@@ -24,7 +24,7 @@ NewClient = Callable[..., CacheClient]
 
 @pytest.fixture
 def tcp_target(new_daemon: NewDaemon, new_client: NewClient) -> tuple[str, str]:
-    """A daemon's TCP address, and a text that it has."""
+    """A daemon's TCP address, and the id of a text that it has."""
     daemon, text = new_daemon(GRPC__LISTEN="127.0.0.1:0"), fresh_id("text")
     put_version(new_client(daemon), text, 1)
     return f"127.0.0.1:{grpc_port(daemon)}", text
@@ -69,7 +69,7 @@ def test_a_caller_that_sees_no_runtime_directory_is_answered_inline_and_says_so_
 
 @pytest.fixture
 def own_daemon(new_daemon: NewDaemon) -> Iterator[tuple[Daemon, str, str]]:
-    """A daemon, a link to its socket from another directory, and a text that it has."""
+    """A daemon, a link to its socket from another directory, and the id of a text that it has."""
     daemon, text = new_daemon(), fresh_id("text")
     with CacheClient(daemon.target) as client:
         put_version(client, text, 1)
@@ -146,7 +146,7 @@ def test_another_mount_path_is_named_by_the_runtime_directory_variable(
 def test_a_worker_that_may_not_read_the_files_is_answered_inline(
     new_daemon: NewDaemon, new_client: NewClient, new_worker: NewWorker
 ) -> None:
-    # A file that the answer names and that cannot be opened is no reason to fail.
+    # A named file that cannot be opened must not make the Get fail.
     daemon, text, other = new_daemon(), fresh_id("text"), fresh_id("text")
     client, worker = new_client(daemon), new_worker(daemon.target)
     put_version(client, other, 2)
@@ -164,7 +164,9 @@ def test_a_worker_that_may_not_read_the_files_is_answered_inline(
 def test_the_log_names_each_clients_version_once_and_not_whatever_is_said(
     own_daemon: tuple[Daemon, str, str],
 ) -> None:
-    """Promise 5: of what callers say, only so much is remembered and logged."""
+    """Promise 5: the daemon remembers and logs a bounded number of the versions that callers
+    name.
+    """
     daemon, target, text = own_daemon
     for _ in range(2):
         with CacheClient(target) as client:

@@ -23,13 +23,13 @@ from tests.support.sample_objects import fresh_id
 KEYS = 3
 OWNER = "owner"
 SMALL_BYTES = 5 * 4096
-# Of KEYS, by chance: each is among them.
+# With so many random choices, each of KEYS is chosen.
 GETS_WITHOUT_A_LOOK = 100
 NewClient = Callable[..., CacheClient]
 
 
 class Run:
-    """One writer, here, against readers in processes of their own."""
+    """One writer, in this process, against readers in processes of their own."""
 
     def __init__(
         self, daemon: Daemon, writer: CacheClient, board_path: Path, keys: int = KEYS
@@ -43,19 +43,19 @@ class Run:
         self.invalidations = 0
 
     def put(self, key: int) -> None:
-        """Put the next version of a key; once that is acknowledged, nothing older may come."""
+        """Put the next version of a key; after the acknowledgement no Get may be older."""
         self.version += 1
         put_version(self.writer, self.ids[key], self.version)
         self.board.raise_floor(key, self.version)
 
     def invalidate(self, key: int) -> None:
-        """Once acknowledged, nothing that was put so far may come."""
+        """Invalidate; after the acknowledgement no Get may return a version put so far."""
         self.writer.invalidate(key=("text", self.ids[key]))
         self.board.raise_floor(key, self.version + 1)
         self.invalidations += 1
 
     def change_at_origin(self, key: int) -> None:
-        """Upload the next version and invalidate: after that, nothing older may come."""
+        """Upload the next version and invalidate; after the acknowledgement no Get may be older."""
         self.version += 1
         upload_version(
             self.daemon.origin_dir, OWNER, self.ids[key], self.version, size_bytes=SMALL_BYTES
@@ -92,7 +92,7 @@ class Run:
         )
 
     def served_by_calls(self) -> int:
-        """Return how many Gets the daemon answered with an entry."""
+        """The number of Gets that the daemon answered with an entry."""
         requests = self.writer.stats().requests
         return requests.memory_hits + requests.disk_hits + requests.origin_fills
 
@@ -190,7 +190,7 @@ def test_a_million_local_hits_against_three_thousand_invalidations_are_never_sta
     for key in itertools.cycle(range(KEYS)):
         run.invalidate(key)
         run.put(key)
-        # A few of the Gets were calls.
+        # Only a few of the Gets were calls.
         if run.invalidations >= 3_000 and run.board.gets >= 1_100_000:
             break
     seen = run.end(workers)

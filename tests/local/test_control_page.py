@@ -1,4 +1,4 @@
-"""Does a worker trust anything else than a fresh page of a daemon that serves?"""
+"""Does a worker trust any page other than a fresh one of a serving daemon?"""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def page(
     boot_id: bytes = b"another daemon's",
     age_s: float = 0.0,
 ) -> bytes:
-    # This clock began at the boot, which may have been less than `age_s` ago.
+    # This clock starts at boot, which may be less than `age_s` ago.
     heartbeat_ns = max(0, time.monotonic_ns() - int(age_s * S))
     return HEADER.pack(magic, version, state, boot_id, heartbeat_ns).ljust(PAGE_BYTES, b"\0")
 
 
 def settle(directory: Path, *, l1: Path | None = None, time_namespace: int = 0) -> None:
-    """Have the page in `directory` say that it and `l1` are where they lie."""
+    """Write into the page in `directory` the inodes of the page itself and of `l1`."""
     control, files = (directory / "control").stat(), (l1 or directory / "l1").stat()
     place = (control.st_dev, control.st_ino, files.st_dev, files.st_ino, time_namespace)
     with (directory / "control").open("r+b") as written:
@@ -117,13 +117,13 @@ CRAFTED: list[Make] = [
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory where the next client looks for the daemon's files, and nowhere else."""
+    """The only directory where the next client looks for the daemon's files."""
     monkeypatch.setenv("CACHESVC_RUNTIME_DIR", str(tmp_path))
     return tmp_path
 
 
 def get_twice(target: str, clothing_id: str) -> str:
-    """Return the transport of a fresh client after two Gets of what `put_version` put as 1."""
+    """Return the transport of a fresh client after two Gets, which must both be version 1."""
     with CacheClient(target) as reader:
         assert version_of(reader.get_text(clothing_id)) == 1
         assert version_of(reader.get_text(clothing_id)) == 1
@@ -156,7 +156,7 @@ def test_a_fresh_page_of_another_daemon_is_found_out_by_its_boot_id(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Fresh until a busy machine has come to look at it.
+    # Fresh for long enough on a busy machine.
     monkeypatch.setattr(_control, "HEARTBEAT_LIMIT_NS", 600 * S)
     text = fresh_id("text")
     put_version(client, text, 1)
@@ -167,14 +167,14 @@ def test_a_fresh_page_of_another_daemon_is_found_out_by_its_boot_id(
     how = get_twice(daemon.target, text)
     assert how == "inline: the control page found is another daemon's"
     assert caplog.messages == [f"answers are sent inline, not as shared files: {how[8:]}"]
-    # The first Get asked twice, the second did not try again.
+    # The first Get was asked twice; the second did not try the files again.
     assert client.stats().requests.memory_hits == before + 3
 
 
 def test_a_page_whose_heart_stopped_ends_the_local_hits_of_who_trusted_it(
     daemon: Daemon, client: CacheClient, directory: Path
 ) -> None:
-    # The daemon's own page, frozen: what a daemon on another host's mount would look like.
+    # A frozen copy of the daemon's own page, as a mount of another host would show it.
     text = fresh_id("text")
     put_version(client, text, 1)
     frozen = bytearray((daemon.runtime_dir / "control").read_bytes())

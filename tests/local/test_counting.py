@@ -1,4 +1,4 @@
-"""Do hits that made no call count? For LRU order, the adaptive TTL and the metrics."""
+"""Are hits without a call counted, for the LRU order, the adaptive TTL and the metrics?"""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ def test_the_parts_of_a_try_on_are_counted_once_whether_a_call_is_needed_or_not(
     garments = [make(id, user) for make in (garment, text) for id in (coat, dress)]
     put_in_folder(daemon.origin_dir, person(user), *garments)
     reader.get_tryon(user, coat)
-    reader.get_tryon(user, dress)  # the person is at hand, but the call is for all three
-    reader.get_tryon(user, dress)  # no call
+    reader.get_tryon(user, dress)  # the person would be a local hit, but the call is for all three
+    reader.get_tryon(user, dress)  # no call at all
     reader.close()
     assert client.stats().requests.local_hits == 3
     assert accesses(client, user, "human_upper_body") == 3

@@ -36,16 +36,16 @@ from tests.support.s3_processes import ReservedPort
 from tests.support.sample_objects import fresh_id
 
 NewClient = Callable[..., CacheClient]
-# The heartbeat that a worker may still trust is from before the daemon's end.
+# The age of the oldest heartbeat that a worker still trusts.
 TRUSTED_S = 1.0
-# Where the control page says whether its daemon serves: docs/on-disk-format.md.
+# The place of the control page's state: docs/on-disk-format.md.
 STATE, STATE_OFFSET, CLOSED = struct.Struct("<I"), 12, 2
 SUCCESSION_S = 1.1
 ABSENT = ("NotCached", "PreconditionFailed")
 
 
 def start_hitting(worker: Worker, clothing_id: str, tmp_path: Path) -> None:
-    """Let the worker Get until it fails; return after its first answer."""
+    """Let the worker Get until a Get fails; return after its first answer."""
     flag = tmp_path / "got"
     worker.begin(steps.get_until_it_fails, clothing_id, str(flag))
     wait_until(flag.exists, 20.0)
@@ -129,7 +129,7 @@ def test_a_killed_daemons_page_is_closed_by_its_successor(
     before = client._local._control
     assert before is not None
     daemon.restart()
-    # The heartbeat may still be fresh; the state is not serving for ever.
+    # The heartbeat may still be fresh; the state stays closed for ever.
     assert STATE.unpack_from(before._page, STATE_OFFSET) == (CLOSED,)
     assert not before.is_serving()
 
@@ -222,7 +222,7 @@ def test_a_successor_elsewhere_delays_puts_in_the_same_way(
     second = new_daemon(L2__ROOT=str(first.l2_root), STATE_DIR=str(first.state_dir))
     put_version(new_client(second), text, 2)
     assert time.monotonic() >= killed_s + SUCCESSION_S
-    # A slow start takes that long too: what it waited for is in its catalog.
+    # A slow start may take as long, so the catalog's own record is checked.
     assert 0 < wait_of(second) <= time.time_ns()
 
 
@@ -237,13 +237,13 @@ def test_a_root_that_was_cleaned_meanwhile_does_not_hide_its_last_daemon(
         (path.rmdir if path.is_dir() else path.unlink)()
     second = new_daemon(L2__ROOT=str(first.l2_root), STATE_DIR=str(first.state_dir))
     assert wait_of(second) > 0
-    # The dead one may have acknowledged changes that its catalog did not hold.
+    # The dead daemon may have acknowledged changes that its catalog did not hold.
     with pytest.raises(Aborted):
         put_version(new_client(second), text, 1, as_of=read_at)
 
 
 def wait_of(daemon: Daemon) -> int:
-    """Return until when it acknowledges nothing, in steady ns: the wall clock's, at its start."""
+    """Return the moment before which the daemon acknowledges nothing, as its catalog records it."""
     uri = f"file:{daemon.state_dir / 'catalog.sqlite'}?mode=ro"
     with contextlib.closing(sqlite3.connect(uri, uri=True)) as catalog:
         return int(catalog.execute("SELECT acknowledge_from_ns FROM facts").fetchone()[0])
@@ -252,8 +252,8 @@ def wait_of(daemon: Daemon) -> int:
 def test_entries_of_one_daemon_are_not_kept_over_the_next_ones_boot_id(
     new_daemon: NewDaemon, new_client: NewClient, port: int
 ) -> None:
-    # A: keeps a file of D in X | D: kill -9, X stays as it is | D2 in Y, at D's address
-    # | B: invalidates, D2 knows nothing of X | A: finds D2's page, its file has a name still
+    # A: keeps a file of D in X | D: kill -9, X stays as it is | D2 starts in Y, at D's address
+    # B: invalidates, D2 knows nothing of X | A: sees D2's page, its file still has a name
     first, text, other = new_daemon(GRPC__LISTEN=f"127.0.0.1:{port}"), fresh_id("t"), fresh_id("t")
     with CacheClient(f"127.0.0.1:{port}", wait_s=20.0) as client:
         put_version(client, text, 1)
@@ -267,7 +267,7 @@ def test_entries_of_one_daemon_are_not_kept_over_the_next_ones_boot_id(
             L2__ROOT=str(first.l2_root),
             STATE_DIR=str(first.state_dir),
         )
-        # By the socket: over loopback without a credential a caller is a worker.
+        # Over the socket: on loopback, a caller without a credential has the worker's role only.
         new_client(second).invalidate(clothing_id=text)
 
         def is_attached_again() -> bool:
@@ -284,14 +284,14 @@ def test_entries_of_one_daemon_are_not_kept_over_the_next_ones_boot_id(
 def test_an_answer_of_a_dead_daemon_is_not_opened_in_its_successors_directory(
     new_daemon: NewDaemon, new_client: NewClient
 ) -> None:
-    # client: is told l1/NAME | daemon dies, the next one writes another entry as l1/NAME
-    # (pids repeat in containers) | client: opens l1/NAME
+    # client: is told l1/NAME | the daemon dies, the next one writes another entry as l1/NAME
+    # (process ids repeat in containers) | client: opens l1/NAME
     daemon, mine, other = new_daemon(), fresh_id("text"), fresh_id("text")
     client = new_client(daemon)
     put_version(client, mine, 1)
     put_version(client, other, 2)
     client.get_text(mine)
-    # A client that is held up, its upkeep too, which would notice the closed page.
+    # The client is held up, and so is its upkeep, which would notice the closed page.
     client._local._ended.set()
     asked_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     answer: Received = client._link.ask(requests.get_text(mine, "", None, "", shared=True), 5.0)

@@ -1,6 +1,6 @@
 """Promise 1: is nothing stale for a worker that sees the daemon's directory in another way?
 
-A link count is a token only in the daemon's own inode, and a heartbeat only by its clock.
+A link count is valid only in the daemon's own inode, a heartbeat only by the daemon's clock.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from tests.support.daemons import ROOT, Daemon, wait_until
 from tests.support.sample_objects import fresh_id
 
 Mount = Callable[[Path, Path], AbstractContextManager[Path]]
-# A Get of what was invalidated has no owner, so it is refused: that is what it should be.
+# A Get of an invalidated text without an owner is refused, as it should be.
 GONE = "gone"
 
 
 class Reader:
-    """One way to read a text: returns its version, or `gone`."""
+    """A way to read a text: returns its version, or `gone`."""
 
     def __init__(self, client: CacheClient) -> None:
         self._client = client
@@ -51,7 +51,7 @@ class Reader:
 
 @contextmanager
 def reader_at(daemon: Daemon, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
-    """Read as a container does that has the daemon's directory mounted at `directory`."""
+    """Read as a container that has the daemon's directory mounted at `directory`."""
     with monkeypatch.context() as setting:
         setting.setenv("CACHESVC_RUNTIME_DIR", str(directory))
         client = CacheClient(str(directory / daemon.socket.name))
@@ -60,7 +60,7 @@ def reader_at(daemon: Daemon, directory: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def stale_gets(writer: CacheClient, read: Callable[[str], str], changes: int) -> list[str]:
-    """Return what was read that an acknowledged change had made old: one text, changed so often."""
+    """Change one text `changes` times; return each read that an acknowledged change made stale."""
     text, stale = fresh_id("text"), []
     for version in range(changes):
         put_version(writer, text, version)
@@ -72,7 +72,7 @@ def stale_gets(writer: CacheClient, read: Callable[[str], str], changes: int) ->
 
 
 def read_twice(read: Callable[[str], str], text: str, version: int) -> list[str]:
-    """Read a text twice, the second time from what was kept; return what is not `version`."""
+    """Read a text twice, the second time perhaps from a kept file; return what is not `version`."""
     return [seen for seen in (read(text), read(text)) if seen != str(version)]
 
 
@@ -110,11 +110,11 @@ def test_through_another_filesystem_nothing_is_stale_and_answers_are_inline(
         mount(daemon.runtime_dir, tmp_path / "seen") as seen,
         reader_at(daemon, daemon.runtime_dir, monkeypatch) as reader,
     ):
-        # The socket is the daemon's own: not every such filesystem passes one on.
+        # The socket is the daemon's own: not every such filesystem passes a socket on.
         reader._client._local._directory = str(seen)
         assert stale_gets(client, reader.read, changes) == []
         assert "seen through another filesystem" in reader.transport()
-    # Said once, however often it is looked again.
+    # The client logs it once, however often it looks again.
     assert len(caplog.messages) == 1
 
 
@@ -136,7 +136,7 @@ for line in sys.stdin:
 def read_in_another_time(
     request: pytest.FixtureRequest, daemon: Daemon
 ) -> Iterator[Callable[[str], str]]:
-    """Read in a process whose clocks count from so many seconds earlier."""
+    """Read in a process whose clocks are ahead by the parameter's seconds."""
     mounts.need("unshare")
     ahead = str(request.param)
     unshared = ("unshare", "--time", "--monotonic", ahead, "--boottime", ahead, "--fork")
@@ -182,7 +182,7 @@ def test_in_another_time_namespace_nothing_is_stale_and_answers_are_inline(
 
 @pytest.fixture
 def lookalike(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory with a page of the daemon's life that is always fresh, where clients look."""
+    """A directory where clients look, with an ever fresh page that has the daemon's boot id."""
     monkeypatch.setenv("CACHESVC_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(_control, "HEARTBEAT_LIMIT_NS", 600 * S)
     boot_id = (daemon.runtime_dir / "control").read_bytes()[16:32]
@@ -266,7 +266,7 @@ def test_files_of_an_older_daemon_in_tmpfs_are_shared(new_daemon: NewDaemon) -> 
 
 
 def test_a_daemon_whose_directory_does_not_show_removals_shares_no_files(tmp_path: Path) -> None:
-    """On NFS a file that is open is renamed, and its link count stays; here nothing goes at all."""
+    """On NFS an open file is renamed, and keeps its link count; here an unlink fails altogether."""
     (tmp_path / "l1").mkdir()
     runtime_fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     control = replace_control_page(runtime_fd, None)
@@ -275,7 +275,7 @@ def test_a_daemon_whose_directory_does_not_show_removals_shares_no_files(tmp_pat
         assert not control.allows_local_hits
         with pytest.raises(Unusable, match="belongs in tmpfs"):
             find_files(str(tmp_path), control.boot_id, Trust())
-        # A file that could not be removed, and now could, changes nothing about that.
+        # An unlink that failed and then succeeded does not change that.
         control.suspend("test")
         control.resume("test")
         assert not control.allows_local_hits
@@ -299,7 +299,7 @@ def test_the_upkeep_outlives_a_descriptor_that_cannot_be_looked_at(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As if the process had closed all that it has open, or the filesystem were gone."""
+    """As if the process had closed all its descriptors, or the filesystem had gone."""
     monkeypatch.setattr(LocalDelivery, "wants_attach", lambda self, now_s: not self.is_attached)
     for _ in range(2):
         client.get_text(text)
@@ -320,7 +320,7 @@ def test_a_get_outlives_a_descriptor_that_cannot_be_looked_at(
 ) -> None:
     entry = client.get_text(text)
     local = client._local
-    local._ended.set()  # no upkeep in between
+    local._ended.set()  # so that no upkeep comes in between
     assert local._kept is not None
     (kept,) = local._kept._kept.values()
     os.close(kept.fd)

@@ -1,4 +1,4 @@
-"""What does `Invalidate(erase)` reach, and what not? Promise 1's furthest end."""
+"""What does `Invalidate(erase)` reach, and what not? The strictest part of promise 1."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.daemons import Daemon
 from tests.support.sample_objects import fresh_id
 
 NewClient = Callable[..., CacheClient]
-# Of 64 KB in pages of 4 KB: far apart, so that no page holds two of them.
+# In an entry of 64 KB with pages of 4 KB: so far apart that no page holds both.
 NEAR_THE_START, NEAR_THE_END = 1_000, 7_000
 
 
@@ -84,15 +84,15 @@ def test_an_entry_that_is_erased_while_it_is_opened_is_asked_for_again(
     monkeypatch: pytest.MonkeyPatch,
     step: str,
 ) -> None:
-    # reader: opens | another: Invalidate with erase, then a Put | reader: maps, reads the header;
-    # or it has read the header, and the fields' bytes are zeros.
+    # reader: opens | another: Invalidate with erase, then a Put | reader: maps, reads the header
+    # reader: opens, reads the header | another: the same | reader: the fields' bytes are zeros
     text, reader, l1 = fresh_id("text"), new_client(daemon), daemon.runtime_dir / "l1"
     put_version(client, text, 7)
     already = deleted_files(os.getpid(), l1)
     original, erasures = getattr(_local, step), iter([text])
 
     def erase() -> None:
-        for erased in erasures:  # once
+        for erased in erasures:  # only the first time
             client.invalidate(clothing_id=erased, erase=True)
             put_version(client, erased, 8)
 
@@ -127,7 +127,7 @@ def test_an_invalidation_without_erase_leaves_what_a_worker_has(
     worker.do(steps.get, "held", text)
     client.invalidate(clothing_id=text)
     assert worker.do(steps.version, "held") == 7
-    # A second call reaches what is still held.
+    # A second call reaches the entry that the worker still holds.
     client.invalidate(clothing_id=text, erase=True)
     assert worker.do(steps.version, "held") == 0
 

@@ -107,7 +107,7 @@ def test_what_is_not_touched_costs_no_memory(
     worker = new_worker(daemon.target)
     size_bytes = worker.do(picture_steps.get_human, "person", user)
     mask_bytes = worker.do(picture_steps.read_mask, "person")
-    # Pages are mapped in groups of 64 KB around what is touched: header and both ends.
+    # The kernel maps groups of 64 KB around each touched page: the header's, and both ends'.
     in_memory = resident_bytes(worker.pid, daemon.runtime_dir / "l1")
     assert mask_bytes <= in_memory <= mask_bytes + 4 * 65_536
     assert in_memory < size_bytes / 2

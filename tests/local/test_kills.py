@@ -1,6 +1,6 @@
-"""Promise 9, many times over: what do mapped workers see when the daemon is killed and comes back?
+"""Promise 9, many times over: what do mapped workers see when the daemon is killed and returns?
 
-One kill in each of its phases is tests/local/test_daemon_ends.py.
+tests/local/test_daemon_ends.py has one kill in each of the daemon's phases.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from tests.support.sample_objects import fresh_id
 NewClient = Callable[..., CacheClient]
 WORKERS = 4
 KILLS = 100
-# The heartbeat that a worker may still trust is from before the kill.
+# The age of the oldest heartbeat that a worker still trusts.
 TRUSTED_S = 1.0
-# From /readyz on. What it takes on an idle machine is printed; the rest is the machine's.
+# Counted from /readyz on. The run prints what it really takes; the rest allows for a busy machine.
 SERVED_AGAIN_WITHIN_S = 2.0
 READY_WITHIN_S = 20.0
 
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A directory in memory, for a socket that stays where it is and runtime directories."""
+    """A directory in memory, for a socket with a fixed place and for runtime directories."""
     path = Path(tempfile.mkdtemp(prefix="cachesvc-test-", dir="/dev/shm"))
     yield path
     shutil.rmtree(path)
@@ -45,7 +45,7 @@ def directory() -> Iterator[Path]:
 
 @dataclass
 class Kills:
-    """What all workers saw, over all kills, in seconds."""
+    """What all workers saw over all kills, in seconds."""
 
     hits: int = 0
     last_hits_s: list[float] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Kills:
 
 
 def kill_under(daemon: Daemon, workers: list[Worker], texts: list[str], flags: Path) -> float:
-    """Kill the daemon while every worker hits, and return when that was."""
+    """Kill the daemon while every worker hits; return when that was."""
     for number, (worker, text) in enumerate(zip(workers, texts, strict=True)):
         (flags / str(number)).unlink(missing_ok=True)
         worker.begin(steps.get_until_it_fails, text, str(flags / str(number)))
@@ -77,7 +77,7 @@ def kill_under(daemon: Daemon, workers: list[Worker], texts: list[str], flags: P
 
 
 def come_back(daemon: Daemon, workers: list[Worker], texts: list[str]) -> list[float]:
-    """Start the daemon under workers that ask all the time; return how long each then waited."""
+    """Start the daemon while workers ask without a pause; return how long each then waited."""
     for worker, text in zip(workers, texts, strict=True):
         worker.begin(steps.get_until_served, text)
     daemon.start()
@@ -112,7 +112,7 @@ def test_workers_live_through_a_hundred_kills_with_what_they_hold(
         if kill == KILLS // 2:
             daemon.settings["RUNTIME_DIR"] = str(directory / "fresh")
         seen.served_again_s += come_back(daemon, workers, texts)
-        # A worker that a signal killed (SIGBUS) cannot answer this.
+        # A worker that SIGBUS killed cannot answer this.
         assert [worker.do(steps.digest, "held") for worker in workers] == before
         served = [
             worker.do(steps.get_and_drop, text) for worker, text in zip(workers, texts, strict=True)

@@ -24,7 +24,7 @@ from tests.support.sample_objects import fresh_id
 
 NewClient = Callable[..., CacheClient]
 ABSENT = ("NotCached", "PreconditionFailed")
-# An upkeep of the client, one of the daemon, and a machine that is busy.
+# Time for an upkeep of the client, one of the daemon, and a busy machine.
 LET_GO_WITHIN_S = 10.0
 
 
@@ -75,7 +75,7 @@ def test_an_entry_that_was_only_evicted_is_asked_for_again_and_is_still_current(
 def test_an_entry_that_is_gone_between_the_answer_and_the_open_comes_inline(
     client: CacheClient, daemon: Daemon, new_client: NewClient
 ) -> None:
-    # client: answer says l1/NAME | another: Put, NAME is unlinked | client: open -> ENOENT, asks
+    # client: is told l1/NAME | another: Put, NAME is unlinked | client: open -> ENOENT, asks again
     text, reader = fresh_id("text"), new_client(daemon)
     put_version(client, text, 1)
     reader.get_text(text).is_current()
@@ -105,7 +105,7 @@ def test_a_local_hit_ends_at_the_entrys_expiry(
     text = fresh_id("text")
     worker = new_worker(daemon.target)
     worker.do(steps.transport)
-    ttl = timedelta(seconds=5)  # its first Get may take its time
+    ttl = timedelta(seconds=5)  # the first Get may be slow
     put_version(client, text, 1, ttl=ttl)
     put_by_s = time.monotonic()
     worker.begin(steps.get_until_it_fails, text, str(tmp_path / "got"))
@@ -141,7 +141,7 @@ def test_an_origin_after_that_a_kept_entry_meets_needs_no_call(
     client.get_text(text, origin_after=first.info.origin_time)
     client.get_text(text, origin_after=first.info.origin_time - timedelta(days=1))
     assert client.stats().requests.memory_hits == before.memory_hits
-    # A moment in the future counts as now, which is within the grace.
+    # A moment in the future counts as now, which the entry's time plus the grace exceeds.
     held = client.get_text(text, origin_after=datetime.now(UTC) + timedelta(days=1))
     assert version_of(held) == 1
 
@@ -235,7 +235,7 @@ def test_bytes_that_readers_hold_count_against_the_limit_and_answers_come_inline
 def test_the_daemon_itself_keeps_nothing_of_what_left_l1(
     new_daemon: NewDaemon, new_client: NewClient
 ) -> None:
-    # Its own mapping of an unlinked file costs tmpfs as much as a reader's.
+    # The daemon's own mapping of an unlinked file would cost tmpfs as much as a reader's.
     daemon = new_daemon(L1__MAX_BYTES=str(1 << 20))
     (pid,) = process_ids_with_locked(daemon.l2_root)
     client = new_client(daemon, local=LocalOptions(enabled=False))
@@ -244,4 +244,4 @@ def test_the_daemon_itself_keeps_nothing_of_what_left_l1(
         put_version(client, text, number, size_bytes=300_000)
         assert version_of(client.get_text(text)) == number
     kept = deleted_files(pid, daemon.runtime_dir)
-    assert len(set(kept)) <= 1  # the last answer's, until its sender lets go
+    assert len(set(kept)) <= 1  # the last answer's, until gRPC has sent it

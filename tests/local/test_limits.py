@@ -30,7 +30,7 @@ def test_a_client_keeps_at_most_so_many_entries_open(
     assert worker.do(steps.get_all, texts) == [0, 1, 2, 3, 4]
     l1 = str(daemon.runtime_dir / "l1")
     assert worker.do(steps.descriptors_below, l1) == 2
-    # The two that were used last are hits, the others are asked for.
+    # The two that were used last are local hits; the others are calls.
     before = client.stats().requests.memory_hits
     assert worker.do(steps.get_all, [texts[4], texts[3]]) == [4, 3]
     assert client.stats().requests.memory_hits == before
@@ -44,7 +44,7 @@ def test_a_client_keeps_at_most_so_many_bytes_open(
     texts = put_many(client, 4)
     worker = new_worker(daemon.target, local={"max_bytes": 3 * DEFAULT_SIZE_BYTES})
     assert worker.do(steps.get_all, texts) == [0, 1, 2, 3]
-    # Each has a header too, so three do not fit.
+    # Each entry has a header too, so three do not fit.
     assert worker.do(steps.descriptors_below, str(daemon.runtime_dir / "l1")) == 2
 
 

@@ -1,7 +1,7 @@
-"""Is anything acknowledged while a file of L1 cannot be removed? Promise 1.
+"""Is anything acknowledged while a file of L1 cannot be unlinked? Promise 1.
 
-Its link count still says that it is valid, so workers that have it open would serve
-themselves old bytes.
+The file's link count still says that the entry is valid, so a worker that has the file open would
+serve old bytes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def unwritable(request: pytest.FixtureRequest) -> Unwritable:
 
 @pytest.fixture
 def daemon(tmp_path: Path, unwritable: Unwritable) -> Iterator[Daemon]:
-    """A daemon without the capability that makes modes meaningless for root."""
+    """A daemon without the capability that lets root ignore file modes."""
     if unwritable is mode_0550 and os.geteuid() != 0:
         pytest.skip("setpriv needs root here")
     under = NO_OVERRIDE if unwritable is mode_0550 else ()
@@ -64,7 +64,7 @@ def daemon(tmp_path: Path, unwritable: Unwritable) -> Iterator[Daemon]:
 
 
 def reason_of(call: Callable[..., object], *arguments: object, **options: object) -> str:
-    """Return why the call was refused; empty if it was not."""
+    """Return the reason of the call's refusal; empty if the call succeeded."""
     try:
         call(*arguments, **options)
     except CacheServiceError as exc:
@@ -128,7 +128,7 @@ def test_a_put_over_a_file_that_stays_is_not_acknowledged(
 def test_an_eviction_whose_file_stays_ends_local_hits(
     daemon: Daemon, new_client: NewClient, new_worker: NewWorker, unwritable: Unwritable
 ) -> None:
-    """Or the next invalidation would find no entry, and workers the file."""
+    """Otherwise the next invalidation would find no entry, while workers still find the file."""
     text, l1 = fresh_id("text"), daemon.runtime_dir / "l1"
     client, worker = new_client(daemon), new_worker(daemon.target)
     put_version(client, text, 7)
@@ -168,7 +168,7 @@ exec "$@"
 def test_where_readers_may_make_hard_links_no_file_is_shared(
     tmp_path: Path, new_client: NewClient, new_worker: NewWorker
 ) -> None:
-    """Promise 10. The kernel's word is replaced for this daemon alone."""
+    """Promise 10. This daemon alone sees another value of the sysctl protected_hardlinks."""
     if os.geteuid() != 0:
         pytest.skip("a mount namespace needs root")
     said = tmp_path / "protected_hardlinks"
@@ -184,7 +184,7 @@ def test_where_readers_may_make_hard_links_no_file_is_shared(
         assert "shares no files for now" in worker.do(steps.transport)
         (file,) = l1.iterdir()
         assert file.stat().st_mode & 0o777 == 0o400
-        # A link holds nothing up: nobody believes its count.
+        # A hard link delays no acknowledgement: no worker trusts the link count.
         os.link(file, daemon.runtime_dir / "kept")
         client.invalidate(clothing_id=text)
         assert worker.do(steps.try_get, text) in ABSENT
@@ -195,11 +195,11 @@ def test_where_readers_may_make_hard_links_no_file_is_shared(
         daemon.close()
 
 
-# ---- many of them
+# ---- many invalidations
 
 
 class Run:
-    """Writers put and invalidate versions while workers hit; what was answered is on a board."""
+    """Writers put and invalidate while workers hit; the board holds the acknowledged versions."""
 
     def __init__(self, daemon: Daemon, board_path: Path, keys: int) -> None:
         self.daemon = daemon
@@ -210,15 +210,15 @@ class Run:
         self._version = 1
 
     def invalidate(self, client: CacheClient, count: int) -> None:
-        """Put one key and invalidate another; only what was answered raises the floor."""
+        """Put one key and invalidate another; only an acknowledgement raises the floor."""
         for number in range(count):
             put = number % len(self.texts)
             self._version += 1
             if not reason_of(put_version, client, self.texts[put], self._version, size_bytes=8_000):
                 self.board.raise_floor(put, self._version)
-            # So half of them are in L1, and in workers' hands, at any moment.
+            # So half of the texts are in L1, and open in workers, at any moment.
             invalidated = (number + len(self.texts) // 2) % len(self.texts)
-            self._version += 1  # what is served after the invalidation is a later one
+            self._version += 1  # an answer after the invalidation must be newer than this
             if reason_of(client.invalidate, clothing_id=self.texts[invalidated]):
                 self.refused += 1
             else:

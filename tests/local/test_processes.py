@@ -1,4 +1,4 @@
-"""Threads, forks and exits: does local delivery hold in every way a worker may run?"""
+"""Threads, forks and exits: does local delivery work in every way in which a worker may run?"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Can a member of the group hurt the daemon with descriptors that the kernel does not count?
+"""Can a member of the group harm the daemon with descriptors that the kernel does not count?
 
-Promises 8 and 9. The members are processes of another user that open files of L1 with
-O_PATH and reopen them through /proc, while entries come and go.
+Promises 8 and 9. The members are processes of another user. They open files of L1 with O_PATH and
+reopen them through /proc, while entries come and go.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GROUP = 65534
 MEMBERS = 2
 REMOVED = 50
 KEYS = 20
-# What the hits' 99th percentile may be, compared with members that burn as much time.
+# The limit for the hits' 99th percentile, as a multiple of that beside members that only burn time.
 AT_MOST_TIMES = 2.0
 
 _BECOMES_A_MEMBER = """
@@ -98,7 +98,7 @@ class Beside:
         self.inline_s: list[float] = []
 
     def run(self, invalidations: int = 0) -> None:
-        """Return after so many seconds, and so many invalidations."""
+        """Return after `seconds`, and after at least that many `invalidations`."""
         target = self.daemon.target
         l1 = self.daemon.runtime_dir / "l1"
         with ExitStack() as stack:

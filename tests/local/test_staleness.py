@@ -1,9 +1,9 @@
 """Promise 1 on the real daemon: is any Get served less than what was acknowledged before it?
 
-Clients in processes of their own, half of them with local delivery and half answered inline,
-against writers that change an object at the origin and invalidate it, or put the next
-version, as fast as they are answered. The origin takes 0 to 300 ms. Every answer is 64 KB of
-its version, and every word of it is looked at.
+Clients run in processes of their own, half of them with local delivery and half with inline
+answers. Writers change an object at the origin and invalidate it, or put the next version, as fast
+as they are answered. The origin takes 0 to 300 ms. Every answer is 64 KB of its version, and every
+word of it is checked.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PROCESSES = 4
 CLIENTS_EACH = 16
 LATENCY_S = 0.3
 OWNER = "wardrobe"
-# Some change all the time, some are left alone long enough to be served locally.
+# Some users change all the time, some rarely enough to be served by local hits.
 WEIGHTS = (8, 4, 2, 1, 1)
 FIELDS = [{"name": "words", "encoding": "pickle", "template": "{owner}/{id}"}]
 SETTINGS = {
@@ -50,7 +50,7 @@ SETTINGS = {
 
 @dataclass
 class Writer:
-    """Changes some users, one after the other; only it changes them."""
+    """Changes some users, one after the other; no other writer changes them."""
 
     client: CacheClient
     store: ChangingStore
@@ -69,7 +69,7 @@ class Writer:
                     self.put(user)
                 else:
                     self.invalidate(user)
-        except Exception as exc:  # noqa: BLE001 the test raises it
+        except Exception as exc:  # noqa: BLE001 - the test raises it
             self.errors.append(exc)
 
     def next_version(self, user: int) -> int:
@@ -97,7 +97,7 @@ def name_of(user: int) -> str:
 
 
 class Run:
-    """The daemon, its origin and its clients. `end` gives what the clients saw."""
+    """The daemon, its origin and its clients. `end` returns what the clients saw."""
 
     def __init__(self, daemon: Daemon, store: ChangingStore, board_path: Path) -> None:
         self.daemon, self.store = daemon, store
@@ -114,7 +114,7 @@ class Run:
     def until(
         self, new_worker: NewWorker, *, processes: int, gets: int, invalidations: int
     ) -> Spun:
-        """Run until there were so many, and return what the readers saw."""
+        """Run until there were that many Gets and invalidations; return what the readers saw."""
         names = [name_of(user) for user in range(USERS)]
         workers = []
         for reader in range(processes):
@@ -156,7 +156,7 @@ class Run:
         assert [error for writer in self.writers for error in writer.errors] == []
         assert seen.stale == []
         served = self.clients[0].stats().requests
-        # Both ways, and all three tiers' worth of work.
+        # Both kinds of delivery, and all three tiers, were used.
         assert served.origin_fills > 0
         assert seen.gets > served.memory_hits + served.disk_hits + served.origin_fills
         assert served.memory_hits > 0

@@ -1,6 +1,6 @@
 """What becomes of a stream whose entry is erased, or whose caller does not read it?
 
-Promises 1 and 5. The streamed Get is for callers of any language; these use the stub.
+Promises 1 and 5. Callers of any language use the streamed Get; these tests use the stub.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ ENDS_WITHIN_S = 20.0
 
 
 def stream(daemon: Daemon, text: str) -> Any:
-    """Begin a Get on a channel of its own, and return it when its first message has come.
+    """Begin a Get on a channel of its own, and return the call after its first message.
 
-    Its caller takes what it asks for and no more: the rest waits in the daemon.
+    gRPC reads no more messages than the caller asks for: the rest waits in the daemon.
     """
     request = pb.GetRequest(key=pb.EntryKey(namespace="text", id=text))
     call = stub_on(daemon.channel()).Get(request, timeout=TIMEOUT_S)
@@ -53,7 +53,7 @@ def test_a_stream_under_way_ends_with_an_erasure_and_never_with_zeros(
     with refused() as refusal:
         received += [message.data for message in call]
     assert refusal.status == (Code.ABORTED, "ERASED")
-    # What gRPC had taken over by then comes all the same.
+    # Messages that gRPC had taken before the erasure still arrive.
     assert len(received) < 16
     words = b"".join(received)[64 * 1024 :]
     assert words.count(1) == len(words)
@@ -89,7 +89,8 @@ def test_streams_that_nobody_reads_are_inside_l1s_limit(
         except grpc.RpcError as exc:
             statuses.append(dict(exc.trailing_metadata())["cachesvc-reason"])
         stats = client.stats()
-        # One from the heap is let through, or what is larger than L1 could not be streamed.
+        # One stream from the heap may exceed the limit; otherwise none larger than L1 could be
+        # streamed.
         assert stats.memory.size_bytes + stats.held_bytes <= limit + 7 * MIB
     assert "TOO_MANY_STREAMS" in statuses
     assert statuses.count("") >= 3
@@ -105,7 +106,7 @@ def test_a_stream_that_nobody_reads_ends(new_daemon: NewDaemon, new_client: NewC
     call = stream(daemon, text)
     client.invalidate(clothing_id=text)
     wait_until(lambda: client.stats().held_bytes > 31 * MIB, ENDS_WITHIN_S)
-    # Without a word of its caller.
+    # The stream ends although its caller does nothing.
     wait_until(lambda: client.stats().held_bytes == 0, ENDS_WITHIN_S)
     with refused() as refusal:
         for _ in call:

@@ -1,4 +1,4 @@
-"""Promise 9 under everything at once: do readers of mapped entries survive, and see nothing old?"""
+"""Promise 9 under load: do readers of mapped entries survive, and do they see nothing stale?"""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.support.sample_objects import fresh_id
 
 NewClient = Callable[..., CacheClient]
 READERS = 2
-# One more than L1 keeps: every other Get evicts.
+# One more than L1 keeps, so every other Get evicts.
 KEYS = 3
 MOST_IN_L1 = "2"
 
 
 class Storm:
-    """Changes entries under readers that never stop reading what they have mapped."""
+    """Changes entries while readers read what they have mapped, without a pause."""
 
     def __init__(self, daemon: Daemon, writer: CacheClient, board: Board) -> None:
         self._daemon = daemon
@@ -103,7 +103,7 @@ def test_readers_live_through_every_change_and_see_nothing_old(
     board.wait_for_readers(READERS)
     storm.rage(rounds, restart_every, readers)
     board.end()
-    # A reader that a signal killed (SIGBUS) has no result.
+    # A reader that SIGBUS killed has no result.
     seen: list[Spun] = [reader.result() for reader in readers]
     assert list(itertools.chain.from_iterable(spun.stale for spun in seen)) == []
     assert all(spun.gets > 0 for spun in seen)

@@ -1,7 +1,7 @@
 """Which version does an entry hold? Every word of its content says so.
 
-The entries are texts of 64 KB whose five fields are filled with one number, so that a
-stale answer and a mixed one are both seen by looking at the content alone.
+The entries are texts of 64 KB whose five fields are filled with one number, so that the content
+alone shows a stale answer and a mixed one.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def put_version(
 def upload_version(
     origin_dir: Path, owner_id: str, clothing_id: str, version: int, *, size_bytes: int
 ) -> None:
-    """Have the text at a folder that is the origin; its objects change one after the other."""
+    """Write the text into the origin's folder; its objects change one after the other."""
     words = size_bytes // len(FIELDS) // _WORD.itemsize
     tensor = Tensor("I64", (words,), np.full(words, version, dtype=_WORD).tobytes())
     data = encode_pickle(tensor)
@@ -63,18 +63,18 @@ def upload_version(
 
 
 def words_of(entry: EntryFields) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return all words of the entry's fields, in place."""
+    """Return all words of the entry's fields, without a copy."""
     begin = min(field.begin for field in entry.layout.values())
     return np.frombuffer(entry.blob, dtype=_WORD, offset=begin)
 
 
 def oldest_version_of(entry: EntryFields) -> int:
-    """Return the oldest version in any word: a fill during an upload may mix two."""
+    """Return the oldest version in any word: a fill during an upload may mix two versions."""
     return int(words_of(entry).min())
 
 
 def version_of(entry: EntryFields) -> int:
-    """Return the version, after a look at every word. Raises MixedEntry."""
+    """Return the version, after checking every word. Raises MixedEntry."""
     words = words_of(entry)
     version = int(words[0])
     if not (words == version).all():

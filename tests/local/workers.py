@@ -1,7 +1,7 @@
 """How does a test run client code in another process, step by step?
 
-A worker is a process of its own (spawned, never forked) with one `CacheClient`. A
-test sends it functions of `tests.local.steps` by reference, and gets their results.
+A worker is a process of its own (spawned, never forked) with one `CacheClient`. A test sends it
+functions of `tests.local.steps` by reference, and receives their results.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 @dataclass
 class Held:
-    """What a worker has: its client, and entries under names that the test chose."""
+    """A worker's client, and the entries that it keeps under names chosen by the test."""
 
     client: CacheClient
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -63,11 +63,11 @@ class Worker:
     def begin(
         self, step: Callable[Concatenate[Held, P], Any], *args: P.args, **kwargs: P.kwargs
     ) -> None:
-        """Start a step, and do not wait."""
+        """Start a step without waiting for its result."""
         self._pipe.send((step, args, kwargs))
 
     def result(self) -> Any:
-        """Wait for the step that was started. Raises WorkerFailed."""
+        """Wait for the result of the started step. Raises WorkerFailed."""
         if not self._pipe.poll(ANSWERS_WITHIN_S):
             raise WorkerFailed(f"no answer within {ANSWERS_WITHIN_S:g} s")
         try:
@@ -83,12 +83,12 @@ class Worker:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Kill -9. Repeating it is harmless."""
+        """Kill the worker with SIGKILL; killing it twice is harmless."""
         self._process.kill()
         self._process.join()
 
     def close(self) -> int | None:
-        """Let it end by itself, and return its exit code."""
+        """Let the worker end normally, and return its exit code."""
         self._pipe.close()
         self._process.join(ANSWERS_WITHIN_S)
         self.kill()
@@ -108,5 +108,5 @@ def _serve(
             return
         try:
             pipe.send((step(held, *args, **kwargs), ""))
-        except Exception:  # noqa: BLE001 - whatever it was, the test shows it
+        except Exception:  # noqa: BLE001 - the test shows any error of a step
             pipe.send((None, traceback.format_exc()))
