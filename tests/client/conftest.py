@@ -1,4 +1,4 @@
-"""Servers for the client's tests. Real daemons come from `tests/conftest.py`."""
+"""Servers for the client's tests. `tests/conftest.py` has real daemons."""
 
 from __future__ import annotations
 

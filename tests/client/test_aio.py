@@ -97,7 +97,7 @@ async def test_leaving_a_warm_up_early_tells_the_daemon(server: ScriptedServer) 
 async def test_a_call_ends_at_its_deadline(server: ScriptedServer) -> None:
     hold = Hold()
     server.script("GetHuman", hold)
-    # Connected, and nothing to attach to: the deadline is for GetHuman alone.
+    # Connected before, and without attaching: the deadline is for GetHuman alone.
     async with AsyncCacheClient(server.target, local=LocalOptions(enabled=False)) as client:
         await client.stats()
         with pytest.raises(DeadlineExceeded):

@@ -1,4 +1,4 @@
-"""Is everything that the daemon says of an entry there for its caller?"""
+"""Does the caller get everything that the daemon says of an entry?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client's blobs: what torch tensors become, and what its readers hand out. Promise 2."""
+"""A client's blobs: how torch tensors are written, and what the readers return. Promise 2."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_damaged_blob_is_a_blob_error_or_still_covers_its_bytes(data: st.DataO
     except BlobError:
         return
     assert all(0 <= field.begin <= field.end <= len(blob) for field in layout.values())
-    # What we accept must be safe to look at.
+    # A blob that we accept must be safe to read.
     for field in layout.values():
         tensor_of(memoryview(blob), field)
 

@@ -1,4 +1,4 @@
-"""What any client promises: run over the stand-ins, a scripted server and the real daemon."""
+"""What every client promises: run over the stand-ins, a scripted server and the real daemon."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ KINDS = ["stand-in", "async stand-in", "server", "async server", "daemon", "asyn
 
 @pytest.fixture(params=KINDS)
 def cache(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A client of each kind. All tests share one daemon: use fresh ids."""
+    """A client of each kind. All tests share one daemon, so use fresh ids."""
     yield from _client(request, lambda: request.getfixturevalue("daemon_target"))
 
 
 @pytest.fixture(params=KINDS)
 def cache_of_its_own(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """As `cache`, over a daemon that no other test uses: for what concerns every key."""
+    """As `cache`, with a daemon that no other test uses: for tests that concern every key."""
     yield from _client(request, lambda: request.getfixturevalue("new_daemon")().target)
 
 
@@ -64,7 +64,7 @@ def _server(request: pytest.FixtureRequest) -> ScriptedServer:
 
 
 def now() -> datetime:
-    return datetime.now(timezone.utc)  # noqa: UP017 - also run on Python 3.10
+    return datetime.now(timezone.utc)  # noqa: UP017 - this file also runs on Python 3.10
 
 
 def test_a_put_person_comes_back_field_for_field(cache: Any) -> None:
@@ -195,7 +195,7 @@ def test_a_whole_namespace_or_everything_can_be_invalidated(
     assert cache.invalidate(**target).removed_count == 1
     with pytest.raises(NotCached):
         cache.get_text("c1", OWNER)
-    # Also for a key that was not cached: what was read before is outdated.
+    # This holds for a key that was not cached, too: a source read before is outdated.
     with pytest.raises(Aborted):
         cache.put_text("c2", as_of=read_at, **values.text())
     cache.put_text("c2", **values.text())
@@ -219,7 +219,7 @@ def test_a_put_read_before_the_last_change_is_aborted(cache: Any) -> None:
 
 
 def test_origin_after_refuses_an_entry_that_was_read_earlier(cache_of_its_own: Any) -> None:
-    # Other tests invalidate everything on the daemon that all share, which is later than that.
+    # On the shared daemon, another test's invalidation of everything would be later than this Put.
     cache, user = cache_of_its_own, values.fresh_id("u")
     read_at = now() - timedelta(minutes=5)
     cache.put_human(user, as_of=read_at, **values.human())

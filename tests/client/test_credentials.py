@@ -1,4 +1,6 @@
-"""Promise 10, the client's side: what is shown where, and does a token stay out of the clear?"""
+"""Promise 10, the client's side: which credential is shown where, and never a token in plain
+text?
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a client over TCP leave a connection whose peer is gone without a word?"""
+"""Does a client over TCP leave a connection whose peer is gone without a FIN or a RST?"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IN_A_NETWORK = 'ip link set lo up && exec "$@"'
 
 
 def cut_off(folder: Path, kind: str, time_s: float, timeout_s: float, gives_up_s: float) -> Any:
-    """Return what `dead_connection.py` saw with these times."""
+    """Return what `dead_connection.py` reports with these times."""
     mounts.need("unshare", "ip", "nft")
     times = (str(int(time_s * 1000)), str(int(timeout_s * 1000)), str(gives_up_s))
     command = (sys.executable, str(SCRIPT), str(folder), kind, *times)
@@ -60,7 +60,7 @@ def test_with_the_times_that_are_shipped_too(tmp_path: Path, kind: str) -> None:
 
 
 def test_the_daemon_takes_the_pings_of_its_clients() -> None:
-    """More often than it allows, and it would end the connection: ENHANCE_YOUR_CALM."""
+    """If the pings came more often than the daemon allows, it would end the connection."""
     allowed = dict(server._OPTIONS)
     pings = dict(KEEPALIVE_OPTIONS)
     assert pings["grpc.keepalive_time_ms"] > allowed["grpc.http2.min_ping_interval_without_data_ms"]

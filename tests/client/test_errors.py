@@ -1,4 +1,4 @@
-"""Which class an answer becomes, with and without the daemon's details. Promise 3."""
+"""Which class of error does an answer become, with and without the daemon's details? Promise 3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said to a caller whose way to the daemon is set up wrongly, and is it said at once?"""
+"""What is a caller told whose target, socket or credentials are wrong, and is it told at once?"""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.support.certificates import HERE, Authority, Certificate
 from tests.support.s3_processes import ReservedPort
 from tests.support.secured import Credentials, secured_daemon
 
-# What waiting would not change is said at once: a call that waited would outlive the test.
+# Errors that waiting would not change come at once: a call that waited would outlast the test.
 NEVER_S = 600
 GROUP = 61_900
 
@@ -85,7 +85,8 @@ def test_a_mode_that_lets_no_group_in_is_not_answered_with_a_group(socket: Path)
 def test_a_socket_that_its_daemon_has_just_made_is_waited_for(
     socket: Path,
 ) -> None:
-    # The daemon makes it first and gives it to the group then; a restart must not fail workers.
+    # A daemon makes the socket first and gives it to the group then; a restart must not fail
+    # workers.
     socket.parent.chmod(0o755)
     with ScriptedServer(socket):
         socket.chmod(0o600)
@@ -121,7 +122,7 @@ def test_what_a_restart_looks_like_is_waited_for_and_then_said(socket: Path) -> 
 
 @dataclass
 class Secured:
-    """A daemon with TLS; `demanding` wants client certificates, and `open` does not."""
+    """A daemon with TLS on two ports: `demanding` demands client certificates, `open` does not."""
 
     credentials: Credentials
     demanding: str
@@ -155,7 +156,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 def refusal(
     target: str, tls: TlsFiles | None = None, token: str | None = None
 ) -> CacheServiceError:
-    """Return what both clients say of a target, which has to be the same."""
+    """Return the error of a target, which must be the same from both clients."""
     options: dict[str, Any] = {"tls": tls, "token": token, "wait_s": NEVER_S, "timeout_s": 30}
     with CacheClient(target, **options) as client, pytest.raises(CacheServiceError) as said:
         client.stats()
@@ -212,12 +213,12 @@ def test_a_good_certificate_is_served(secured: Secured) -> None:
         assert client.stats().puts == 0
 
 
-# ---- servers that are no daemons
+# ---- servers that are not daemons
 
 
 @contextmanager
 def tls_server(folder: Path, certificate: Certificate) -> Iterator[str]:
-    """Run gRPC's server with a certificate, and yield its address."""
+    """Run a gRPC server with a certificate; yield its address."""
     server = grpc.server(ThreadPoolExecutor(1))
     credentials = grpc.ssl_server_credentials([(certificate.key, certificate.pem)])
     port = server.add_secure_port("127.0.0.1:0", credentials)
@@ -256,7 +257,7 @@ def test_tls_to_a_daemon_without_it_is_said_to_be_that(tmp_path: Path) -> None:
         said = refusal(f"127.0.0.1:{port}", TlsFiles(ca))
         assert said.reason == "TLS_NOT_SPOKEN"
         assert "grpc.tls" in said.message
-        # With credentials that only gRPC can read, too.
+        # Also with credentials that only gRPC can read.
         with (
             CacheClient(
                 f"127.0.0.1:{port}", credentials=grpc.ssl_channel_credentials(), wait_s=NEVER_S
@@ -269,7 +270,7 @@ def test_tls_to_a_daemon_without_it_is_said_to_be_that(tmp_path: Path) -> None:
 
 
 def test_a_proxy_that_demands_a_certificate_in_words_is_understood(tmp_path: Path) -> None:
-    """gRPC's server hangs up; others send TLS' own alert."""
+    """gRPC's server hangs up; other servers send TLS's own alert."""
     authority = Authority("ours")
     ca = str(authority.write(tmp_path))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -312,7 +313,7 @@ def test_a_port_where_nobody_listens_is_waited_for_and_then_said() -> None:
 
 
 def test_a_server_that_takes_connections_and_closes_them_is_waited_for() -> None:
-    """A proxy in front of a daemon that restarts."""
+    """A proxy does so while the daemon behind it restarts."""
     with sockets.create_server(("127.0.0.1", 0)) as listener:
 
         def hang_up() -> None:
@@ -369,7 +370,7 @@ def test_a_tls_file_that_cannot_be_used_is_named_with_its_variable(
         for kind in (CacheClient, AsyncCacheClient):
             with pytest.raises(InvalidSettings, match=said):
                 kind("gpu1.example:1")
-        # A unix socket has no TLS, and nothing to complain of.
+        # A unix socket has no TLS, so no file is checked.
         CacheClient("/nowhere/cachesvc.sock").close()
 
 

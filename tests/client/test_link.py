@@ -1,4 +1,4 @@
-"""The way to the daemon: waiting, reconnecting, deadlines, threads, forks. Promise 9."""
+"""The link to the daemon: waiting, reconnecting, deadlines, threads, forks. Promise 9."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_warm_up_that_breaks_after_its_start_is_not_started_again(
 def test_a_call_ends_at_its_deadline_and_not_at_the_wait(server: ScriptedServer) -> None:
     hold = Hold()
     server.script("GetHuman", hold)
-    # Connected, and nothing to attach to: the deadline is for GetHuman alone.
+    # Connected before, and without attaching: the deadline is for GetHuman alone.
     with CacheClient(server.target, wait_s=0, local=LocalOptions(enabled=False)) as client:
         client.stats()
         with pytest.raises(DeadlineExceeded):
@@ -182,7 +182,7 @@ def test_credentials_are_used_for_the_connection(server: ScriptedServer) -> None
     local = grpc.local_channel_credentials(grpc.LocalConnectionType.UDS)
     with CacheClient(server.target, credentials=local) as client:
         assert client.stats().puts == 0
-    # TLS towards a server that speaks none: no connection, instead of plain text.
+    # TLS to a server without TLS must fail, and not fall back to plain text.
     tls = grpc.ssl_channel_credentials()
     with (
         CacheClient(server.target, wait_s=0, credentials=tls) as client,

@@ -1,4 +1,4 @@
-"""Is the synchronous client what the asyncio one says, and do both say the same?"""
+"""Is the synchronous client generated from the asyncio one, and do both document the same?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOP = Path(__file__).parents[2]
 generator = SimpleNamespace(**runpy.run_path(str(TOP / ".ci/generate_sync_client.py")))
 
 TWINS = [(AsyncCacheClient, CacheClient), (AsyncEntry, Entry)]
-# It says of a task what the other one says of a future.
+# Its docstring speaks of a task, where the synchronous one speaks of a future.
 OWN_DOCSTRINGS = {AsyncCacheClient.prefetch}
 OWN_TYPES = {
     "Callable[[EntryInfo], Awaitable[bool]]": "Callable[[EntryInfo], bool]",
@@ -28,7 +28,7 @@ OWN_TYPES = {
 
 
 def statements_of(text: str) -> list[str]:
-    """Return a module's statements; imports in an order that does not depend on their names."""
+    """Return a module's statements, its imports sorted so that renamed modules do not move."""
     statements = ast.parse(text).body
     imports = [node for node in statements if isinstance(node, (ast.Import, ast.ImportFrom))]
     for node in imports:

@@ -1,4 +1,4 @@
-"""How long a call waits for a daemon that is away: with the clock handed in."""
+"""How long does a call wait for a daemon that is away? The tests hand in the clock."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_an_answer_is_never_asked_for_again() -> None:
     "code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED]
 )
 def test_a_break_is_a_break_whatever_grpc_calls_it(code: grpc.StatusCode) -> None:
-    """So it does now and then of a server that leaves; a daemon's own word has a reason."""
+    """gRPC reports so now and then when a server leaves; an error of the daemon has a reason."""
     broken = CacheServiceError("Internal error from Core", code=code)
     assert Patience(ends_at=130.0, wait_s=3.0).may_retry(broken, 100.0)
     told = CacheServiceError("the caller left", code=code, reason="SOMETHING_NEW")

@@ -1,4 +1,4 @@
-"""Does the client's patience, as shipped, cover a restart of the daemon on a busy host?"""
+"""Does the client's default patience cover a restart of the daemon on a busy host?"""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_restarts_beside_busy_processes_fail_no_call(new_daemon: NewDaemon, how:
 
 
 class Caller:
-    """A thread that calls all the time."""
+    """A thread that calls without a pause."""
 
     def __init__(self, client: CacheClient) -> None:
         self._client = client
@@ -60,7 +60,9 @@ class Caller:
         self._thread.start()
 
     def wait_for_another(self) -> None:
-        """Return once a call that begins now was answered, or one has failed."""
+        """Return once a call that began after this one was answered, or once any call has
+        failed.
+        """
         enough = self.answered + 2
         wait_until(lambda: self.answered >= enough or bool(self.errors), 60)
 
@@ -81,7 +83,7 @@ class Caller:
 
 @contextmanager
 def busy_processes(number: int) -> Iterator[None]:
-    """Have so many processes that do nothing but compute."""
+    """Run `number` processes that only compute."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
     try:
         yield

@@ -1,7 +1,7 @@
-"""Does the router say that a warm-up goes on only where the daemon has taken it?
+"""Does the router say that a warm-up goes on only if the daemon has accepted it?
 
-The real FastAPI and clients in this process, over a server that a test holds up. With a
-real daemon: `tests/e2e/test_http_router.py`.
+The real FastAPI and real clients run in this process, with a server that the test holds.
+`tests/e2e/test_http_router.py` has a real daemon.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PERSONS_CATEGORIES = 3
 
 
 class LongWarmUps(MemoryService):
-    """Says what it will fetch, and fetches nothing until it is released."""
+    """Answers what it will fetch, and fetches nothing until the test releases it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class LongWarmUps(MemoryService):
 async def asked(
     request: pytest.FixtureRequest, socket: Path
 ) -> AsyncIterator[tuple[FastAPI, ScriptedServer]]:
-    """An app whose client, of either kind, is connected to a server."""
+    """An app with a client of either kind, connected to a server."""
     service, app = LongWarmUps(), FastAPI()
     with ScriptedServer(socket, service) as server:
         client: CacheClient | AsyncCacheClient
@@ -63,7 +63,7 @@ async def asked(
 
 
 async def post_warmup(app: FastAPI) -> tuple[int, Any]:
-    """Return status and body, as an ASGI server gets them."""
+    """Return status and body as an ASGI server receives them."""
     said: list[Any] = []
 
     async def receive() -> dict[str, Any]:

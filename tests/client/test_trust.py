@@ -1,4 +1,4 @@
-"""Whom does a client believe? Root, its own user, and the user that it was told of. Promise 10."""
+"""Which daemons does a client trust: root's, its own user's, and a named user's. Promise 10."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.client.support.users import (
     stats_of,
 )
 
-# Waiting would not change it, so nothing here may wait.
+# Waiting would not change any of these errors, so no call may wait.
 NEVER_S = 600
 CALLS: dict[str, Callable[[CacheClient], Any]] = {
     "get": lambda client: client.get_human("u1"),
@@ -51,7 +51,7 @@ CALLS: dict[str, Callable[[CacheClient], Any]] = {
 
 @pytest.fixture
 def planted(socket: Path) -> Iterator[Callable[[], list[str]]]:
-    """A stranger made the runtime directory first, and serves there."""
+    """A stranger has made the runtime directory before the daemon, and serves there."""
     os.chown(socket.parent, STRANGER, STRANGER)
     socket.parent.chmod(0o755)
     with served_by(STRANGER, socket) as calls:
@@ -106,7 +106,7 @@ def test_the_user_that_was_named_is_believed(
     monkeypatch.setenv("CACHESVC_DAEMON_USER", str(STRANGER))
     with CacheClient(str(socket)) as client:
         assert client.stats().puts == 0
-    # The argument is for this client, whatever the variable says.
+    # The argument counts for this client, whatever the variable says.
     with (
         CacheClient(str(socket), daemon_user=NEIGHBOUR) as client,
         pytest.raises(CacheUnreachable, match=f"or CACHESVC_DAEMON_USER={NEIGHBOUR}"),
@@ -160,7 +160,7 @@ def test_users_are_compared_for_the_socket_its_directory_and_its_listener(socket
 
 @needs_root
 def test_a_trusted_socket_in_a_strangers_directory_is_refused(socket: Path) -> None:
-    # What its owner put there may be another daemon's, or gone in a moment.
+    # The directory's owner may replace the socket with another daemon's at any moment.
     with ScriptedServer(socket) as server:
         os.chown(socket.parent, STRANGER, STRANGER)
         assert stats_of(socket) == "DAEMON_NOT_TRUSTED"
@@ -194,10 +194,10 @@ def test_a_stranger_who_listens_on_a_socket_that_looks_trusted_is_refused(socket
 def test_a_socket_that_is_swapped_after_the_look_gets_no_connection(
     socket: Path, tmp_path: Path
 ) -> None:
-    """The name is looked at once; the connection goes to what was seen, whenever it is made."""
+    """The client checks the name once; its connection goes to the socket that it checked."""
     socket.parent.chmod(0o777)
     with ScriptedServer(socket) as server, CacheClient(str(socket), wait_s=NEVER_S) as client:
-        client._link._channels.current()  # type: ignore[attr-defined]  # looked, not connected
+        client._link._channels.current()  # type: ignore[attr-defined]  # checked, not connected
         socket.rename(socket.with_name("moved"))
         with served_by(STRANGER, socket) as calls:
             assert client.stats().puts == 0
@@ -295,7 +295,9 @@ def test_users_whom_a_namespace_does_not_map_are_not_recommended() -> None:
 
 @pytest.mark.parametrize("name", ["with #, ?, % and a space", "f" * 150])
 def test_a_directory_may_have_any_name(socket: Path, name: str) -> None:
-    """The connection goes by the socket, not by its path, of which a socket takes 107 bytes."""
+    """The client connects through a descriptor of the socket: a socket's path has at most 107
+    bytes.
+    """
     with ScriptedServer(socket):
         odd = socket.parent / name
         odd.mkdir()
@@ -317,7 +319,7 @@ def test_a_restarted_daemons_old_socket_is_let_go(server: ScriptedServer, socket
 
 
 def held(socket: Path) -> list[str]:
-    """Return what this process holds open of what was ever at a socket's path."""
+    """Return this process's open files whose path began with a socket's."""
     found = []
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):

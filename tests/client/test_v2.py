@@ -1,4 +1,4 @@
-"""The stand-in for the old server's cache."""
+"""Does `v2.GPUPersonCache` stand in for the old server's cache?"""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def cache(server: ScriptedServer) -> Iterator[TwoLevelCacheV2]:
 
 
 async def test_dicts_of_images_and_tensors_go_in_and_come_out(cache: TwoLevelCacheV2) -> None:
-    # The puts are called inside a running loop, as the old server does.
+    # The puts are called inside a running loop, as in the old server.
     person, clothes, words = values.human(), values.garment(), values.text()
     cache.put_human("u1", "upper_body", person)
     cache.put_garment("c1", clothes, owner_id="o1")

@@ -1,4 +1,4 @@
-"""What may be stored, and how it comes back: torch, numpy and PIL."""
+"""Which values may be stored, and how do they come back? torch, numpy and PIL."""
 
 from __future__ import annotations
 
@@ -209,13 +209,13 @@ def test_importing_the_client_loads_nothing_heavy() -> None:
 
 
 class Opaque(torch.Tensor):
-    """A tensor that stands for another: its memory is nobody's."""
+    """A tensor that wraps another, and has no memory of its own."""
 
     def detach(self) -> torch.Tensor:
         raise RuntimeError("no storage")
 
 
-# Made when they are asked for: torch warns of some.
+# Made on demand, because torch warns about some of them.
 ODD_TENSORS: dict[str, Callable[[], torch.Tensor]] = {
     "meta": lambda: torch.empty(2, 3, device="meta"),
     "meta bf16": lambda: torch.empty(2, 3, device="meta", dtype=torch.bfloat16),

@@ -1,4 +1,4 @@
-"""Received bytes can be written to, in place, and live as long as anything needs them."""
+"""Can received bytes be written in place, and do they live as long as anything uses them?"""
 
 from __future__ import annotations
 

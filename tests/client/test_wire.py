@@ -1,4 +1,4 @@
-"""The hand-written reader of answers agrees with protobuf, and survives anything."""
+"""Does the hand-written reader of answers agree with protobuf, and survive any bytes?"""
 
 from __future__ import annotations
 

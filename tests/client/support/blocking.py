@@ -1,4 +1,4 @@
-"""Lets tests that are written for the sync client run over the asyncio one."""
+"""Runs tests written for the synchronous client over the asyncio one."""
 
 from __future__ import annotations
 

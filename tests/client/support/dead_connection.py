@@ -1,8 +1,8 @@
 """A client and a daemon in a network namespace of their own, whose connection goes dead.
 
-`python dead_connection.py FOLDER sync|aio TIME_MS TIMEOUT_MS GIVES_UP_S`; prints JSON. The
-connection is dropped in both directions by its port, so no FIN and no RST is ever seen, as
-of a host that lost its power; a new connection finds a daemon at the same address.
+`python dead_connection.py FOLDER sync|aio TIME_MS TIMEOUT_MS GIVES_UP_S`; prints JSON. A firewall
+drops the connection's packets in both directions, so no FIN and no RST is ever seen, as when a host
+loses its power; a new connection reaches a daemon at the same address.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _asked(daemon: Daemon, kind: str, port: int, gives_up_s: float) -> dict[str,
 async def _watched(
     ask: Callable[[], Awaitable[None]], port: int, gives_up_s: float
 ) -> dict[str, object]:
-    """Return how long calls failed on a dead connection, and how one went that was idle."""
+    """Return how long calls fail on a dead connection, and whether an idle dead one is replaced."""
     await ask()
     _cut(_local_port(port))
     begun, failures = time.monotonic(), []
@@ -77,7 +77,7 @@ async def _watched(
             if time.monotonic() - begun > gives_up_s:
                 return {"failures": failures, "served": False}
     took_s = time.monotonic() - begun
-    # Once more, and nobody asks anything meanwhile.
+    # A second time, and no call is made meanwhile.
     idle = _local_port(port)
     _cut(idle)
     wait_until(lambda: idle not in _local_ports(port), gives_up_s)
@@ -91,7 +91,7 @@ def _local_port(port: int) -> int:
 
 
 def _local_ports(port: int) -> set[int]:
-    """Return this process's ends of its connections to `port`."""
+    """Return the local ports of this process's connections to `port`."""
     connections = psutil.Process().net_connections("tcp")
     return {
         connection.laddr.port

@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).with_name("serve.py")
 
 
 class ServerProcess:
-    """Runs `serve.py` and waits until it listens. It holds the person `u1`."""
+    """Runs `serve.py` and waits until it listens. The server holds the person `u1`."""
 
     def __init__(self, socket: Path, *arguments: str) -> None:
         self._process = subprocess.Popen(
@@ -38,7 +38,7 @@ class ServerProcess:
         assert self._process.stdout.readline().strip() == word
 
     def kill(self) -> None:
-        """End it as `kill -9` does: no goodbye, and its socket stays behind."""
+        """End the server with SIGKILL: its connections break, and its socket stays."""
         self._process.kill()
         self._process.wait()
         if self._process.stdout is not None:

@@ -1,7 +1,7 @@
-"""A gRPC server over `MemoryService` that misbehaves as it is told.
+"""A gRPC server over `MemoryService` that misbehaves as a test tells it to.
 
-Handlers take and give bytes, so a test decides every byte of an answer. A step is
-queued for a method and used by its next call; without one the service answers.
+Handlers take and return bytes, so a test decides every byte of an answer. A step is queued for a
+method, and the method's next call uses it; without a step the service answers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def reply(answer: bytes) -> Step:
 
 
 class Hold:
-    """Lets a test see that a call has arrived, and decide when it goes on."""
+    """Shows a test that a call has arrived, and holds the call until the test releases it."""
 
     def __init__(self) -> None:
         self.arrived = threading.Event()
@@ -57,7 +57,7 @@ class Hold:
 
 
 class ScriptedServer:
-    """Listens on a unix socket; may be stopped and started again at the same path."""
+    """Listens on a unix socket; a test may stop it and start it again at the same path."""
 
     def __init__(self, socket: Path, service: MemoryService | None = None) -> None:
         self.target = f"unix:{socket}"
@@ -80,7 +80,7 @@ class ScriptedServer:
         self.stop()
 
     def script(self, method: str, *steps: Step) -> None:
-        """Queue what the next calls of `method` get."""
+        """Queue steps for the next calls of `method`."""
         self._steps[method].extend(steps)
 
     def start(self) -> None:
@@ -102,7 +102,7 @@ class ScriptedServer:
         self._server.start()
 
     def stop(self) -> None:
-        """Break every connection; calls in progress end without an answer."""
+        """Break every connection; calls under way end without an answer."""
         if self._server is not None and self._pool is not None:
             self._server.stop(grace=None).wait()
             self._pool.shutdown()

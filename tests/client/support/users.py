@@ -1,4 +1,4 @@
-"""How does a test act as another user? In a process of its own that becomes one."""
+"""How does a test act as another user? In a process of its own, which becomes that user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from cachesvc_client import CacheClient, CacheServiceError, _door
 from tests.client.support.scripted_server import ScriptedServer
 
-# No account has these numbers, so messages show them as they are.
+# No account has these numbers, so messages show the numbers.
 STRANGER, NEIGHBOUR = 61_812, 61_813
 WITHIN_S = 30
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
@@ -27,9 +27,9 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 def become(uid: int, *groups: int) -> None:
-    """Give root up for good, and its groups."""
-    # The user may not be able to read this checkout, in root's home for example: what grpc
-    # and the client load late is loaded now.
+    """Give up root and its groups for good."""
+    # The user may not be able to read this checkout, for example in root's home: import now what
+    # grpc and the client import late.
     late = [found.name for found in pkgutil.iter_modules(grpc.__path__, "grpc.")]
     for name in (*late, "ssl", "cachesvc_client._probe"):
         importlib.import_module(name)
@@ -39,7 +39,7 @@ def become(uid: int, *groups: int) -> None:
 
 
 def stats_of(socket: Path, daemon_user: int | None = None, wait_s: float = 600) -> str:
-    """Return how a client of `socket` is answered: in words, or the reason of its error."""
+    """Return a client's number of puts as text, or the reason of its error."""
     with CacheClient(str(socket), daemon_user=daemon_user, wait_s=wait_s) as client:
         try:
             return f"{client.stats().puts} puts"
@@ -61,7 +61,7 @@ def message_of(socket: Path, wait_s: float = 600, being_made_s: float = 0.0) -> 
 def as_user(
     uid: int, act: Callable[..., Any], *arguments: Any, groups: tuple[int, ...] = ()
 ) -> Any:
-    """Return what `act` returns in a process of the user `uid`. Its failure is raised here."""
+    """Return what `act` returns in a process of the user `uid`. A failure there is raised here."""
     ours, theirs = _SPAWN.Pipe()
     process = _SPAWN.Process(target=_act, args=(theirs, uid, groups, act, arguments))
     process.start()
@@ -79,7 +79,7 @@ def as_user(
 
 @contextmanager
 def served_by(uid: int, socket: Path) -> Iterator[Callable[[], list[str]]]:
-    """Serve at `socket` as the user `uid`; yields a way to see which calls came."""
+    """Serve at `socket` as the user `uid`; yield a function that returns the calls so far."""
     ours, theirs = _SPAWN.Pipe()
     process = _SPAWN.Process(target=_serve, args=(theirs, uid, socket))
     process.start()
@@ -108,7 +108,7 @@ def _act(
     try:
         become(uid, *groups)
         pipe.send((act(*arguments), ""))
-    except Exception:  # noqa: BLE001 - whatever it was, the test shows it
+    except Exception:  # noqa: BLE001 - the test shows any failure
         pipe.send((None, traceback.format_exc()))
 
 

@@ -19,7 +19,7 @@ TEXT_SHAPES = {
 
 
 def fresh_id(prefix: str) -> str:
-    """Return an id no other test has used, so that tests may share a daemon."""
+    """Return an id that no other test has used, so that tests may share a daemon."""
     return f"{prefix}-{uuid4().hex}"
 
 
