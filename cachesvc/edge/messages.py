@@ -26,7 +26,7 @@ CATEGORIES = {
 HUMAN_NAMESPACES: dict[int, str] = {
     CATEGORIES[name]: namespace for name, namespace in namespaces.HUMAN_NAMESPACES.items()
 }
-TIERS: dict[str, pb.Tier] = {
+TIERS: dict[Tier, pb.Tier] = {
     Tier.MEMORY: pb.TIER_MEMORY,
     Tier.DISK: pb.TIER_DISK,
     Tier.ORIGIN: pb.TIER_ORIGIN,
@@ -153,58 +153,53 @@ def human_namespace(category: int) -> str:
 
 def entry_info(served: Served, now: Now) -> pb.EntryInfo:
     """Return an answer's description of its entry."""
-    info = meta_info(served.meta, TIERS[served.tier], served.expires_ns, now)
-    info.stale = served.is_stale
+    info = meta_info(served.meta)
+    info.MergeFrom(lookup_info(served.tier, served.expires_ns, now, is_stale=served.is_stale))
     return info
 
 
-class Descriptions:
-    """Caches the serialized `EntryInfo` of each generation and origin time.
-
-    Only tier, expires_at and stale are encoded for each answer. A message's wire form may be the
-    concatenation of two parts.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, int], bytes] = {}
-
-    def describe(self, served: Served, now: Now) -> bytes:
-        """Return the wire form of `entry_info(served, now)`."""
-        version = (served.meta.generation, served.meta.origin_ns)
-        known = self._known.get(version)
-        if known is None:
-            whole = entry_info(served, now)
-            for changing in ("tier", "expires_at", "stale"):
-                whole.ClearField(changing)
-            if len(self._known) >= MAX_DESCRIPTIONS:
-                self._known.clear()
-            known = self._known[version] = whole.SerializeToString()
-        rest = pb.EntryInfo(
-            tier=TIERS[served.tier],
-            expires_at=_expires_at(served.expires_ns, now),
-            stale=served.is_stale,
-        )
-        return known + rest.SerializeToString()
-
-
-def meta_info(meta: EntryMeta, tier: pb.Tier, expires_ns: int, now: Now) -> pb.EntryInfo:
+def meta_info(meta: EntryMeta) -> pb.EntryInfo:
+    """Return what `meta` alone decides."""
     return pb.EntryInfo(
         key=pb.EntryKey(namespace=meta.key.namespace, id=meta.key.id),
         size_bytes=meta.size_bytes,
-        tier=tier,
         etag=meta.etag,
         generation=meta.generation,
         filled_at=timestamp(meta.begun_ns),
-        expires_at=_expires_at(expires_ns, now),
         format_version=FORMAT_VERSION,
         origin_time=timestamp(meta.origin_ns),
         kind_version=meta.kind_version,
     )
 
 
-def _expires_at(expires_ns: int, now: Now) -> Timestamp:
+def lookup_info(tier: Tier, expires_ns: int, now: Now, *, is_stale: bool = False) -> pb.EntryInfo:
+    """Return what two look-ups of one `EntryMeta` may find different. `expires_ns` is steady."""
     # Steady time means nothing on other hosts: add the time left to the wall time.
-    return timestamp(now.wall_ns + expires_ns - now.steady_ns)
+    expires_at = timestamp(now.wall_ns + expires_ns - now.steady_ns)
+    return pb.EntryInfo(tier=TIERS[tier], expires_at=expires_at, stale=is_stale)
+
+
+class Descriptions:
+    """Caches the wire form of each `meta_info`, and encodes only `lookup_info` for each answer.
+
+    A message's wire form may be the concatenation of two parts. `EntryMeta` is frozen, so what was
+    encoded from one object stays true of that object. Comparing objects costs less than hashing
+    their fields.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[EntryMeta, bytes]] = {}
+
+    def describe(self, served: Served, now: Now) -> bytes:
+        """Return the wire form of `entry_info(served, now)`."""
+        meta = served.meta
+        known = self._known.get(meta.generation)
+        if known is None or known[0] is not meta:
+            if len(self._known) >= MAX_DESCRIPTIONS:
+                self._known.clear()
+            known = self._known[meta.generation] = (meta, meta_info(meta).SerializeToString())
+        rest = lookup_info(served.tier, served.expires_ns, now, is_stale=served.is_stale)
+        return known[1] + rest.SerializeToString()
 
 
 def timestamp(wall_ns: int) -> Timestamp:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +22,7 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import BUILT_IN, GARMENT, Kinds
 from cachesvc.core.origin import OriginStamp
 from cachesvc.core.scopes import ScopeKind
+from cachesvc.core.tier import Tier
 from cachesvc.edge import messages
 from cachesvc.edge.messages import RequestReader
 from cachesvc.engine.flight import Served
@@ -325,7 +326,7 @@ def test_an_entrys_info_says_when_it_expires_on_the_callers_clock() -> None:
     )
     # The wall clock was set 1,000 s ahead since the daemon started.
     now = Now(wall_ns=1_030 * NS_PER_S, steady_ns=30 * NS_PER_S)
-    info = messages.meta_info(meta, pb.TIER_DISK, 60 * NS_PER_S, now)
+    info = messages.entry_info(Served(meta, HeapBytes(b""), Tier.DISK, 60 * NS_PER_S), now)
     assert info.expires_at.ToNanoseconds() == 1_060 * NS_PER_S
     assert info.filled_at.ToNanoseconds() == 20 * NS_PER_S
     assert info.origin_time.ToNanoseconds() == 10 * NS_PER_S
@@ -343,17 +344,52 @@ def test_a_moment_survives_the_way_to_a_message(wall_ns: int) -> None:
     assert span.seconds * NS_PER_S + span.nanos == max(0, wall_ns)
 
 
-@pytest.mark.parametrize("is_stale", [False, True])
-def test_a_described_entry_is_its_info_whatever_was_described_before(is_stale: bool) -> None:
-    descriptions, now = messages.Descriptions(), Now(wall_ns=10**18, steady_ns=10**18)
-    meta = meta_of(EntryKey("text", "t"), b"blob", generation=7)
-    renewed = replace(meta, origin_ns=meta.origin_ns + 10**9)
-    for known in (meta, renewed, meta):
-        for tier in ("memory", "disk"):
-            served = Served(known, HeapBytes(b"blob"), tier, 10**18 + 5, is_stale=is_stale)
-            described = pb.EntryInfo.FromString(descriptions.describe(served, now))
-            assert described == messages.entry_info(served, now)
-            other = served._replace(is_stale=not is_stale)
-            assert pb.EntryInfo.FromString(
-                descriptions.describe(other, now)
-            ) == messages.entry_info(other, now)
+META = meta_of(EntryKey("text", "t"), b"blob", generation=7)
+AT = Now(wall_ns=10**18, steady_ns=10**18)
+# Another value for each field: what a later object of the same generation may differ in.
+OTHER_META: dict[str, Any] = {
+    "key": EntryKey("garment", "t"),
+    "owner": "somebody",
+    "generation": 8,
+    "size_bytes": 5,
+    "checksum": 1,
+    "stamps": (OriginStamp("another", "etag", 1.0),),
+    "begun_ns": 1,
+    "origin_ns": 2,
+    "confirmed_ns": 3,
+    "base_ttl_s": 4.0,
+    "explicit_ttl_s": 5.0,
+    "kind_version": "v9",
+    "as_of_ns": 6,
+}
+OTHER_LOOKUP: dict[str, Any] = {
+    "tier": Tier.DISK,
+    "expires_ns": 10**18 + 6,
+    "accesses": 3,
+    "is_stale": True,
+}
+
+
+def served(meta: EntryMeta) -> Served:
+    return Served(meta, HeapBytes(b"blob"), Tier.MEMORY, 10**18 + 5)
+
+
+def test_each_field_of_an_entrys_info_is_decided_by_the_entry_or_by_the_look_up() -> None:
+    by_entry = messages.meta_info(replace(META, **OTHER_META))
+    by_lookup = messages.lookup_info(Tier.DISK, 10**18 + 5, AT, is_stale=True)
+    set_in = [{field.name for field, _ in part.ListFields()} for part in (by_entry, by_lookup)]
+    assert set_in[0] | set_in[1] == {field.name for field in pb.EntryInfo.DESCRIPTOR.fields}
+    assert set_in[0] & set_in[1] == set()
+
+
+def test_no_field_of_an_entry_freezes_in_the_description_of_its_generation() -> None:
+    """A description equals the entry's info, whatever was described before."""
+    assert set(OTHER_META) == {field.name for field in fields(EntryMeta)}
+    assert set(OTHER_LOOKUP) == set(Served._fields) - {"meta", "blob"}
+    descriptions = messages.Descriptions()
+    answers = [served(META)]
+    answers += [served(replace(META, **{name: value})) for name, value in OTHER_META.items()]
+    answers += [served(META)._replace(**{name: value}) for name, value in OTHER_LOOKUP.items()]
+    for answer in (*answers, *reversed(answers)):
+        described = pb.EntryInfo.FromString(descriptions.describe(answer, AT))
+        assert described == messages.entry_info(answer, AT)

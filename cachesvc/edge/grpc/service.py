@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from cachesvc.core.access import Principal
 from cachesvc.core.errors import Aborted, CacheError, InvalidRequest
+from cachesvc.core.tier import Tier
 from cachesvc.edge import messages
 from cachesvc.edge.audit import AuditedInvalidations
 from cachesvc.edge.grpc.inline import InlineEntry
@@ -158,16 +159,17 @@ class CacheService:
         response = pb.InspectResponse(
             key=pb.EntryKey(namespace=key.namespace, id=key.id), filling=found.is_filling
         )
-        for tier, held in ((pb.TIER_MEMORY, found.memory), (pb.TIER_DISK, found.disk)):
+        for tier, held in ((Tier.MEMORY, found.memory), (Tier.DISK, found.disk)):
             if held is None:
                 continue
-            expires_ns = held.expires_ns
+            info = messages.meta_info(held.meta)
+            info.MergeFrom(messages.lookup_info(tier, held.expires_ns, now))
             response.tiers.add(
-                tier=tier,
-                info=messages.meta_info(held.meta, tier, expires_ns, now),
+                tier=info.tier,
+                info=info,
                 owner_id=held.meta.owner,
                 age=messages.duration(now.steady_ns - held.meta.confirmed_ns),
-                expires_in=messages.duration(expires_ns - now.steady_ns),
+                expires_in=messages.duration(held.expires_ns - now.steady_ns),
                 accesses=held.accesses,
             )
         return response
