@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.daemons import Daemon, running_daemon
-from tests.support.s3_servers import s3_server
+from tests.support.s3.servers import s3_server
 
 __all__ = ["daemon", "daemon_target", "new_daemon", "s3_server"]
 

@@ -30,7 +30,7 @@ from bench.misses import slow_link, wardrobe
 from bench.report import significant
 from bench.worker import TMPFS
 from tests.support.daemons import s3_settings
-from tests.support.s3_servers import running_s3_server
+from tests.support.s3.servers import running_s3_server
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(".bench/builds.json")

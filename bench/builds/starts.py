@@ -29,8 +29,8 @@ from bench.worker import TMPFS
 from cachesvc_client import CacheClient, LocalOptions
 from tests.support import sample_objects
 from tests.support.daemons import s3_settings
-from tests.support.s3_processes import ReservedPort
-from tests.support.s3_servers import running_s3_server
+from tests.support.s3.servers import running_s3_server
+from tests.support.server_processes import ReservedPort
 
 ROOT = Path(__file__).parents[2]
 ORIGINS = ("directory", "s3")

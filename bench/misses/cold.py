@@ -24,7 +24,7 @@ from bench.misses.turns import Row, Way, take
 from bench.misses.wardrobe import GARMENT, OBJECT_COUNT, USER, Objects, Read
 from cachesvc_client import CacheClient
 from tests.support.daemons import Daemon, running_daemon, s3_settings
-from tests.support.s3_servers import S3Server, running_s3_server
+from tests.support.s3.servers import S3Server, running_s3_server
 
 DELAYS_MS = [0, 20, 100]
 FAR_MS = 100

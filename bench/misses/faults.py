@@ -24,7 +24,7 @@ from cachesvc_client import CacheClient
 from cachesvc_proto.v1 import cache_pb2 as pb
 from cachesvc_proto.v1.cache_pb2_grpc import CacheServiceStub
 from tests.support.daemons import running_daemon
-from tests.support.s3_faults import Fault
+from tests.support.s3.faults import Fault
 
 QUIET = "nothing else"
 CACHED = "cached"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from tests.support.s3_faults import Fault, running_faulty_s3
+from tests.support.s3.faults import Fault, running_faulty_s3
 
 SetFault = Callable[[Fault], None]
 

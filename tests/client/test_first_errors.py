@@ -35,8 +35,8 @@ from cachesvc_client._probe import Wire, cause_of
 from tests.client.support.scripted_server import ScriptedServer
 from tests.client.support.users import NEIGHBOUR, as_user, message_of, needs_root
 from tests.support.certificates import HERE, Authority, Certificate
-from tests.support.s3_processes import ReservedPort
 from tests.support.secured import Credentials, secured_daemon
+from tests.support.server_processes import ReservedPort
 
 # Errors that waiting would not change come at once: a call that waited would outlast the test.
 NEVER_S = 600

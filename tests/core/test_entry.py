@@ -14,7 +14,7 @@ from cachesvc.core.entry import GenerationSource, oldest_ns
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.origin import OriginStamp
 from tests.support.clocks import START_NS
-from tests.support.engine_entries import meta_of
+from tests.support.engine.entries import meta_of
 
 META = meta_of(EntryKey("garment", "shirt"), b"blob")
 _STAMP = META.stamps[0]

@@ -22,7 +22,7 @@ from cachesvc.core.verdict import (
     use_of,
 )
 from tests.support.clocks import START_NS
-from tests.support.engine_entries import meta_of
+from tests.support.engine.entries import meta_of
 
 KIND = replace(GARMENT, version="v2", stale_if_error_s=30.0)
 KEY = EntryKey("garment", "shirt")

@@ -25,7 +25,7 @@ from cachesvc.core.errors import CacheError
 from tests.crash.ledger import Event, Ledger
 from tests.crash.life import Life
 from tests.crash.swatches import KEYS
-from tests.support.engine_mounts import SmallFilesystem, small_filesystem
+from tests.support.engine.mounts import SmallFilesystem, small_filesystem
 
 SIZE_BYTES = 4 << 20
 # SQLite empties its log into the database behind a commit, from 4 MB on: a filesystem that

@@ -25,8 +25,8 @@ from cachesvc.core.watermarks import Watermarks
 from cachesvc.engine.put import PutHeader
 from tests.crash.ledger import Event, Ledger
 from tests.crash.swatches import KEYS, KINDS, OWNER, SWATCH, blob_of, member_of, version_of
-from tests.support.engine_house import EngineHouse
-from tests.support.engine_origin import ScriptedOrigin
+from tests.support.engine.house import EngineHouse
+from tests.support.engine.origin import ScriptedOrigin
 
 CAPACITY_BYTES = 64 << 20
 WRITERS = 2

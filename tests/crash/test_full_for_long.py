@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.programs import report_of
-from tests.support.engine_mounts import small_filesystem
+from tests.support.engine.mounts import small_filesystem
 
 
 @pytest.mark.parametrize(

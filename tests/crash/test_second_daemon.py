@@ -10,8 +10,8 @@ from cachesvc_client import CacheClient
 from tests.conftest import NewDaemon
 from tests.local.versioned import put_version, version_of
 from tests.support.daemons import Daemon
-from tests.support.s3_processes import ReservedPort
 from tests.support.sample_objects import fresh_id
+from tests.support.server_processes import ReservedPort
 
 CONFIGURATION_ERROR = 2
 SHARED = ("STATE_DIR", "GRPC__SOCKET", "GRPC__LISTEN", "HTTP__LISTEN")

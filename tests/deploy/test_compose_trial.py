@@ -13,7 +13,7 @@ import yaml
 
 from cachesvc_client import CacheClient
 from tests.conftest import NewDaemon
-from tests.support.s3_moto import MotoServer
+from tests.support.s3.moto import MotoServer
 
 ROOT = Path(__file__).parents[2]
 SERVICES = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"]

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import s3_processes
+from tests.support import server_processes
 from tests.support.daemons import READY_WITHIN_S, ROOT, wait_until
 from tests.support.debian import why_missing
-from tests.support.s3_processes import ReservedPort
+from tests.support.server_processes import ReservedPort
 
 WITHIN_S = 30.0
 
@@ -44,7 +44,9 @@ class Reader:
         """Type a block that ends with the daemon in the foreground."""
         *before, serve = block.strip().splitlines()
         typed = "\n".join([*before, f"exec {serve}"])
-        return s3_processes.start(("bash", "-euc", self._here(typed)), self.log, self._environment)
+        return server_processes.start(
+            ("bash", "-euc", self._here(typed)), self.log, self._environment
+        )
 
     def type(self, line: str) -> str:
         """Type one line into another shell, and return what it prints."""
@@ -103,4 +105,4 @@ def test_the_first_gets_commands_and_the_operators_work_as_they_stand(reader: Re
     finally:
         process.terminate()
         assert process.wait(READY_WITHIN_S) == 0, reader.log.read_text()
-        s3_processes.kill(process)
+        server_processes.kill(process)

@@ -19,10 +19,10 @@ import pytest
 
 from cachesvc_client.v2 import TwoLevelCacheV2
 from tests.docs.test_examples import run
-from tests.support import s3_processes, sample_objects
+from tests.support import sample_objects, server_processes
 from tests.support.daemons import ROOT, Daemon, running_daemon
 from tests.support.debian import why_missing
-from tests.support.s3_processes import ReservedPort
+from tests.support.server_processes import ReservedPort
 
 PAGE = ROOT / "docs/migrating-from-v2.md"
 WITHIN_S = 30.0
@@ -54,7 +54,7 @@ def server(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     document, _, _, app = blocks("python")
     (folder / "v2_server.py").write_text(f"{document}\n\n{app}")
     log = folder / "log"
-    process = s3_processes.start(
+    process = server_processes.start(
         [sys.executable, "-m", "uvicorn", "v2_server:app", "--port", str(port.number)],
         log,
         env={
@@ -64,10 +64,10 @@ def server(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         },
     )
     try:
-        s3_processes.wait_until_http_answers(f"http://127.0.0.1:{port.number}/", process, log)
+        server_processes.wait_until_http_answers(f"http://127.0.0.1:{port.number}/", process, log)
         yield port.number
     finally:
-        s3_processes.kill(process)
+        server_processes.kill(process)
         port.release()
 
 

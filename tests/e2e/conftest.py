@@ -11,7 +11,7 @@ from tests.conftest import NewDaemon
 from tests.e2e.held_store import HeldStore, running_held_store
 from tests.support import sample_objects
 from tests.support.daemons import Daemon, s3_settings
-from tests.support.s3_servers import S3Server
+from tests.support.s3.servers import S3Server
 from tests.support.sample_objects import Sample
 
 

@@ -25,8 +25,8 @@ from tests.conftest import NewDaemon
 from tests.support.certificates import Authority, Certificate
 from tests.support.daemons import Daemon, stub_on
 from tests.support.grpc_calls import Refusal, put_messages, refused
-from tests.support.s3_processes import ReservedPort
 from tests.support.secured import Credentials, bearer, secured_daemon
+from tests.support.server_processes import ReservedPort
 
 Code = grpc.StatusCode
 TIMEOUT_S = 10

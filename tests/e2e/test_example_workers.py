@@ -28,11 +28,11 @@ from PIL import Image
 
 from cachesvc_client import CacheClient
 from tests.conftest import NewDaemon
-from tests.support import s3_processes, sample_objects
+from tests.support import sample_objects, server_processes
 from tests.support.daemons import ROOT, Daemon, running_daemon
 from tests.support.http_calls import Answer, ask_port
-from tests.support.s3_processes import ReservedPort
 from tests.support.sample_objects import Sample, fresh_id, image
+from tests.support.server_processes import ReservedPort
 
 TIMEOUT_S = 30
 REAL_SIZE = sample_objects.REAL.image
@@ -88,17 +88,17 @@ def running_worker(kind: str, daemon: Daemon, folder: Path) -> Iterator[WorkerPr
     reserved = ReservedPort()
     paths = (ROOT, ROOT / "client", ROOT / "examples/worker")
     program = [sys.executable, "-m", "tests.support.worker_process"]
-    process = s3_processes.start(
+    process = server_processes.start(
         [*program, kind, daemon.target, str(reserved.number), str(folder)],
         folder / "log",
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
     )
     try:
         url = f"http://127.0.0.1:{reserved.number}/"
-        s3_processes.wait_until_http_answers(url, process, folder / "log")
+        server_processes.wait_until_http_answers(url, process, folder / "log")
         yield WorkerProcess(reserved.number, folder)
     finally:
-        s3_processes.kill(process)
+        server_processes.kill(process)
         reserved.release()
 
 

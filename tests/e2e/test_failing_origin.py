@@ -23,7 +23,7 @@ from tests.conftest import NewDaemon
 from tests.support import aws_environment, sample_objects
 from tests.support.daemons import Daemon, running_daemon, wait_until
 from tests.support.grpc_calls import TIMEOUT_S, get_human, put, refused
-from tests.support.s3_faults import Fault, FaultyS3, running_faulty_s3
+from tests.support.s3.faults import Fault, FaultyS3, running_faulty_s3
 from tests.support.sample_objects import fresh_id
 
 Code = grpc.StatusCode

@@ -18,12 +18,12 @@ import pytest
 from cachesvc_client.v2 import TwoLevelCacheV2
 from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.conftest import NewDaemon
-from tests.support import s3_processes, sample_objects
+from tests.support import sample_objects, server_processes
 from tests.support.daemons import ROOT, Daemon
 from tests.support.grpc_calls import get_garment, get_human
 from tests.support.http_calls import ask, ask_port
-from tests.support.s3_processes import ReservedPort
 from tests.support.sample_objects import fresh_id
+from tests.support.server_processes import ReservedPort
 
 
 @pytest.fixture(scope="module", params=["sync", "aio"])
@@ -38,7 +38,7 @@ def port(
 @contextmanager
 def serving(daemon: Daemon, kind: str, log: Path) -> Iterator[int]:
     reserved = ReservedPort()
-    process = s3_processes.start(
+    process = server_processes.start(
         [
             sys.executable,
             "-m",
@@ -52,10 +52,10 @@ def serving(daemon: Daemon, kind: str, log: Path) -> Iterator[int]:
     )
     try:
         url = f"http://127.0.0.1:{reserved.number}/"
-        s3_processes.wait_until_http_answers(url, process, log)
+        server_processes.wait_until_http_answers(url, process, log)
         yield reserved.number
     finally:
-        s3_processes.kill(process)
+        server_processes.kill(process)
         reserved.release()
 
 

@@ -16,7 +16,7 @@ from tests.e2e.conftest import S3Setup
 from tests.support import sample_objects
 from tests.support.daemons import s3_settings
 from tests.support.grpc_calls import get_human, put, refused
-from tests.support.s3_servers import S3Server
+from tests.support.s3.servers import S3Server
 from tests.support.sample_objects import Sample, fresh_id
 
 pytestmark = pytest.mark.s3

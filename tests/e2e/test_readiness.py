@@ -14,7 +14,7 @@ from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.conftest import NewDaemon
 from tests.support import sample_objects
 from tests.support.daemons import Daemon, wait_until
-from tests.support.engine_mounts import SmallFilesystem, small_filesystem
+from tests.support.engine.mounts import SmallFilesystem, small_filesystem
 from tests.support.grpc_calls import TIMEOUT_S, get_human, refused
 from tests.support.sample_objects import fresh_id
 

@@ -16,7 +16,7 @@ from tests.e2e.held_store import running_held_store
 from tests.support import sample_objects
 from tests.support.daemons import s3_settings, wait_until
 from tests.support.grpc_calls import get_human, moment, refused
-from tests.support.s3_servers import S3Server
+from tests.support.s3.servers import S3Server
 from tests.support.sample_objects import fresh_id
 
 pytestmark = pytest.mark.s3

@@ -13,7 +13,7 @@ from tests.e2e.conftest import S3Setup
 from tests.support import sample_objects
 from tests.support.daemons import s3_settings
 from tests.support.grpc_calls import TIMEOUT_S, get_human, refused
-from tests.support.s3_servers import S3Server
+from tests.support.s3.servers import S3Server
 from tests.support.sample_objects import REAL, SMALL, Sample, Save, Sizes, fresh_id, torch_save
 
 pytestmark = pytest.mark.s3

@@ -18,7 +18,7 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope
 from cachesvc.edge.audit import AuditedInvalidations
 from cachesvc.edge.grpc.callers import ADMIN_SOCKET
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "user1")
 EVERYTHING = Scope(ScopeKind.EVERYTHING)

@@ -9,7 +9,7 @@ from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.keys import EntryKey
 from cachesvc.edge.history import MAX_SAMPLES, History
 from cachesvc.edge.statistics import Statistics
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "user1")
 

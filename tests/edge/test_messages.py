@@ -28,7 +28,7 @@ from cachesvc.edge.messages import RequestReader
 from cachesvc.engine.flight import Served
 from cachesvc.tiers.shared_files import HeapBytes
 from cachesvc_proto.v1 import cache_pb2 as pb
-from tests.support.engine_entries import meta_of
+from tests.support.engine.entries import meta_of
 
 READ = RequestReader(Kinds(BUILT_IN))
 UPPER = pb.HUMAN_CATEGORY_UPPER_BODY

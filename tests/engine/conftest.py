@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 
 @pytest.fixture

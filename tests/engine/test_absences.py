@@ -18,7 +18,7 @@ from cachesvc.core.kinds import BUILT_IN, DEFAULT_ABSENT_TTL_S, Kinds, Subject
 from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from cachesvc.engine.absences import MAX_ABSENCES, Absence, Absences
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 GARMENT = EntryKey("garment", "shirt")
 OWNER = "bob"

@@ -15,7 +15,7 @@ import pytest
 from cachesvc.core.entry import Row
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import key_scope
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
 # More turns of the loop than any answer needs that waits for nothing.

@@ -25,7 +25,7 @@ from cachesvc.core.errors import (
 )
 from cachesvc.core.keys import EntryKey
 from cachesvc.engine.breaker import OriginBreaker
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 GARMENT = EntryKey("garment", "shirt")
 FAILURES = 3

@@ -15,8 +15,8 @@ from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import key_scope
 from cachesvc.core.ttl import jitter_factor
 from cachesvc.core.verdict import MAX_CLOCK_ERROR_NS
-from tests.support.engine_entries import version_of
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.entries import version_of
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
 YEAR_S = 365 * 24 * 3600.0

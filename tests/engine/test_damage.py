@@ -25,8 +25,8 @@ from cachesvc.core.kinds import BUILT_IN, Encoding, Field, Kind, Kinds, Namespac
 from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import key_scope
 from cachesvc_format.blob import Tensor
-from tests.support.engine_entries import blob_of
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.entries import blob_of
+from tests.support.engine.house import EngineHouse
 
 # A kind of one field: the smallest header that an entry can have.
 DOT = Kind(

@@ -15,8 +15,8 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.tensors import DecodePlan
 from cachesvc.engine import decoding
 from cachesvc.engine.decoding import DecodingRoom
-from tests.support.engine_gates import GatedCodec
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.gates import GatedCodec
+from tests.support.engine.house import EngineHouse
 
 BUDGET = 1600
 LARGE, SMALL = 500, 100

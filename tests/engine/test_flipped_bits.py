@@ -25,7 +25,7 @@ from cachesvc.core.kinds import Subject
 from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from tests.support.clocks import START_NS
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 QUICK_FLIPS = 40
 LONG_FLIPS = 5_000

@@ -14,7 +14,7 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Subject
 from cachesvc.core.scopes import Scope, ScopeKind, subject_scope
 from cachesvc.engine.rewarm import Rewarmer
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 ANN = EntryKey("human_upper_body", "ann")
 GARMENT = EntryKey("garment", "shirt")

@@ -17,8 +17,8 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import key_scope
 from cachesvc.engine import invalidate
-from tests.support.engine_house import EngineHouse
-from tests.support.engine_mounts import SmallFilesystem, small_filesystem
+from tests.support.engine.house import EngineHouse
+from tests.support.engine.mounts import SmallFilesystem, small_filesystem
 
 PERSON = EntryKey("human_upper_body", "alice")
 SIZE_BYTES = 4 << 20

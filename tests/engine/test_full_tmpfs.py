@@ -12,8 +12,8 @@ import pytest
 
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.leaving import Leaving
-from tests.support.engine_house import EngineHouse
-from tests.support.engine_mounts import SmallFilesystem, small_filesystem
+from tests.support.engine.house import EngineHouse
+from tests.support.engine.mounts import SmallFilesystem, small_filesystem
 
 IDLE = tuple(EntryKey("garment", f"idle-{number}") for number in range(40))
 HOT = EntryKey("garment", "hot")

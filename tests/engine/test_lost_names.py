@@ -18,8 +18,8 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import key_scope
 from cachesvc.engine import invalidate
 from cachesvc.engine.upkeep import NAMES
-from tests.support.engine_house import EngineHouse
-from tests.support.engine_mounts import small_filesystem
+from tests.support.engine.house import EngineHouse
+from tests.support.engine.mounts import small_filesystem
 
 PERSON = EntryKey("human_upper_body", "alice")
 COAT = EntryKey("garment", "coat")

@@ -13,8 +13,8 @@ from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.errors import NoSuchObject
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.leaving import Leaving
-from tests.support.engine_entries import member_of
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.entries import member_of
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
 

@@ -18,7 +18,7 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import BUILT_IN, Kinds
 from cachesvc.core.leaving import Leaving
 from cachesvc.core.ttl import jitter_factor
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
 HOUR_S = 3600.0

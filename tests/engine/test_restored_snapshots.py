@@ -13,7 +13,7 @@ import pytest
 
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import key_scope
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
 OTHER = EntryKey("garment", "coat")

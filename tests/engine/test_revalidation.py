@@ -21,8 +21,8 @@ from cachesvc.core.leaving import Leaving
 from cachesvc.core.origin import OriginObject
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from cachesvc.engine.flight import Served
-from tests.support.engine_entries import version_of
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.entries import version_of
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
 GARMENT = EntryKey("garment", "shirt")

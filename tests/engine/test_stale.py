@@ -25,9 +25,9 @@ from cachesvc.core.kinds import BUILT_IN, DEFAULT_STALE_IF_ERROR_S, HUMAN, Kinds
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from cachesvc.core.ttl import STEPS
 from cachesvc.engine.flight import Served
-from tests.support.engine_entries import version_of
-from tests.support.engine_gates import Stop
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.entries import version_of
+from tests.support.engine.gates import Stop
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
 GARMENT = EntryKey("garment", "shirt")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cachesvc.core.entry import MAX_ACCESSES
 from cachesvc.core.keys import EntryKey
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
 OTHER = EntryKey("human_upper_body", "bob")

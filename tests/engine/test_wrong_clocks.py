@@ -19,7 +19,7 @@ from cachesvc.core.scopes import Scope, ScopeKind, key_scope
 from cachesvc.core.watermarks import Watermarks
 from cachesvc.edge import messages
 from cachesvc.engine.rewarm import Rewarmer
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
 OTHER = EntryKey("human_upper_body", "bob")

@@ -32,8 +32,8 @@ from tests.local.steps import Ended
 from tests.local.versioned import put_version, version_of
 from tests.local.workers import Worker
 from tests.support.daemons import Daemon, wait_until
-from tests.support.s3_processes import ReservedPort
 from tests.support.sample_objects import fresh_id
+from tests.support.server_processes import ReservedPort
 
 NewClient = Callable[..., CacheClient]
 # The age of the oldest heartbeat that a worker still trusts.

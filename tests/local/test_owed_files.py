@@ -22,7 +22,7 @@ from tests.local.conftest import NewWorker
 from tests.local.steps import Spun
 from tests.local.versioned import put_version
 from tests.support.daemons import Daemon, wait_until
-from tests.support.engine_mounts import append_only
+from tests.support.engine.mounts import append_only
 from tests.support.sample_objects import fresh_id
 
 NewClient = Callable[..., CacheClient]

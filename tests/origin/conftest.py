@@ -15,7 +15,7 @@ from cachesvc.core.errors import OriginUnavailable
 from cachesvc.origin.directory import DirectoryOrigin
 from cachesvc.origin.s3 import S3Origin
 from cachesvc.origin.s3_client import S3Settings
-from tests.support.s3_servers import S3Server
+from tests.support.s3.servers import S3Server
 
 AnyOrigin = DirectoryOrigin | S3Origin
 OriginFactory = Callable[..., AnyOrigin]

@@ -20,7 +20,7 @@ from cachesvc.origin.s3 import S3Origin
 from cachesvc.origin.s3_client import S3Settings
 from tests.origin.conftest import open_client, use_environment
 from tests.support.descriptors import no_descriptors_left
-from tests.support.s3_faults import BODY, PUT_DATE, Fault, FaultyS3, running_faulty_s3
+from tests.support.s3.faults import BODY, PUT_DATE, Fault, FaultyS3, running_faulty_s3
 
 _MAX_READS = 2
 # More than the pool has connections, so one leak per failure would empty it.

@@ -12,7 +12,7 @@ from cachesvc.core.errors import NoSuchObject, OriginDenied, OriginUnavailable
 from cachesvc.origin.s3 import S3Origin
 from cachesvc.origin.s3_client import S3Settings
 from tests.origin.conftest import open_client, s3_origin, use_environment
-from tests.support.s3_servers import S3Server
+from tests.support.s3.servers import S3Server
 
 pytestmark = pytest.mark.s3
 

@@ -39,7 +39,7 @@ from tests.simulation.history import History
 from tests.simulation.parts import KINDS, SHORT, blob_of, moments_of
 from tests.simulation.scheduler import VirtualLoop
 from tests.simulation.world import GRACE_NS, KEYS, NEVER, Host, Life, new_origin, owners_of
-from tests.support.engine_house import LIMITS
+from tests.support.engine.house import LIMITS
 
 T = TypeVar("T")
 ONE_YEAR_NS = 365 * 24 * 3600 * 1_000_000_000

@@ -37,7 +37,7 @@ from tests.simulation.parts import (
     TellingOrigin,
 )
 from tests.simulation.scheduler import VirtualLoop
-from tests.support.engine_house import LIMITS
+from tests.support.engine.house import LIMITS
 
 GRACE_NS = 1_000_000
 # The breaker is left out of what is simulated: what it refuses is nobody's schedule.

@@ -16,7 +16,7 @@ import psutil
 from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.soak import uploads
 from tests.soak.growth import Sample
-from tests.support import s3_processes
+from tests.support import server_processes
 from tests.support.daemons import ROOT, Daemon, running_daemon
 
 _PRIVATE = re.compile(r"^Private_(?:Clean|Dirty):\s+(\d+) kB$", re.MULTILINE)
@@ -93,8 +93,8 @@ def _start_echo(stack: ExitStack, folder: Path, blob_file: Path) -> Server:
     socket = folder / "echo.sock"
     command = (sys.executable, "-m", "tests.soak.echo_server", str(socket), str(blob_file))
     environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'client'}", "PATH": "/usr/bin:/bin"}
-    process = s3_processes.start(command, folder / "echo.log", env=environment)
-    stack.callback(s3_processes.kill, process)
+    process = server_processes.start(command, folder / "echo.log", env=environment)
+    stack.callback(server_processes.kill, process)
     channel = grpc.insecure_channel(f"unix:{socket}")
     try:
         grpc.channel_ready_future(channel).result(_READY_WITHIN_S)

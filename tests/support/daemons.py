@@ -27,10 +27,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cachesvc_proto.v1 import cache_pb2 as pb
 from cachesvc_proto.v1 import cache_pb2_grpc
-from tests.support import s3_processes
+from tests.support import server_processes
 from tests.support.entry_files import entry_files
-from tests.support.s3_processes import ReservedPort
-from tests.support.s3_servers import S3Server
+from tests.support.s3.servers import S3Server
+from tests.support.server_processes import ReservedPort
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "cachesvc", "serve")
@@ -116,7 +116,7 @@ class Daemon:
 
     def start_with_output(self, fd: int) -> None:
         """Start it with `fd` as its output instead of its log."""
-        self._process = s3_processes.start(self._command, fd, env=self._variables())
+        self._process = server_processes.start(self._command, fd, env=self._variables())
         wait_until(self._is_ready, READY_WITHIN_S, self._describe)
 
     def spawn(self) -> subprocess.Popen[bytes]:
@@ -130,7 +130,7 @@ class Daemon:
         try:
             return process.wait(READY_WITHIN_S)
         finally:
-            s3_processes.kill(process)
+            server_processes.kill(process)
 
     def terminate(self) -> None:
         """Send SIGTERM, and do not wait."""
@@ -150,7 +150,7 @@ class Daemon:
     def kill(self) -> None:
         """Kill -9. Repeating it is harmless."""
         if self._process is not None:
-            s3_processes.kill(self._process)
+            server_processes.kill(self._process)
             self._process = None
 
     def restart(self) -> None:
@@ -258,7 +258,7 @@ class Daemon:
     # ---- inside
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        return s3_processes.start(self._command, self.log, env=self._variables())
+        return server_processes.start(self._command, self.log, env=self._variables())
 
     def _variables(self) -> dict[str, str]:
         inherited = {
@@ -285,7 +285,7 @@ class Daemon:
         return False
 
     def _describe(self) -> str:
-        return s3_processes.log_tail(self.log)
+        return server_processes.log_tail(self.log)
 
 
 def _statuses(paths: Iterable[Path]) -> Iterator[os.stat_result]:

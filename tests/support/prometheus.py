@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support import debian, s3_processes
+from tests.support import debian, server_processes
 from tests.support.daemons import wait_until
-from tests.support.s3_processes import ReservedPort
+from tests.support.server_processes import ReservedPort
 
 RULES = Path(__file__).parents[2] / "deploy/prometheus"
 _TIMEOUT_S = 50
@@ -67,7 +67,7 @@ class Prometheus:
         config.write_text(yaml.safe_dump(shipped))
         address = f"127.0.0.1:{self._port.number}"
         log = self._folder / "prometheus.log"
-        self._process = s3_processes.start(
+        self._process = server_processes.start(
             [
                 "prometheus",
                 f"--config.file={config}",
@@ -76,12 +76,12 @@ class Prometheus:
             ],
             log,
         )
-        s3_processes.wait_until_http_answers(f"http://{address}/-/ready", self._process, log)
-        wait_until(self._answers, _TIMEOUT_S, lambda: s3_processes.log_tail(log))
+        server_processes.wait_until_http_answers(f"http://{address}/-/ready", self._process, log)
+        wait_until(self._answers, _TIMEOUT_S, lambda: server_processes.log_tail(log))
 
     def close(self) -> None:
         if self._process is not None:
-            s3_processes.kill(self._process)
+            server_processes.kill(self._process)
         self._port.release()
 
     def _answers(self) -> bool:

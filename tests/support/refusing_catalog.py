@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cachesvc.core.errors import NotDurable
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 
 class RefusingCatalog:

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from tests.support.s3_servers import S3Server
+from tests.support.s3.servers import S3Server
 
 PARTS = {"upper": "human_upper_body", "lower": "human_lower_body", "dresses": "human_dresses"}
 WIDE_TEXTS = ("prompt_embeds", "negative_prompt_embeds", "prompt_embeds_c")

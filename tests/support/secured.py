@@ -14,7 +14,7 @@ from cachesvc.core.credentials import token_digest
 from cachesvc_proto.v1 import cache_pb2_grpc
 from tests.support.certificates import ADDRESSES, HERE, Authority, Certificate
 from tests.support.daemons import Daemon, stub_on
-from tests.support.s3_processes import ReservedPort
+from tests.support.server_processes import ReservedPort
 
 # Nothing leaves the host by it, and to the settings it is no loopback address.
 BEYOND = ADDRESSES[1]

@@ -27,8 +27,8 @@ from cachesvc.tiers.catalog import Catalog
 from cachesvc.tiers.catalog_facts import Total
 from cachesvc.tiers.disk_files import Location, stored_bytes
 from tests.support.clocks import START_NS
-from tests.support.engine_entries import meta_of
-from tests.support.engine_mounts import SmallFilesystem, small_filesystem
+from tests.support.engine.entries import meta_of
+from tests.support.engine.mounts import SmallFilesystem, small_filesystem
 
 KEY = EntryKey("garment", "shirt")
 OTHER = EntryKey("garment", "coat")

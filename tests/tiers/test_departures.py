@@ -28,8 +28,8 @@ from cachesvc.tiers.memory import MemoryTier
 from cachesvc.tiers.shared_files import HeapBytes, SharedFile
 from tests.support.clocks import START_NS
 from tests.support.daemons import ROOT
-from tests.support.engine_entries import meta_of
-from tests.support.engine_mounts import append_only
+from tests.support.engine.entries import meta_of
+from tests.support.engine.mounts import append_only
 
 KEY = EntryKey("garment", "shirt")
 OTHER = EntryKey("garment", "coat")

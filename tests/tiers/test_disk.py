@@ -29,9 +29,9 @@ from cachesvc.tiers.disk_files import DiskFiles, Location
 from cachesvc.tiers.write_queue import Write
 from tests.simulation.parts import FillableFiles
 from tests.support.clocks import START_NS
-from tests.support.engine_entries import meta_of
-from tests.support.engine_gates import Stop
-from tests.support.engine_mounts import small_filesystem
+from tests.support.engine.entries import meta_of
+from tests.support.engine.gates import Stop
+from tests.support.engine.mounts import small_filesystem
 from tests.support.entry_files import entry_files
 
 BLOCK = 4096

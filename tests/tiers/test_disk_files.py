@@ -26,7 +26,7 @@ from cachesvc.core.errors import ConfigError, CorruptEntry
 from cachesvc.core.keys import EntryKey
 from cachesvc.tiers.disk_files import DiskFiles, Location
 from cachesvc.tiers.quarantine import MAX_FILES
-from tests.support.engine_mounts import small_filesystem
+from tests.support.engine.mounts import small_filesystem
 
 NAMESPACES = ("garment", "text")
 AT = Location(EntryKey("garment", "shirt"), 42)

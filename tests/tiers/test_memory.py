@@ -26,8 +26,8 @@ from cachesvc.core.lru import NamespaceLimits
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope
 from cachesvc.tiers.memory import MemoryEntry, MemoryTier
 from tests.support.clocks import START_NS
-from tests.support.engine_entries import meta_of
-from tests.support.engine_mounts import small_filesystem
+from tests.support.engine.entries import meta_of
+from tests.support.engine.mounts import small_filesystem
 
 KEY = EntryKey("garment", "shirt")
 OTHER = EntryKey("garment", "coat")

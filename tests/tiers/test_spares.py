@@ -35,8 +35,8 @@ from cachesvc.tiers import files, spares
 from cachesvc.tiers.memory import MemoryEntry, MemoryTier
 from cachesvc.tiers.spares import LEAST_BYTES, MAX_SPARES, can_name_unnamed
 from tests.support.clocks import START_NS
-from tests.support.engine_entries import meta_of
-from tests.support.engine_mounts import SmallFilesystem, small_filesystem
+from tests.support.engine.entries import meta_of
+from tests.support.engine.mounts import SmallFilesystem, small_filesystem
 
 KEY = EntryKey("garment", "shirt")
 OTHER = EntryKey("garment", "coat")

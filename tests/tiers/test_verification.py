@@ -20,7 +20,7 @@ from cachesvc.tiers.catalog_view import PAGE_ROWS, CatalogView
 from cachesvc.tiers.disk_files import DiskFiles, Location
 from cachesvc.tiers.verification import Verdict, check_entry
 from tests.support.clocks import START_NS
-from tests.support.engine_entries import meta_of
+from tests.support.engine.entries import meta_of
 
 BLOB = bytes(range(256)) * 64
 

@@ -25,7 +25,7 @@ from cachesvc.cli.doctor.findings import Finding, Level, Patient
 from cachesvc.config import Settings
 from cachesvc.core.errors import ConfigError
 from tests.support.certificates import Authority
-from tests.support.engine_mounts import SmallFilesystem, small_filesystem
+from tests.support.engine.mounts import SmallFilesystem, small_filesystem
 
 SOMEBODY = 4321
 DIRECTORIES = ("runtime_dir", "state_dir", "l2.root")

@@ -14,7 +14,7 @@ from cachesvc.config import L1Settings, Settings
 from tests.cli.doctor.conftest import Examine
 from tests.conftest import NewDaemon
 from tests.support import sample_objects
-from tests.support.engine_mounts import small_filesystem
+from tests.support.engine.mounts import small_filesystem
 from tests.support.grpc_calls import get_human
 from tests.support.sample_objects import fresh_id
 

@@ -20,8 +20,8 @@ from cachesvc.cli.doctor.findings import Finding, Level, Patient
 from cachesvc.config import Settings
 from tests.cli.doctor.conftest import Examine
 from tests.support.aws_environment import with_key
-from tests.support.s3_faults import Fault, running_faulty_s3
-from tests.support.s3_servers import S3Server
+from tests.support.s3.faults import Fault, running_faulty_s3
+from tests.support.s3.servers import S3Server
 
 KEY = "users/u1/vton-cache/upper/mask.png"
 

@@ -11,7 +11,7 @@ from cachesvc.cli.doctor import places, storage
 from cachesvc.cli.doctor.findings import Level, Patient
 from cachesvc.config import Settings
 from tests.cli.doctor.conftest import Examine
-from tests.support.engine_mounts import small_filesystem
+from tests.support.engine.mounts import small_filesystem
 
 MOUNTINFO = r"""22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
 30 22 259:2 / /opt/dlami/nvme rw,relatime - xfs /dev/nvme1n1 rw

@@ -16,7 +16,7 @@ import pytest
 
 from cachesvc_client import CacheClient
 from tests.cli.conftest import RunApart, environment
-from tests.support import s3_processes, sample_objects
+from tests.support import sample_objects, server_processes
 from tests.support.certificates import Authority
 from tests.support.sample_objects import fresh_id, put_in_folder
 
@@ -42,7 +42,7 @@ def settings(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 def _start(settings: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     command = (sys.executable, "-m", "cachesvc", "serve")
-    return s3_processes.start(command, log, env=environment(settings))
+    return server_processes.start(command, log, env=environment(settings))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -60,7 +60,7 @@ def test_serve_answers_and_ends_with_code_0(
         process.send_signal(number)
         assert process.wait(ANSWERS_WITHIN_S) == 0
     finally:
-        s3_processes.kill(process)
+        server_processes.kill(process)
     events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
     assert events == ["serving", "client_attached", "filled", "draining", "stopped"]
     assert user not in log.read_text()
@@ -76,7 +76,7 @@ def test_the_service_manager_hears_of_a_daemon_that_serves_already(
         inbox.settimeout(ANSWERS_WITHIN_S)
         asked = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000"}
         command = (sys.executable, "-m", "cachesvc", "serve")
-        process = s3_processes.start(
+        process = server_processes.start(
             command, tmp_path / "log", env={**environment(settings), **asked}
         )
         try:
@@ -91,7 +91,7 @@ def test_the_service_manager_hears_of_a_daemon_that_serves_already(
             assert said[-1] == b"STOPPING=1\nSTATUS=draining"
             assert process.wait(ANSWERS_WITHIN_S) == 0
         finally:
-            s3_processes.kill(process)
+            server_processes.kill(process)
             Path(address).unlink()
 
 
@@ -153,7 +153,7 @@ def test_a_second_daemon_on_the_same_directory_is_code_2(
             assert "another cachesvc daemon owns this directory" in refused.stderr
             client.stats()  # the first one serves on
     finally:
-        s3_processes.kill(process)
+        server_processes.kill(process)
 
 
 def test_the_daemon_loads_neither_other_commands_nor_an_origin_that_is_not_used() -> None:

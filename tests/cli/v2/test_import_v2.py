@@ -23,7 +23,7 @@ from tests.conftest import NewDaemon
 from tests.support import sample_objects
 from tests.support.daemons import Daemon, running_daemon, s3_settings
 from tests.support.grpc_calls import get_human
-from tests.support.s3_servers import S3Server
+from tests.support.s3.servers import S3Server
 from tests.support.sample_objects import Sample, fresh_id, put_in_bucket, put_in_folder, torch_save
 
 HOUR_S = 3600.0

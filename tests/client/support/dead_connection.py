@@ -19,7 +19,7 @@ import psutil
 
 from cachesvc_client import AsyncCacheClient, CacheClient, CacheServiceError, _route
 from tests.support.daemons import Daemon, running_daemon, wait_until
-from tests.support.s3_processes import ReservedPort
+from tests.support.server_processes import ReservedPort
 
 CALL_S = 2.0
 

@@ -21,7 +21,7 @@ from cachesvc.edge.grpc.local import (
 from cachesvc.edge.statistics import Statistics
 from cachesvc_client import requests
 from cachesvc_proto.v1 import cache_pb2 as pb
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "user1")
 MAX_UINT64 = (1 << 64) - 1

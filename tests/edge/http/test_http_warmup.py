@@ -20,7 +20,7 @@ from cachesvc.edge.audit import AuditedInvalidations
 from cachesvc.edge.http.access import HttpAccess
 from cachesvc.edge.http.operations import OperationRoutes
 from cachesvc.edge.http.server import HttpServer
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "user1")
 BODY = {"user_id": PERSON.id, "categories": ["upper_body"]}

@@ -18,7 +18,7 @@ from cachesvc.core.access import Principal
 from cachesvc.core.keys import EntryKey
 from cachesvc.edge.http.health import HealthRoutes
 from cachesvc.edge.statistics import Statistics
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "user1")
 PRODUCT = Path(cachesvc.__file__).parent

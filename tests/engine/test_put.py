@@ -27,8 +27,8 @@ from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from cachesvc.core.watermarks import Watermarks
 from cachesvc.engine import fill, put
-from tests.support.engine_entries import blob_of, version_of
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.entries import blob_of, version_of
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
 FILL_POINTS = (

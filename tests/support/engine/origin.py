@@ -6,7 +6,7 @@ from cachesvc.core.errors import CacheError, NoSuchObject
 from cachesvc.core.origin import OriginObject, OriginStamp
 from cachesvc.core.tensors import Buffer
 from tests.support.clocks import ManualClock
-from tests.support.engine_gates import Gates
+from tests.support.engine.gates import Gates
 
 
 class ScriptedOrigin:

@@ -12,7 +12,7 @@ import pytest
 
 from cachesvc.core.errors import OriginUnavailable
 from cachesvc.core.keys import EntryKey
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
 WAITERS = 1000

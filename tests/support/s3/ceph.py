@@ -12,8 +12,8 @@ import subprocess
 import uuid
 from pathlib import Path
 
-from tests.support import debian, s3_processes
-from tests.support.s3_processes import ReservedPort
+from tests.support import debian, server_processes
+from tests.support.server_processes import ReservedPort
 
 ACCESS_KEY = "CACHESVCTESTKEY"
 SECRET_KEY = "cachesvc-test-secret"
@@ -137,17 +137,17 @@ class CephGateway:
         """Start the gateway again, on the same port and the same data."""
         log = self._folder / "radosgw.log"
         self._gateway = self._daemon("radosgw", "-f", "-n", "client.rgw", log=log)
-        s3_processes.wait_until_http_answers(self.endpoint_url, self._gateway, log)
+        server_processes.wait_until_http_answers(self.endpoint_url, self._gateway, log)
 
     def stop_serving(self) -> None:
         """kill -9 of the gateway alone; the data stays."""
         if self._gateway is not None:
-            s3_processes.kill(self._gateway)
+            server_processes.kill(self._gateway)
 
     def close(self) -> None:
         self.stop_serving()
         for daemon in reversed(self._daemons):
-            s3_processes.kill(daemon)
+            server_processes.kill(daemon)
         for port in self._ports:
             port.release()
 
@@ -176,7 +176,7 @@ class CephGateway:
         self._daemons.append(self._daemon("ceph-osd", "-f", "-i", "0", log=log))
 
     def _daemon(self, binary: str, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
-        return s3_processes.start([binary, *arguments], log, env=self._environment())
+        return server_processes.start([binary, *arguments], log, env=self._environment())
 
     def _ceph(self, *command: str) -> str:
         """Run an idempotent monitor command, again if it was sent without the fsid."""

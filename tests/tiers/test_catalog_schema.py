@@ -22,7 +22,7 @@ from cachesvc.tiers import catalog_schema
 from cachesvc.tiers.catalog import Catalog
 from cachesvc.tiers.catalog_facts import Total
 from tests.support.clocks import START_NS
-from tests.support.engine_entries import meta_of
+from tests.support.engine.entries import meta_of
 
 FIRST_RELEASE = Path(__file__).parent / "first_release" / "catalog.sqlite"
 SHIRT, COAT, PUT = (EntryKey("garment", name) for name in ("shirt", "coat", "put"))

@@ -18,7 +18,7 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import key_scope
 from cachesvc.core.watermarks import Watermarks
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
 NO_ROOM = Watermarks(1, 1, 1)

@@ -21,7 +21,7 @@ from cachesvc.core.errors import (
     PreconditionFailed,
 )
 from cachesvc.core.keys import EntryKey
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
 GARMENT = EntryKey("garment", "shirt")

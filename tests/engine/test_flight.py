@@ -11,7 +11,7 @@ import pytest
 
 from cachesvc.core.errors import NoSuchObject, OriginUnavailable, Overloaded
 from cachesvc.core.keys import EntryKey
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
 GARMENT = EntryKey("garment", "shirt")

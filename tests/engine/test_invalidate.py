@@ -17,7 +17,7 @@ from cachesvc.core.kinds import Subject
 from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from cachesvc.engine.get import MAX_FENCED
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
 GARMENT = EntryKey("garment", "shirt")

@@ -28,9 +28,9 @@ from cachesvc.tiers.disk import OnLeaving
 from cachesvc.tiers.disk_files import DiskFiles
 from cachesvc.tiers.witness import Witness
 from tests.support.clocks import ManualClock
-from tests.support.engine_entries import blob_of, member_of, version_of
-from tests.support.engine_gates import GatedCodec, GatedDisk, GatedMemory, Gates
-from tests.support.engine_origin import ScriptedOrigin
+from tests.support.engine.entries import blob_of, member_of, version_of
+from tests.support.engine.gates import GatedCodec, GatedDisk, GatedMemory, Gates
+from tests.support.engine.origin import ScriptedOrigin
 from tests.support.entry_files import entry_files
 
 MIB = 1 << 20

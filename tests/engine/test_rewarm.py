@@ -11,7 +11,7 @@ from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import key_scope
 from cachesvc.engine.rewarm import Rewarmer
 from tests.engine.test_revalidation import damage
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 MAX_PEOPLE = 10
 

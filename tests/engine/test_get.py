@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from cachesvc.core.keys import EntryKey
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
 

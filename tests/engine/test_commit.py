@@ -15,9 +15,9 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import key_scope
 from cachesvc.engine import commit
 from cachesvc.engine.flight import Served
-from tests.support.engine_entries import blob_of
-from tests.support.engine_gates import Stop
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.entries import blob_of
+from tests.support.engine.gates import Stop
+from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
 GARMENT = EntryKey("garment", "shirt")

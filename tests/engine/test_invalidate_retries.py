@@ -16,8 +16,8 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.leaving import Leaving
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope
 from cachesvc.engine import invalidate
-from tests.support.engine_house import EngineHouse
-from tests.support.engine_mounts import SmallFilesystem, small_filesystem
+from tests.support.engine.house import EngineHouse
+from tests.support.engine.mounts import SmallFilesystem, small_filesystem
 from tests.support.refusing_catalog import RefusingCatalog
 
 PERSON = EntryKey("human_upper_body", "alice")

@@ -10,7 +10,7 @@ import pytest
 from cachesvc.core.errors import Draining, InvalidRequest, Overloaded
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import BUILT_IN, Kinds
-from tests.support.engine_house import EngineHouse
+from tests.support.engine.house import EngineHouse
 
 PEOPLE = [EntryKey("human_upper_body", f"user{number}") for number in range(8)]
 

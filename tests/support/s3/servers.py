@@ -19,9 +19,10 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from tests.support import aws_environment, ceph_gateway
-from tests.support.ceph_gateway import CephGateway
-from tests.support.s3_moto import MotoServer
+from tests.support import aws_environment
+from tests.support.s3 import ceph
+from tests.support.s3.ceph import CephGateway
+from tests.support.s3.moto import MotoServer
 
 _CHOICE = "CACHESVC_TEST_S3"
 
@@ -96,7 +97,7 @@ def _chosen(folder: Path) -> tuple[CephGateway | MotoServer, str]:
         raise RuntimeError(f"{_CHOICE} must be ceph, moto or auto, not {choice!r}")
     if choice == "moto":
         return MotoServer(folder), f"{_CHOICE}=moto"
-    problem = ceph_gateway.why_not_available()
+    problem = ceph.why_not_available()
     if problem is None:
         return CephGateway(folder), f"{_CHOICE}={choice} and Ceph is installed"
     if choice == "ceph":

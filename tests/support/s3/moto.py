@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support import s3_processes
-from tests.support.s3_processes import ReservedPort
+from tests.support import server_processes
+from tests.support.server_processes import ReservedPort
 
 
 class MotoServer:
@@ -33,17 +33,17 @@ class MotoServer:
 
     def start_serving(self) -> None:
         port = str(self._port.number)
-        self._process = s3_processes.start(
+        self._process = server_processes.start(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port],
             self._log,
             # The defaults of a developer's own AWS profile have no place here.
             env={**os.environ, "AWS_CONFIG_FILE": os.devnull},
         )
-        s3_processes.wait_until_http_answers(self.endpoint_url, self._process, self._log)
+        server_processes.wait_until_http_answers(self.endpoint_url, self._process, self._log)
 
     def stop_serving(self) -> None:
         if self._process is not None:
-            s3_processes.kill(self._process)
+            server_processes.kill(self._process)
 
     def close(self) -> None:
         self.stop_serving()

@@ -23,8 +23,8 @@ from cachesvc.tiers.memory import MemoryTier
 from cachesvc.tiers.rooms import Room
 from cachesvc.tiers.shared_files import SharedFile
 from tests.support.clocks import START_NS
-from tests.support.engine_entries import meta_of
-from tests.support.engine_mounts import SmallFilesystem, small_filesystem
+from tests.support.engine.entries import meta_of
+from tests.support.engine.mounts import SmallFilesystem, small_filesystem
 
 MIB = 1 << 20
 SIZE_BYTES = MIB

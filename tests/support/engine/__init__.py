@@ -1,0 +1,1 @@
+"""A whole engine for tests, and what a test steers in it."""
