@@ -23,18 +23,19 @@ RUFF = Path(sys.executable).with_name("ruff")
 # Each text stands in the asyncio file exactly once.
 TEXTS: dict[tuple[str, str], dict[str, str]] = {
     ("aio.py", "client.py"): {
-        '"""The asyncio client.\n': '"""The synchronous client.\n',
-        """ If a call is cancelled the daemon is told, and nothing is held.
+        '"""The asyncio client.': '"""The synchronous client.',
+        """
 
 `client.py` is made from this file by `make client`. Code that differs between the clients
 is written twice, in modules of the same name with and without `_aio`.
-""": "\n",
+""": "",
         "import asyncio\n": "from concurrent.futures import Future\n",
         "import AsyncGenerator, Callable, Iterable,": "import Callable, Iterable, Iterator,",
         """any number of event loops, each over its own connection.
 
     `close()` closes the connection of the running loop. Do not fork after the first call:
-    in the child this client, and `CacheClient`, raise RuntimeError.
+    in the child this client, and `CacheClient`, raise RuntimeError. If a call is cancelled, the
+    daemon is told and nothing is held.
 """: "any number of threads; a forked child connects again.\n",
         "-> AsyncGenerator[WarmProgress, None]:": "-> Iterator[WarmProgress]:",
         "-> asyncio.Task[WarmSummary]:": "-> Future[WarmSummary]:",
@@ -42,10 +43,14 @@ is written twice, in modules of the same name with and without `_aio`.
         when the warm-ups of all persons have ended, with the failed keys. Keep a reference
         to the task; otherwise asyncio may drop it. A cancelled task starts no more warm-ups;
         those begun go on in the daemon. `timeout_s` is for each person. Needs a running loop.
+        The task has the daemon's errors.
 """: """The future ends
         when the warm-ups of all persons have ended, with the failed keys; waiting for it is
         optional. `timeout_s` is for each person. A daemon thread follows; it holds no entry.
+        The future has the daemon's errors.
 """,
+        # A thread needs no loop to report on.
+        "        self._reports.remember_loop()\n": "",
     },
     ("_link_aio.py", "_link.py"): {
         "\n\n`_link.py` is made from this file by `make client`.\n": "",

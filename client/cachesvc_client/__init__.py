@@ -44,7 +44,7 @@ from cachesvc_client.errors import (
     UnreadableAnswer,
     Unsupported,
 )
-from cachesvc_client.requests import TryOnKey
+from cachesvc_client.requests import PutOptions, TryOnKey
 
 __all__ = [
     "CacheClient",
@@ -55,6 +55,7 @@ __all__ = [
     "AsyncEntry",
     "TryOn",
     "TryOnKey",
+    "PutOptions",
     "EntryInfo",
     "EntryKey",
     "Tier",

@@ -34,7 +34,7 @@ from cachesvc_client._opened import Opened, opened_file, opened_inline
 from cachesvc_client._trust import Trust
 from cachesvc_client.answers import Attachment, EntryInfo, Received, SharedFile
 from cachesvc_client.errors import UnreadableAnswer
-from cachesvc_client.requests import TryOnKey
+from cachesvc_client.requests import PARTS, TryOnKey
 from cachesvc_format.control_page import L1_DIRECTORY
 from cachesvc_format.namespaces import HUMAN_NAMESPACES
 from cachesvc_proto.v1 import cache_pb2
@@ -130,9 +130,9 @@ class LocalDelivery:
     ) -> tuple[Opened, ...] | None:
         """Return person, garment and text if no call is needed for any of them."""
         kept = self._kept
-        if kept is None:
-            return None
         known = versions or {}
+        if kept is None or not known.keys() <= PARTS:
+            return None  # for unknown parts the call will be refused, with a clear error
         person = (HUMAN_NAMESPACES.get(key.category, ""), key.user_id)
         wanted = (
             Wanted(person, human_needed_ns, known.get("human", "")),

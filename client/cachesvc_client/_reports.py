@@ -13,9 +13,6 @@ class HitReports:
     def __init__(self, report: Callable[[], None]) -> None:
         self.begin = report
 
-    def remember_loop(self) -> None:
-        """Nothing to do: the upkeep's thread makes the call itself."""
-
     def finish(self, local: LocalDelivery) -> None:
         """Report the last hits of `local`, before the connection to the daemon is closed."""
         local.end_upkeep()

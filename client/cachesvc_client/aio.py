@@ -1,10 +1,5 @@
 """The asyncio client.
 
-Every method takes `timeout_s` for the whole call, and raises the classes of
-`cachesvc_client.errors`. A call waits up to `wait_s` for a daemon that is away, then
-raises CacheUnavailable. Calls are idempotent, and the client repeats them when the
-connection breaks. If a call is cancelled the daemon is told, and nothing is held.
-
 `client.py` is made from this file by `make client`. Code that differs between the clients
 is written twice, in modules of the same name with and without `_aio`.
 """
@@ -62,17 +57,27 @@ class AsyncCacheClient:
     """Talks to the daemon from any number of event loops, each over its own connection.
 
     `close()` closes the connection of the running loop. Do not fork after the first call:
-    in the child this client, and `CacheClient`, raise RuntimeError.
+    in the child this client, and `CacheClient`, raise RuntimeError. If a call is cancelled, the
+    daemon is told and nothing is held.
 
     `target` is a socket path, `unix:/path` or `host:port`; by default the socket that
-    `CACHESVC_GRPC__SOCKET` or `CACHESVC_RUNTIME_DIR` name. Nothing is connected until the first
-    call. `timeout_s` bounds each call; `wait_s` bounds the call's wait for a daemon that is away
-    (0: no wait). A TCP target beyond loopback needs `tls`, and a client certificate in it or a
-    `token`; by default those of `CACHESVC_TLS_CA`, `CACHESVC_TLS_CERT`, `CACHESVC_TLS_KEY` and
+    `CACHESVC_GRPC__SOCKET` or `CACHESVC_RUNTIME_DIR` name. The first call connects.
+
+    `timeout_s` bounds each call, unless the method is given another. `wait_s` bounds the part of a
+    call that waits for a daemon that is away (0: no wait). Calls are idempotent, and the client
+    repeats a call whose connection breaks.
+
+    A TCP target beyond loopback needs `tls`, and a client certificate in it or a `token`; by
+    default those of `CACHESVC_TLS_CA`, `CACHESVC_TLS_CERT`, `CACHESVC_TLS_KEY` and
     `CACHESVC_TOKEN`. `credentials` replace `tls`: `grpc.ssl_channel_credentials(...)`.
+
     `daemon_user` is the name or number of the user that a daemon on this host runs as, if that is
     neither root nor this process's user; by default `CACHESVC_DAEMON_USER`. `local` bounds the
     shared files kept open, or switches them off. Raises InvalidSettings.
+
+    Every call can raise these subclasses of CacheServiceError, and its method names the others:
+    CacheUnavailable (also CacheUnreachable), DeadlineExceeded, InvalidRequest, Overloaded,
+    PermissionDenied (also Unauthenticated), UnreadableAnswer, Unsupported.
     """
 
     def __init__(
@@ -114,7 +119,10 @@ class AsyncCacheClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; entries stay valid. Repeating it is harmless."""
+        """Report the last local hits and close the connection. Entries stay valid.
+
+        May take seconds if the daemon does not answer. Repeating it is harmless.
+        """
         await self._reports.finish(self._local)
         self._local.close()
         await self._link.close()
@@ -140,7 +148,9 @@ class AsyncCacheClient:
         `category` is `upper_body`, `lower_body` or `dresses`. `origin_after` refuses bytes that the
         origin last changed before that (aware) time; `kind_version` refuses another model's
         tensors.
-        Raises NotCached, OriginUnavailable, PreconditionFailed, DataLoss, Aborted, Overloaded.
+
+        Raises NotCached, OriginUnavailable, PreconditionFailed (also OriginDenied), DataLoss,
+        Aborted, and the errors of every call (see the class).
         """
         hit = self._local.hit(
             (HUMAN_NAMESPACES.get(category, ""), user_id),
@@ -164,7 +174,7 @@ class AsyncCacheClient:
         """Return one garment: image `garm_img`, tensor `garm_tensor`.
 
         Without an owner only cached entries are served; a miss then raises PreconditionFailed,
-        reason OWNER_REQUIRED. Raises also as `get_human`.
+        reason OWNER_REQUIRED. Also raises what `get_human` raises.
         """
         hit = self._local.hit(("garment", clothing_id), needed_ns(origin_after), kind_version)
         if hit is not None:
@@ -181,7 +191,10 @@ class AsyncCacheClient:
         kind_version: str = "",
         timeout_s: float | None = None,
     ) -> AsyncEntry:
-        """Return the five embeddings of one garment's text. Raises as `get_garment`."""
+        """Return the five embeddings of one garment's text.
+
+        `owner_id` and the errors are those of `get_garment`.
+        """
         hit = self._local.hit(("text", clothing_id), needed_ns(origin_after), kind_version)
         if hit is not None:
             return self._entry(hit)
@@ -202,8 +215,8 @@ class AsyncCacheClient:
         """Return a person, a garment and its text, fetched side by side.
 
         `owner_id` is the garment's owner; empty means `user_id`. `origin_after` is for the
-        person. `kind_versions` maps `human`, `garment`, `text` to the version expected. Raises as
-        `get_human`; the error's `parts`, and NotCached's `missing`, name the failed parts.
+        person. `kind_versions` maps `human`, `garment`, `text` to the version expected. Raises what
+        `get_human` raises; the error's `parts`, and NotCached's `missing`, name the failed parts.
         """
         key = TryOnKey(user_id, clothing_id, category, owner_id)
         hits = self._local.hit_tryon(key, needed_ns(origin_after), kind_versions)
@@ -223,7 +236,7 @@ class AsyncCacheClient:
     ) -> AsyncEntry:
         """Return an entry of any kind, also an added one, as a stream of small messages.
 
-        Raises as `get_garment`, and InvalidRequest, reason UNKNOWN_NAMESPACE.
+        Raises what `get_garment` raises, and InvalidRequest, reason UNKNOWN_NAMESPACE.
         """
         call = requests.get(namespace, id, owner_id, origin_after)
         streamed = await self._link.collect(call, self._limit(timeout_s))
@@ -251,7 +264,9 @@ class AsyncCacheClient:
         call returns. `as_of` is when the source was read, by default now: a Put that is
         older than the last change of the key raises Aborted. `ttl` replaces the adaptive
         TTL. `persist` also writes the origin's own objects, before the answer.
-        Raises InvalidRequest, Aborted, Overloaded, OriginUnavailable, NotDurable.
+
+        Raises Aborted, NotDurable, with `persist` OriginUnavailable and OriginDenied, and the
+        errors of every call (see the class).
         """
         images = {"human_img": human_img, "mask": mask, "mask_gray": mask_gray}
         options = PutOptions(owner_id, as_of, ttl, persist)
@@ -270,7 +285,10 @@ class AsyncCacheClient:
         persist: bool = False,
         timeout_s: float | None = None,
     ) -> EntryInfo:
-        """Store one garment. As `put_human`; `persist` needs the owner."""
+        """Store one garment. `persist` needs the owner.
+
+        Values, options and errors are those of `put_human`.
+        """
         options = PutOptions(owner_id, as_of, ttl, persist)
         upload = requests.put_garment(clothing_id, garm_img, garm_tensor, options)
         return await self._link.send(upload, self._limit(timeout_s))
@@ -290,7 +308,10 @@ class AsyncCacheClient:
         persist: bool = False,
         timeout_s: float | None = None,
     ) -> EntryInfo:
-        """Store the embeddings of one garment's text. As `put_garment`."""
+        """Store the five embeddings of one garment's text. `persist` needs the owner.
+
+        Values, options and errors are those of `put_human`.
+        """
         fields = {
             "prompt_embeds": prompt_embeds,
             "negative_prompt_embeds": negative_prompt_embeds,
@@ -310,7 +331,10 @@ class AsyncCacheClient:
         options: PutOptions = PutOptions(),  # noqa: B008 - a tuple of constants
         timeout_s: float | None = None,
     ) -> EntryInfo:
-        """Store an entry of any kind, also an added one. As `put_human`."""
+        """Store an entry of any kind, also an added one, from all its fields by name.
+
+        Values, options and errors are those of `put_human`.
+        """
         upload = requests.put(namespace, id, fields, options)
         return await self._link.send(upload, self._limit(timeout_s))
 
@@ -333,8 +357,10 @@ class AsyncCacheClient:
         `owner_id` (all entries from that owner's prefix), `key`, `namespace`,
         `everything` (the last two need the role admin, and use the daemon's admin socket if this
         process may open it). `changed_at` is when the source changed; older Puts are refused from
-        now on. `erase` also zeroes mapped bytes. Raises NotDurable (no longer served, but call
-        again for the proof), PermissionDenied.
+        now on. `erase` also zeroes mapped bytes.
+
+        Raises NotDurable (the entries are no longer served, but call again for the proof), and the
+        errors of every call (see the class).
         """
         call = requests.invalidate(
             {
@@ -375,8 +401,8 @@ class AsyncCacheClient:
 
         No categories means all three. A garment is a `clothing_id`, or (`clothing_id`,
         `owner_id`). Keys that fail are reported in the progress. The daemon goes on when
-        the caller stops listening. The call starts with the first step of the iterator.
-        Raises Overloaded.
+        the caller stops listening. The first step of the iterator starts the call, and raises the
+        daemon's errors.
         """
         return self._link.follow(requests.warm(user_id, categories, garments), timeout_s)
 
@@ -392,13 +418,14 @@ class AsyncCacheClient:
         when the warm-ups of all persons have ended, with the failed keys. Keep a reference
         to the task; otherwise asyncio may drop it. A cancelled task starts no more warm-ups;
         those begun go on in the daemon. `timeout_s` is for each person. Needs a running loop.
+        The task has the daemon's errors.
         """
         return follow_all(self._link, requests.warm_tryons(tryons), timeout_s)
 
     async def inspect(
         self, namespace: str, id: str, *, timeout_s: float | None = None
     ) -> Inspection:
-        """Return what the daemon knows of a key, without touching its recency or the origin."""
+        """Return which tiers hold a key, without touching its recency or the origin."""
         return await self._link.ask(requests.inspect(namespace, id), self._limit(timeout_s))
 
     async def stats(self, *, timeout_s: float | None = None) -> StatsResponse:

@@ -1,11 +1,5 @@
 # Generated from aio.py by `make client`: edit that file instead.
-"""The synchronous client.
-
-Every method takes `timeout_s` for the whole call, and raises the classes of
-`cachesvc_client.errors`. A call waits up to `wait_s` for a daemon that is away, then
-raises CacheUnavailable. Calls are idempotent, and the client repeats them when the
-connection breaks.
-"""
+"""The synchronous client."""
 
 from __future__ import annotations
 
@@ -60,14 +54,23 @@ class CacheClient:
     """Talks to the daemon from any number of threads; a forked child connects again.
 
     `target` is a socket path, `unix:/path` or `host:port`; by default the socket that
-    `CACHESVC_GRPC__SOCKET` or `CACHESVC_RUNTIME_DIR` name. Nothing is connected until the first
-    call. `timeout_s` bounds each call; `wait_s` bounds the call's wait for a daemon that is away
-    (0: no wait). A TCP target beyond loopback needs `tls`, and a client certificate in it or a
-    `token`; by default those of `CACHESVC_TLS_CA`, `CACHESVC_TLS_CERT`, `CACHESVC_TLS_KEY` and
+    `CACHESVC_GRPC__SOCKET` or `CACHESVC_RUNTIME_DIR` name. The first call connects.
+
+    `timeout_s` bounds each call, unless the method is given another. `wait_s` bounds the part of a
+    call that waits for a daemon that is away (0: no wait). Calls are idempotent, and the client
+    repeats a call whose connection breaks.
+
+    A TCP target beyond loopback needs `tls`, and a client certificate in it or a `token`; by
+    default those of `CACHESVC_TLS_CA`, `CACHESVC_TLS_CERT`, `CACHESVC_TLS_KEY` and
     `CACHESVC_TOKEN`. `credentials` replace `tls`: `grpc.ssl_channel_credentials(...)`.
+
     `daemon_user` is the name or number of the user that a daemon on this host runs as, if that is
     neither root nor this process's user; by default `CACHESVC_DAEMON_USER`. `local` bounds the
     shared files kept open, or switches them off. Raises InvalidSettings.
+
+    Every call can raise these subclasses of CacheServiceError, and its method names the others:
+    CacheUnavailable (also CacheUnreachable), DeadlineExceeded, InvalidRequest, Overloaded,
+    PermissionDenied (also Unauthenticated), UnreadableAnswer, Unsupported.
     """
 
     def __init__(
@@ -109,7 +112,10 @@ class CacheClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; entries stay valid. Repeating it is harmless."""
+        """Report the last local hits and close the connection. Entries stay valid.
+
+        May take seconds if the daemon does not answer. Repeating it is harmless.
+        """
         self._reports.finish(self._local)
         self._local.close()
         self._link.close()
@@ -135,7 +141,9 @@ class CacheClient:
         `category` is `upper_body`, `lower_body` or `dresses`. `origin_after` refuses bytes that the
         origin last changed before that (aware) time; `kind_version` refuses another model's
         tensors.
-        Raises NotCached, OriginUnavailable, PreconditionFailed, DataLoss, Aborted, Overloaded.
+
+        Raises NotCached, OriginUnavailable, PreconditionFailed (also OriginDenied), DataLoss,
+        Aborted, and the errors of every call (see the class).
         """
         hit = self._local.hit(
             (HUMAN_NAMESPACES.get(category, ""), user_id),
@@ -159,7 +167,7 @@ class CacheClient:
         """Return one garment: image `garm_img`, tensor `garm_tensor`.
 
         Without an owner only cached entries are served; a miss then raises PreconditionFailed,
-        reason OWNER_REQUIRED. Raises also as `get_human`.
+        reason OWNER_REQUIRED. Also raises what `get_human` raises.
         """
         hit = self._local.hit(("garment", clothing_id), needed_ns(origin_after), kind_version)
         if hit is not None:
@@ -176,7 +184,10 @@ class CacheClient:
         kind_version: str = "",
         timeout_s: float | None = None,
     ) -> Entry:
-        """Return the five embeddings of one garment's text. Raises as `get_garment`."""
+        """Return the five embeddings of one garment's text.
+
+        `owner_id` and the errors are those of `get_garment`.
+        """
         hit = self._local.hit(("text", clothing_id), needed_ns(origin_after), kind_version)
         if hit is not None:
             return self._entry(hit)
@@ -197,8 +208,8 @@ class CacheClient:
         """Return a person, a garment and its text, fetched side by side.
 
         `owner_id` is the garment's owner; empty means `user_id`. `origin_after` is for the
-        person. `kind_versions` maps `human`, `garment`, `text` to the version expected. Raises as
-        `get_human`; the error's `parts`, and NotCached's `missing`, name the failed parts.
+        person. `kind_versions` maps `human`, `garment`, `text` to the version expected. Raises what
+        `get_human` raises; the error's `parts`, and NotCached's `missing`, name the failed parts.
         """
         key = TryOnKey(user_id, clothing_id, category, owner_id)
         hits = self._local.hit_tryon(key, needed_ns(origin_after), kind_versions)
@@ -218,7 +229,7 @@ class CacheClient:
     ) -> Entry:
         """Return an entry of any kind, also an added one, as a stream of small messages.
 
-        Raises as `get_garment`, and InvalidRequest, reason UNKNOWN_NAMESPACE.
+        Raises what `get_garment` raises, and InvalidRequest, reason UNKNOWN_NAMESPACE.
         """
         call = requests.get(namespace, id, owner_id, origin_after)
         streamed = self._link.collect(call, self._limit(timeout_s))
@@ -246,7 +257,9 @@ class CacheClient:
         call returns. `as_of` is when the source was read, by default now: a Put that is
         older than the last change of the key raises Aborted. `ttl` replaces the adaptive
         TTL. `persist` also writes the origin's own objects, before the answer.
-        Raises InvalidRequest, Aborted, Overloaded, OriginUnavailable, NotDurable.
+
+        Raises Aborted, NotDurable, with `persist` OriginUnavailable and OriginDenied, and the
+        errors of every call (see the class).
         """
         images = {"human_img": human_img, "mask": mask, "mask_gray": mask_gray}
         options = PutOptions(owner_id, as_of, ttl, persist)
@@ -265,7 +278,10 @@ class CacheClient:
         persist: bool = False,
         timeout_s: float | None = None,
     ) -> EntryInfo:
-        """Store one garment. As `put_human`; `persist` needs the owner."""
+        """Store one garment. `persist` needs the owner.
+
+        Values, options and errors are those of `put_human`.
+        """
         options = PutOptions(owner_id, as_of, ttl, persist)
         upload = requests.put_garment(clothing_id, garm_img, garm_tensor, options)
         return self._link.send(upload, self._limit(timeout_s))
@@ -285,7 +301,10 @@ class CacheClient:
         persist: bool = False,
         timeout_s: float | None = None,
     ) -> EntryInfo:
-        """Store the embeddings of one garment's text. As `put_garment`."""
+        """Store the five embeddings of one garment's text. `persist` needs the owner.
+
+        Values, options and errors are those of `put_human`.
+        """
         fields = {
             "prompt_embeds": prompt_embeds,
             "negative_prompt_embeds": negative_prompt_embeds,
@@ -305,7 +324,10 @@ class CacheClient:
         options: PutOptions = PutOptions(),  # noqa: B008 - a tuple of constants
         timeout_s: float | None = None,
     ) -> EntryInfo:
-        """Store an entry of any kind, also an added one. As `put_human`."""
+        """Store an entry of any kind, also an added one, from all its fields by name.
+
+        Values, options and errors are those of `put_human`.
+        """
         upload = requests.put(namespace, id, fields, options)
         return self._link.send(upload, self._limit(timeout_s))
 
@@ -328,8 +350,10 @@ class CacheClient:
         `owner_id` (all entries from that owner's prefix), `key`, `namespace`,
         `everything` (the last two need the role admin, and use the daemon's admin socket if this
         process may open it). `changed_at` is when the source changed; older Puts are refused from
-        now on. `erase` also zeroes mapped bytes. Raises NotDurable (no longer served, but call
-        again for the proof), PermissionDenied.
+        now on. `erase` also zeroes mapped bytes.
+
+        Raises NotDurable (the entries are no longer served, but call again for the proof), and the
+        errors of every call (see the class).
         """
         call = requests.invalidate(
             {
@@ -370,8 +394,8 @@ class CacheClient:
 
         No categories means all three. A garment is a `clothing_id`, or (`clothing_id`,
         `owner_id`). Keys that fail are reported in the progress. The daemon goes on when
-        the caller stops listening. The call starts with the first step of the iterator.
-        Raises Overloaded.
+        the caller stops listening. The first step of the iterator starts the call, and raises the
+        daemon's errors.
         """
         return self._link.follow(requests.warm(user_id, categories, garments), timeout_s)
 
@@ -386,11 +410,12 @@ class CacheClient:
         A try-on is (`user_id`, `clothing_id`[, `category`[, `owner_id`]]). The future ends
         when the warm-ups of all persons have ended, with the failed keys; waiting for it is
         optional. `timeout_s` is for each person. A daemon thread follows; it holds no entry.
+        The future has the daemon's errors.
         """
         return follow_all(self._link, requests.warm_tryons(tryons), timeout_s)
 
     def inspect(self, namespace: str, id: str, *, timeout_s: float | None = None) -> Inspection:
-        """Return what the daemon knows of a key, without touching its recency or the origin."""
+        """Return which tiers hold a key, without touching its recency or the origin."""
         return self._link.ask(requests.inspect(namespace, id), self._limit(timeout_s))
 
     def stats(self, *, timeout_s: float | None = None) -> StatsResponse:
@@ -416,7 +441,6 @@ class CacheClient:
     ) -> tuple[Opened, ...]:
         """Ask for shared files if they can be used, and again inline if a file is gone."""
         ends_s = time.monotonic() + self._limit(timeout_s)
-        self._reports.remember_loop()
         self._attach(ends_s)
         asked_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         shared = self._local.is_attached

@@ -1,8 +1,6 @@
 """The errors of calls, and the class of error for each of the daemon's answers.
 
-Every error has the gRPC `code`, the daemon's stable `reason`, a `message`, the `object_keys` of the
-origin's objects concerned, and for a try-on the status of each part. An answer with only a code
-becomes the class of that code.
+An answer with only a code becomes the class of that code.
 """
 
 from __future__ import annotations
@@ -31,7 +29,12 @@ class PartStatus(NamedTuple):
 
 
 class CacheServiceError(Exception):
-    """The base of all errors of calls. `reason` is stable: match on it, not on the text."""
+    """The base of all errors of calls.
+
+    `code` is gRPC's. `reason` is the daemon's stable word, empty if it sent none: match on it or on
+    the class, not on `message`. `object_keys` names the origin's objects concerned, and `parts`
+    says how each part of a try-on ended.
+    """
 
     default_code = grpc.StatusCode.UNKNOWN
 
@@ -73,7 +76,7 @@ class InvalidRequest(CacheServiceError):
 
 
 class PreconditionFailed(CacheServiceError):
-    """Something must happen first: OWNER_REQUIRED, KIND_VERSION_MISMATCH."""
+    """The call cannot be answered as it is: OWNER_REQUIRED, KIND_VERSION_MISMATCH."""
 
     default_code = grpc.StatusCode.FAILED_PRECONDITION
 
@@ -95,13 +98,13 @@ class Unauthenticated(PermissionDenied):
 
 
 class Overloaded(CacheServiceError):
-    """Too large, or no room right now."""
+    """The entry or the call is too large, or the daemon has no room for it now."""
 
     default_code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 class Aborted(CacheServiceError):
-    """The call lost to a newer change of the key: PUT_OUTDATED, PUT_FENCED, FILL_FENCED."""
+    """The call lost to a newer change: PUT_OUTDATED, PUT_FENCED, FILL_FENCED, ERASED."""
 
     default_code = grpc.StatusCode.ABORTED
 
@@ -139,7 +142,12 @@ class OriginUnavailable(CacheServiceError):
 
 
 class NotDurable(CacheServiceError):
-    """Invalidated, but not acknowledged: not on disk yet. Call again for the proof."""
+    """A Put or an Invalidate is not acknowledged: call again.
+
+    NOT_DURABLE: the change is not on disk, or an older file is still in place. What an Invalidate
+    names is no longer served, but a restart may bring it back. ERASE_FAILED: what `erase` names is
+    gone, but workers still have its bytes mapped.
+    """
 
     default_code = grpc.StatusCode.UNAVAILABLE
 
@@ -165,7 +173,7 @@ class UnreadableAnswer(CacheServiceError):
 # gRPC's codes for a broken connection, beside UNAVAILABLE: "Internal error from Core", "Stream
 # removed", and the cancellation of a call that arrives as a daemon closes its listeners.
 _BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED)
-# Reasons of failures that are not the origin's; any other reason with these codes is.
+# Reasons of failures that are not the origin's. Any other reason with these codes is the origin's.
 _NOT_THE_ORIGIN: dict[grpc.StatusCode, dict[str, type[CacheServiceError]]] = {
     grpc.StatusCode.FAILED_PRECONDITION: {
         "": PreconditionFailed,
@@ -177,6 +185,7 @@ _NOT_THE_ORIGIN: dict[grpc.StatusCode, dict[str, type[CacheServiceError]]] = {
         "": CacheUnavailable,
         "DRAINING": CacheUnavailable,
         "NOT_DURABLE": NotDurable,
+        "ERASE_FAILED": NotDurable,
     },
     **{code: {"": CacheUnavailable} for code in _BROKEN},
 }

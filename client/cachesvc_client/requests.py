@@ -36,6 +36,8 @@ CATEGORIES = {
     "lower_body": cache_pb2.HUMAN_CATEGORY_LOWER_BODY,
     "dresses": cache_pb2.HUMAN_CATEGORY_DRESSES,
 }
+# Of a try-on.
+PARTS = frozenset({"human", "garment", "text"})
 # By whether shared files can be used.
 DELIVERIES = {False: cache_pb2.DELIVERY_INLINE, True: cache_pb2.DELIVERY_SHARED_FILE}
 _DATA_TAG = tag(cache_pb2.PutRequest.DATA_FIELD_NUMBER)
@@ -159,9 +161,10 @@ def get_tryon(
     shared: bool = False,
 ) -> Call[answers.ReceivedTryOn]:
     versions = kind_versions or {}
-    unknown = set(versions) - {"human", "garment", "text"}
-    if unknown:
-        raise InvalidRequest(f"kind_versions has unknown parts: {', '.join(sorted(unknown))}")
+    if not versions.keys() <= PARTS:
+        raise InvalidRequest(
+            f"kind_versions may name {', '.join(sorted(PARTS))}", reason="UNKNOWN_PART"
+        )
     request = cache_pb2.GetTryOnRequest(
         user_id=key.user_id,
         category=category_of(key.category),

@@ -268,8 +268,18 @@ def test_bad_arguments_are_refused_before_anything_is_sent(cache: Any) -> None:
         cache.get_human("u", origin_after=datetime(2026, 1, 1))
     with pytest.raises(InvalidRequest, match="mask must be a PIL image"):
         cache.put_human("u", **{**values.human(), "mask": np.zeros((4, 4), np.uint8)})
-    with pytest.raises(InvalidRequest, match="parts"):
-        cache.get_tryon("u", "c", kind_versions={"shoes": "1"})
+
+
+def test_an_unknown_part_is_refused_also_when_all_parts_are_at_hand(cache: Any) -> None:
+    user, clothing = values.fresh_id("u"), values.fresh_id("c")
+    cache.put_human(user, **values.human())
+    cache.put_garment(clothing, owner_id=user, **values.garment())
+    cache.put_text(clothing, owner_id=user, **values.text())
+    for _ in range(2):
+        cache.get_tryon(user, clothing)
+        with pytest.raises(InvalidRequest) as caught:
+            cache.get_tryon(user, clothing, kind_versions={"shoes": "1"})
+        assert caught.value.reason == "UNKNOWN_PART"
 
 
 def test_an_unknown_namespace_is_refused(cache: Any) -> None:

@@ -40,6 +40,7 @@ Code = grpc.StatusCode
         (Code.FAILED_PRECONDITION, "ORIGIN_DENIED", OriginDenied),
         (Code.UNAVAILABLE, "ORIGIN_UNAVAILABLE", OriginUnavailable),
         (Code.UNAVAILABLE, "NOT_DURABLE", NotDurable),
+        (Code.UNAVAILABLE, "ERASE_FAILED", NotDurable),
         (Code.UNAVAILABLE, "DRAINING", CacheUnavailable),
         (Code.UNAVAILABLE, "", CacheUnavailable),
         (Code.PERMISSION_DENIED, "ROLE_REQUIRED", PermissionDenied),
