@@ -1,4 +1,4 @@
-"""How do the tests run a command: in process, against the session's real daemon?"""
+"""How do the tests run a command? In process, against the session's real daemon."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENDS_WITHIN_S = 30
 
 @pytest.fixture
 def run_alone(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command in process; nothing of the caller's settings reaches it."""
+    """Run a command in process, without the caller's settings."""
     for name in [name for name in os.environ if name.startswith("CACHESVC_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "100")
@@ -44,7 +44,7 @@ def run(run_alone: Run, daemon: Daemon) -> Run:
 
 @pytest.fixture
 def run_apart() -> RunApart:
-    """Run a command in a process of its own; `before` is Python to execute first."""
+    """Run a command in a process of its own, which executes the Python of `before` first."""
 
     def run_it(
         *arguments: str, before: str = "", **settings: str
@@ -62,7 +62,7 @@ def run_apart() -> RunApart:
 
 
 def environment(settings: dict[str, str]) -> dict[str, str]:
-    """Return variables for a process: ours without settings, with `settings`."""
+    """Return a process's variables: ours, but with `settings` in place of our settings."""
     kept = {name: v for name, v in os.environ.items() if not name.startswith("CACHESVC_")}
     paths = f"{ROOT}{os.pathsep}{ROOT / 'client'}"
     return {

@@ -1,4 +1,4 @@
-"""Is the command line quick to start, and does it say what its codes mean?"""
+"""Does the command line start quickly, and does it explain its exit codes?"""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_help_loads_no_heavy_library(run_apart: RunApart) -> None:
 def test_a_daemon_that_is_away_is_one_line_and_code_4(
     run_alone: Run, command: tuple[str, ...]
 ) -> None:
-    # The call's own time is up before the patience for a restart is.
+    # The call's timeout ends before the client's patience for a restart does.
     away = run_alone(*command, "--target", "/nonexistent/cachesvc.sock", "--timeout", "0.2")
     assert away.exit_code == 4
     assert away.stderr.count("\n") == 1

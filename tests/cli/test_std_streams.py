@@ -1,4 +1,4 @@
-"""What does a command do if stdin, stdout or stderr is closed, full, or has lost its reader?"""
+"""What does a command do if stdin, stdout or stderr is closed or full, or nobody reads it?"""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.support.daemons import ROOT, Daemon
 from tests.support.grpc_calls import get_human
 from tests.support.sample_objects import fresh_id, person, put_in_folder
 
-# Long enough for every buffer to be written before the end.
+# Longer than every buffer, so that the output is written before the end.
 LONG = ("config", "--json")
 SHORT = ("--version",)
 
 
 def shell(line: str) -> subprocess.CompletedProcess[str]:
-    """Run `line` by bash; `$C` is the command."""
+    """Run `line` in bash; `$C` is the command."""
     return subprocess.run(
         ["bash", "-c", line],
         env={**environment({"ORIGIN__KIND": "directory", "ORIGIN__PATH": "/tmp"}), **COMMAND},
@@ -64,7 +64,7 @@ def test_an_error_that_cannot_be_shown_keeps_its_code() -> None:
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
 def test_the_daemon_serves_without_standard_streams(tmp_path: Path, closed: str) -> None:
-    """Promise 2: what a library would write to descriptor 2 is written into no file of ours."""
+    """Promise 2: a library's output to descriptor 2 is never written into a file of ours."""
     daemon, user = (
         Daemon(tmp_path, under=("bash", "-c", f'exec "$@" {closed}', "bash")),
         fresh_id("u"),
@@ -73,7 +73,7 @@ def test_the_daemon_serves_without_standard_streams(tmp_path: Path, closed: str)
     try:
         daemon.start()
         assert get_human(daemon.stub(), user).tensors
-        # The real stderr is another descriptor now, and descriptor 2 a pipe that is logged.
+        # The real stderr has another descriptor now; descriptor 2 is a pipe that is logged.
         for fd in (0, 1):
             leads_to = os.readlink(f"/proc/{daemon.pid}/fd/{fd}")
             assert leads_to in (os.devnull, str(daemon.log))

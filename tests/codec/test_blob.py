@@ -1,6 +1,6 @@
 """May this blob be stored as an entry of its kind? Promise 2.
 
-The format itself is tests/format/test_blob.py's.
+tests/format/test_blob.py checks the format itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Do images keep their pixels, and can one that is damaged or a bomb be told from a good one?
+"""Do images keep their pixels, and is a damaged image or a bomb told from a good one?
 
 Promises 5 and 7.
 """
@@ -143,7 +143,7 @@ def test_every_prefix_of_an_image_is_refused() -> None:
 
 
 def test_every_flipped_byte_is_noticed() -> None:
-    # Pillow by itself does not check the checksum of the chunks that hold pixels.
+    # Pillow alone does not verify the checksum of the chunks that hold pixels.
     good = _png(_image("RGB"))
 
     for at in range(len(good)):
@@ -196,7 +196,7 @@ def test_the_header_alone_says_how_large_the_pixels_are(mode: str) -> None:
 
 
 def _deep(colour: int, width: int, height: int) -> bytes:
-    """Return a PNG of 16 bits in each channel."""
+    """Return a PNG with 16 bits per channel."""
     row_bytes = 1 + 2 * width * {2: 3, 4: 2, 6: 4}[colour]
     pixels = _chunk(b"IDAT", zlib.compress(bytes(row_bytes * height)))
     return SIGNATURE + _header(width, height, 16, colour) + pixels + _chunk(b"IEND", b"")
@@ -212,7 +212,7 @@ def _deep(colour: int, width: int, height: int) -> bytes:
     ids=["1", "L", "LA", "P", "RGB", "RGBA", "RGB;16", "LA;16", "RGBA;16", "plain"],
 )
 def test_decoding_takes_no_more_memory_than_the_plan_says(data: bytes) -> None:
-    # What Pillow allocates is not traced; bench/ measures the whole process.
+    # tracemalloc does not see Pillow's allocations; bench/ measures the whole process.
     tracemalloc.start()
     try:
         decode_png(data)
@@ -420,7 +420,7 @@ def test_a_second_header_is_refused_whatever_size_it_names(
     pixels = _chunk(b"IDAT", zlib.compress(bytes(65 * 48)))
     end = _chunk(b"IEND", b"")
 
-    # Pillow takes the last one before the pixels.
+    # Pillow uses the last header before the pixels.
     for other in (_header(64, 48), _header(1, 1)):
         assert "header" in _assert_refused(SIGNATURE + _header(1, 1) + other + pixels + end)
     assert "header" in _assert_refused(_with_chunks(_header(7, 5)))
@@ -433,7 +433,7 @@ def test_a_frame_of_an_animation_that_is_not_announced_is_refused() -> None:
     pixels = _chunk(b"fdAT", struct.pack(">I", 0) + rows)
     end = _chunk(b"IEND", b"")
 
-    # Pillow fills in those 3 x 2 pixels, and leaves the rest black.
+    # Pillow decodes these 3 x 2 pixels, and leaves the rest black.
     assert "animated" in _assert_refused(
         SIGNATURE + _header(7, 5) + part + _chunk(b"IDAT", rows) + end
     )

@@ -1,8 +1,7 @@
 """Can an object at the origin make the daemon do anything but build one plain tensor?
 
-Each attack is a stream that would run code, take memory without end or read
-outside of its bytes in a naive reader. The canary is a file that every
-code-running attack would create. Promise 7.
+Each attack is a stream that would run code, take memory without end or read outside of its bytes in
+a naive reader. Every attack that runs code would create a file, the canary. Promise 7.
 """
 
 from __future__ import annotations
@@ -149,7 +148,7 @@ CODE_ATTACKS: dict[str, Callable[[Path], bytes]] = {
         + b"R."
     ),
 }
-# Those whose way to the canary is plain Python: they prove that the canary can die.
+# Attacks that create the canary in plain Python: they prove that the canary works.
 WORKING_ATTACKS = [name for name in CODE_ATTACKS if name.startswith(("eval by", "exec by", "os."))]
 
 
@@ -362,7 +361,7 @@ STREAMS: dict[str, bytes] = {
     ),
     "a legacy file that holds a storage": _payload(),
     "a legacy file with bytes behind it": LEGACY_FILE + b"more",
-    # Bounds of the machine.
+    # Limits of the machine.
     "nothing": b"",
     "bytes behind the tensor": _stream() + b"more",
     "two tensors": _stream() + _stream(),
@@ -424,7 +423,7 @@ def test_a_stride_of_2_to_the_62_that_is_never_used_is_no_reason_to_refuse() -> 
     assert bytes(decode_pickle(data).data) == pickle.loads(data).contiguous().numpy().tobytes()
 
 
-# Where a later check would refuse too, but only after memory or time was spent.
+# Inputs that a later check would refuse too, but only after spending memory or time.
 REFUSED_FOR = {
     "two storages": "more than one storage",
     "two ids in one storage": "more than one storage",

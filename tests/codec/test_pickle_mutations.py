@@ -32,7 +32,7 @@ GOOD = [
     _saved(_TENSOR, as_zip=True),
     _saved(_TENSOR, as_zip=False),
 ]
-# Opcodes and lengths are likelier to go far than any byte is.
+# Opcodes and lengths get further in a parser than arbitrary bytes.
 _TELLING_BYTES = st.sampled_from(
     b"\x00\x01\x7f\xff().0NRQXBCKMJILVcpqrghjtlads}u]ebio\x80\x81\x85\x8a"
 )

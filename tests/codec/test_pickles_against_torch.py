@@ -1,4 +1,4 @@
-"""Does our reader see the tensor that torch itself sees? torch's own load is the oracle.
+"""Does our reader return the tensor that torch itself loads? torch is the oracle.
 
 Promise 7.
 """
@@ -47,7 +47,7 @@ PROTOCOLS = range(6)
 
 
 def _tensor(name: str) -> torch.Tensor:
-    # Every bit pattern counts, NaN and subnormals included, but bools are 0 or 1.
+    # Any bit pattern is a value, NaN and subnormals included, but a bool is 0 or 1.
     size_bytes = 60 * DTYPES[name].itemsize
     pattern = torch.arange(size_bytes, dtype=torch.int64) * 37 % 251
     raw = pattern % 2 if name == "BOOL" else pattern
@@ -118,7 +118,8 @@ def test_a_tensor_that_requires_grad_decodes(protocol: int) -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_byte_value_survives_the_text_form_of_bytes(protocol: int) -> None:
-    # Newlines, backslashes and \x1a are escaped in protocol 0; high bytes are two in 1 and 2.
+    # Protocol 0 escapes newlines, backslashes and \x1a; protocols 1 and 2 use two bytes for high
+    # ones.
     tensor = torch.arange(256, dtype=torch.uint8).repeat(3)
 
     data = pickle.dumps(tensor, protocol=protocol)
@@ -147,7 +148,7 @@ def test_a_small_part_of_a_pickled_batch_does_not_keep_the_batch_in_memory() -> 
 
 
 def test_a_zip_without_a_byteorder_record_is_little_endian() -> None:
-    # torch before 2.1 wrote none; the record is found under a name of the same length.
+    # torch before 2.1 wrote no byteorder record; a name of the same length hides this one.
     data = _saved(_tensor("F32"), as_zip=True).replace(b"/byteorder", b"/Byteorder")
 
     _assert_same(decode_pickle(data), _tensor("F32"), "F32")

@@ -8,7 +8,7 @@ from cachesvc.core.access import Action, Principal, Role, action_of
 from cachesvc.core.errors import PermissionDenied
 from cachesvc.core.scopes import ScopeKind
 
-# Written out again, not read from the table under test.
+# Written out independently of the table under test.
 ALLOWED = {
     Role.WORKER: {"probe", "observe", "find", "read", "put", "warm"},
     Role.BACKEND: {"probe", "observe", "find", "warm", "invalidate"},

@@ -1,4 +1,4 @@
-"""Is a person told what needs them, and of nothing else?"""
+"""Does the page advise a person of everything that needs action, and of nothing else?"""
 
 from __future__ import annotations
 

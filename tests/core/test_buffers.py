@@ -1,4 +1,4 @@
-"""Are parts read and joined as the bytes that they are?"""
+"""Are the parts of a blob read and joined without changing a byte?"""
 
 from __future__ import annotations
 

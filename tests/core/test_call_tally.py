@@ -1,4 +1,4 @@
-"""Are calls counted once each, under their status, their outcome and their time?"""
+"""Is each call counted once, under its status, outcome and time?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are a certificate's dates read as the library that made it wrote them?"""
+"""Are a certificate's dates read as the library wrote them that made it?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cachesvc.core.certificates import (
 )
 from tests.support.certificates import Authority
 
-# The first form of a date ends with 2049; a certificate's can be as late as this.
+# The short form of a date ends with 2049; a certificate may be valid as long as this.
 MOMENTS = st.datetimes(datetime(1950, 1, 1), datetime(9999, 12, 31, 23, 59, 59))
 CA = Authority("ca")
 
@@ -67,7 +67,7 @@ def _pem(der: bytes) -> bytes:
         (90, 0, Outlook.ENDS_SOON),
         (90, -0.01, Outlook.EXPIRED),
         (90, 90.01, Outlook.NOT_YET),
-        # Renewed by a program, each hour: the last third is soon.
+        # A program renews this certificate each hour: "soon" begins with its last third.
         (1 / 24, 0.34 / 24, Outlook.HOLDS),
         (1 / 24, 0.33 / 24, Outlook.ENDS_SOON),
     ],

@@ -1,4 +1,4 @@
-"""Does any clock make time pass that did not, where something is forgotten by it? Promise 1."""
+"""Can a wrong clock make a record be dropped before its time has really passed? Promise 1."""
 
 from __future__ import annotations
 

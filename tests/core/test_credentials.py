@@ -1,4 +1,4 @@
-"""Promise 10: whose credential is it, and is a doubtful one ever taken for somebody's?"""
+"""Promise 10: whose credential is it, and is a doubtful one never taken for somebody's?"""
 
 from __future__ import annotations
 

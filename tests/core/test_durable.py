@@ -1,4 +1,4 @@
-"""Is a file whole or not there, whatever fails on its way? Promises 2 and 5."""
+"""Is a file there whole or not at all, whatever fails while it is written? Promises 2 and 5."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_what_fails_before_the_move_leaves_nothing(folder: int, tmp_path: Path) 
 def test_a_name_that_the_disk_does_not_take_is_taken_away_again(
     folder: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is in its place by then, and nobody will be told of it."""
+    """The file has its final name by then, and its writer learns only of the failure."""
 
     def fails(fd: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -29,7 +29,7 @@ def test_generations_are_unique_across_clock_steps_and_restarts(lives: list[list
     for wall_times in lives:
         source = GenerationSource(last)
         seen += [source.next(wall_ns) for wall_ns in wall_times]
-        last = seen[-1]  # what the catalog remembers
+        last = seen[-1]  # the number that the catalog remembers
     assert all(earlier < later for earlier, later in itertools.pairwise(seen))
 
 

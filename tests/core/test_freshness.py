@@ -1,4 +1,4 @@
-"""Is an entry held against the moment that the caller named, no more and no less?"""
+"""Is an entry's time compared exactly with the moment that the caller named?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIMES = st.integers(0, 2 * START_NS)
 
 
 def is_stored_new_enough(origin_ns: int, need: Need, grace_ns: int) -> bool:
-    """Of an entry of which nobody knows when it was read."""
+    """The rule for an entry of unknown read time."""
     return is_new_enough(origin_ns, need, grace_ns, read_ns=0)
 
 
@@ -58,7 +58,7 @@ def test_a_newer_entry_is_never_refused_where_an_older_one_is_served(
 ) -> None:
     need, newer = Need(named, START_NS), max(origin, later)
     if is_answer_new_enough(origin, need, GRACE_NS):
-        # Two moments that are both later than now are compared with each other.
+        # Two moments that both lie in the future are compared with each other.
         is_known = newer <= START_NS or named <= START_NS
         assert not is_known or is_answer_new_enough(newer, need, GRACE_NS)
     if is_stored_new_enough(origin, need, GRACE_NS) and newer <= START_NS:

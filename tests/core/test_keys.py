@@ -52,7 +52,7 @@ _HOSTILE = [
 
 
 def is_plain(value: str) -> bool:
-    """Say it without a regular expression."""
+    """Check an id without a regular expression."""
     return 0 < len(value) <= MAX_ID_LENGTH and set(value) <= ALLOWED and value[0] not in "._-"
 
 

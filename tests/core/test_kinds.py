@@ -1,4 +1,4 @@
-"""Do the kinds name the right objects, and is a kind that cannot work refused at the start?"""
+"""Do the kinds name the right objects, and is an impossible kind refused at the start?"""
 
 from __future__ import annotations
 
@@ -152,5 +152,5 @@ def test_a_persons_entry_is_from_their_own_prefix() -> None:
 
 def test_a_garment_is_from_any_prefix() -> None:
     GARMENT.check_owner("shirt", "alice")
-    # The id is the garment's, whoever it shows: it has an owner of its own.
+    # The id names a garment, not a person, so its owner may be anybody.
     replace(GARMENT, private=True, stale_if_error_s=0).check_owner("shirt", "alice")

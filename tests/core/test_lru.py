@@ -1,4 +1,4 @@
-"""Does the index count right, and does it evict what is needed and not more?"""
+"""Does the index count right, and does it evict as much as needed and no more?"""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def is_within_limits(items: list[Item], outside_bytes: int) -> bool:
 
 
 class Index(RuleBasedStateMachine):
-    """Against a plain list in the order of use."""
+    """The index, checked against a plain list in the order of use."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Index(RuleBasedStateMachine):
 
     @rule(key=KEYS, size=SIZES)
     def admit(self, key: EntryKey, size: int) -> None:
-        """As L1 does it: make room, replace, add."""
+        """Admit as L1 does: make room, replace, add."""
         plan = self.index.plan_room(key, size, self.outside_bytes)
         old = self.index.peek(key)
         if plan is None:
@@ -77,11 +77,11 @@ class Index(RuleBasedStateMachine):
         self.model.append(Item(key, size))
 
     def check_is_needed(self, new: Item, victims: list[Item]) -> None:
-        """With one victim less the limits would not hold."""
+        """Check that with one victim less the limits would be exceeded."""
         others = [item for item in self.model if item.key != new.key]
         old_bytes = sum(item.size_bytes for item in self.model if item.key == new.key)
         left = [item for item in others if item not in victims]
-        # The older entry's bytes are there until the new one has replaced it.
+        # The older entry's bytes count until the new entry has replaced it.
         outside_bytes = self.outside_bytes + old_bytes
         assert is_within_limits([*left, new], outside_bytes)
         if victims:

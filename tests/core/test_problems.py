@@ -1,4 +1,4 @@
-"""Is it said what keeps a daemon from being ready, and is each change told once?"""
+"""Are the reasons reported why a daemon is not ready, and is each change reported once?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which header names say that a proxy passed a request on? Promise 10."""
+"""Which header names show that a proxy forwarded the request? Promise 10."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a successor wait exactly as long as an earlier daemon may still be trusted? Promise 1."""
+"""Does a successor wait exactly as long as workers may trust an earlier daemon? Promise 1."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_closed_predecessor_is_not_waited_for() -> None:
 
 @pytest.mark.parametrize("closed", [None, B])
 def test_a_predecessor_elsewhere_is_waited_for(closed: bytes | None) -> None:
-    """A page of an older life in this directory is not its page."""
+    """In this directory there is only the page of an older daemon, not the predecessor's."""
     assert acknowledge_from_ns(Predecessor(True, A, 0), closed, LOCKED_NS) == LOCKED_NS + WAIT_NS
 
 
@@ -30,7 +30,7 @@ def test_a_lost_catalog_names_nobody_and_so_everybody(closed: bytes | None) -> N
 
 
 def test_a_wait_that_a_successor_did_not_outlive_is_waited_out() -> None:
-    """A in X dies | B in Y has to wait, and dies | C in Y closes B's page: A still counts."""
+    """A in X dies | B in Y has to wait, and dies | C in Y closes B's page, and waits for A's too"""
     b_waits_for = LOCKED_NS - 10**8 + WAIT_NS
     assert acknowledge_from_ns(Predecessor(True, B, b_waits_for), B, LOCKED_NS) == b_waits_for
 

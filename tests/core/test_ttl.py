@@ -1,4 +1,4 @@
-"""How long is an entry served, and is its end exact?"""
+"""For how long is an entry served, and is the end exact?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is a row good for, and may what this life has published answer? Promises 1, 5 and 8."""
+"""What is a row good for, and may an entry published in this life answer? Promises 1, 5 and 8."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def ask(origin_after_ns: int = 0, arrival_ns: int = START_NS, owner: str = "alic
     return Ask(Need(origin_after_ns, arrival_ns), GRACE_NS, owner)
 
 
-# What differs from a row that is good for everything, and what is left of that.
+# The difference from a row that may be served, and the use that is left of the row.
 TABLE: dict[str, tuple[dict[str, Any], Use]] = {
     "nothing": ({}, S | R | E),
     "its last moment": ({"at_ns": END_NS - 1}, S | R | E),
@@ -99,7 +99,7 @@ def test_a_persons_row_of_another_owner_is_good_for_nothing() -> None:
 
 
 def test_a_row_is_judged_by_the_expiry_that_the_catalog_has() -> None:
-    """The sweeper drops by it, and a TTL rule that changed since may say another."""
+    """The sweeper uses the stored expiry; a TTL rule that has changed since may give another."""
     row = Row(META, 0, START_NS, stored_expires_ns=START_NS + 1)
     assert row.expires_ns != META.expires_ns(0)
     assert Use.SERVE not in use_of(row, KIND, ask(), START_NS + 1, invalidation_pending=False)

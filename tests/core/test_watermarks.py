@@ -39,7 +39,7 @@ def test_what_is_freed_for_an_entry_admits_it_unless_all_is_gone(
 
 
 def test_room_that_fills_under_way_have_reserved_is_not_free_at_the_floor() -> None:
-    # 5 above the floor, 10 of which others are about to write.
+    # 5 above the floor, and other writers are about to write 10.
     assert MARKS.bytes_to_free(50, 10 + 10, 15) == 15
 
 

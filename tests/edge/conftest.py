@@ -1,4 +1,4 @@
-"""An engine for each test, for the edges over it."""
+"""An engine for each test of the edges."""
 
 from __future__ import annotations
 

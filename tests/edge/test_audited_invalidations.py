@@ -1,4 +1,4 @@
-"""Does an invalidation have its line however it ends, and whoever still waits for it?
+"""Does an invalidation have its audit line however it ends, whoever still waits for it?
 
 Promise 10.
 """
@@ -22,7 +22,7 @@ from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "user1")
 EVERYTHING = Scope(ScopeKind.EVERYTHING)
-# The last second that a Timestamp can say, and its last nanosecond.
+# The last nanosecond that a Timestamp can express.
 END_OF_TIME_NS = 253_402_300_800 * NS_PER_S - 1
 
 
@@ -32,7 +32,7 @@ def audited(logs: list[Any]) -> list[tuple[str, str, int]]:
 
 
 async def begun_and_left(house: EngineHouse) -> None:
-    """Begin to remove everything, be held up amid it, and leave."""
+    """Begin to invalidate everything; the caller leaves while the unlink is held."""
     house.upload(PERSON, 1)
     await house.get(PERSON)
     await house.settle()

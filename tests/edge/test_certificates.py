@@ -1,4 +1,4 @@
-"""Is it told when a listener's certificate ends, before and after, and of the file in force?"""
+"""Does the daemon log the end of the certificate in force, before and after it comes?"""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Steered:
 
 
 class Installation:
-    """Two files, and who watches them."""
+    """A certificate, its key, and the object that watches both."""
 
     def __init__(self, folder: Path, left: timedelta) -> None:
         self.folder, self.clock = folder, Steered()
@@ -49,7 +49,7 @@ class Installation:
         self.certificates.reloaded(listener, settings, lambda read, _: read, lambda: None)
 
     def told(self) -> list[tuple[str, str]]:
-        """Return level and event of what is logged now."""
+        """Return level and event of the lines that one check logs."""
         with capture_logs() as lines:
             self.certificates.tell(self.clock.read())
         return [(line["log_level"], line["event"]) for line in lines]
@@ -127,7 +127,7 @@ def test_a_renewal_that_cannot_be_used_leaves_the_dates_of_what_is_in_force(
 ) -> None:
     installed.serve()
     before = installed.gauges()
-    (installed.folder / "server.pem").write_bytes(CA.issue("host").pem)  # not that key's
+    (installed.folder / "server.pem").write_bytes(CA.issue("host").pem)  # it does not fit the key
     installed.certificates.look()
     assert installed.gauges() == before
 

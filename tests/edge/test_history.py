@@ -1,4 +1,4 @@
-"""Does the page's history keep the last minutes, and no more?
+"""Does the status page's history keep the last minutes, and nothing older?
 
 Promise 5.
 """

@@ -53,7 +53,7 @@ def test_every_category_of_the_contract_has_a_namespace() -> None:
 
 
 def test_an_origin_after_of_zero_is_not_the_same_as_none_given() -> None:
-    """Every entry is newer than 1970, so both mean any age."""
+    """Every entry is newer than 1970, so both allow any age."""
     request = pb.GetHumanRequest(user_id="u", category=UPPER, origin_after=Timestamp())
     assert READ.human(request, "").origin_after_ns == 0
     request.origin_after.FromNanoseconds(1_700_000_000_123_456_789)
@@ -66,7 +66,7 @@ def test_a_try_on_reads_the_garment_under_its_owners_prefix() -> None:
     reads = READ.try_on(request)
     assert list(reads) == ["human", "garment", "text"]
     assert [read.owner for read in reads.values()] == ["u", "o", "o"]
-    # origin_after is the person's: their photo changed, not the garment.
+    # origin_after concerns the person: their photo changed, not the garment.
     assert [read.origin_after_ns for read in reads.values()] == [5 * NS_PER_S, 0, 0]
 
 
@@ -170,16 +170,18 @@ REQUESTS = list(READERS)
 
 @given(st.sampled_from(REQUESTS), st.binary(max_size=200))
 def test_any_message_is_read_or_refused_and_never_breaks(kind: type[Any], data: bytes) -> None:
-    """Promise 5: whatever parses as protobuf ends as a value or as a refusal with a reason."""
+    """Promise 5: every message that protobuf can parse ends as a value, or as a refusal with a
+    reason.
+    """
     request = kind()
-    with suppress(DecodeError):  # gRPC refuses it before us
+    with suppress(DecodeError):  # gRPC refuses it before our code runs
         request.ParseFromString(data)
     with suppress(InvalidRequest, PreconditionFailed):
         READERS[kind](request)
 
 
 def with_moment(kind: type[Any], moment: Timestamp) -> Any:
-    """Return a request that is right but, perhaps, for its moment."""
+    """Return a request in which only the moment may be wrong."""
     key = pb.EntryKey(namespace="garment", id="c")
     return {
         pb.GetHumanRequest: pb.GetHumanRequest(user_id="u", category=UPPER, origin_after=moment),

@@ -1,4 +1,4 @@
-"""Promise 10: does a change of a file reach the daemon, once, and does a bad one change nothing?"""
+"""Promise 10: does a changed file reach the daemon once, and does a bad one change nothing?"""
 
 from __future__ import annotations
 

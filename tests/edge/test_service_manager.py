@@ -1,4 +1,4 @@
-"""Is systemd told that the daemon serves, ends and lives, and never held up for it?"""
+"""Is systemd told that the daemon serves, ends and lives, and does telling it never block?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MORE_THAN_FITS = 10_000
 
 @pytest.fixture
 def inbox() -> Iterator[socket.socket]:
-    """The manager's end. Not in tmp_path: a socket's path may have at most 107 bytes."""
+    """The manager's socket. Not in tmp_path: a socket's path may have at most 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="cachesvc-test-") as folder:
         path = Path(folder) / "notify"
         with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as bound:
@@ -45,7 +45,7 @@ def test_it_says_that_the_daemon_serves_and_that_it_ends(inbox: socket.socket) -
 
 def test_a_name_that_is_in_no_filesystem_is_reached_too() -> None:
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as inbox:
-        inbox.bind("")  # the kernel chooses one
+        inbox.bind("")  # the kernel chooses an address
         inbox.settimeout(ARRIVES_WITHIN_S)
         name = "@" + inbox.getsockname()[1:].decode()
         with contextlib.closing(ServiceManager.of({"NOTIFY_SOCKET": name}, PID)) as manager:
@@ -67,7 +67,7 @@ def test_without_a_manager_nothing_is_opened() -> None:
     [
         ({"WATCHDOG_USEC": "20000000", "WATCHDOG_PID": str(PID)}, 20.0),
         ({"WATCHDOG_USEC": "500000"}, 0.5),
-        ({"WATCHDOG_USEC": "20000000", "WATCHDOG_PID": str(PID + 1)}, None),  # a parent's
+        ({"WATCHDOG_USEC": "20000000", "WATCHDOG_PID": str(PID + 1)}, None),  # meant for a parent
         ({"WATCHDOG_USEC": "0"}, None),
         ({"WATCHDOG_USEC": "soon"}, None),
         ({}, None),
@@ -81,7 +81,7 @@ def test_the_watchdog_is_for_the_process_that_is_named(
 
 
 async def test_only_a_loop_that_turns_shows_signs_of_life(inbox: socket.socket) -> None:
-    """A thread would go on for a loop that is stuck."""
+    """A thread would report signs of life even while the loop is stuck."""
     watchdog_s = 0.05
     variables = environment(inbox, WATCHDOG_USEC=str(int(watchdog_s * 1e6)))
     with contextlib.closing(ServiceManager.of(variables, os.getpid())) as manager:
@@ -104,7 +104,7 @@ async def next_of(inbox: socket.socket) -> bytes:
 
 
 def received_by_a_stuck_loop(inbox: socket.socket) -> None:
-    """Hold the loop until a datagram comes that was sent meanwhile."""
+    """Block the loop until a datagram comes that was sent meanwhile."""
     inbox.recv(4096)
 
 

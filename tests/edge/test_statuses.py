@@ -1,4 +1,4 @@
-"""Does every error have a code, and does the right one speak for a try-on?"""
+"""Does every error have a code, and which error decides the status of a try-on?"""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EVERY_ERROR = [
     for found in vars(errors).values()
     if isinstance(found, type) and issubclass(found, CacheError)
 ]
-# These end in the engine: a quarantine, a fresh flight, an eviction. A leak is our defect.
+# These errors end in the engine: as a quarantine, a fresh flight, an eviction.
 NEVER_ANSWERED = {errors.CorruptEntry, errors.StaleFill, errors.MemoryFull}
 SPEAKING: dict[grpc.StatusCode, CacheError] = {
     Code.PERMISSION_DENIED: errors.PermissionDenied("x"),
@@ -87,7 +87,7 @@ def test_the_more_important_failure_speaks_for_a_try_on(
         Code.UNAVAILABLE,
         Code.RESOURCE_EXHAUSTED,
         Code.NOT_FOUND,
-        Code.ABORTED,  # not in the contract's list: after all that are
+        Code.ABORTED,  # missing from the contract's list, so it comes last
     ]
     error = PartsFailed({"human": SPEAKING[first], "garment": SPEAKING[second], "text": None})
     assert code_of(error) is min(first, second, key=order.index)

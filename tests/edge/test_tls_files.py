@@ -1,4 +1,4 @@
-"""Does each wrong TLS file end in one line that names its setting and what is wrong?"""
+"""Does each wrong TLS file end in one line that names the setting and the fault?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = ("cert_file", "key_file", "client_ca_file")
 
 
 class Files:
-    """What one listener is given: at first all of it fits."""
+    """The files of one listener; at first they fit together."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

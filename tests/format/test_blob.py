@@ -1,4 +1,4 @@
-"""Is a blob a safetensors file that can be mapped, and is every other one refused? Promise 2."""
+"""Is a blob a safetensors file that can be mapped, and is any other file refused? Promise 2."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_a_put_has_the_bytes_that_a_fill_of_the_same_fields_has() -> None:
 
 
 def test_an_entry_in_the_order_of_the_first_clients_is_read() -> None:
-    """They sorted by the width of the dtype, so that a short F16 came before a long U8."""
+    """The first clients sorted by the dtype's width, so a short F16 came before a long U8."""
     blob = _blob(
         {
             METADATA: {"cachesvc.format": "1"},
@@ -307,7 +307,7 @@ def _parsed(blob: bytes) -> BlobLayout | None:
 
 
 @given(st.binary(max_size=200))
-@example((2).to_bytes(8, "little") + b"{}")  # that of no field at all
+@example((2).to_bytes(8, "little") + b"{}")  # the header of a blob without fields
 def test_random_bytes_raise_nothing_but_a_blob_error(blob: bytes) -> None:
     _parsed(blob)
 

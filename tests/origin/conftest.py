@@ -1,4 +1,4 @@
-"""Both origins, built the same way for the contract tests."""
+"""Both origins, built in the same way for the contract tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def s3_origin(server: S3Server, bucket: str, **limits: Any) -> S3Origin:
 
 
 async def open_client(origin: S3Origin) -> None:
-    """Have the client open whatever the deadline of a call: it goes on opening meanwhile."""
+    """Let the client open, whatever the call's deadline: the opening goes on after it."""
     for _ in range(10):
         with contextlib.suppress(OriginUnavailable):
             await origin.start()
@@ -42,7 +42,7 @@ async def open_client(origin: S3Origin) -> None:
 
 
 def use_environment(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
-    """Replace everything of AWS in the environment by `variables`."""
+    """Replace all AWS variables of the environment by `variables`."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in variables.items():
@@ -58,7 +58,7 @@ def store(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
 
 @pytest.fixture(params=["directory", pytest.param("s3", marks=pytest.mark.s3)])
 def new_origin(request: pytest.FixtureRequest, tmp_path: Path) -> OriginFactory:
-    """Make an origin over one and the same empty store, with limits of the test's choice."""
+    """Make an origin over the same empty store, with limits of the test's choice."""
     if request.param == "directory":
         return partial(DirectoryOrigin, tmp_path)
     store: S3Server = request.getfixturevalue("store")

@@ -11,7 +11,7 @@ from cachesvc.core.origin import OriginObject, OriginStamp
 from tests.origin.conftest import AnyOrigin, OriginFactory
 
 KEY = "users/u1/vton-cache/upper/human_img.png"
-# More than either origin does at once: 32 reads of S3, 8 threads of a folder.
+# More than either origin reads at once: 32 objects of S3, 8 files of a folder.
 _MANY = 40
 
 
@@ -205,7 +205,7 @@ async def test_cancelled_reads_hold_nothing(origin: AnyOrigin) -> None:
         for read in reads:
             read.cancel()
         ended = await asyncio.gather(*reads, return_exceptions=True)
-        # Some may have ended before they were cancelled.
+        # Some reads may have ended before they were cancelled.
         assert {type(result) for result in ended} <= {asyncio.CancelledError, OriginObject}
 
     found = await asyncio.gather(*(origin.read(KEY) for _ in range(_MANY)))

@@ -1,4 +1,4 @@
-"""What only a folder can get wrong: paths that lead outside, odd files, unfinished writes.
+"""Which faults can only a folder have? Paths that lead outside, odd files, unfinished writes.
 
 Promise 10.
 """
@@ -35,7 +35,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A root with a file beside it that no key may reach."""
+    """A root, with a file beside it that no key may reach."""
     (tmp_path / "secret.png").write_bytes(SECRET)
     root = tmp_path / "root"
     root.mkdir()
@@ -50,7 +50,7 @@ async def origin(root: Path) -> AsyncIterator[DirectoryOrigin]:
 
 
 async def refused(origin: DirectoryOrigin, object_key: str) -> bool:
-    """Whether both reading and writing the key are refused for the key's sake."""
+    """Return whether reading and writing are both refused because of the key."""
     for call in (origin.read(object_key), origin.write(object_key, b"x")):
         with pytest.raises(OriginDenied) as caught:
             await call

@@ -1,4 +1,4 @@
-"""What each S3 error code means to us. Promise 3."""
+"""Which error does each S3 error code become? Promise 3."""
 
 from __future__ import annotations
 

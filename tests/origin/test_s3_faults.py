@@ -1,4 +1,4 @@
-"""Every way an S3 answer can go wrong ends in the right error, in time, and harms no later read.
+"""Does every fault of an S3 answer end in the right error, in time, and harm no later read?
 
 Promise 3.
 """
@@ -45,7 +45,7 @@ FAULTS = [
     (Fault.RESETS_IN_BODY, OriginUnavailable, "ORIGIN_BAD_ANSWER"),
     (Fault.SPEAKS_NO_HTTP, OriginUnavailable, "ORIGIN_UNREACHABLE"),
 ]
-# Of the object as it was before: its bytes are others by now.
+# The stamp of the object as it was before; its bytes have changed since.
 _OTHER = OriginStamp("photo.png", "another-etag", 0.0)
 _STS_XML = b"""<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
 <AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>FROMSTS</AccessKeyId>
@@ -78,7 +78,7 @@ async def origin_of(server: FaultyS3, deadline_s: float = _AMPLE_S) -> AsyncIter
             max_concurrent_reads=_MAX_READS,
         )
     )
-    # What is tried here is S3, not how fast this machine opens a client.
+    # The tests measure S3's faults, not how fast this machine opens a client.
     await open_client(origin)
     try:
         yield origin
@@ -95,7 +95,7 @@ async def test_a_fault_has_its_error_and_leaves_the_client_usable(
     deadline_s = _SHORT_S if fault in _HANGS else _AMPLE_S
     async with origin_of(faulty_s3, deadline_s) as origin:
         faulty_s3.fault = fault
-        # The deadline holds for the queue too: all reads end with it, not one after another.
+        # The deadline includes the queue: all reads end with it, not one after another.
         async with asyncio.timeout(deadline_s + 5):
             results = await asyncio.gather(
                 *(origin.read("photo.png") for _ in range(_FAILURES)), return_exceptions=True
@@ -140,7 +140,7 @@ async def test_not_modified_is_the_stamp_with_the_time_that_s3_says_now(
     async with origin_of(faulty_s3) as origin:
         read = await origin.read("photo.png")
         faulty_s3.fault = fault
-        # More than there are connections: an answer without a body gives its own back.
+        # More than there are connections: an answer without a body gives its connection back.
         for _ in range(_FAILURES):
             found = await origin.read_if_changed(read.stamp)
             assert found == OriginStamp(
@@ -160,7 +160,7 @@ async def test_a_request_says_who_asks(faulty_s3: FaultyS3) -> None:
 async def test_credentials_of_a_web_identity_are_asked_for_with_its_token(
     faulty_s3: FaultyS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    # STS names times as ISO 8601, S3's headers as HTTP does: the same session reads both.
+    # STS writes times as ISO 8601, S3's headers as HTTP does; one session reads both.
     token = tmp_path / "token"
     token.write_text("a-web-identity")
 
@@ -286,7 +286,7 @@ async def test_a_connection_for_which_this_host_has_no_descriptor_is_not_the_ori
 ) -> None:
     async with origin_of(faulty_s3, _AMPLE_S) as origin:
         await origin.read("photo.png")
-        faulty_s3.fault = Fault.TRUNCATES_WITH_LENGTH  # closes the connection that is open
+        faulty_s3.fault = Fault.TRUNCATES_WITH_LENGTH  # closes the open connection
         with pytest.raises(OriginUnavailable):
             await origin.read("photo.png")
         faulty_s3.fault = Fault.NONE
@@ -362,6 +362,6 @@ async def test_closing_ends_the_reads_in_flight_with_an_error(faulty_s3: FaultyS
 
 
 async def read_all_slots(origin: S3Origin) -> list[bytes]:
-    """Read once more than there are slots, which one lost slot or connection would stop."""
+    """Read once more often than there are slots; a lost slot or connection would block the last."""
     found = await asyncio.gather(*(origin.read("photo.png") for _ in range(_MAX_READS + 1)))
     return [obj.data for obj in found]

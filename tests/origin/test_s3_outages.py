@@ -1,4 +1,4 @@
-"""A real S3 server that goes away, comes back, or refuses us. Promise 3."""
+"""A real S3 server that goes away, comes back, or refuses our credentials. Promise 3."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.s3.servers import S3Server
 pytestmark = pytest.mark.s3
 
 _DEADLINE_S = 2.0
-# Not a measurement: only that the deadline ends the call, and not botocore's minutes.
+# Not a measurement: the deadline must end the call, and not botocore after minutes.
 _ENDS_WITHIN_S = _DEADLINE_S + 5
 
 
@@ -38,7 +38,7 @@ async def test_a_server_that_is_down_is_unavailable_and_is_found_again(store: S3
     await origin.check()
     await origin.write("second.png", b"second")
     assert (await origin.read("second.png")).data == b"second"
-    if store.kind == "ceph":  # moto forgets its objects
+    if store.kind == "ceph":  # moto loses its objects when it ends
         assert (await origin.read("photo.png")).data == b"photo"
     await origin.close()
 
@@ -154,7 +154,7 @@ async def test_an_origin_whose_client_fails_to_open_while_it_is_closed_closes_al
     use_environment(monkeypatch, {"AWS_CONFIG_FILE": str(profile)})
     origin = S3Origin(S3Settings(bucket="b", region="r"))
     starting = asyncio.create_task(origin.start())
-    # Opened when the credentials are being asked for: the client is not there yet.
+    # The pipe opens when the client asks for credentials: the client is not open yet.
     with await asyncio.to_thread(answer.open, "w") as credentials:
         closing = asyncio.create_task(origin.close())
         with pytest.raises(OriginUnavailable) as caught:

@@ -1,7 +1,7 @@
 """Is a file of a folder origin read whole while another process writes it in place?
 
-Real writers in processes of their own. Each version of the file has one byte value
-throughout, so that a mixture of two, or a part of one, shows. Promise 2.
+The writers are real processes. Each version of the file repeats one byte value, so that a mixture
+of two versions, or a part of one, shows. Promise 2.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def being(uid: int) -> Iterator[None]:
 
 
 async def torn_reads(root: Path) -> int:
-    """Return how many reads gave something else than one whole version."""
+    """Return how many reads gave anything but one whole version."""
     origin, torn = DirectoryOrigin(root), 0
     for _ in range(ROUNDS):
         reads = (origin.read("photo.png") for _ in range(READS_AT_ONCE))
@@ -141,14 +141,14 @@ async def test_what_was_written_a_moment_ago_is_read_once_its_writer_is_done(
 
 
 async def test_a_reader_delays_a_writer_and_survives_its_call_for_the_lease(root: Path) -> None:
-    """SIGIO, which the kernel sends if nothing else is asked for, would end this process."""
+    """By default the kernel sends SIGIO for a broken lease, which would end this process."""
     with written_by(root, "pauses between versions"):
         assert await torn_reads(root) == 0
     origin = DirectoryOrigin(root)
     before = len(os.listdir("/proc/self/fd"))
     await asyncio.gather(*(origin.read("photo.png") for _ in range(8)), return_exceptions=True)
     assert len(os.listdir("/proc/self/fd")) == before
-    with (root / "photo.png").open("r+b") as writer:  # would wait for a lease that was kept
+    with (root / "photo.png").open("r+b") as writer:  # would block if a lease were left
         writer.write(b"\3")
     await origin.close()
 

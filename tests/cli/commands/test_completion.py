@@ -1,4 +1,4 @@
-"""Do a shell's completion and `version` say what there is?"""
+"""Do a shell's completion and `version` list what exists?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.cli.conftest import Run, environment
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """`cachesvc` as it is installed: a script of that name in the PATH."""
+    """`cachesvc` as installed: a script of that name in the PATH."""
     script = tmp_path / "cachesvc"
     script.write_text(f"#!{sys.executable}\nfrom cachesvc.cli.main import main\nmain()\n")
     script.chmod(0o755)

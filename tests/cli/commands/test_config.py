@@ -1,4 +1,4 @@
-"""Does `cachesvc config` say what is in force, from where, and no secret?"""
+"""Does `cachesvc config` show each setting in force and its source, and no secret?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.cli.conftest import Run
 
 @pytest.fixture
 def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_alone: Run) -> Path:
-    # After run_alone, which removes the caller's settings.
+    # After run_alone, which clears the caller's settings.
     monkeypatch.setenv("CACHESVC_TTL_HOURS", "7")
     monkeypatch.setenv("CACHESVC_ORIGIN__REGION", "eu-north-1")
     path = tmp_path / "cachesvc.toml"
@@ -78,7 +78,7 @@ def test_a_tls_file_that_cannot_be_used_is_code_2_and_one_line(
     ("line", "named"),
     [
         ("ttl_hours = inf", "CACHESVC_TTL_HOURS"),
-        # In nanoseconds it has to fit the catalog's 63 bits.
+        # In nanoseconds, the value has to fit the catalog's 63 bits.
         ("ttl_hours = 1e9", "CACHESVC_TTL_HOURS"),
         ("grpc = { drain_s = inf }", "CACHESVC_GRPC__DRAIN_S"),
         ("kinds = { text = { ttl_hours = inf } }", "CACHESVC_KINDS__TEXT__TTL_HOURS"),

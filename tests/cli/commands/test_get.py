@@ -1,4 +1,4 @@
-"""Does `cachesvc get` show and write exactly what the daemon holds?"""
+"""Does `cachesvc get` show and write exactly the entry that the daemon holds?"""
 
 from __future__ import annotations
 

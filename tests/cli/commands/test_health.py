@@ -1,4 +1,4 @@
-"""Does `cachesvc health` tell a probe the truth, through all of a daemon's life?"""
+"""Does `cachesvc health` tell a probe the truth in every phase of a daemon's life?"""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.cli.conftest import Run, RunApart
 from tests.support.daemons import Daemon
 
 SERVICE = "cachesvc.v1.CacheService"
-# The default, connecting included, is a probe's and not a busy machine's.
+# The default timeout includes connecting; it suits a probe, and not a busy machine.
 PATIENT = ("--timeout", "20")
 Status = health_pb2.HealthCheckResponse.ServingStatus
 
 
 @pytest.fixture
 def draining(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
-    """A server that answers and does not serve, as the daemon while it drains."""
+    """A server that answers and does not serve, as a draining daemon."""
     server = grpc.server(futures.ThreadPoolExecutor(1))
     servicer = health.HealthServicer()
     servicer.set(SERVICE, Status.NOT_SERVING)

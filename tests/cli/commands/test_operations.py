@@ -80,7 +80,7 @@ def test_invalidate_by_key_removes_that_entry_only(run: Run, daemon: Daemon) -> 
 
 
 def test_everything_is_removed_only_after_a_yes(run_alone: Run, new_daemon: NewDaemon) -> None:
-    daemon = new_daemon()  # of its own: what is left would refuse others' older Puts
+    daemon = new_daemon()  # its own: the recorded change would refuse others' older Puts
     run = on_daemon(run_alone, daemon)
     user, _ = _wardrobe(daemon)
     assert run("get", "human", user).exit_code == 0

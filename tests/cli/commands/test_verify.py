@@ -1,4 +1,4 @@
-"""Does `cachesvc verify` find damage, beside a real daemon and without one, and disturb nothing?
+"""Does `cachesvc verify` find damage, with and without a running daemon, and disturb nothing?
 
 Promise 2.
 """
@@ -21,7 +21,7 @@ from tests.support.sample_objects import Sample, fresh_id, put_in_folder
 
 @pytest.fixture(scope="module")
 def own_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """Of this file alone: what verify finds is all of its L2."""
+    """A daemon for this file alone, because verify reads all of its L2."""
     folder = tmp_path_factory.mktemp("verified")
     with running_daemon(folder, {"KINDS__HUMAN__MAX_ENTRIES": "1"}) as daemon:
         yield daemon
@@ -31,8 +31,8 @@ def own_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 def stocked(
     own_daemon: Daemon, monkeypatch: pytest.MonkeyPatch, run_alone: Run
 ) -> Iterator[Daemon]:
-    """A daemon whose L1 holds one person at most; its settings are ours."""
-    for name, value in own_daemon.settings.items():  # after run_alone, which removes the caller's
+    """A daemon whose L1 holds at most one person; the command has its settings."""
+    for name, value in own_daemon.settings.items():  # after run_alone, which clears our settings
         monkeypatch.setenv(f"CACHESVC_{name}", value)
     yield own_daemon
     own_daemon.admin_stub().Invalidate(pb.InvalidateRequest(everything=True, erase=True))
@@ -104,7 +104,7 @@ def test_quarantine_beside_a_daemon_costs_a_refill_and_nothing_else(
 def test_a_daemon_that_was_killed_is_verified_and_starts_afterwards(
     run_alone: Run, stocked: Daemon
 ) -> None:
-    """Its log is still there: rows that are in no other place count."""
+    """Rows that are only in the catalog's log are verified too."""
     people = fill(stocked)
     first, *_ = people
     stocked.kill()

@@ -1,4 +1,4 @@
-"""What does a command say where the way to the daemon is set up wrongly? One line."""
+"""What does a command print if its target, socket or credentials are wrong? One line."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def one_line(result: Result, code: int) -> str:
     return result.stderr
 
 
-# `warm` shows its progress before that.
+# `warm` prints its progress before that line.
 @needs_root
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] != "warm"], ids=" ".join)
 def test_a_strangers_socket_is_one_line(

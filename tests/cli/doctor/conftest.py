@@ -1,4 +1,4 @@
-"""A host whose settings are all right, for each test to spoil one thing of."""
+"""A host whose settings are all right; each test spoils one of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def runtime_dir() -> Iterator[Path]:
 
 @pytest.fixture
 def settings(tmp_path: Path, runtime_dir: Path) -> dict[str, Any]:
-    """Settings as nested values; a test changes what it is about."""
+    """Settings as nested values; a test changes those that it checks."""
     return {
         "runtime_dir": runtime_dir,
         "state_dir": tmp_path / "state",
@@ -37,7 +37,7 @@ def settings(tmp_path: Path, runtime_dir: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def filesystem(tmp_path: Path) -> Path:
-    """The host's own files, of a test's choice."""
+    """The host's own files, as the test sets them."""
     root = tmp_path / "host"
     (root / "etc").mkdir(parents=True)
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
@@ -51,7 +51,7 @@ def examine(settings: dict[str, Any], filesystem: Path) -> Examine:
     def run(check: Check, **of_the_patient: Any) -> Finding:
         of_the_patient.setdefault("filesystem", filesystem)
         (found,) = check(Patient(Settings(**settings), **of_the_patient))
-        # Nobody is told that something is wrong without being told what to do.
+        # Every finding that is not OK says how to fix it.
         assert bool(found.fix) == (found.level is not Level.OK)
         return found
 

@@ -1,7 +1,7 @@
-"""Does doctor find what `serve` refuses, and does it call nothing an error that starts well?
+"""Does doctor find every fault that `serve` refuses, and report no error where `serve` works?
 
-Each row spoils one thing of a host. The daemon is started on it, in this process, and every
-check of doctor is run on it before: where one refuses, the other says so.
+Each case spoils one thing of a host. The test runs every check of doctor on that host, and then
+starts the daemon on it, in this process: if the daemon refuses, doctor must have reported an error.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Host:
         return [finding for finding in found if finding.level is Level.ERROR]
 
     def refusal(self) -> str | None:
-        """Return why the daemon does not start; None, it did and was stopped."""
+        """Return why the daemon does not start, or None if it started and was stopped."""
         return asyncio.run(self._refusal())
 
     async def _refusal(self) -> str | None:
@@ -260,7 +260,7 @@ for setting, name in (
     CASES[f"{name} in {setting} is a directory"] = partial(
         at, setting=setting, name=name, spoil=a_directory
     )
-# Others start, and do not work as promised.
+# With the other cases the daemon may start, but would not work as promised.
 STARTS_WELL = ("nothing", "a dead daemon's files fill tmpfs")
 
 

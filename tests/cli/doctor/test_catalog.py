@@ -1,4 +1,4 @@
-"""Does doctor see a clock that the catalog knows to be wrong, and a catalog from a snapshot?"""
+"""Does doctor see a wrong clock, by the catalog's times, and a catalog from a snapshot?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DAY_S = 24 * 3600
 
 
 def live(settings: dict[str, Any]) -> None:
-    """Let a daemon start and end on these directories."""
+    """Start and end a daemon on these directories."""
 
     async def once() -> None:
         daemon = Daemon(Settings(**settings))

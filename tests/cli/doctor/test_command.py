@@ -1,4 +1,4 @@
-"""Does `cachesvc doctor` show every finding, count them, and end with the right code?"""
+"""Does `cachesvc doctor` show and count every finding, and end with the right code?"""
 
 from __future__ import annotations
 

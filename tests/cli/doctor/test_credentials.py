@@ -1,4 +1,4 @@
-"""Does doctor see certificates that do not fit, keys that all may read, tokens that are over?"""
+"""Does doctor see certificates that do not fit, keys that all may read, and expired tokens?"""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def lasting(left: timedelta) -> Certificate:
-    """Return a certificate that was made for 90 days and has `left`."""
+    """Return a certificate made for 90 days, of which `left` remains."""
     ends = datetime.now(UTC) + left
     return Authority("ca").issue("host", between=(ends - 90 * DAY, ends))
 

@@ -1,4 +1,4 @@
-"""Does doctor see a cgroup that has less memory, or fewer threads, than the daemon needs?"""
+"""Does doctor see a cgroup with less memory, or fewer threads, than the daemon needs?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def group(filesystem: Path) -> Path:
-    """The one group of a container, where it is mounted."""
+    """The only group of a container, at its mount point."""
     (filesystem / "proc/self").mkdir(parents=True)
     (filesystem / "proc/self/cgroup").write_text("0::/\n")
     mount = "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"

@@ -1,4 +1,4 @@
-"""Does doctor know who has a port or a socket, who else is on the host, and what limits bind?"""
+"""Does doctor find who has a port or socket, who shares the host, and limits too low to serve?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.daemons import Daemon
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that this very process listens on."""
+    """A port on which this process listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 

@@ -1,4 +1,4 @@
-"""Does doctor see a runtime directory that cannot hold L1, or that will not stay?"""
+"""Does doctor see a runtime directory that cannot hold L1, or that will be deleted?"""
 
 from __future__ import annotations
 

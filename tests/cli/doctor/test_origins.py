@@ -1,6 +1,6 @@
-"""Does doctor tell what S3 lets us do from what it does not, and say nothing secret?
+"""Does doctor tell what S3 permits from what it refuses, and print no secret?
 
-Asked of a real S3 where one can be had; refusals that Ceph does not know, of a scripted one.
+The tests ask a real S3 if there is one, and a scripted one for refusals that Ceph does not have.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def test_what_a_clock_that_is_apart_means(
 async def s3_with(
     fault: Fault, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Settings]:
-    """Give the settings of an S3 that has the fault."""
+    """Return the settings of an S3 that has the fault."""
     for name, value in with_key().items():
         monkeypatch.setenv(name, value)
     async with running_faulty_s3() as server:
@@ -181,7 +181,7 @@ async def access_findings(patient: Patient) -> list[Finding]:
 async def test_without_listbucket_an_absent_object_is_a_failure_and_doctor_says_so(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What AWS does: 403 for the bucket, and for a key that is not there."""
+    """AWS then answers 403 for the bucket, and for a key that does not exist."""
     async with s3_with(Fault.SAYS_403, settings, monkeypatch) as faulty:
         (found,) = await access_findings(Patient(faulty))
     assert found.level is Level.ERROR

@@ -1,4 +1,4 @@
-"""Does doctor see an L2 root that is not the disk it should be, or a catalog in harm's way?"""
+"""Does doctor see an L2 root that is on the wrong disk, or a catalog at risk?"""
 
 from __future__ import annotations
 

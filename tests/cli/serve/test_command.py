@@ -69,7 +69,7 @@ def test_serve_answers_and_ends_with_code_0(
 def test_the_service_manager_hears_of_a_daemon_that_serves_already(
     settings: dict[str, str], tmp_path: Path
 ) -> None:
-    """And of its end before it ends; between them the loop gives signs of life."""
+    """It also hears of the end before the end; in between, the loop gives signs of life."""
     address = f"{settings['RUNTIME_DIR']}.notify"
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as inbox:
         inbox.bind(address)
@@ -151,7 +151,7 @@ def test_a_second_daemon_on_the_same_directory_is_code_2(
             refused = run_apart("serve", **second)
             assert refused.returncode == 2
             assert "another cachesvc daemon owns this directory" in refused.stderr
-            client.stats()  # the first one serves on
+            client.stats()  # the first daemon still serves
     finally:
         server_processes.kill(process)
 

@@ -1,4 +1,4 @@
-"""Does a log line stay free of the values that code was working on?"""
+"""Does a log line leave out the values that the failing code worked on?"""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_lines_are_json_objects_of_our_level_and_libraries_warnings(run_apart: R
 
 
 def test_a_line_that_cannot_be_written_is_lost_and_the_work_goes_on() -> None:
-    """Promise 5: a full disk behind the log fails no Put, and ends no invalidation's retries."""
+    """Promise 5: a full disk behind the log fails no Put, and stops no invalidation's retries."""
     code = """
 import structlog
 from cachesvc.cli.serve import logs

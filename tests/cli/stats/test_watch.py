@@ -1,4 +1,4 @@
-"""Does `stats --watch` show rates that the counters bear out, in 80 columns, and end?"""
+"""Does `stats --watch` show rates that agree with the counters, in 80 columns, and end?"""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def test_the_table_fits_80_columns_and_24_lines_and_cuts_nothing() -> None:
     look = next_look(answer(memory_hits=1_334_567, disk_hits=25_000), 52.0, first)
     lines = shown(look, 80)
     assert max(map(len, lines)) <= 80
-    assert len(lines) < 24  # the cursor has a line of its own
+    assert len(lines) < 24  # the cursor needs one more line
     text = "\n".join(lines)
     for value in ("1,334,567", "50,000.0", "80.0 %", "20.0 %", "human_upper_body", "46.2 GB"):
         assert value in text
-    assert not any(line.strip() in ("0", "%", "B", "GB") for line in lines)  # nothing was folded
+    assert not any(line.strip() in ("0", "%", "B", "GB") for line in lines)  # no cell was folded
 
 
 def test_each_look_is_one_line_of_json_with_what_happened_since(run: Run, daemon: Daemon) -> None:

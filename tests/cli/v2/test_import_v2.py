@@ -1,7 +1,7 @@
-"""Does `cachesvc import-v2` adopt what V2 left, and only what may be served?
+"""Does `cachesvc import-v2` adopt V2's entries, and only those that may be served?
 
-V2's directory is written by the original's own libraries; a real daemon takes it.
-Promises 1 and 7.
+The original's own libraries write V2's directory; a real daemon stores the entries. Promises 1 and
+7.
 """
 
 from __future__ import annotations
@@ -31,19 +31,21 @@ HOUR_S = 3600.0
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """One of this file's own: tests elsewhere invalidate everything, and V2's files are older."""
+    """A daemon for this file alone: other files' tests invalidate everything, and V2's files are
+    older.
+    """
     with running_daemon(tmp_path_factory.mktemp("daemon")) as running:
         yield running
 
 
 class V2:
-    """V2's ssd_root, as it would look now."""
+    """V2's ssd_root as it looks today."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def write(self, namespace: str, name: str, sample: Sample, age_s: float = HOUR_S) -> Path:
-        """Write an entry's members, as old as said; return its folder."""
+        """Write an entry's members with the given age; return its folder."""
         folder = self.root / namespace / name
         folder.mkdir(parents=True)
         for object_key, data in sample.objects.items():
@@ -82,13 +84,13 @@ def v2(tmp_path: Path) -> V2:
 
 @pytest.fixture
 def settings(daemon: Daemon, monkeypatch: pytest.MonkeyPatch, run_alone: Run) -> None:
-    """This file's daemon; its settings are the command's."""
-    for name, value in daemon.settings.items():  # after run_alone, which removes the caller's
+    """This file's daemon; the command has its settings."""
+    for name, value in daemon.settings.items():  # after run_alone, which clears our settings
         monkeypatch.setenv(f"CACHESVC_{name}", value)
 
 
 class LaterClock(Clock):
-    """Two hours ahead, because the time of an object at S3 cannot be chosen."""
+    """Two hours ahead, because a test cannot choose an object's time at S3."""
 
     def read(self) -> Now:
         now = super().read()
@@ -97,7 +99,7 @@ class LaterClock(Clock):
 
 @pytest.fixture
 def imported(run_alone: Run, settings: None, v2: V2) -> Callable[..., Any]:
-    """Run the import, and return its JSON; `code` is the exit code that it must have."""
+    """Run the import and check its exit `code`; return its JSON."""
 
     def run_it(*options: str, code: int = 0) -> Any:
         done = run_alone("import-v2", str(v2.root), "--json", *options)
@@ -186,7 +188,7 @@ def test_a_person_that_the_origin_no_longer_has_is_not_adopted(
 def test_an_origin_that_cannot_be_asked_keeps_persons_out_and_is_code_1(
     imported: Callable[..., Any], v2: V2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 3: it is not "absent"."""
+    """Promise 3: an origin that cannot be asked is not an absence."""
     user = fresh_id("u")
     v2.write("human_upper_body", user, sample_objects.person(user))
     monkeypatch.setenv("CACHESVC_ORIGIN__PATH", "/nonexistent/unmounted")
@@ -222,7 +224,7 @@ def test_garments_need_an_owner_and_a_file_may_name_each(
 
 
 class Payload:
-    """Creates a file if anybody unpickles it."""
+    """Creates a file if anything unpickles it."""
 
     def __init__(self, witness: Path) -> None:
         self.witness = witness
@@ -277,7 +279,7 @@ def test_hostile_and_broken_entries_are_counted_and_the_rest_is_adopted(
 def test_files_that_were_not_written_together_are_of_two_photos_perhaps(
     imported: Callable[..., Any], daemon: Daemon, v2: V2
 ) -> None:
-    """Promise 2: V2's save could end after any of its files, and the next one did not notice."""
+    """Promise 2: V2's save could end after any of its files, and the next save did not notice."""
     user = fresh_id("u")
     person = sample_objects.person(user)
     put_aged(daemon, person, age_s=9 * HOUR_S)

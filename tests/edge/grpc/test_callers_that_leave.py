@@ -1,7 +1,7 @@
-"""Is a call that its caller left, or does not read, counted as what the caller saw?
+"""Is a call whose caller left, or does not read, counted with the status that the caller saw?
 
-And told it, where it still listens. Over real gRPC: in what order a write fails and a
-call is cancelled is gRPC's.
+A caller that still listens is told that status, too. The tests use real gRPC, which decides whether
+a write fails before or after the call is cancelled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cachesvc.edge.grpc.calls import Calls, Context, code_of_leaving
 from cachesvc.edge.grpc.methods import SERVICE_NAME
 from cachesvc.edge.statuses import REASON_KEY, Code
 
-# More than what is sent to a caller that has not read anything.
+# More than gRPC sends to a caller that has not read anything.
 MESSAGE = bytes(8 << 20)
 LONG_S = 30.0
 SHORT_S = 0.3
@@ -44,7 +44,7 @@ def test_a_caller_that_left_before_its_deadline_cancelled(remaining_s: float | N
 
 
 class Endless:
-    """A streaming call that always has one more message, over a real server and channel."""
+    """A streaming call that never runs out of messages, over a real server and channel."""
 
     def __init__(self, default_deadline_s: float) -> None:
         self.calls = Calls(default_deadline_s, stream_stall_s=30.0)
@@ -69,7 +69,7 @@ class Endless:
             await server.stop(grace=None)
 
     async def ended_as(self) -> dict[str, int]:
-        """Return how its calls ended, once they have."""
+        """Return the calls' statuses once all of them have ended."""
         assert await self.calls.drain(LONG_S)
         by_code = self.calls.tally.by_rpc["Get"].by_code
         return {code: calls for code, calls in by_code.items() if calls}
@@ -113,7 +113,7 @@ async def test_a_caller_whose_deadline_passes_amid_a_message_is_counted_as_that(
 
 
 async def test_a_caller_without_a_deadline_that_does_not_read_is_told_when_it_does() -> None:
-    """Nor does it hold up a drain until then."""
+    """The ended call does not hold up a drain meanwhile."""
     endless = Endless(SHORT_S)
     async with endless.served() as get:
         call = get(b"")

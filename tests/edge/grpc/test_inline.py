@@ -27,10 +27,10 @@ class Bytes:
 
 
 def blobs() -> st.SearchStrategy[bytes | None]:
-    # Around the sizes where a length takes one more byte: 127, 16 Ki, 2 Mi.
+    # Sizes around those where the length takes one more byte: 127, 16 Ki, 2 Mi.
     near = [n + delta for n in (0, 127, 1 << 14, 1 << 21) for delta in range(-40, 40)]
     sizes = st.one_of(st.integers(0, 70_000), st.sampled_from([size for size in near if size >= 0]))
-    # Of one byte value that no small field begins or ends with.
+    # One byte value throughout, with which no small field begins or ends.
     return st.one_of(st.none(), sizes.map(lambda size: b"\xee" * size))
 
 
@@ -74,7 +74,7 @@ def test_three_entries_of_any_size_parse_to_the_same_message(
     for part, (entry, blob) in parts.items():
         found = getattr(answer, part)
         if blob:
-            # With its tag and length: alone, a blob of one byte may be found in a number.
+            # With its tag and length: a blob of one byte could also occur within a number.
             tagged = pb.Entry(tensors=blob).SerializeToString()
             offset = raw.index(tagged, offset) + len(tagged) - len(blob)
             assert offset % ALIGNMENT == 0
@@ -90,7 +90,7 @@ def test_every_remainder_is_padded_to_a_multiple_of_16(size: int) -> None:
 
 
 def inline_entry(field_number: int, entry: pb.Entry, blob: Bytes | None) -> InlineEntry:
-    """Take `entry` apart as the service hands it over."""
+    """Split `entry` into the parts that the service hands over."""
     rest = pb.Entry()
     rest.CopyFrom(entry)
     rest.ClearField("info")

@@ -1,4 +1,4 @@
-"""Is a socket that is in the way a clear error, whoever left it?"""
+"""Does a socket in the way end in a clear error, whoever left it?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from cachesvc.core.errors import ConfigError
 from cachesvc.edge.grpc import server
 
-# Without a name on any host.
+# A user id without a name on any host.
 STRANGER = 54_321
 
 
@@ -58,7 +58,7 @@ def test_a_socket_that_may_not_be_opened_is_named_with_its_owner(left: Path) -> 
 
 
 class as_user:  # noqa: N801 reads as a statement
-    """Act as another user on filesystems, in this thread's process, for the length of a `with`."""
+    """Act on filesystems as another user, in this thread, for the duration of a `with`."""
 
     def __init__(self, uid: int) -> None:
         self._uid = uid

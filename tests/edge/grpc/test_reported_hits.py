@@ -1,4 +1,4 @@
-"""Can what a worker says of its own hits harm more than its own counts?
+"""Can the hits that a worker reports harm more than the worker's own counts?
 
 Promise 5.
 """

@@ -1,6 +1,6 @@
-"""What does every request go through, and what keeps one caller from being a burden to others?
+"""Which checks does every request pass, and how is one caller kept from harming others?
 
-The real server on a real socket, with routes of the test's own. Promises 5 and 10.
+The real server runs on a real socket, with the test's own routes. Promises 5 and 10.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from cachesvc.edge.http.routes import Route
 from cachesvc.edge.http.server import IDLE_S, MAX_BODY_BYTES, HttpServer
 
 Handle = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
-# As docs/http.md has it: the contract, not a copy of the code's table.
+# As in docs/http.md: the contract, not a copy of the code's table.
 STATUSES: list[tuple[CacheError, int, str]] = [
     (errors.InvalidRequest("m"), 400, "INVALID_ARGUMENT"),
     (errors.Unauthenticated("m"), 401, "UNAUTHENTICATED"),
@@ -65,7 +65,7 @@ async def serving(
     idle_s: float = IDLE_S,
     **settings: Any,
 ) -> AsyncIterator[int]:
-    """Serve `/it`, and give the port."""
+    """Serve `/it`; yield the port."""
     http = HttpSettings(**settings)
     server = HttpServer(
         http,
@@ -140,7 +140,7 @@ async def test_what_is_not_served_is_refused_in_the_same_form() -> None:
             assert not [name for name in answer.headers if name.startswith("Access-Control")]
 
 
-# ---- who
+# ---- callers
 
 
 @pytest.mark.parametrize(("role", "action"), list(itertools.product(Role, Action)))
@@ -180,7 +180,7 @@ async def test_a_stranger_is_not_taken_for_a_caller_on_this_host(headers: dict[s
 async def test_a_proxy_that_adds_no_header_is_known_by_its_old_version_of_http(
     version: HttpVersion, status: int
 ) -> None:
-    """nginx passes requests on as HTTP/1.0 unless it is told otherwise."""
+    """nginx sends HTTP/1.0 unless it is configured otherwise."""
     async with serving(fine) as port, ClientSession(version=version) as session:
         assert (await session.get(f"http://127.0.0.1:{port}/it")).status == status
 
@@ -195,7 +195,7 @@ async def test_a_caller_from_another_address_needs_a_credential() -> None:
 
 
 def own_address() -> str | None:
-    """Return an address of this machine that is not loopback; nothing is sent."""
+    """Return an address of this machine that is not loopback; no packet is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
@@ -261,11 +261,11 @@ async def test_headers_that_do_not_come_end_the_connection() -> None:
 async def test_whoever_says_nothing_makes_way_for_whoever_asks() -> None:
     async with serving(fine, max_connections=8) as port, AsyncExitStack() as stack:
         silent = [await connected(stack, port) for _ in range(8)]
-        silent[1][1].write(b"GET /it HTTP/1.1\r\nHost: loc")  # and not the rest of it
+        silent[1][1].write(b"GET /it HTTP/1.1\r\nHost: loc")  # the rest is never sent
         async with client() as session:
             for _ in range(2):
                 assert (await session.get(f"http://127.0.0.1:{port}/it")).status == 200
-        # In the order in which they came.
+        # The connections end in the order in which they came.
         assert await silent[0][0].read() == b""
 
 

@@ -1,6 +1,6 @@
-"""Does a warm-up over HTTP answer in time, and go on when it cannot?
+"""Does a warm-up over HTTP answer in time, and go on in the background if it takes longer?
 
-The real routes over a real engine whose origin a test holds up.
+The real routes run over a real engine whose origin a test holds.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ async def test_a_long_warm_up_is_said_to_be_running_and_goes_on(house: EngineHou
         assert answer.status == 202
         body = await answer.json()
         assert (body["status"], body["done"], body["total"]) == ("running", 0, 1)
-        # It still counts as one of those that run.
+        # The warm-up still counts as a running one.
         second = await session.post(url, json=BODY)
         assert (second.status, second.headers["Retry-After"]) == (429, "1")
         assert (await second.json())["error"]["reason"] == "TOO_MANY_WARMUPS"

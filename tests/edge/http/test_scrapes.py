@@ -1,6 +1,6 @@
-"""Is what a scrape shows read by the one thread that changes it?
+"""Does a scrape read the tiers' state only in the thread that changes it?
 
-Promise 2: a thread that read L1's spare files once gave one to two keys.
+Promise 2: a thread that read L1's spare files once gave the same file to two keys.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PRODUCT = Path(cachesvc.__file__).parent
 
 @contextmanager
 def seen_in_new_threads() -> Iterator[set[str]]:
-    """Collect the product's modules whose functions run in threads that start meanwhile."""
+    """Yield the set of the product's modules whose functions run in threads started meanwhile."""
     seen: set[str] = set()
 
     def trace(frame: FrameType, event: str, argument: object) -> None:
