@@ -15,7 +15,7 @@ from tests.support.s3.servers import s3_server
 
 __all__ = ["daemon", "daemon_target", "new_daemon", "s3_server"]
 
-# Generated examples have no deadline: a busy machine is not a failure.
+# Generated examples have no deadline: a busy machine must not fail them.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 

@@ -1,8 +1,8 @@
-"""How do programs that tests and benchmarks need get onto a machine? `make programs`, before them.
+"""How do programs that tests and benchmarks need get onto a machine? By `make programs`.
 
-Root's apt-get installs what is missing of the table in `tests/support/debian.py`. Nobody else
-can, so everybody else is told what to install. Each thing that is missing in the end is a line
-that says what the tests leave out without it; none of it makes the tests fail.
+As root, it lets apt-get install what is missing from the table in `tests/support/debian.py`; any
+other user is told what to install. For each program that is still missing, it prints which tests
+are left out; a missing program fails no test.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--tried", type=Path, help="a file that keeps what could not be had")
     parser.add_argument("--again", action="store_true", help="try those again too")
     parser.add_argument("--root", type=Path, default=Path("/"), help="where dpkg's state is")
-    arguments, _ = parser.parse_known_args()  # pytest's own options come along with TESTS
+    arguments, _ = parser.parse_known_args()  # TESTS may carry pytest's own options
     wanted = [row for row in TABLE if _are_needed(row, arguments.tests, slow=arguments.slow)]
     before = _missing(wanted)
     why = None
@@ -41,13 +41,13 @@ def main() -> int:
     after = _missing(wanted)
     _say(wanted, before, after, why)
     if arguments.tried is not None:
-        with contextlib.suppress(OSError):  # somebody else's folder: then the next run tries again
+        with contextlib.suppress(OSError):  # not our folder: the next run tries again
             arguments.tried.write_text("".join(f"{name}\n" for name in _packages(after)))
     return _OK
 
 
 def _are_needed(row: Programs, tests: Sequence[str], *, slow: bool) -> bool:
-    """Return whether tests below one of these paths use it."""
+    """Return whether tests below one of these paths use the program."""
     if row.slow and not slow:
         return False
     paths = [PurePosixPath(test.partition("::")[0]) for test in tests]
@@ -86,10 +86,10 @@ def _lines(path: Path) -> list[str]:
 
 
 def _install(missing: Sequence[Programs], root: Path) -> str | None:
-    """Install what apt-get can have; return what is to be done by hand afterwards, or None."""
+    """Install what apt-get has; return what is to be done by hand afterwards, or None."""
     print(f"Installing programs for the tests: {' '.join(_packages(missing))}", flush=True)
     with Apt(root) as apt:
-        # All at once is quickest. A package that cannot be had fails them all: then each alone.
+        # All at once is quickest. One unavailable package makes them all fail: then each alone.
         alone = [[row] for row in missing] if len(missing) > 1 else []
         for rows in (missing, *alone):
             if packages := _packages(_missing(rows)):

@@ -15,7 +15,7 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs/promises.md"
 WIDTH = 120  # columns of a page's line
-# What a number means in that file may stand behind it, in brackets.
+# The meaning of a number in that file may stand behind it, in brackets.
 _NUMBER = r"\d+(?: \([^)]*\))?"
 _SAID = re.compile(rf"\b[Pp]romises? ({_NUMBER}(?:(?:, | and ){_NUMBER})*)")
 _SECTION = re.compile(r"^## (\d+)\. .*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
@@ -23,7 +23,7 @@ _LIST = re.compile(r"^- \*\*Tests\.\*\*.*?\n(?=- |\n|\Z)", re.MULTILINE | re.DOT
 
 
 def promises_of(file: Path) -> set[int]:
-    """Return the numbers that the docstrings of a test file, and of what is in it, say."""
+    """Return the promise numbers in all docstrings of a test file."""
     tree = ast.parse(file.read_text())
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     texts = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, documented)]
@@ -45,7 +45,7 @@ def tests_by_promise() -> dict[int, list[Path]]:
 
 
 def with_lists(page: str) -> str:
-    """Return the page with the list of each promise as the tests say it."""
+    """Return the page with the list of each promise as the tests give it."""
     tests = tests_by_promise()
 
     def listed(section: re.Match[str]) -> str:

@@ -1,6 +1,6 @@
-"""What does the status page look like? Pictures for the docs: `make screenshots`.
+"""What does the status page look like? Makes pictures for the docs: `make screenshots`.
 
-A real daemon under a small load of every sort, photographed by a real Chromium.
+A real daemon under a small load of every kind, photographed with a real Chromium.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from tests.support.grpc_calls import get_garment, get_human, refused
 
 USERS = [f"user{n:03}" for n in range(1, 31)]
 ITEMS = [f"item{n:03}" for n in range(1, 21)]
-# What answers an operator's first questions, and the whole.
+# The top of the page, for an operator's first questions; another picture has the whole page.
 TOP = {"width": 1280, "height": 860}
 WHOLE = {"width": 1280, "height": 2800}
-# As much as one sees in three or four thumbs' lengths.
+# As much as three or four swipes on a phone show.
 PHONE = {"width": 360, "height": 1900}
 PICTURES: dict[str, dict[str, object]] = {
     "status-light": {"viewport": TOP, "color_scheme": "light"},
@@ -56,7 +56,7 @@ def fill_origin(daemon: Daemon) -> None:
 
 
 def use(daemon: Daemon, load_s: float) -> None:
-    """Get what a few people and garments need, some of it often, now and then absent or changed."""
+    """Get the objects of a few people and garments, some often, some absent or changed."""
     chance = random.Random(7)
     stub = daemon.stub()
     ends = time.monotonic() + load_s

@@ -34,11 +34,11 @@ by_name = pytest.mark.parametrize(
     "document", DOCUMENTS, ids=[path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 )
 
-# Each has its Korean page beside it.
+# Each of these pages has its Korean page beside it.
 TRANSLATED = ("README.md", "docs/migrating-from-v2.md")
 
-# The most words that a page may have (`wc -w`). Its lines are short then, too. A page that has
-# been brought into shape is added here; when all are, the budgets say how long all may be.
+# The most words that a page may have (`wc -w`), and its lines are short. A page that has been
+# brought into shape is added here; the budgets together limit the size of all pages.
 PAGES_IN_SHAPE = {
     "README.md": 1450,
     "README.ko.md": 1180,
@@ -101,7 +101,7 @@ def read(name: str) -> str:
 
 @pytest.fixture
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take away the settings of whoever runs the tests."""
+    """Remove the settings from the environment of the tests."""
     for name in list(os.environ):
         if name.startswith(config.ENV_PREFIX):
             monkeypatch.delenv(name)
@@ -194,7 +194,7 @@ def test_every_reason_and_no_other_is_documented() -> None:
 def reasons_in(folder: str) -> set[str]:
     files = (ROOT / folder).rglob("*.py")
     found = [_REASON_IN_CODE.findall(file.read_text()) for file in files]
-    # Other constants of that form: SHOUTING = "SHOUTING" occurs for reasons only.
+    # Other constants have that form too, but NAME = "NAME" occurs for reasons only.
     return {first or second for matches in found for first, second in matches}
 
 
@@ -207,7 +207,7 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_every_command_with_its_options_and_no_other_is_in_the_reference() -> None:
-    """Each section names the options of its command, but for those of all commands."""
+    """Each section names the options of its command, except those that all commands have."""
     text = read("docs/cli.md")
     general, *sections = re.split(r"^#+ (?=`)", text, flags=re.MULTILINE)
     documented = {section[1 : section.index("`", 1)]: section for section in sections}
@@ -253,7 +253,7 @@ def test_a_translation_has_the_same_sections_commands_and_links(english: str) ->
 
 @pytest.mark.parametrize("english", TRANSLATED)
 def test_a_korean_page_leads_to_korean_pages(english: str) -> None:
-    """Where there is one. Its own English page is the exception."""
+    """Except the link to its own English page, and where no Korean page exists."""
     pages = {(ROOT / page).resolve() for page in TRANSLATED if page != english}
     page = ROOT / in_korean(english)
     assert pages.isdisjoint((page.parent / target).resolve() for target in targets_of(page))
@@ -264,7 +264,7 @@ def in_korean(english: str) -> str:
 
 
 def skeleton(document: str) -> dict[str, Any]:
-    """Return what a translation does not change, by what it is."""
+    """Return the parts that a translation does not change, by kind."""
     text = read(document)
     prose = _FENCED.sub("", text)
     return {
@@ -274,7 +274,7 @@ def skeleton(document: str) -> dict[str, Any]:
         "code": sorted(_CODE.findall(prose)),
         "table rows": len(re.findall(r"^ *\|", prose, re.MULTILINE)),
         "points": re.findall(r"^ *(?:-|\d+\.)(?= )", prose, re.MULTILINE),
-        # Digits of a name (L2, V2) are not figures: each language repeats names as it needs to.
+        # Digits in a name (L2, V2) are not figures: each language repeats names as it needs to.
         "figures": sorted(
             re.findall(r"(?<![A-Za-z\d])\d+(?:[.,]\d+)*", re.sub(_CODE_OR_TARGET, "", prose))
         ),
@@ -282,7 +282,7 @@ def skeleton(document: str) -> dict[str, Any]:
 
 
 def links_of(document: str, prose: str) -> Iterator[tuple[str, int]]:
-    """Yield each link as its page, in English, and the place of its heading there.
+    """Yield each link as its English page, and the position of its heading there.
 
     The link from a page to its own translation is left out.
     """

@@ -29,7 +29,7 @@ CHANGING = {"add", "append", "clear", "discard", "extend", "insert", "pop", "rem
 
 
 def assigned(tree: ast.AST) -> Iterator[ast.Attribute]:
-    """Yield `x.name` for each that an assignment or a deletion changes."""
+    """Yield `x.name` for each attribute that an assignment or a deletion changes."""
     for node in ast.walk(tree):
         targets: list[ast.expr] = []
         if isinstance(node, ast.Assign | ast.Delete):
@@ -43,7 +43,7 @@ def assigned(tree: ast.AST) -> Iterator[ast.Attribute]:
 
 
 def is_named(node: ast.expr, *names: str) -> bool:
-    """Return whether it is a variable or an attribute of one of these names."""
+    """Return whether the node is a variable or an attribute of one of these names."""
     return (isinstance(node, ast.Name) and node.id in names) or (
         isinstance(node, ast.Attribute) and node.attr in names
     )
@@ -164,7 +164,7 @@ def imported(tree: ast.AST, modules: set[str]) -> Iterator[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            # Each name is a module of that folder, otherwise a value of that module.
+            # Each imported name is a module of that folder, otherwise a value of that module.
             parts = [f"{node.module}.{alias.name}" for alias in node.names]
             names = [part if part in modules else str(node.module) for part in parts]
         yield from modules.intersection(names)

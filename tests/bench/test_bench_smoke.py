@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-# torch alone takes many seconds to load from a cold disk, and here each contender loads it.
+# torch alone takes many seconds to load from a cold disk, and each contender loads it.
 @pytest.mark.timeout(240)
 def test_a_quick_run_measures_a_local_hit_beside_the_floor(tmp_path: Path) -> None:
     results = tmp_path / "results.json"

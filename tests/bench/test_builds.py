@@ -1,4 +1,4 @@
-"""Does the benchmark measure each build's own code, and when does it call one slower?"""
+"""Does the benchmark measure each build's own code, and when does it call a build slower?"""
 
 from __future__ import annotations
 

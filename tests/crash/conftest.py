@@ -1,4 +1,4 @@
-"""What the tests of crashes need of the machine."""
+"""What do the tests of crashes need from the machine?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CanLosePower = Callable[[str], None]
 
 @pytest.fixture
 def can_lose_power(tmp_path: Path) -> CanLosePower:
-    """Skip the test where a filesystem of this kind cannot be mounted and shut down."""
+    """Skip the test if a filesystem of this kind cannot be mounted and shut down."""
 
     def check(kind: str) -> None:
         if reason := why_not_available(kind):

@@ -1,9 +1,9 @@
 """Puts on disks that are full now and then: `python -m tests.crash.full_disks`.
 
-L1's, L2's and the catalog's filesystems are real ones, each filled to the last byte and
-freed again at random, and files may be limited in size, which ends writes in the middle.
-Gets have to be served and invalidations answered throughout; a start afterwards examines
-what L2 was said to have. Prints counts as JSON. Needs root.
+The filesystems of L1, L2 and the catalog are real ones. Each is filled to the last byte and freed
+again at random, and a limit of file sizes ends writes in the middle. Throughout, Gets must be
+served and invalidations answered; a start afterwards examines L2. Prints counts as JSON. Needs
+root.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from tests.crash.swatches import KEYS
 from tests.support.engine.mounts import SmallFilesystem, small_filesystem
 
 SIZE_BYTES = 4 << 20
-# SQLite empties its log into the database behind a commit, from 4 MB on: a filesystem that
-# the log alone fills before that stays full.
+# SQLite moves its log into the database behind a commit, once the log has 4 MB. A filesystem that
+# the log alone fills before that would stay full.
 STATE_BYTES = 3 * SIZE_BYTES
 STEPS_BETWEEN_FAULTS = 10
 STEPS_BETWEEN_INVALIDATIONS = 5
-# Less than an entry, and than the catalog.
+# Less than an entry has, and less than the catalog.
 FILE_LIMIT_BYTES = 12 * 1024
 
 
 class Faults:
-    """Filesystems that are full, and files that may not grow, by turns."""
+    """Filesystems that are full, and files that may not grow, in turn."""
 
     def __init__(self, disks: list[SmallFilesystem]) -> None:
         self._disks = disks
@@ -46,7 +46,7 @@ class Faults:
         self.count = 0
 
     def change(self, choose: random.Random) -> None:
-        """Fill or free one of them, or let files grow or not; often all is well again."""
+        """Fill or free a filesystem, or limit file sizes or not; often all faults end."""
         if choose.random() < 0.4:
             self.end()
             return
@@ -75,7 +75,7 @@ def _limit_files(size_bytes: int) -> None:
 
 @contextmanager
 def small_disks(folder: Path) -> Iterator[tuple[Path, Path, list[SmallFilesystem]]]:
-    """Give the folder of L2 and the catalog, the one of L1, and the three filesystems."""
+    """Yield the folder of L2 and the catalog, the folder of L1, and the three filesystems."""
     with ExitStack() as stack:
         runtime = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm")))
         sizes = {
@@ -88,11 +88,11 @@ def small_disks(folder: Path) -> Iterator[tuple[Path, Path, list[SmallFilesystem
 
 
 async def put_on(folder: Path, runtime: Path, faults: Faults, puts: int) -> dict[str, int]:
-    """Put so often, then start anew and examine. Returns what was answered, and not."""
+    """Put that often, then restart and examine. Return the counts of answers and refusals."""
     choose, ledger, refused = random.Random(8), Ledger(), 0
 
     def forget(event: Event) -> None:
-        """Nobody dies here: the ledger is the life's own."""
+        """No process dies here, so no second ledger is kept."""
 
     life = Life(folder, runtime, ledger, forget, choose)
     life.open()
@@ -122,13 +122,13 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True)
     asked = parser.parse_args()
     report: dict[str, object] = {"failure": ""}
-    # As the daemon's: a log whose file may not grow either fails nothing.
+    # As in the daemon: a log whose file may not grow makes no call fail.
     logs.configure("json", "info")
     with small_disks(asked.folder) as (folder, runtime, disks):
         faults = Faults(disks)
         try:
             report["answered"] = asyncio.run(put_on(folder, runtime, faults, asked.puts))
-        except Exception:  # noqa: BLE001 whatever it was, it is the report
+        except Exception:  # noqa: BLE001 - any error goes into the report
             report["failure"] = traceback.format_exc()
         finally:
             faults.end()

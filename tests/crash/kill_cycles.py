@@ -1,8 +1,8 @@
 """Kills an engine at random moments, again and again: `python -m tests.crash.kill_cycles`.
 
-Each life examines what its predecessor left, then works until it is killed, or until
-its disks have lost their power (`--power ext4`). Prints counts as JSON, of what it did
-until `--minutes` were over; a broken promise ends it with the seed that shows it again.
+Each life examines what its predecessor left, then works until it is killed, or until its disks lose
+their power (`--power ext4`). The program prints what was done within `--minutes`, as counts in
+JSON; a broken promise ends it with the seed that reproduces the failure.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.crash.life import Life
 from tests.crash.mortal import LifeFailed, Mortal
 from tests.support.lossy_disk import LossyDisk, lossy_disk
 
-# Some die while they start: opening and examining take some 10 ms.
+# Some lives die while they start: opening and examining take some 10 ms.
 DIES_AT_START = 0.2
 START_S = 0.012
 MOST_EVENTS = 60
@@ -34,7 +34,7 @@ MOST_DELAY_S = 0.003
 
 @dataclass
 class Cycles:
-    """Kills over one pair of directories."""
+    """Kills of engines on one pair of directories."""
 
     folder: Path
     runtime: Path
@@ -67,7 +67,7 @@ class Cycles:
 
     def _end(self, mortal: Mortal) -> None:
         if self.disks:
-            mortal.stop()  # a power cut ends the process and its disks at one moment
+            mortal.stop()  # a power cut ends the process and its disks at the same moment
         for disk in self.disks:
             disk.cut_power()
         mortal.kill()
@@ -76,7 +76,7 @@ class Cycles:
             disk.switch_on()
 
     def _last(self) -> None:
-        """Nobody kills the last one: what the last death left is examined too."""
+        """Open and examine what the last death left; this life is not killed."""
         Mortal(self._life(0.0, then_work=False), self.ledger).bury()
 
     def _life(self, seed: float, *, then_work: bool) -> Callable[[Callable[[Event], None]], None]:
@@ -110,7 +110,8 @@ def main() -> int:
         )
         cycles = Cycles(asked.folder, Path(runtime), asked.seed)
         if asked.power:
-            # Two: the journal of one filesystem would keep the catalog and the files in step.
+            # Two filesystems: the journal of one alone would keep the catalog and the files in
+            # step.
             for name in ("l2", "state"):
                 disk = stack.enter_context(lossy_disk(asked.power, asked.folder / name))
                 cycles.disks.append(disk)

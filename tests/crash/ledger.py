@@ -1,9 +1,8 @@
 """What has been acknowledged, and what may a Get be served after that?
 
-The process that is going to die tells each event before it goes on; who killed it
-keeps the same ledger from what it was told. Versions only grow, and what goes to
-the origin is never older than what was acknowledged, so a Get of whatever tier
-may be compared with one number.
+The process that will die tells each event before it goes on; its killer keeps the same ledger from
+these events. Versions only grow, and the origin never gets a version older than an acknowledged
+one, so a Get from any tier may be compared with one number.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from tests.crash.swatches import KEYS
 class Event(NamedTuple):
     """One line of the ledger. `what` is one of the methods of Ledger.
 
-    `keys` are indexes into KEYS; `wall_ns` is when an answered change arrived; `at_s`
-    (monotonic) is for who reads the report.
+    `keys` are indexes into KEYS; `wall_ns` is when an answered change arrived; `at_s` (monotonic)
+    is for readers of the report.
     """
 
     what: str
@@ -45,10 +44,10 @@ def parse(line: bytes) -> Event:
 class Account:
     """What is known of one key.
 
-    `floor` is the oldest version that a Get may be served; `stored` what L2 must still
-    have, 0 if it need not have anything; `at_origin` what the origin has, 0 = nothing.
-    While an invalidation `is_changing` the key, newer bytes may be served already, and
-    a crash that is faster than its answer may bring the older ones back.
+    `floor` is the oldest version that a Get may be served; `stored` is the version that L2 must
+    still have, 0 if L2 may be empty; `at_origin` is the origin's version, 0 for none. While an
+    invalidation `is_changing` the key, newer bytes may be served already, and a crash before its
+    answer may bring the older ones back.
     """
 
     floor: int = 0
@@ -60,7 +59,7 @@ class Account:
 
 @dataclass
 class Ledger:
-    """The accounts of all keys, and how often each event came."""
+    """The accounts of all keys, and the number of events of each kind."""
 
     accounts: list[Account] = field(default_factory=lambda: [Account() for _ in KEYS])
     newest: int = 0
@@ -80,27 +79,27 @@ class Ledger:
     # ---- what each event does to a key
 
     def upload(self, account: Account, event: Event) -> None:
-        """The origin holds this version from now on."""
+        """The origin has this version from now on."""
         account.at_origin = event.version
 
     def put_begun(self, account: Account, event: Event) -> None:
-        """The older entry or the newer one is there until it is answered."""
+        """Until the Put is answered, either entry may be there, the older or the newer."""
 
     def put(self, account: Account, event: Event) -> None:
         account.floor = max(account.floor, event.version)
         account.stored = event.version
 
     def put_failed(self, account: Account, event: Event) -> None:
-        """Where neither tier has room, the older entry is gone too."""
+        """If neither tier has room, the older entry is gone too."""
         account.stored = 0
 
     def put_unstored(self, account: Account, event: Event) -> None:
-        """Answered, in L1 only: L2 did not admit it, and has nothing older."""
+        """The Put was answered, in L1 only: L2 did not admit the entry, and has nothing older."""
         account.floor = max(account.floor, event.version)
         account.stored = 0
 
     def change_begun(self, account: Account, event: Event) -> None:
-        """An invalidation was asked for."""
+        """An invalidation has begun."""
         account.stored = 0
         account.is_changing = True
 
@@ -109,13 +108,13 @@ class Ledger:
         account.stored = 0
 
     def change(self, account: Account, event: Event) -> None:
-        """An invalidation was answered; the origin held this version before it began."""
+        """An invalidation was answered; the origin had this version before it began."""
         account.floor = max(account.floor, event.version)
         account.changed_ns = max(account.changed_ns, event.wall_ns)
         account.is_changing = False
 
     def get(self, account: Account, event: Event) -> None:
-        """Who has seen a version is not served an older one later."""
+        """A version was served; no older one may be served later."""
         if not account.is_changing:
             account.floor = max(account.floor, event.version)
 

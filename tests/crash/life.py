@@ -1,7 +1,7 @@
-"""One life of an engine, in a process that is going to be killed.
+"""One life of an engine, in a process that will be killed.
 
-It opens what its predecessor left, examines it, and then works at random until the
-end. Everything that is answered is told through `tell` before the next step.
+The engine opens what its predecessor left, examines it, and then works at random until the end. It
+tells every answer through `tell` before the next step.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ Tell = Callable[[Event], None]
 
 
 class BrokenPromise(AssertionError):
-    """The engine did what it may never do."""
+    """The engine broke a promise."""
 
 
 class Life:
-    """An engine over `folder` (what survives) and `runtime` (L1), and its only client.
+    """An engine over `folder` (which survives) and `runtime` (L1), and its only client.
 
-    `ledger` is what its predecessors have answered.
+    `ledger` has what its predecessors have answered.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class Life:
         self.house.clock = Clock()  # type: ignore[assignment]
         self.house.kinds = KINDS
         self.house.origin = ScriptedOrigin(self.house.clock, self.house.gates)
-        # No room beyond the low mark: what `evict` is asked for is what it frees.
+        # No room above the low mark, so `evict` frees exactly what it is asked to free.
         self.house.watermarks = Watermarks(CAPACITY_BYTES, CAPACITY_BYTES, CAPACITY_BYTES)
         self.house.on_disk_removal = self._tell_eviction
 
     def open(self) -> None:
-        """Start the engine. The origin still has what it had."""
+        """Start the engine. The origin has the same objects as before."""
         self.house.open(origin_after_grace_ns=0)
         for key in KEYS:
             if version := self._ledger.of(key).at_origin:
@@ -74,7 +74,7 @@ class Life:
         self._ledger.apply(event)
 
     def _tell_eviction(self, row: Row, cause: Leaving) -> None:
-        """A write that finds the disk full (ENOSPC) evicts entries, whatever the marks say."""
+        """Tell an eviction: a write on a full disk (ENOSPC) evicts, whatever the marks say."""
         if cause is Leaving.DISK_SPACE:
             self._tell("leaving_begun", 0, row.meta.key)
 
@@ -86,10 +86,10 @@ class Life:
         for field in SWATCH.fields:
             self.house.origin.hold(SWATCH.object_key(field, key, OWNER), member_of(version))
 
-    # ---- is everything in order after a start?
+    # ---- the check after a start
 
     async def examine(self) -> None:
-        """Compare what L2 still has with what was answered. Raises BrokenPromise."""
+        """Compare L2 with what was answered. Raises BrokenPromise."""
         self.check_catalog()
         if left := list((self.house.root / ".tmp").iterdir()):
             raise BrokenPromise(f"half-written files after the start: {left}")
@@ -101,7 +101,7 @@ class Life:
         self._tell("examined", 0, *KEYS)
 
     def check_catalog(self) -> None:
-        """Setting it aside costs all of L2: only what does not pass may do that."""
+        """Setting the catalog aside costs all of L2: only lasting damage may do that."""
         if self.house.catalog_resets:
             if not self.may_lose_catalog:
                 raise BrokenPromise("the catalog was set aside")
@@ -126,7 +126,7 @@ class Life:
         return None if served is None else version_of(served.blob.view())
 
     async def _examine_litter(self) -> None:
-        """After the sweep each file has its row, each row its file, and the totals are theirs."""
+        """Check that after a sweep files and rows match, and that the totals count them."""
         house = self.house
         await self.sweep()
         with closing(sqlite3.connect(house.state_dir / "catalog.sqlite")) as db:
@@ -143,8 +143,8 @@ class Life:
                 raise BrokenPromise(f"{namespace}: counted {counted}, there are {sizes}")
 
     async def sweep(self) -> None:
-        """Remove what has no row, as a daemon does behind its first answers."""
-        # The daemon's sweep goes on where a walk fails; who examines has to know of it.
+        """Delete files without a row, as a daemon does behind its first answers."""
+        # The daemon's sweep goes on after a walk that failed; this check must see the error.
         house = self.house
         before = house.engine.generations.next(house.clock.read().wall_ns)
         for namespace in KINDS.namespaces:
@@ -181,7 +181,7 @@ class Life:
             yield
 
     async def put(self, key: EntryKey, **more: Any) -> None:
-        """Put a newer version, which the origin has too, as `persist` would have it."""
+        """Put a newer version, which the origin gets too, as with `persist`."""
         async with self._alone(key):
             version = self._next_version()
             self._tell("upload", version, key)
@@ -195,12 +195,12 @@ class Life:
             self._tell("put" if is_stored else "put_unstored", version, key)
 
     async def replace(self, key: EntryKey) -> None:
-        """Put an entry over one that is surely there."""
+        """Put an entry over one that surely exists."""
         await self.put(key)
         await self.put(key)
 
     async def _store(self, key: EntryKey, version: int, **more: Any) -> bool:
-        """Return whether L2 has it: a failing disk admits nothing."""
+        """Return whether L2 stored the entry: a failing disk admits nothing."""
         header = PutHeader(key, SWATCH, OWNER, **more)
         rejections = self.house.metrics.value("disk_rejections")
         async with self.house.cache.receive_put(header) as upload:
@@ -209,7 +209,7 @@ class Life:
         return self.house.metrics.value("disk_rejections") == rejections
 
     async def put_late(self, key: EntryKey) -> None:
-        """Put what was read before the last change: it has to be refused."""
+        """Put bytes that were read before the last change: the Put must be refused."""
         async with self._alone(key):
             if not (changed_ns := self._ledger.of(key).changed_ns):
                 return
@@ -221,7 +221,7 @@ class Life:
                 raise BrokenPromise(f"{key}: a Put from before the last change was stored")
 
     async def refill(self, key: EntryKey) -> None:
-        """Have the origin's newer version fetched in place of what is cached."""
+        """Have the origin's newer version fetched in place of the cached one."""
         async with self._alone(key):
             self._tell("leaving_begun", 0, key)
             version = self._next_version()
@@ -255,7 +255,7 @@ class Life:
             self._tell("change", version, *keys, wall_ns=done.at.wall_ns)
 
     async def evict(self, key: EntryKey) -> None:
-        """Make L2 give room. Anything may be gone then, so nobody puts meanwhile."""
+        """Evict from L2. Any entry may leave, so no Put runs meanwhile."""
         async with self._alone(*KEYS):
             self._tell("leaving_begun", 0, *KEYS)
             disk = self.house.disk
@@ -263,17 +263,17 @@ class Life:
             await disk.evict(CAPACITY_BYTES - disk.used_bytes + some_bytes)
 
     async def look_up(self, key: EntryKey) -> None:
-        """Get it, from L2 or the origin where L1 is made to have forgotten it."""
+        """Get the key from L2 or the origin: L1 may be made to forget it before."""
         if self._choose.random() < 0.5:
             self.house.memory.remove(key, Leaving.BYTES_LIMIT)
         await self.get(key)
 
     async def get(self, key: EntryKey, **more: Any) -> None:
-        """Get it; what is served may not be older than what was answered."""
+        """Get the key; the version must not be older than what was answered."""
         floor = self._ledger.of(key).floor
         try:
             served = await self.house.get(key, owner=OWNER, **more)
-        except Aborted:  # overtaken by one change after another: an answer like any other
+        except Aborted:  # one change after another overtook the Get: a valid answer
             return
         except (NoSuchObject, PreconditionFailed) as exc:
             # An absence may be remembered until the first change is answered.
@@ -281,7 +281,7 @@ class Life:
                 raise BrokenPromise(f"{key}: the origin has it, and yet: {exc!r}") from exc
             return
         data = bytes(served.blob.view())
-        if served.blob.is_erased:  # while it was read here: the edge answers ERASED
+        if served.blob.is_erased:  # erased while it was read here: the edge would answer ERASED
             return
         version = version_of(memoryview(data))
         if version < floor:

@@ -1,7 +1,7 @@
 """How is a process made in a millisecond, to be killed? By a fork of one that has all imports.
 
-Who forks has one thread only, and never opens an engine itself: what is to be
-examined after a death is examined by the next life.
+The forking process has one thread only, and never opens an engine itself: the next life examines
+what a death leaves.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class LifeFailed(AssertionError):
 
 
 class Mortal:
-    """A child that runs `life(tell)`, and the ledger of what it has told."""
+    """A child that runs `life(tell)`, and the ledger of the events that it told."""
 
     def __init__(self, life: Callable[[Callable[[Event], None]], None], ledger: Ledger) -> None:
         self._ledger = ledger
@@ -37,7 +37,7 @@ class Mortal:
         os.close(writing)
 
     def told(self, within_s: float = ENDS_WITHIN_S) -> Iterator[Event]:
-        """Yield what it tells, as it comes, until it dies or the time is over."""
+        """Yield each event as the child tells it, until the child dies or the time is over."""
         until_s = time.monotonic() + within_s
         while True:
             left_s = until_s - time.monotonic()
@@ -58,17 +58,17 @@ class Mortal:
         return events
 
     def stop(self) -> None:
-        """Return once no thread of it runs any more."""
+        """Return once no thread of the child runs any more."""
         os.kill(self.pid, signal.SIGSTOP)
         os.waitpid(self.pid, os.WUNTRACED)
 
     def kill(self) -> None:
-        """Kill -9, and take what it told before."""
+        """Kill the child with SIGKILL, and read the events that it told before."""
         os.kill(self.pid, signal.SIGKILL)
         self.bury()
 
     def bury(self) -> None:
-        """Take the rest of what it told, and wait for its end. Raises LifeFailed."""
+        """Read the rest of the child's events, and wait for its end. Raises LifeFailed."""
         try:
             for _ in self.told():
                 pass
@@ -78,13 +78,13 @@ class Mortal:
 
 
 def _live(life: Callable[[Callable[[Event], None]], None], writing: int) -> None:
-    """Run in the child. A line is written at once and whole: it is shorter than a pipe's unit."""
+    """Run in the child. A line is written whole at once: it is shorter than a pipe's unit."""
     code = 1
     try:
-        os.dup2(2, 1)  # the log is not the report
+        os.dup2(2, 1)  # the log must not mix with the report
         life(lambda event: _write(writing, event.line()))
         code = 0
-    except BaseException:  # noqa: BLE001 whatever it was, the one who forked has to know
+    except BaseException:  # noqa: BLE001 - the forking process must know any error
         text = traceback.format_exc().encode("unicode_escape")
         os.write(writing, FAILED + text + b"\n")
     finally:

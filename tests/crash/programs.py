@@ -1,4 +1,4 @@
-"""Runs one of the programs beside this file in a process of its own, and reads its report."""
+"""Runs one of this folder's programs in a process of its own, and reads its report."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.support.daemons import ROOT
 
 
 def report_of(program: str, *arguments: object, within_s: float) -> dict[str, Any]:
-    """Run `python -m tests.crash.{program}` and return what it printed, as JSON.
+    """Run `python -m tests.crash.{program}` and return its JSON output.
 
-    One thread: who forks may have no other, not even numpy's.
+    The program has one thread: a process that forks may have no other, not even numpy's.
     """
     done = subprocess.run(
         [sys.executable, "-m", f"tests.crash.{program}", *map(str, arguments)],
@@ -30,7 +30,7 @@ def report_of(program: str, *arguments: object, within_s: float) -> dict[str, An
         check=False,
     )
     assert done.stdout, done.stderr[-4000:]
-    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])  # behind the log, if any
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])  # the log may precede it
     failure = report.pop("failure")
     print(report)  # noqa: T201 - the figures of the run
     assert not failure, failure

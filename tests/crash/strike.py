@@ -1,11 +1,11 @@
 """Strikes an engine at the system calls of an operation: `python -m tests.crash.strike`.
 
-Each operation runs once under strace, which lists its calls to files, thread by thread.
-Then it runs again for each of them (or `--sample` of all), and that call kills the
-process (`--fault kill`), fails (`--fault error`: once, or from then on) or takes 2 s
-(`--fault hang`: the first of each name, while an entry of L1 is asked for again and
-again). The next life examines what is left. With `--power ext4` the disks lose their
-power behind a failure: what was answered has to be durable. Prints counts as JSON.
+Each operation runs once under strace, which lists its calls to files, thread by thread. Then the
+operation runs again for each of these calls (or for `--sample` of all calls), and strace strikes
+that call: it kills the process (`--fault kill`), fails the call (`--fault error`: once, or from
+then on) or makes it take 2 s (`--fault hang`: the first call of each name, while an entry of L1 is
+got again and again). The next life examines what is left. With `--power ext4` the disks lose their
+power behind a failure: what was answered must be durable. Prints counts as JSON.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Act = Callable[[Life], Awaitable[Any]]
 
 
 def _threads() -> dict[str, int]:
-    """Return this process's threads by name. After a fork the main one has its parent's id."""
+    """Return this process's threads by name. After a fork the main one has the parent's id."""
     ids = {thread.name: thread.native_id or 0 for thread in threading.enumerate()}
     return {**ids, MAIN: os.getpid()}
 
@@ -68,7 +68,7 @@ async def _put_two(life: Life) -> None:
 
 
 async def _put_and_forget(life: Life) -> None:
-    """Have it in L2 and not in L1."""
+    """Put the key into L2, and make L1 forget it."""
     await life.put(KEY)
     life.house.memory.remove(KEY, Leaving.BYTES_LIMIT)
 
@@ -79,7 +79,7 @@ async def _leave_litter(life: Life) -> None:
     file.with_name("1.safetensors").write_bytes(b"litter")
 
 
-# What it needs, and what is struck. `start` is struck before anything else.
+# For each operation, its preparation and the struck act. `start` is struck before the others.
 OPERATIONS: dict[str, tuple[Act, Act]] = {
     "start": (_nothing, _nothing),
     "put": (lambda life: life.put(KEY), lambda life: life.put(KEY)),
@@ -94,7 +94,7 @@ OPERATIONS: dict[str, tuple[Act, Act]] = {
 
 
 class Strike(NamedTuple):
-    """Which call of which operation, and what happens there."""
+    """The struck call of an operation, and the fault."""
 
     operation: str
     call: Call
@@ -115,7 +115,7 @@ class Strikes:
     lags_s: list[float] = field(default_factory=list)
     _may_lose_catalog: bool = False
 
-    # ---- which calls there are
+    # ---- the list of calls
 
     def plan(self, operation: str, fault: str) -> Iterator[Strike]:
         until = "ended" if operation == "start" else "acted"
@@ -127,13 +127,14 @@ class Strikes:
                 elif fault == "hang":
                     if thread != MAIN and name in ERRORS and number == 1:
                         yield Strike(operation, call, f"delay_enter={HANG_US}", "1")
-                elif thread != MAIN or (operation == "start" and name != "write"):  # to the pipe
+                # A write of the main thread at the start goes to the pipe, not to a file.
+                elif thread != MAIN or (operation == "start" and name != "write"):
                     for error in ERRORS.get(name, ()):
                         yield Strike(operation, call, f"error={error}", str(number))
                         yield Strike(operation, call, f"error={error}", f"{number}+")
 
     def examine(self) -> None:
-        """Start once more without a fault."""
+        """Start once more, without a fault."""
         self._count("start", "ended")
 
     def _count(self, operation: str, until: str) -> Counter[tuple[str, str]]:
@@ -149,7 +150,7 @@ class Strikes:
     # ---- one strike
 
     def strike(self, strike: Strike) -> None:
-        # An error that stays is damage; one that passes is not.
+        # An error that stays is damage; an error that passes is not.
         self._may_lose_catalog = strike.when.endswith("+")
         with self._at_the_start_of(strike.operation) as (mortal, threads, go):
             tid = threads[strike.call.thread]
@@ -169,7 +170,9 @@ class Strikes:
     def _at_the_start_of(
         self, operation: str
     ) -> Iterator[tuple[Mortal, dict[str, int], Callable[[], object]]]:
-        """Give a process that stands before an operation, its threads, and what lets it go on."""
+        """Yield a process that waits before an operation, its threads, and the means to let it go
+        on.
+        """
         reading, writing = os.pipe()
         told = self.runtime / "threads"
 
@@ -190,7 +193,7 @@ class Strikes:
             os.close(writing)
 
     def _await(self, what: str, mortal: Mortal) -> bool:
-        """Return whether it told `what` before it died."""
+        """Return whether the process told `what` before it died."""
         for event in mortal.told():
             if event.what == "hits":
                 self.hits.append(event.wall_ns)
@@ -222,7 +225,7 @@ class Strikes:
 
 
 async def _start(life: Life, tell: Callable[[Event], None]) -> None:
-    """Open and examine it. Where the disk fails it may refuse to start."""
+    """Open and examine the engine. On a failing disk it may refuse to start."""
     try:
         life.open()
         await life.examine()
@@ -231,7 +234,7 @@ async def _start(life: Life, tell: Callable[[Event], None]) -> None:
 
 
 async def _struck(life: Life, act: Act, tell: Callable[[Event], None]) -> None:
-    """Do it, and see that what is cached is served all the same."""
+    """Do the operation, and check that cached entries are served meanwhile."""
     begun_s = time.monotonic()
     acting = asyncio.ensure_future(_to_the_end(life, act))
     hits, worst_lag_s = await _hit_until(acting, life)
@@ -239,7 +242,7 @@ async def _struck(life: Life, act: Act, tell: Callable[[Event], None]) -> None:
         await acting
     except (CacheError, OSError):
         tell(Event("failed"))
-    if time.monotonic() - begun_s > HANG_US / 2e6:  # else the call did not come this time
+    if time.monotonic() - begun_s > HANG_US / 2e6:  # else the struck call was not made
         tell(Event("hits", wall_ns=hits, at_s=worst_lag_s))
     tell(Event("acted"))
     life.check_catalog()
@@ -250,7 +253,7 @@ async def _struck(life: Life, act: Act, tell: Callable[[Event], None]) -> None:
 
 
 async def _to_the_end(life: Life, act: Act) -> None:
-    """Do it, and what goes on behind its answer."""
+    """Do the operation, and wait for the work behind its answer."""
     try:
         await act(life)
     finally:
@@ -258,7 +261,7 @@ async def _to_the_end(life: Life, act: Act) -> None:
 
 
 async def _hit_until(done: asyncio.Future[Any], life: Life) -> tuple[int, float]:
-    """Get an entry of L1 again and again; return how often, and the loop's longest turn."""
+    """Get an entry of L1 again and again; return the number of Gets and the loop's longest turn."""
     hits, worst_lag_s, turned_s = 0, 0.0, time.monotonic()
     while not done.done():
         assert (await life.house.get(HOT, owner=OWNER)).tier == "memory"
@@ -291,7 +294,7 @@ def main() -> int:
                 disk = stack.enter_context(lossy_disk(asked.power, asked.folder / name))
                 strikes.disks.append(disk)
         try:
-            strikes.examine()  # a first start makes what later ones find
+            strikes.examine()  # the first start makes files that later starts find
             for operation in asked.operations:
                 planned += strikes.plan(operation, asked.fault)
             if asked.calls:
@@ -301,7 +304,7 @@ def main() -> int:
                 planned = random.Random(asked.seed).sample(planned, chosen)
             for strike in planned:
                 strikes.strike(strike)
-            # What the last strike left is examined too.
+            # The state after the last strike is examined too.
             strikes.examine()
         except LifeFailed as exc:
             last = "".join(event.line().decode() for event in strikes.ledger.last)

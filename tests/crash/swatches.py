@@ -1,7 +1,7 @@
 """Which version does an entry hold? A kind whose every word says so.
 
-Small, without images, and in two namespaces that share their ids, so that one
-invalidation covers two entries.
+The entries are small and have no images. Two namespaces share their ids, so that one invalidation
+covers two entries.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ def tensor_of(version: int) -> Tensor:
 
 
 def member_of(version: int) -> bytes:
-    """Return the origin's object for either field."""
+    """Return the origin's object, which is the same for either field."""
     return encode_pickle(tensor_of(version))
 
 
 def blob_of(version: int) -> bytes:
-    """Return the whole entry, as a Put brings it."""
+    """Return the whole entry, as a Put sends it."""
     return build_blob({name: tensor_of(version) for name in SWATCH.field_names})
 
 
 def version_of(blob: memoryview) -> int:
-    """Return the version, after a look at every word."""
+    """Return the version, after checking every word."""
     words = np.concatenate(list(safetensors.numpy.load(bytes(blob)).values()))
     assert len(words) == WORDS * len(SWATCH.fields), f"{len(words)} words"
     assert (words == words[0]).all(), f"words of several versions: {np.unique(words)[:5]}"

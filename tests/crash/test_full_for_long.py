@@ -1,6 +1,6 @@
 """Promises 1, 2 and 5: do disks that are full now and then damage anything, over many Puts?
 
-See full_disks.py. Gets are served and invalidations answered all the while.
+See full_disks.py. Gets are served and invalidations answered throughout.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support.engine.mounts import small_filesystem
 )
 def test_puts_on_disks_that_are_full_now_and_then_damage_nothing(tmp_path: Path, puts: int) -> None:
     with small_filesystem(tmp_path / "probe", 1 << 20):
-        pass  # skips where mounting is not allowed
+        pass  # skips if this process may not mount
     report = report_of("full_disks", "--puts", puts, "--folder", tmp_path, within_s=590)
     answered = report["answered"]
     assert answered["faults"] > puts / 50

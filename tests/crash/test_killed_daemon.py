@@ -1,8 +1,8 @@
-"""Promises 1, 6 and 9: does the whole daemon come back at once, and with what it answered?
+"""Promises 1, 6 and 9: does the whole daemon come back at once, with everything it answered?
 
-The real daemon, as a process, under load of several callers. It is killed, or asked to
-end, at random moments; each successor is ready although its catalog has 50,000 entries
-more, and serves nothing older than what was answered.
+The real daemon runs as a process, under the load of several callers. It is killed, or asked to end,
+at random moments. Each successor is ready soon although its catalog has 50,000 more entries, and
+serves nothing older than what was answered.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ OWNER = "mill"
 class Caller:
     """Puts, invalidates and gets one text of its own until the daemon is gone.
 
-    `floor` is the oldest version that it may be served, `stored` what it must be, 0 if
-    nothing was answered that says so.
+    `floor` is the oldest version that may be served; `stored` is the version that must be served, 0
+    if no answer requires one.
     """
 
     def __init__(self, target: str) -> None:
@@ -52,7 +52,7 @@ class Caller:
         self.answers = 0
 
     def look(self, client: CacheClient) -> None:
-        """Get it, and compare."""
+        """Get the text, and compare its version."""
         try:
             found = version_of(client.get_text(self._id))
         except (NotCached, PreconditionFailed):
@@ -88,7 +88,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class Large:
-    """A daemon with 50,000 rows beside what the callers put, and what its first start took."""
+    """A daemon with 50,000 rows beside the callers' entries, and its first start's duration."""
 
     daemon: Daemon
     empty_cpu_s: float
@@ -108,7 +108,7 @@ def large(new_daemon: NewDaemon) -> Large:
 
 @contextlib.contextmanager
 def under_load(daemon: Daemon, callers: list[Caller], seed: int) -> Iterator[None]:
-    """Have every caller at work; afterwards each looks at what its answers became."""
+    """Run all callers; afterwards each checks that its answers still hold."""
     over = threading.Event()
     before = sum(caller.answers for caller in callers)
     with ThreadPoolExecutor(len(callers)) as pool:
@@ -185,7 +185,7 @@ def _end_amid(
 ) -> tuple[float, list[str], list[str]]:
     """Send SIGTERM once a part of the calls is answered.
 
-    Returns how long it took to end, and which fills and which invalidations were answered.
+    Return how long the end took, and which fills and which invalidations were answered.
     """
     stub = daemon.stub()
     stub.Invalidate(pb.InvalidateRequest(owner_id=OWNER), timeout=TIMEOUT_S)
@@ -222,6 +222,6 @@ def _is_in_l2(daemon: Daemon, clothing_id: str) -> bool:
     try:
         return daemon.stub().GetText(request, timeout=TIMEOUT_S).entry.info.tier == pb.TIER_DISK
     except grpc.RpcError as exc:
-        if exc.code() is grpc.StatusCode.FAILED_PRECONDITION:  # nobody said whose it is
+        if exc.code() is grpc.StatusCode.FAILED_PRECONDITION:  # no row is left to name the owner
             return False
         raise

@@ -1,8 +1,8 @@
 """Promises 1, 2, 6 and 9: does kill -9 at any moment leave what was answered, and nothing else?
 
-An engine on real directories with concurrent writers and a reader is killed at random
-moments, while it starts too. Each successor finds its predecessor's answered Puts
-whole, nothing that was invalidated or replaced, no litter, and totals that add up.
+An engine on real directories, with concurrent writers and a reader, is killed at random moments,
+also while it starts. Each successor finds the answered Puts of its predecessor whole, no entry that
+was invalidated or replaced, no litter, and totals that add up.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Promises 1, 2, 6 and 9: does a power cut at any moment leave what was answered, and nothing else?
+"""Promises 1, 2, 6 and 9: does a power cut at any moment leave exactly what was answered?
 
-As in test_killed_engine.py, but the process and its disks end together: real
-filesystems in loop devices, one for L2's files and one for the catalog, stopped between
-two writes to the device. What nobody synced is gone. Needs root and loop devices.
+As in test_killed_engine.py, but the process and its disks end together. The disks are real
+filesystems in loop devices, one for L2's files and one for the catalog, and stop between two writes
+to the device. Changes that were not synced are lost. Needs root and loop devices.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Promise 10: does a second daemon in the first one's place end at once, and harm nothing?"""
+"""Promise 10: does a second daemon on the first one's paths end at once, and harm nothing?"""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PAUSE_S = 0.01
 
 
 def get_until(over: threading.Event, target: str, text: str) -> int:
-    """Get again and again; every Get has to be served. Returns how many were."""
+    """Get again and again; every Get must be served. Return the number of Gets."""
     served = 0
     with CacheClient(target, wait_s=0) as client:
         while not over.wait(PAUSE_S):
             assert version_of(client.get_text(text)) == 1
-            client.stats()  # a local hit alone would not ask the daemon
+            client.stats()  # a local hit alone would not call the daemon
             served += 1
     return served
 
@@ -32,7 +32,7 @@ def get_until(over: threading.Event, target: str, text: str) -> int:
 def test_a_second_daemon_in_any_of_the_firsts_places_ends_with_2_and_the_first_serves_every_call(
     new_daemon: NewDaemon, tmp_path: Path
 ) -> None:
-    """The L2 root and the runtime directory are in tests/e2e/test_lifecycle.py."""
+    """tests/e2e/test_lifecycle.py has the L2 root and the runtime directory."""
     port = ReservedPort()
     first = new_daemon(GRPC__LISTEN=f"127.0.0.1:{port.number}")
     places = {**first.settings, "GRPC__SOCKET": str(first.socket)}
@@ -48,7 +48,7 @@ def test_a_second_daemon_in_any_of_the_firsts_places_ends_with_2_and_the_first_s
         assert codes == dict.fromkeys(SHARED, CONFIGURATION_ERROR)
         assert served.result() > len(SHARED)
     port.release()
-    # A call on a new connection: the socket's name is still the first one's.
+    # A call on a new connection: the socket's name still leads to the first daemon.
     with CacheClient(first.target, wait_s=0) as client:
         assert version_of(client.get_text(text)) == 1
 

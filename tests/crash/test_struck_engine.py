@@ -1,10 +1,9 @@
-"""Promises 1, 2, 3, 5 and 8: what if one system call kills, fails, or does not return?
+"""Promises 1, 2, 3, 5 and 8: what if one system call kills the process, fails, or does not return?
 
-Each operation of an engine is run for each of its calls to files, and that call is
-struck by strace: the process dies there (the next life finds all that was answered),
-or the call fails, once or from then on (nothing is answered that is not durable: the
-disks lose their power behind it), or it takes 2 s (hits are served meanwhile). The
-quick tier strikes a sample.
+Each operation of an engine is run once for each of its calls to files, and strace strikes that
+call: the process dies there (the next life finds all that was answered), or the call fails, once or
+from then on (nothing is answered that is not durable: the disks lose their power afterwards), or
+the call takes 2 s (hits are served meanwhile). The quick tier strikes a sample.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from tests.crash.programs import report_of
 from tests.support import strace
 
 pytestmark = pytest.mark.timeout(1800)
-# A loop that did not wait turns hundreds of times in 2 s, on a busy machine too.
+# A loop that is not blocked turns hundreds of times in 2 s, also on a busy machine.
 MANY_HITS = 50
 
 
@@ -29,7 +28,7 @@ def _needs_strace() -> None:
 
 
 def sampled(quick: int) -> pytest.MarkDecorator:
-    """Have a sample in the quick tier, and every call in the long one."""
+    """Parametrize a test: a sample in the quick tier, every call in the long one."""
     return pytest.mark.parametrize(
         "sample",
         [
@@ -44,7 +43,7 @@ def test_death_at_any_system_call_leaves_what_was_answered(
     tmp_path: Path, sample: tuple[object, ...]
 ) -> None:
     report = report_of("strike", "--fault", "kill", "--folder", tmp_path, *sample, within_s=1700)
-    # A run may have a few calls less than the one that was counted.
+    # A run may have a few calls less than the counted one.
     assert report["counts"]["killed"] > 0.7 * report["planned"] > 0
 
 

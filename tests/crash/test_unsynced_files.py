@@ -1,9 +1,9 @@
-"""Promises 1, 2 and 9: is what was answered safe, whatever the disk makes of unsynced changes?
+"""Promises 1, 2 and 9: are answers safe, whatever the disk does with unsynced changes?
 
-All of L2's file calls go through the module `os` in two modules of `tiers/`; a double of
-it (unsynced.py) keeps what was synced apart from what was not. At each moment of a
-workload the power may go: any subset of the unsynced changes is then on the disk, torn
-writes and lost directory entries included. An engine is started on it, and examined.
+All of L2's file calls go through the module `os` in two modules of `tiers/`; a double of `os`
+(unsynced.py) keeps synced changes apart from unsynced ones. The power may go at each moment of a
+workload: any subset of the unsynced changes is then on the disk, torn writes and lost directory
+entries included. An engine is started on that disk, and examined.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def put_and_invalidate(life: Life) -> None:
 
 
 async def invalidate_without_a_catalog(life: Life) -> None:
-    """The rows stay: only the files' absence makes it final."""
+    """The rows stay: only the files' absence makes the invalidation final."""
     await life.put(KEY)
     await life.put(OTHER)
     RefusingCatalog(life.house)
@@ -75,7 +75,7 @@ def on_tmpfs() -> Iterator[Path]:
 async def moments_of(
     workload: Workload, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> list[Moment]:
-    """Run it, and return every moment at which the power could go."""
+    """Run the workload, and return every moment at which the power could go."""
     ledger = Ledger()
 
     def look() -> tuple[Ledger, dict[str, bytes]]:
@@ -94,7 +94,7 @@ async def moments_of(
     with monkeypatch.context() as patched:
         for module in (durable, files, directories, disk_files, quarantine, witness):
             patched.setattr(module, "os", double)
-        # Its own ledger: each moment has what had been told by then.
+        # A ledger of its own: each moment has what had been told by then.
         life = Life(folder, folder, Ledger(), tell, random.Random(1))
         life.house.disk_threads = 1
         life.open()
@@ -105,9 +105,9 @@ async def moments_of(
 
 
 def cuts_of(moment: Moment, most: int, choose: random.Random) -> Iterator[tuple[bool, ...]]:
-    """Yield which pending changes are kept: every subset, if there are at most `most`.
+    """Yield the sets of pending changes that are kept: every subset, if there are at most `most`.
 
-    Else nothing, everything, and random ones.
+    Otherwise yield no change, all changes, and random subsets.
     """
     count = len(moment.pending)
     if 2**count <= most:
@@ -120,7 +120,7 @@ def cuts_of(moment: Moment, most: int, choose: random.Random) -> Iterator[tuple[
 
 
 async def examine(moment: Moment, kept: tuple[bool, ...], folder: Path) -> None:
-    """Start an engine on what a cut left. Raises BrokenPromise."""
+    """Start an engine on the files that a cut left. Raises BrokenPromise."""
     ledger, catalog = moment.seen
     moment.after_a_cut(kept).write_to(folder / "l2")
     (folder / "state").mkdir()
@@ -138,11 +138,11 @@ async def examine(moment: Moment, kept: tuple[bool, ...], folder: Path) -> None:
 
 
 async def examine_cuts(moments: list[Moment], most: int) -> int:
-    """Examine every cut, `most` for each moment. Returns how many."""
+    """Examine every cut, `most` for each moment. Return the number of cuts."""
     choose, examined = random.Random(2), 0
     for moment in moments:
         for kept in cuts_of(moment, most, choose):
-            with on_tmpfs() as folder:  # a power cut leaves nothing of the runtime directory
+            with on_tmpfs() as folder:  # a power cut leaves nothing in the runtime directory
                 await examine(moment, kept, folder)
             examined += 1
     print(f"{len(moments)} moments, {examined} cuts")  # noqa: T201 - the figures of the run

@@ -1,9 +1,9 @@
-"""Which files could be on the disk after a power cut, if only what was synced is sure to be?
+"""Which files could be on the disk after a power cut, if only synced changes are sure to be?
 
-Stands in for the module `os` in the modules that make all of L2's file calls. Each
-call is done for real, and also kept here: bytes and directory entries apart, and what
-was synced apart from what was not. A cut keeps any subset of the rest, in any
-combination: stricter than filesystems with one journal are.
+UnsyncedOs stands in for the module `os` in the modules that make all of L2's file calls. Each call
+is made for real, and also recorded here: bytes and directory entries apart, synced and unsynced
+changes apart. A cut keeps any subset of the unsynced changes, in any combination: that is stricter
+than a filesystem with one journal.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PART_BYTES = 8192  # what one write takes: an entry may be torn
+PART_BYTES = 8192  # what one write takes, so that an entry may be torn
 
 
 @dataclass
 class Disk:
-    """Inodes by number. A directory's are its entries, a file's its bytes. 0 is the root."""
+    """Inodes by number: a directory's has its entries, a file's its bytes. 0 is the root."""
 
     entries: dict[int, dict[str, int]] = field(default_factory=lambda: {0: {}})
     data: dict[int, bytearray] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Disk:
         return inode
 
     def write_to(self, folder: Path) -> None:
-        """Make these files, all that can be reached from the root."""
+        """Write the files below `folder` that can be reached from the root."""
         folder.mkdir()
         self._write_directory(0, folder)
 
@@ -48,7 +48,7 @@ class Disk:
 
 @dataclass(frozen=True)
 class Linked:
-    """Entries (directory, name) that come to name an inode, or nothing: all or none of them."""
+    """Entries (directory, name) that will name an inode, or nothing: all of them or none."""
 
     changes: tuple[tuple[int, str, int | None], ...]
 
@@ -65,7 +65,7 @@ class Linked:
 
 @dataclass(frozen=True)
 class Written:
-    """Bytes at an offset of a file. What lies before them is zeros if it was lost."""
+    """Bytes at an offset of a file. If the bytes before the offset are lost, zeros stand there."""
 
     inode: int
     offset: int
@@ -82,7 +82,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Moment:
-    """What is sure to be on the disk, what may be, and what else `look` saw at that time."""
+    """The changes that are sure to be on the disk, those that may be, and what `look` saw then."""
 
     synced: Disk
     pending: tuple[Linked | Written, ...]
@@ -97,9 +97,9 @@ class Moment:
 
 
 class UnsyncedOs:
-    """The module `os`, as far as files below `root` go; everything else is the real one's.
+    """The module `os`, for files below `root`; everything else is the real module's.
 
-    Before each change it notes a moment, with what `look` returns.
+    Before each change it notes a moment, with the result of `look`.
     """
 
     def __init__(self, root: Path, look: Callable[[], Any]) -> None:
@@ -117,7 +117,7 @@ class UnsyncedOs:
         return getattr(os, name)
 
     def note(self) -> None:
-        """Remember this moment as one where the power may go."""
+        """Remember this moment as one at which the power may go."""
         with self._lock:
             self.moments.append(Moment(deepcopy(self._synced), tuple(self._pending), self._look()))
 
@@ -145,7 +145,7 @@ class UnsyncedOs:
             os.close(fd)
 
     def write(self, fd: int, data: Any) -> int:
-        """Write a part only: whoever does not go on has a short file."""
+        """Write a part only: a caller that does not go on has a short file."""
         with self._lock:
             if fd not in self._open:
                 return os.write(fd, data)
@@ -193,7 +193,7 @@ class UnsyncedOs:
     def rmdir(self, path: str, *, dir_fd: int | None = None) -> None:
         self._remove(os.rmdir, path, dir_fd)
 
-    # ---- inside
+    # ---- the record of changes
 
     def _remove(self, call: Callable[..., None], path: str, dir_fd: int | None) -> None:
         with self._lock:
@@ -216,7 +216,7 @@ class UnsyncedOs:
         return self._now.find(str(path.parent)), path.name
 
     def _below_root(self, path: Any, dir_fd: int | None) -> str | None:
-        """Return the path relative to the root ("" is the root), None outside."""
+        """Return the path relative to the root ("" is the root); None if the path is outside."""
         base = "" if dir_fd is None else os.readlink(f"/proc/self/fd/{dir_fd}")
         whole = os.path.normpath(Path(base) / path)
         if whole == self._root:

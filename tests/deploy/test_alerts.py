@@ -1,4 +1,4 @@
-"""Does every alert fire when it should, stay quiet otherwise, and lead somewhere?"""
+"""Does every alert fire when it should, stay quiet otherwise, and link to the runbook?"""
 
 from __future__ import annotations
 

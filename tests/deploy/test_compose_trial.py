@@ -21,7 +21,7 @@ SERVICES = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"
 
 @pytest.fixture
 def moto(tmp_path: Path) -> Iterator[MotoServer]:
-    """The software of the image that the trial runs."""
+    """The S3 server of the image that the trial runs."""
     server = MotoServer(tmp_path)
     server.start()
     yield server
@@ -35,7 +35,7 @@ def test_the_seeded_try_on_is_served(moto: MotoServer, new_daemon: NewDaemon) ->
     given["CACHESVC_ORIGIN__ENDPOINT_URL"] = moto.endpoint_url
     seed = ROOT / "deploy/compose/seed.py"
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "examples/demo")))
-    # By its name in the container it has sample_data.py beside it.
+    # As in the container, sample_data.py can be imported by this name.
     environment = {**os.environ, **given, "PYTHONPATH": paths}
     subprocess.run([sys.executable, str(seed)], env=environment, check=True, capture_output=True)
     daemon = new_daemon(

@@ -1,4 +1,4 @@
-"""Does every panel of the dashboard show something, asked of a real Prometheus?"""
+"""Does every panel of the dashboard show something, with a real Prometheus?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "deploy/grafana/cachesvc.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
-# Of what can go wrong: 0 where nothing has, and never nothing.
+# Panels of failures: each shows 0 if nothing failed, and is never empty.
 FAILURES = (
     "Failed Gets",
     "Not durable",
@@ -36,7 +36,7 @@ _WITHIN_S = 40.0
 
 
 def ask(query: str) -> str:
-    """Fill in what Grafana would. Scrapes are 0.25 s apart here."""
+    """Fill in Grafana's variables. Scrapes are 0.25 s apart here."""
     asked = query.replace("$__rate_interval", "30s").replace("$instance", ".+")
     assert "$" not in asked, query
     return asked
@@ -80,7 +80,7 @@ def test_what_a_panel_says_to_read_is_in_the_runbook() -> None:
     assert all(f"### {name}\n" in runbook for name in named)
 
 
-# ---- asked of a real Prometheus
+# ---- with a real Prometheus
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_every_query_has_data_under_load_and_the_alerts_tell_what_is_so(
         load.wait_for_rounds(2)
         ratio = "instance:cachesvc_hits:ratio_rate5m"  # of the shipped rules
         wait_until(lambda: any(0 < value < 1 for value in prometheus.query(ratio)), _WITHIN_S)
-        # The load brings undecodable objects on purpose, and nothing else is wrong.
+        # The load contains undecodable objects on purpose, and no other fault.
         wait_until(lambda: bool(prometheus.alerts("firing")), _WITHIN_S)
         assert prometheus.alerts("firing") == {"CachesvcDecodeFailing"}
     daemon.stop()

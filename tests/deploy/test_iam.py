@@ -1,4 +1,4 @@
-"""Does the policy allow what the origin asks for, on the keys of the kinds, and nothing else?"""
+"""Does the policy allow the origin's calls, on the keys of the kinds, and nothing else?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cachesvc.core.kinds import BUILT_IN
 ROOT = Path(__file__).parents[2]
 STATEMENTS = json.loads((ROOT / "deploy/iam/policy.json").read_text())["Statement"]
 BUCKET = "arn:aws:s3:::my-bucket"
-# What S3 wants to be allowed for each call (its "Actions, resources, and condition keys").
+# The action that S3 demands for each call (its "Actions, resources, and condition keys").
 ACTION_OF = {
     "get_object": "s3:GetObject",
     "head_object": "s3:GetObject",
@@ -50,7 +50,7 @@ def test_every_object_of_the_kinds_is_within_it_and_others_are_not(action: str) 
 
 
 def test_absence_can_be_told_without_a_prefix_in_the_request() -> None:
-    """HeadBucket and GetObject carry none, so a plain StringLike would refuse them."""
+    """HeadBucket and GetObject carry no prefix, so a plain StringLike would refuse them."""
     (statement,) = (s for s in STATEMENTS if actions(s) == ["s3:ListBucket"])
     assert statement["Resource"] == BUCKET
     assert list(statement["Condition"]) == ["StringLikeIfExists"]

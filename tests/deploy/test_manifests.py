@@ -1,4 +1,4 @@
-"""Are the files of `deploy/` what their tools accept, and do they agree with the settings?"""
+"""Do the tools accept the files of `deploy/`, and do these agree with the settings?"""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.systemd_units import size_bytes
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
-# restartPolicy of init containers, which sidecar.yaml uses, is on by default since.
+# Since this version, sidecar.yaml's restartPolicy of init containers is on by default.
 KUBERNETES = "1.29"
 GROUP_ID = 8002
 DEFAULTS = Settings()
@@ -38,7 +38,7 @@ def document(name: str) -> dict[str, Any]:
     return only
 
 
-# ---- what the tools accept
+# ---- the tools
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=[path.name for path in MANIFESTS])
@@ -94,7 +94,7 @@ def test_pm2_runs_one_daemon_that_is_given_time_to_drain() -> None:
     assert "max_memory_restart" not in app
 
 
-# ---- what the settings say
+# ---- the settings
 
 
 def names_of(model: type[BaseModel], *path: str) -> Iterator[str]:
@@ -106,7 +106,7 @@ def names_of(model: type[BaseModel], *path: str) -> Iterator[str]:
 
 
 def test_every_variable_in_deploy_is_a_setting() -> None:
-    # The second is a worker's: whom its client believes.
+    # The second is a setting of workers: the user whom the client believes.
     known = {*names_of(Settings), "CACHESVC_DAEMON_USER"}
     used = {
         name: path
@@ -184,7 +184,7 @@ def test_the_daemons_container_is_confined_and_drains(pod: dict[str, Any]) -> No
         if probe is not None:
             command = probe["exec"]["command"]
             assert command[:2] == ["cachesvc", "health"]
-            # The command says why before the kubelet ends it.
+            # The command must be able to say why before the kubelet ends it.
             assert float(command[command.index("--timeout") + 1]) < probe["timeoutSeconds"]
 
 

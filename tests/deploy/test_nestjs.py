@@ -1,7 +1,7 @@
 """Does the NestJS module keep promise 1 for the backend? Its own tests, against real daemons.
 
-They are TypeScript (`make test-nestjs`): mTLS, refusals, a host, Redis and the backend itself
-that are down. Here they run with the others, where their tools are installed.
+The tests are TypeScript (`make test-nestjs`): mTLS, refusals, and a host, Redis or the backend
+itself that is down. They run with the other tests if their tools are installed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def test_the_lock_file_names_no_registry_but_the_public_one(lock: str) -> None:
 
 
 def test_the_lock_file_has_every_package_that_one_of_them_names(lock: str) -> None:
-    # `npm ci` refuses it otherwise, also for another platform's package that is never installed.
+    # `npm ci` would refuse the lock, even for another platform's package that is never installed.
     packages = json.loads(lock)["packages"]
     locked = {path.rpartition("node_modules/")[2] for path in packages}
     named = {

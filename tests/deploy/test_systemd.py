@@ -1,4 +1,6 @@
-"""Does the unit fit the daemon: its places, its limits, and the calls that its sandbox leaves?"""
+"""Does the unit fit the daemon: its paths, its limits, and the system calls that its sandbox
+allows?
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from tests.support.systemd_units import (
 
 UNIT = "cachesvc.service"
 ANSWERS_WITHIN_S = 40.0
-# Tenths, as systemd-analyze counts: 0 is confined, 100 is root without a sandbox.
+# In tenths, as systemd-analyze counts: 0 is confined, 100 is root without a sandbox.
 MOST_EXPOSURE = "20"
 
 
@@ -41,7 +43,7 @@ def test_systemd_accepts_the_unit_and_finds_it_confined(tmp_path: Path) -> None:
     require_systemd("systemd-analyze")
     text = (UNITS / UNIT).read_text()
     installed = tmp_path / UNIT
-    # verify wants the command to be there.
+    # `systemd-analyze verify` needs the command to exist.
     installed.write_text(re.sub(r"(?<=^ExecStart=)\S+", "/bin/true", text, flags=re.MULTILINE))
     assert said_by("systemd-analyze", "verify", "--man=no", str(installed)) == ""
     threshold = f"--threshold={MOST_EXPOSURE}"
@@ -49,13 +51,13 @@ def test_systemd_accepts_the_unit_and_finds_it_confined(tmp_path: Path) -> None:
 
 
 def test_the_user_is_one_of_the_systems(keys: dict[str, list[str]]) -> None:
-    """systemd-logind deletes the /dev/shm files of other users when they log out."""
+    """systemd-logind deletes the /dev/shm files of a user who is not a system user."""
     require_systemd("systemd-sysusers")
     said = said_by("systemd-sysusers", "--dry-run", str(UNITS / "cachesvc.sysusers.conf"))
     if found := re.search(r"Creating user '(\w+)' .* with UID (\d+)", said):
         assert int(found[2]) < 1000
         assert keys["User"] == [found[1]]
-    else:  # this host has it already
+    else:  # the host has this user already
         assert said == ""
     assert keys["RemoveIPC"] == ["no"]
 
@@ -90,7 +92,7 @@ def test_the_limits_leave_room_for_the_defaults(
 
 def test_it_is_started_again_unless_a_setting_cannot_work(keys: dict[str, list[str]]) -> None:
     assert keys["Type"] == ["notify"]
-    assert keys["Restart"] == ["on-failure"]  # a watchdog that was not fed is one
+    assert keys["Restart"] == ["on-failure"]  # a missed watchdog is a failure, too
     assert keys["RestartPreventExitStatus"] == ["2"]
     assert keys["StartLimitIntervalSec"] == ["0"]
     assert int(keys["WatchdogSec"][0]) > 0
@@ -99,7 +101,7 @@ def test_it_is_started_again_unless_a_setting_cannot_work(keys: dict[str, list[s
 def test_the_daemon_needs_no_call_that_the_unit_forbids(
     keys: dict[str, list[str]], tmp_path: Path
 ) -> None:
-    """Start, miss, hit, invalidation, HTTP, end; no memory is both written and run."""
+    """Start, miss, hit, invalidation, HTTP, end; no memory is both written and executed."""
     require_systemd("systemd-analyze")
     if (reason := strace.why_not_available()) is not None:
         pytest.skip(reason)
@@ -117,9 +119,9 @@ def test_the_daemon_needs_no_call_that_the_unit_forbids(
         assert daemon.stop() == 0
     finally:
         daemon.close()
-    # The tracer ends after the process, and writes till then.
+    # The tracer ends after the process, and writes until then.
     pid = log.read_text().partition(" ")[0]
-    # A short process id is filled up with spaces.
+    # strace fills up a short process id with spaces.
     last = re.compile(rf"^{pid} +\+\+\+ exited with 0 \+\+\+\n\Z", re.MULTILINE)
     wait_until(lambda: last.search(log.read_text()) is not None, ANSWERS_WITHIN_S, log.read_text)
     calls = log.read_text()

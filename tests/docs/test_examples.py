@@ -1,4 +1,4 @@
-"""Do the documents' Python examples run against a daemon as they stand?"""
+"""Do the documents' Python examples run against a daemon, unchanged?"""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_the_workers_example_in_the_readme_runs(
     with names["cache"]:
         assert names["try_on"](job, pipe, device="cpu") == ("human",)
         sample_objects.put_in_folder(daemon.origin_dir, sample_objects.person(job.user_id))
-        names["cache"].invalidate(user_id=job.user_id)  # as whoever uploads has to
+        names["cache"].invalidate(user_id=job.user_id)  # as the uploader must do
         picture = names["try_on"](job, pipe, device="cpu")
         assert isinstance(picture, Image.Image)
         assert names["try_on"](job, pipe_during_a_change, device="cpu") == ("human",)

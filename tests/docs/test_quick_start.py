@@ -1,7 +1,7 @@
-"""Do the commands of the README do what it says, typed in as they stand?
+"""Do the README's commands do what it says, typed unchanged?
 
-Only the places differ: the home and the runtime directory are the test's, the HTTP port is
-a free one. `make demo` and `make test` are run elsewhere, and by whoever runs this.
+Only the places differ: the home and the runtime directory are the test's, the HTTP port is a free
+one. `make demo` has a test of its own; the person who runs the tests types `make test`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WITHIN_S = 30.0
 
 
 class Reader:
-    """Somebody who types the README's commands into a shell."""
+    """A person who types the README's commands into a shell."""
 
     def __init__(self, folder: Path, runtime_dir: Path) -> None:
         self.port = ReservedPort()
@@ -41,7 +41,7 @@ class Reader:
         }
 
     def serve(self, block: str) -> subprocess.Popen[bytes]:
-        """Type a block that ends with the daemon in the foreground."""
+        """Type a block whose last command is the daemon in the foreground."""
         *before, serve = block.strip().splitlines()
         typed = "\n".join([*before, f"exec {serve}"])
         return server_processes.start(

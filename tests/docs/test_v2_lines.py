@@ -1,7 +1,7 @@
-"""Do V2's own lines, as docs/migrating-from-v2.md has them, work word for word?
+"""Do V2's own lines, as docs/migrating-from-v2.md has them, work unchanged?
 
-The Python is compiled as it stands. Of the commands only the places are the test's: the
-directory of L2, and the two ports.
+The Python is compiled unchanged. In the commands only the places are the test's: the directory of
+L2, and the two ports.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A daemon of this file's own: these lines clear everything."""
+    """A daemon for this file alone, because these lines clear everything."""
     with running_daemon(tmp_path_factory.mktemp("v2")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def server(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The server of that time in a process of its own; its port."""
+    """The old server in a process of its own; yields its port."""
     folder, port = tmp_path_factory.mktemp("server"), ReservedPort()
     document, _, _, app = blocks("python")
     (folder / "v2_server.py").write_text(f"{document}\n\n{app}")
@@ -139,7 +139,7 @@ def test_v2s_commands_work_on_the_servers_port_and_on_the_daemons(
 
 
 def same_types(known: Any, found: Any) -> bool:
-    """Whether `found` has every key of `known`, with a value of the same type."""
+    """Return whether `found` has every key of `known`, with a value of the same type."""
     if isinstance(known, dict):
         return all(same_types(value, found[name]) for name, value in known.items())
     return type(known) is type(found)

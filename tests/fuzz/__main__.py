@@ -1,11 +1,11 @@
 """`make fuzz`: does any parser of foreign bytes do anything but read or refuse?
 
-    python -m tests.fuzz --seconds 60 [--parser NAME ...] [--folder DIR]
+python -m tests.fuzz --seconds 60 [--parser NAME ...] [--folder DIR]
 
-Runs atheris on each parser for so long, prints how many inputs it tried and how many
-branches they reached, and ends with exit code 1 if one crashed. What crashed is kept in
-the folder, with the command that tries it again; so is what was found on the way, and a
-later run starts from there.
+Runs atheris on each parser for so long, and prints how many inputs it tried and how many branches
+they reached. If one crashed, the exit code is 1, and the folder keeps the input, with the command
+that tries it again. The folder also keeps the inputs that were found, and a later run starts from
+them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tests.fuzz.parser import Parser
 from tests.fuzz.parsers import PARSERS
 
 ROOT = Path(__file__).parents[2]
-# `#1234  DONE   cov: 56 ft: 78 corp: 9/10b ...`, by libFuzzer.
+# A line of libFuzzer: `#1234  DONE   cov: 56 ft: 78 corp: 9/10b ...`
 _PROGRESS = re.compile(r"^#(\d+)\s+\w+\s+cov: (\d+) ", re.MULTILINE)
 _TAIL_LINES = 25
 
 
 @dataclass(frozen=True)
 class Result:
-    """`reached` are branches of the instrumented code, those of the imports included."""
+    """`reached` counts branches of the instrumented code, those of the imports included."""
 
     parser: str
     executions: int

@@ -19,7 +19,7 @@ from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.fuzz.parser import Parser
 
 _MAX_ID_BYTES = 128
-# Written apart from the product's own expression, which is what is being tested.
+# Written independently of the product's own expression, which is tested here.
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _KINDS = Settings.model_construct(kinds={}).build_kinds()
 _READER = RequestReader(_KINDS)
@@ -44,7 +44,7 @@ def _read_path(data: bytes) -> None:
 
 
 def _text(data: bytes) -> str:
-    # As HTTP servers and gRPC's metadata do it: what is not UTF-8 comes through as surrogates.
+    # HTTP servers and gRPC's metadata do so: bytes that are not UTF-8 arrive as surrogates.
     return data.decode("utf-8", "surrogateescape")
 
 
@@ -92,7 +92,7 @@ def _assert_key(key: EntryKey) -> None:
     _assert_plain(key.id)
 
 
-# By the first byte of the input; the rest is the message as it comes off the wire.
+# The first byte of the input chooses; the rest is the message as it comes off the wire.
 MESSAGES: tuple[tuple[type[Message], Callable[[Any], None]], ...] = (
     (pb.GetHumanRequest, _human),
     (pb.GetGarmentRequest, _garment),

@@ -1,10 +1,10 @@
 """One fuzzer's process: `python -m tests.fuzz.hunt PARSER [libFuzzer's options and folders]`.
 
-atheris instruments our packages, Pillow's Python and the standard TOML reader while they
-are imported. A crash is any error but the parser's refusals, an input of more than
-MAX_INPUT_S of processor time, one that takes more than MAX_INPUT_BYTES of memory, or one that
-holds the interpreter for longer than `ticker.py` allows. An input that does not work for so
-long cannot hold it for so long: those are not timed again.
+atheris instruments our packages, Pillow's Python and the standard TOML reader while they are
+imported. A crash is any error that is not one of the parser's refusals, an input of more than
+MAX_INPUT_S of processor time, one that takes more than MAX_INPUT_BYTES of memory, or one that holds
+the interpreter for longer than `ticker.py` allows. An input whose processor time is below that
+limit cannot hold it for so long, and is not timed again.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import time
 
 import atheris
 
-# Of this thread: how long a busy machine lets it wait says nothing about an input.
+# Of this thread: the time for which a busy machine lets it wait says nothing of the input.
 MAX_INPUT_S = 2.0
 MAX_INPUT_MIB = 512
-# By the clock, for an input that waits instead of working.
+# In real time, for an input that waits instead of working.
 HANGS_AFTER_S = 60
 
 
 class TooSlow(Exception):
-    """One input cost more processor time than any may."""
+    """One input took more processor time than MAX_INPUT_S."""
 
 
 class HoldsOthersUp(Exception):
-    """One input held the interpreter for longer than any may."""
+    """One input held the interpreter for longer than `ticker.py` allows."""
 
 
 def main(name: str, options: list[str]) -> None:
@@ -49,7 +49,7 @@ def main(name: str, options: list[str]) -> None:
         if spent > allowed and (held := holds_too_long(lambda: parser.attempt(data))) is not None:
             raise HoldsOthersUp(f"{held * 1e3:.1f} ms at once for {len(data)} bytes")
 
-    # The imports are no input's fault.
+    # The memory of the imports is not the input's.
     used_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     limits = [
         f"-max_len={parser.max_bytes}",

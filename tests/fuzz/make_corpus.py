@@ -1,8 +1,8 @@
 """Writes the committed seeds of every parser: `python -m tests.fuzz.make_corpus`.
 
-Good examples, so that a fuzzer starts behind the first checks, and the attacks of
-`tests/codec/test_pickle_attacks.py` and its like. The same bytes each time, for one
-version of torch and Pillow. Whatever a fuzzer found beside them stays in the folder.
+The seeds are good examples, so that a fuzzer starts behind the first checks, and the attacks of
+`tests/codec/test_pickle_attacks.py` and similar ones. Their bytes are the same each time, for one
+version of torch and Pillow. Inputs that a fuzzer has found stay in the folder beside them.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from tests.codec import test_pickle_attacks as attacks
 from tests.fuzz.asked import MESSAGES
 from tests.fuzz.parser import CORPUS
 
-# Those above it are bombs of length alone; test_pickle_attacks.py has them.
+# Larger attacks are bombs of length alone; test_pickle_attacks.py has them.
 MAX_SEED_BYTES = 16 * 1024
-# Relative: whatever creates it does so where the process stands.
+# Relative: an attack creates it in the process's working directory.
 CANARY = Path("cachesvc-was-here")
 CODE = "code - "
 
@@ -110,7 +110,7 @@ def _images() -> dict[str, Seeds]:
     good["good palette with transparency"] = _png(_image("RGB").quantize(16), transparency=3)
     good["16 bit grey"] = _png(Image.fromarray(np.arange(35, dtype=np.uint16).reshape(5, 7)))
     rows = zlib.compress(bytes(8 * 5))
-    # What 16 KiB of zeros inflated a thousandfold can be made to cost.
+    # The most that 16 KiB of zeros, inflated a thousandfold, can be made to cost.
     flat = zlib.compress(bytes((3 * 2_300 + 1) * 2_300), 9)
     bombs = {
         "bomb 4 gigapixels": _header(65_535, 65_535) + _chunk(b"IDAT", rows) + _END,
@@ -350,7 +350,7 @@ def _placed() -> dict[str, Seeds]:
 
 
 def write(parsers: Mapping[str, Seeds], folder: Path) -> int:
-    """Write every seed that is not too large, and return how many there are."""
+    """Write every seed that is not too large; return their number."""
     count = 0
     for parser, seeds in parsers.items():
         (folder / parser).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What is fuzzed: one parser, what it may refuse with, and what must hold for what it accepts."""
+"""What is fuzzed: one parser, its refusals, and what must hold for the inputs that it accepts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ CORPUS = Path(__file__).parent / "corpus"
 
 @dataclass(frozen=True)
 class Parser:
-    """`read` is given any bytes at all and asserts what must hold for those it accepts.
+    """`read` is given any bytes, and asserts what must hold for those that it accepts.
 
-    `refusals` are the only errors that may come out of it. Inputs grow to `max_bytes`.
+    It may raise only `refusals`. Inputs grow to `max_bytes`.
     """
 
     name: str
@@ -22,7 +22,7 @@ class Parser:
     max_bytes: int = 4096
 
     def attempt(self, data: bytes) -> bool:
-        """Return whether `data` was accepted; raise what it must not raise."""
+        """Return whether the parser accepted `data`; raise any error that is no refusal."""
         try:
             self.read(data)
         except self.refusals:

@@ -1,4 +1,4 @@
-"""Which parsers are there? All of those that read what somebody else wrote."""
+"""Which parsers are fuzzed? All that read bytes which others wrote."""
 
 from __future__ import annotations
 

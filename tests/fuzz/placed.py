@@ -16,10 +16,10 @@ from tests.fuzz.parser import Parser
 
 
 class _Folder:
-    """One folder for the whole run: the file in it is written anew for each input."""
+    """A folder for the whole run; its file is written again for each input."""
 
     def __init__(self) -> None:
-        # Shared memory, because nothing here is about disks.
+        # In shared memory, because the disk is not tested here.
         self._folder = tempfile.TemporaryDirectory(dir="/dev/shm", prefix="cachesvc-fuzz-")
         self.path = Path(self._folder.name)
 
@@ -43,7 +43,9 @@ def _read_access(data: bytes) -> None:
 
 
 def _read_control_page(data: bytes) -> None:
-    """The first byte says whether the file has a page's size, which all but few inputs have not."""
+    """The input's first byte says whether the file has a page's size: few inputs have it
+    themselves.
+    """
     page = data[1:]
     if data[:1] > b"\x10":
         page = page[:PAGE_BYTES].ljust(PAGE_BYTES, b"\0")
@@ -54,7 +56,7 @@ def _read_control_page(data: bytes) -> None:
         if found is not None:
             found.is_serving()
         close_predecessor(directory_fd)
-        # However it looked before: once it is closed no worker hits by it.
+        # Whatever the page was before, once it is closed no worker may have a local hit by it.
         assert found is None or not found.is_serving()
     finally:
         os.close(directory_fd)

@@ -1,9 +1,9 @@
-"""Reads the whole corpus by every parser, and prints what else that made the process do.
+"""Reads the whole corpus with every parser, and prints what else that made the process do.
 
-    python -m tests.fuzz.read_all [--naive]
+python -m tests.fuzz.read_all [--naive]
 
-A process of its own, because an audit hook stays for good. `--naive` reads the pickles
-as the original did, to show that the hook sees what they try.
+It is a process of its own, because an audit hook stays for good. `--naive` reads the pickles as the
+original did, to show that the hook sees what they try.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from tests.fuzz.parser import CORPUS
 from tests.fuzz.parsers import PARSERS
 
-# What code would need: https://docs.python.org/3/library/audit_events.html
+# The events of code that runs: https://docs.python.org/3/library/audit_events.html
 FORBIDDEN = (
     "code.__new__",
     "compile",
@@ -43,7 +43,7 @@ FORBIDDEN = (
     "urllib.",
     "webbrowser.",
 )
-# Those that need nothing of torch's, which takes seconds to import.
+# Attacks that do not need torch, whose import takes seconds.
 PLAIN_ATTACKS = "code-[eo]*-by-*"
 
 
@@ -59,7 +59,7 @@ def main(naive: bool) -> None:
         if is_watched and event.startswith(FORBIDDEN):
             seen[event] += 1
 
-    # Once unseen: a good input of a kind may be the first to need some module of Pillow's.
+    # Once without the hook: the first good input of a kind may import a module of Pillow.
     if not naive:
         _read(readers, inputs)
     sys.addaudithook(watch)

@@ -1,7 +1,7 @@
-"""Parsers of what lies at the origin or comes with a Put: blobs, pickles, images.
+"""Parsers of the origin's objects and of a Put's bytes: blobs, pickles, images.
 
-Checksums stand between a fuzzer and what is behind them: `torch_zip_stream` and
-`png_chunks` put right ones around what they are given.
+A checksum would keep a fuzzer from the code behind it: `torch_zip_stream` and `png_chunks` add the
+right checksums to their input.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tests.fuzz.parser import Parser
 
 MAX_OBJECT_BYTES = 16 * 1024
 _PNG_SIGNATURE_BYTES = 8
-# Of the tensor in the archive that `torch_zip_stream` wraps its input in.
+# The data of the tensor in the archive into which `torch_zip_stream` puts its input.
 ZIP_ELEMENTS = bytes(range(12))
 
 
 def _read_pickle(data: bytes) -> None:
     tensor = decode_pickle(data)
-    # The elements are the object's own: no stream makes more of them than it carries.
+    # All elements come from the object itself: no stream makes more of them than it has.
     assert tensor.size_bytes == len(tensor.data) <= len(data)
 
 
@@ -37,7 +37,7 @@ def _read_zip_stream(data: bytes) -> None:
 
 
 def archived(stream: bytes) -> bytes:
-    """Return an archive of torch whose stream is this one, with right checksums."""
+    """Return an archive of torch with this stream, and with right checksums."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a/data.pkl", stream)
@@ -56,7 +56,7 @@ def _read_png_chunks(data: bytes) -> None:
 
 
 def with_right_checksums(data: bytes) -> bytes:
-    """Return a PNG whose every whole chunk has the checksum of what is in it."""
+    """Return the PNG with the right checksum in each whole chunk."""
     out, at = bytearray(data), _PNG_SIGNATURE_BYTES
     while at + 12 <= len(out):
         end = at + 8 + int.from_bytes(out[at : at + 4], "big")
@@ -71,7 +71,7 @@ def _read_blob(data: bytes) -> None:
     for field in fields.values():
         assert 0 <= field.begin <= field.end <= len(data)
         assert field.begin % ITEM_BYTES[field.dtype] == 0
-    # What the daemon stores its clients can read, and at the same places.
+    # The client reads every blob that the daemon stores, with the same fields at the same places.
     assert fields == dict(_blob.read_layout(memoryview(data)))
 
 

@@ -1,7 +1,7 @@
-"""Does every parser read or refuse every input that was ever of interest, and run none of it?
+"""Does every parser read or refuse every input of the corpus, and execute none of them?
 
-Without atheris: the committed seeds, and what it found, as ordinary tests. Promises 5, 7
-and 10.
+The corpus has the committed seeds and the inputs that atheris found, as ordinary tests. Promises 5,
+7 and 10.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.fuzz.parsers import PARSERS
 from tests.fuzz.ticker import allowed_s, held_s, holds_too_long
 
 ROOT = Path(__file__).parents[2]
-# Far above what any takes; `make fuzz` allows as much.
+# Far more than any input takes; `make fuzz` allows as much.
 MAX_INPUT_KIB = 512 * 1024
 
 
@@ -37,7 +37,8 @@ def test_every_input_is_read_or_refused(parser: Parser) -> None:
         is_accepted = parser.attempt(path.read_bytes())
         used_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
         assert used_kib < MAX_INPUT_KIB, path.name
-        # Or a parser that refuses everything would pass, and a fuzzer begin outside.
+        # Otherwise a parser that refuses everything would pass, and a fuzzer would never get
+        # inside.
         if path.name.startswith("good"):
             assert is_accepted, path.name
         if path.name.startswith("code-"):
@@ -55,7 +56,7 @@ def test_no_input_holds_others_up_for_longer_than_three_times_a_legal_image(
 
 
 def test_a_ticking_thread_sees_what_holds_it_up() -> None:
-    digits = "9" * 200_000  # the interpreter is not given away within one conversion
+    digits = "9" * 200_000  # one conversion never gives the interpreter to another thread
 
     def hold() -> None:
         sys.set_int_max_str_digits(0)
@@ -88,7 +89,8 @@ def _read_all(folder: Path, *options: str) -> dict[str, int]:
 
 
 def test_nothing_in_the_corpus_is_executed(tmp_path: Path) -> None:
-    # Each input by each parser, the client's too: an archive as an image, an image as a blob.
+    # Each input is read by each parser, the client's too: an archive as an image, an image as a
+    # blob.
     assert _read_all(tmp_path) == {}
     assert list(tmp_path.iterdir()) == []
 

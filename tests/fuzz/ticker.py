@@ -1,9 +1,9 @@
-"""How long does one input hold the interpreter? Seen by a thread that ticks beside it.
+"""How long does one input hold the interpreter? A thread that ticks beside it measures.
 
-A thread that needs the interpreter, as the daemon's loop does, sleeps and wakes up again and
-again. Its longest gap is what hits would wait. On a busy machine a gap says more of the machine
-than of the input, so it counts no more than the processor time that the input's own thread
-took in it, and the least of several attempts counts.
+Like the daemon's loop, the thread sleeps and wakes up again and again; hits would wait for its
+longest gap. On a busy machine a gap says more of the machine than of the input. So a gap counts at
+most the processor time that the input's own thread took in it, and the least of several attempts
+counts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LEGAL_SIDE = 1826  # 10 MB in RGB
 
 
 class Ticker:
-    """Ticks while it is entered, beside the thread that entered it."""
+    """Ticks beside the thread that entered it, until it is left."""
 
     def __init__(self) -> None:
         self.longest_s = 0.0
@@ -57,7 +57,7 @@ class Ticker:
 
 
 def held_s(read: Callable[[], object]) -> float:
-    """Return how long `read` held up a ticking thread at most."""
+    """Return the longest time for which `read` held up a ticking thread."""
     with Ticker() as ticker:
         read()
     return ticker.longest_s
@@ -65,21 +65,21 @@ def held_s(read: Callable[[], object]) -> float:
 
 @cache
 def allowed_s() -> float:
-    """Return what an input may hold: three times what a legal image of 10 MB does.
+    """Return the longest time allowed: three times that of a legal image of 10 MB.
 
-    A thread of Python gives way only when the interpreter's switch interval has passed, so no
-    input is held against less than that.
+    A thread of Python gives way only after the interpreter's switch interval, so the limit is never
+    less than that.
     """
     noise = np.random.default_rng(7).integers(0, 32, (_LEGAL_SIDE, _LEGAL_SIDE, 3), np.uint8)
     shape = (_LEGAL_SIDE, _LEGAL_SIDE, 3)
     legal = encode_png(Tensor("U8", shape, noise.tobytes(), "RGB"))
-    decode_png(legal)  # its libraries are loaded
+    decode_png(legal)  # loads its libraries
     held = min(held_s(lambda: decode_png(legal)) for _ in range(ATTEMPTS))
     return MAX_TIMES * max(held, sys.getswitchinterval())
 
 
 def holds_too_long(read: Callable[[], object]) -> float | None:
-    """Return for how long an input holds the interpreter, if that is too long each time."""
+    """Return how long an input holds the interpreter, if that is too long in each attempt."""
     least_s = float("inf")
     for _ in range(ATTEMPTS):
         least_s = min(least_s, held_s(read))

@@ -1,7 +1,7 @@
 """Is everything that the daemon runs on in `requirements.lock`, with hashes, for each machine?
 
-What is walked is what the installed packages say of themselves; that they are the lock's is a
-test of its own.
+The walk follows the metadata of the installed packages; another test checks that these are the
+lock's.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements.lock"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# Its version and its files are those of the checkout, so the lock has only what it needs.
+# The checkout has the client's version and files, so the lock has only its dependencies.
 CLIENT = tomllib.loads((ROOT / "client/pyproject.toml").read_text())["project"]
 INSTALL = "install --require-hashes -r requirements.lock"
-# What an editable install brings beside it, and pip and setuptools, which a venv comes with.
+# Packages of an editable install, and pip and setuptools, which every venv has.
 NOT_THE_DAEMONS = {"cachesvc", "cachesvc-client", "editables", "pip", "setuptools"}
-# Imports all of the daemon, while whatever the arguments name cannot be imported.
+# Imports all of the daemon, while the packages named by the arguments cannot be imported.
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 

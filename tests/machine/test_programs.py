@@ -1,7 +1,7 @@
-"""Does `make programs` install what tests need, and leave dpkg sound whatever ends it?
+"""Does `make programs` install what tests need, and leave dpkg sound however it ends?
 
-apt-get and dpkg are stand-ins, which write down what they were asked for and wait where a test
-wants it. With the real ones: `.ci/fresh-root`.
+apt-get and dpkg are stand-ins, which record their arguments and wait where a test tells them to.
+`.ci/fresh-root` uses the real ones.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may install
 
 
 class Machine:
-    """A machine with nothing but an apt-get; `log` has what that was asked."""
+    """A machine with nothing but an apt-get; `log` has the apt-get's arguments."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -80,7 +80,7 @@ class Machine:
 
     @property
     def environment(self) -> dict[str, str]:
-        # PATH has nothing of this machine's own: what is installed here is not found there.
+        # PATH has nothing of this machine: programs installed here are not found there.
         return {"PATH": str(self.bin), "BOX": str(self.folder), "PYTHONPATH": str(ROOT)}
 
     def start(
@@ -114,7 +114,7 @@ class Machine:
         wait_until(lambda: line in self.log(), WITHIN_S, lambda: str(self.log()))
 
 
-# What this machine has in root's folders, or has not as a library, is none of the test's.
+# The files in this machine's own folders must not change the test's result.
 STEP = """
 import sys
 from tests import install_programs
@@ -127,7 +127,7 @@ sys.exit(install_programs.main())
 
 PYTHON_FILES = [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
 INSTALLERS = {"tests/install_programs.py", "tests/support/apt.py"}
-# Playwright needs a browser's whole path.
+# Playwright needs the path of a browser.
 LOOKERS = {"tests/support/debian.py", "tests/support/browser.py", *INSTALLERS}
 
 
@@ -146,7 +146,7 @@ def test_what_is_missing_is_installed_and_named_also_with_empty_lists(machine: M
     (download,) = machine.asked("download-only")
     for word in ("DPkg::Lock::Timeout=900", "--no-remove", "--no-install-recommends", "chromium"):
         assert word in download
-    # A second time there is nothing to do, and apt-get is not asked.
+    # A second time nothing is left to do, and apt-get is not called.
     asked = machine.log()
     assert machine.run().startswith("Programs found: radosgw, chromium")
     assert machine.log() == asked
@@ -173,7 +173,7 @@ def test_a_package_that_cannot_be_had_is_one_line_and_costs_no_other(machine: Ma
     )
     assert "E: Unable to locate package chromium" in said
     assert "Programs installed: radosgw, prometheus" in said
-    # It is not tried at each run of the tests, but when somebody asks for it.
+    # It is not tried again at each run of the tests, only when somebody asks for it.
     asked = machine.log()
     assert "apt-get failed the last time" in machine.run("--tried", str(tried))
     assert machine.log() == asked
@@ -192,7 +192,7 @@ def test_who_is_not_root_is_told_what_to_install(machine: Machine) -> None:
     if (reason := why_missing("setpriv")) is not None:
         pytest.skip(reason)
     as_nobody = str(shutil.which("setpriv")), "--reuid=65534", "--regid=65534", "--clear-groups"
-    # The interpreter and the tree may be closed to others: it keeps the right to read.
+    # The interpreter and the tree may be closed to others, so it keeps the right to read.
     capability = "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"
     step = machine.start(under=(*as_nobody, *capability))
     said, _ = step.communicate(timeout=WITHIN_S)

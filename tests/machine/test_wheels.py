@@ -1,6 +1,6 @@
-"""Can the daemon and the client share an environment, in whatever order they come and go?
+"""Can the daemon and the client share an environment, in whichever order they are installed?
 
-The wheels are built from this checkout. What they depend on is imported from this environment.
+The wheels are built from this checkout. Their dependencies are imported from this environment.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 class Environment:
-    """A virtual environment with nothing in it."""
+    """An empty virtual environment."""
 
     def __init__(self, folder: Path) -> None:
         venv.create(folder, with_pip=False, symlinks=True)
@@ -63,7 +63,7 @@ class Environment:
         assert done.returncode == 0, done.stderr
 
     def imports(self, *modules: str) -> bool:
-        """Return whether these modules can be imported. They have to be this environment's."""
+        """Return whether these modules can be imported; they must be this environment's."""
         command = [self._python, "-I", "-c", IMPORT, *modules]
         done = subprocess.run(command, text=True, check=False, capture_output=True)
         for path in done.stdout.splitlines():

@@ -1,9 +1,9 @@
 """`make mutants`: is every broken variant of the product found by the tests that claim to?
 
-    python -m tests.mutants [WORD ...]     only those with one of the words in their name
+python -m tests.mutants [WORD ...]     only those with one of the words in their name
 
-First the same tests run on an unbroken copy, and have to pass. Exit code 1 if they do
-not, if a mutant survives, or if one could not be judged.
+The same tests run on an unbroken copy first, and must pass. The exit code is 1 if they do not, if a
+mutant survives, or if one could not be judged.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(words: list[str]) -> int:
         unbroken.mkdir()
         copy_tree(ROOT, unbroken)
         print(f"{len(test_ids)} tests on the unbroken copy ...", flush=True)
-        # Nothing hangs there: a busy machine may take what its tests are allowed to.
+        # Nothing hangs in the unbroken copy; a busy machine may need all the time of its tests.
         limit_s = len(test_ids) * TEST_LIMIT_S / AT_ONCE
         run = run_tests(unbroken, test_ids, workers=AT_ONCE, limit_s=limit_s)
         if not_passed := _not_passed(run, test_ids):

@@ -1,4 +1,4 @@
-"""What do the tests say about one tree? Runs some of them there, and judges the outcome."""
+"""What do the tests say of one tree? Runs some of them there, and judges the outcome."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from enum import Enum
 from pathlib import Path
 from xml.etree import ElementTree
 
-# Everything a test may need from the tree; documents and benchmarks are not broken here.
+# Everything that a test may need from the tree; documents and benchmarks are not mutated.
 COPIED = ("cachesvc", "client", "tests", "examples", "pyproject.toml")
-# A variant may hang its tests. Each of them ends at the first, all of a mutant's at the second.
+# A mutant may hang its tests. The first limit ends a test, the second all tests of a mutant.
 TEST_LIMIT_S = 60
 RUN_LIMIT_S = 300.0
 
@@ -23,7 +23,7 @@ RUN_LIMIT_S = 300.0
 class Outcome(Enum):
     PASSED = "passed"
     FAILED = "failed"
-    # An error before the test began, or a skip: it says nothing about the product.
+    # An error before the test began, or a skip: the test says nothing of the product.
     NOT_RUN = "did not run"
 
 
@@ -35,14 +35,14 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Run:
-    """What the tests of one tree said, by their ids, and what they printed."""
+    """The outcomes of the tests of one tree, by test id, and their output."""
 
     outcomes: Mapping[str, Outcome]
     seconds: float
     output: str
 
     def outcome_of(self, test_id: str) -> Outcome:
-        """Return the outcome of a test; one with parameters has failed if any of them has."""
+        """Return the outcome of a test; a test with parameters has failed if it failed with any."""
         found = [
             outcome
             for name, outcome in self.outcomes.items()
@@ -55,7 +55,7 @@ class Run:
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Copy what the tests need. Times are kept, so bytecode that was made stays good."""
+    """Copy what the tests need. Times are kept, so that existing bytecode stays valid."""
     for name in COPIED:
         if (source / name).is_dir():
             shutil.copytree(source / name, target / name)

@@ -1,8 +1,8 @@
-"""Which broken variants of the product must the tests find, and how is one made?
+"""Which broken variants of the product must the tests find, and how is a variant made?
 
-A mutant is data in `catalogue/*.toml`, beside its reason: texts that are replaced in a
-copy of the tree, and the tests of the quick tier that must fail for it. The copy serves
-tests in process and tests of a real daemon alike; the product has no switch for it.
+A mutant is data in `catalogue/*.toml`, with its reason: texts to replace in a copy of the tree, and
+the tests of the quick tier that must fail for it. Tests in process and tests of a real daemon use
+the same copy; the product has no switch for mutants.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 CATALOGUE = Path(__file__).parent / "catalogue"
 PROMISES = range(1, 11)
-# Only these are broken; a mutant of a test would prove nothing.
+# Only these folders are mutated; a mutant of a test would prove nothing.
 PRODUCT = ("cachesvc", "client/cachesvc_client", "client/cachesvc_format")
 _TEST_ID = re.compile(r"(?P<file>tests/[\w/]+\.py)::(?P<function>test_\w+)(\[[^\]]+\])?")
 
 
 class StaleMutant(Exception):
-    """The catalogue no longer fits the tree: the text to replace or a test is not there."""
+    """The catalogue no longer fits the tree: the text to replace, or a test, does not exist."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Mutant:
-    """`why` says what a caller would see. Every one of `killed_by` has to fail for it."""
+    """`why` says what a caller would see. Every test of `killed_by` must fail for the mutant."""
 
     name: str
     promise: int
@@ -70,12 +70,12 @@ class Mutant:
             changed = change.applied_to(root)
             path = root / change.file
             path.write_text(changed)
-            # Bytecode is trusted by time and size, which may happen to be the same.
+            # Python trusts bytecode by time and size, which may happen to be the same.
             Path(importlib.util.cache_from_source(path)).unlink(missing_ok=True)
 
 
 def read_catalogue(directory: Path = CATALOGUE) -> tuple[Mutant, ...]:
-    """Return all mutants, by promise. Raises StaleMutant where the data is not complete."""
+    """Return all mutants by promise. Raises StaleMutant if the data is incomplete."""
     found = [
         _mutant_of(path, data)
         for path in sorted(directory.glob("*.toml"))

@@ -1,9 +1,9 @@
-"""`make soak MINUTES=n`: does the daemon grow under calls that come, fail, leave and return?
+"""`make soak MINUTES=n`: does the daemon grow under calls that succeed, fail or are cancelled?
 
-    python -m tests.soak [--minutes N | --calls N] [--folder DIR]
+python -m tests.soak [--minutes N | --calls N] [--folder DIR]
 
-Prints what was counted, writes `soak.json` and `soak.png` into the folder, and ends with
-exit code 1 if memory, descriptors, tasks or threads grew.
+Prints the counts, writes `soak.json` and `soak.png` into the folder, and ends with exit code 1 if
+memory, descriptors, tasks or threads grew.
 """
 
 from __future__ import annotations

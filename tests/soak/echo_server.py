@@ -1,8 +1,7 @@
 """The least that a grpc.aio server can do with the same calls: `... SOCKET FILE`.
 
-It has the service's methods with their shapes, and answers stored messages. Its memory is
-what gRPC, protobuf and the interpreter take for such a load. The file holds the blob that
-it hands out.
+It has the service's methods with the same shapes, and answers stored messages, among them the blob
+in the file. Its memory is what gRPC, protobuf and the interpreter take under such a load.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import grpc
 from cachesvc_proto.v1 import cache_pb2 as pb
 from cachesvc_proto.v1 import cache_pb2_grpc
 
-# As long as a hit on L2 takes, so that cancellations find calls under way here too.
+# As long as a hit of L2 takes, so that cancellations find calls under way here too.
 WORK_S = 0.002
 
 

@@ -1,9 +1,9 @@
-"""Does a series of samples grow, by how much for each call, and how sure is that?
+"""Does a series of samples grow, by how much for each call, and how certain is that?
 
-The first half is left out: caches, pools and arenas fill up there. The rest is cut into
-BLOCKS of equal numbers of samples, and a line is fitted to the blocks' means by least
-squares. Means, because neighbouring samples say nearly the same and would each count as
-evidence; the interval is Student's for 95 %, and is as wide as the blocks scatter.
+The first half is left out: caches, pools and arenas fill up there. The rest is cut into BLOCKS of
+equal numbers of samples, and a line is fitted to the blocks' means by least squares. Means are used
+because neighbouring samples say nearly the same, and each would count as evidence. The interval is
+Student's for 95 %, and is as wide as the blocks scatter.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _T = 2.228
 
 @dataclass(frozen=True)
 class Sample:
-    """What a process had after so many calls; `tasks` is 0 where it does not say."""
+    """A process's memory and counts after that many calls; `tasks` is 0 if it reports none."""
 
     calls: int
     private_bytes: int
@@ -31,13 +31,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Slope:
-    """Bytes for each call, and half the width of its 95 % interval."""
+    """Bytes for each call, and half the width of the 95 % interval."""
 
     bytes_per_call: float
     margin: float
 
     def above(self, other: Slope) -> Slope:
-        """Return the difference; the two were measured independently."""
+        """Return the difference of two independent slopes."""
         return Slope(
             self.bytes_per_call - other.bytes_per_call, math.hypot(self.margin, other.margin)
         )

@@ -17,13 +17,13 @@ from tests.soak.growth import Sample, Slope, slope_of
 from tests.soak.servers import Server, excess, look_at_rest, running_pair
 from tests.support.daemons import ROOT
 
-# What one worker does before the next takes its place.
+# The calls of one worker, before the next takes its place.
 CALLS_EACH = 2000
 WORKERS_AT_ONCE = 2
 SAMPLE_EVERY_S = 0.5
 MAX_SLOPE_BYTES = 20.0
-# A Put or a fill may lose to an Invalidate; warm-ups and Puts go on when their callers leave,
-# so there may be too many. `local` are the synchronous client's Gets.
+# An Invalidate may fence a Put or a fill. Warm-ups and Puts go on when their callers leave, so
+# there may be too many. `local` counts the synchronous client's Gets.
 EXPECTED_ENDS = frozenset(
     {
         "ok",
@@ -36,7 +36,7 @@ EXPECTED_ENDS = frozenset(
         "TOO_MANY_WARMUPS",
     }
 )
-# Upkeep drops what ended calls have left within seconds.
+# Upkeep frees what ended calls have left within seconds.
 COMES_BACK_WITHIN_S = 30.0
 RESTS_WITHIN_S = 2.0
 MAX_WARM_UPS = 6
@@ -44,7 +44,7 @@ MAX_WARM_UPS = 6
 
 @dataclass
 class Track:
-    """What was seen of one server."""
+    """The samples of one server."""
 
     server: str
     samples: list[Sample] = field(default_factory=list)
@@ -61,18 +61,18 @@ class Track:
 
 @dataclass(frozen=True)
 class Soaked:
-    """Both tracks: the daemon's first."""
+    """Both tracks, the daemon's first."""
 
     daemon: Track
     echo: Track
     seconds: float
 
     def slope(self) -> Slope:
-        """Return how much more the daemon's private memory grew with each call."""
+        """Return how much more the daemon's private memory grew per call than the echo server's."""
         return slope_of(self.daemon.samples).above(slope_of(self.echo.samples))
 
     def complaints(self) -> list[str]:
-        """Return what is wrong: nothing, if nothing grew."""
+        """Return what grew and should not have; an empty list if nothing did."""
         found = [
             f"{track.server} has {more} {what} more than at the start"
             for track in (self.daemon, self.echo)
@@ -124,10 +124,10 @@ def soak(folder: Path, is_over: Callable[[int, float], bool], shift: Shift = USU
 def _warm_up(
     pair: tuple[Server, Server], tracks: dict[str, Track], blob_file: Path, shift: Shift
 ) -> None:
-    """Run rounds until one leaves nothing more behind than the one before: that is the start.
+    """Run rounds until one leaves nothing more than the round before: the counting starts there.
 
-    Pools make their threads, and these their connections to the catalog, when many are needed
-    at once. What leaks grows with every round, and is seen at the end.
+    A pool starts its threads, and these their connections to the catalog, when many are needed at
+    once. A leak grows with every round, and is seen at the end.
     """
     for number in range(MAX_WARM_UPS):
         _round(pair, tracks, blob_file, number, shift)
@@ -149,7 +149,7 @@ def _round(
     number: int,
     shift: Shift,
 ) -> None:
-    """Let a shift on each server do its work, with the same seeds on both."""
+    """Let one shift work on each server, with the same seeds on both."""
     with ThreadPoolExecutor(2 * shift.workers) as pool:
         jobs = [
             pool.submit(
@@ -171,7 +171,7 @@ _COUNTING = threading.Lock()
 
 
 def _worker(server: Server, track: Track, blob_file: Path, seed: int, calls: int) -> None:
-    # As many again that need no call, where there is a daemon.
+    # As many more local hits, where there is a daemon.
     local_calls = calls if server.name == "cachesvc" else 0
     command = [sys.executable, "-m", "tests.soak.worker", server.target, str(blob_file)]
     command += [str(seed), str(calls), str(local_calls)]
@@ -191,7 +191,7 @@ def _worker(server: Server, track: Track, blob_file: Path, seed: int, calls: int
 
 
 class _Sampler:
-    """Looks at both servers every SAMPLE_EVERY_S, in a thread, for the length of a `with`."""
+    """Samples both servers every SAMPLE_EVERY_S, in a thread, for the duration of a `with`."""
 
     def __init__(self, pair: tuple[Server, Server], tracks: dict[str, Track]) -> None:
         self._pair, self._tracks = pair, tracks

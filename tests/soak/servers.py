@@ -1,4 +1,4 @@
-"""The two processes that are compared: how they are started, asked and looked at."""
+"""How are the two compared processes started, called and measured?"""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _READY_WITHIN_S = 30.0
 
 @dataclass(frozen=True)
 class Server:
-    """One of the two. `rest` lets go of what calls left in it.
+    """One of the two. `rest` frees what the calls left in it.
 
-    `count` is given the workers' calls and returns all calls so far, those that the client
-    makes by itself included, and the tasks of its loop.
+    `count` is given the number of the workers' calls; it returns the number of all calls so far,
+    those included that the client makes by itself, and of the tasks of the loop.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Server:
 
 @contextmanager
 def running_pair(folder: Path) -> Iterator[tuple[Server, Server, Path]]:
-    """Run the daemon and the echo server, and give them with the file of a blob."""
+    """Run the daemon and the echo server; yield them and the file of a blob."""
     blob_file = folder / "blob"
     blob_file.write_bytes(uploads.garment_blob())
     with ExitStack() as stack:
@@ -72,7 +72,7 @@ def _daemon_server(daemon: Daemon) -> Server:
         return int(calls), int(metrics["cachesvc_tasks"])
 
     def rest() -> None:
-        # Two descriptors for each entry of L1 are its own, not a leak.
+        # The two descriptors of each L1 entry belong to the entry, and are not a leak.
         admin = daemon.channel(target=daemon.admin_target)
         _invalidate_everything(admin)
         admin.close()
@@ -104,7 +104,7 @@ def _start_echo(stack: ExitStack, folder: Path, blob_file: Path) -> Server:
 
 
 def look_at_rest(server: Server, calls: int, at_most: Sample | None, within_s: float) -> Sample:
-    """Return what it has when it is left alone: as soon as it is no more than `at_most`."""
+    """Return the sample of the idle server, as soon as it is no more than `at_most`."""
     server.rest()
     give_up = time.monotonic() + within_s
     while True:
@@ -117,7 +117,7 @@ def look_at_rest(server: Server, calls: int, at_most: Sample | None, within_s: f
 
 
 def excess(end: Sample, start: Sample) -> dict[str, int]:
-    """Return what there is more of than there was, memory left out."""
+    """Return each count that is above the earlier one; memory is left out."""
     counts = {
         "descriptors": end.descriptors - start.descriptors,
         "threads": end.threads - start.threads - THREADS_THAT_COME_LATER,

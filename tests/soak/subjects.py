@@ -1,8 +1,8 @@
-"""Whom the soak asks for: more people and clothes than L1 holds. Imported by workers: no torch."""
+"""The subjects of the soak's calls: more people and clothes than L1 holds. Imports no torch."""
 
 from __future__ import annotations
 
-# V2's limits, the defaults, are 10 people in L1 and 100 garments.
+# The defaults, V2's limits, are 10 people in L1 and 100 garments.
 PEOPLE, CLOTHES = 30, 150
 OWNER = "owner"
 

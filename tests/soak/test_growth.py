@@ -1,4 +1,4 @@
-"""Would a leak be seen? Slopes and counts of made-up processes, which are known. Promise 5."""
+"""Would a leak be seen? Slopes and counts of invented processes, which are known. Promise 5."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STILL = Sample(calls=0, private_bytes=0, descriptors=20, threads=10, tasks=5)
 
 
 def track(server: str, bytes_per_call: float, *, noise_bytes: float = 0.0, seed: int = 1) -> Track:
-    """Return what 100,000 calls look like if the first half grows by 50 MB on top."""
+    """Return the track of 100,000 calls, whose first half grows by another 50 MB."""
     chance = random.Random(seed)
     samples = [
         Sample(

@@ -1,7 +1,7 @@
-"""Does the real daemon come back to where it was after calls of all kinds? Promise 5.
+"""Does the real daemon return to its first state after calls of all kinds? Promise 5.
 
-A third of the calls is cancelled, and workers end without a goodbye. The slow test is
-T18's count, on the daemon and on a bare grpc.aio server side by side.
+A third of the calls is cancelled, and workers end without closing anything. The slow test calls the
+daemon and a bare grpc.aio server side by side.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tests.soak.run import EXPECTED_ENDS, Shift, soak
 
 QUICK_CALLS = 300
 LONG_CALLS = 200_000
-# A connection of whoever looked last may just be closing. A leak is one in every few calls.
+# The last connection may just be closing. A leak is one in every few calls.
 CLOSING = 2
 
 

@@ -1,4 +1,4 @@
-"""What the soak's origin holds: the objects of every subject, small ones."""
+"""The objects of the soak's origin, small ones, for every subject."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from tests.soak.subjects import CLOTHES, OWNER, PEOPLE, clothing_id, user_id
 from tests.support import sample_objects
 from tests.support.sample_objects import Sizes
 
-# Small, so that calls and not bytes are what is counted.
+# Small, because the soak counts calls and not bytes.
 SIZES = Sizes((24, 32), (12, 16), (1, 3, 16, 12), (1, 3, 16, 12), (1, 8, 16), (1, 16))
 
 
 def garment_blob() -> bytes:
-    """Return an entry of a garment, to put and to echo."""
+    """Return an entry of a garment, for Puts and for the echo server."""
     return sample_objects.garment("any", OWNER, sizes=SIZES).blob()
 
 

@@ -1,9 +1,9 @@
-"""One worker of the soak: `... TARGET BLOB_FILE SEED CALLS LOCAL_CALLS`, then gone.
+"""One worker of the soak: `... TARGET BLOB_FILE SEED CALLS LOCAL_CALLS`.
 
-Makes exactly CALLS calls of all kinds, AT_ONCE at a time, and cancels CANCELLED of them at
-a random moment. Beside them LOCAL_CALLS Gets of the synchronous client, which are hits
-without a call where there is a daemon. Prints a line for each REPORT_EVERY calls, at last
-how its calls ended, and ends without a goodbye, as a worker does that is killed.
+It makes exactly CALLS calls of all kinds, AT_ONCE at a time, and cancels CANCELLED of them at a
+random moment. Beside them it makes LOCAL_CALLS Gets with the synchronous client, which are local
+hits if there is a daemon. It prints a line for each REPORT_EVERY calls and, at last, how its calls
+ended. It ends without closing anything, like a killed worker.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _LONGEST_BEFORE_CANCEL_S = 0.01
 _UPPER = pb.HUMAN_CATEGORY_UPPER_BODY
 _SHARED, _INLINE = pb.DELIVERY_SHARED_FILE, pb.DELIVERY_INLINE
 
-Call = Any  # the aio calls' common base is not public
+Call = Any  # the base class of the aio calls is not public
 
 
 class Calls:
-    """Makes calls on subjects of its own random choice."""
+    """Makes calls on random subjects of its own."""
 
     def __init__(
         self, stub: cache_pb2_grpc.CacheServiceStub, chance: random.Random, blob: bytes
@@ -127,7 +127,7 @@ class Calls:
 
 
 async def work(target: str, blob: bytes, seed: int, count: int) -> Counter[str]:
-    """Make `count` calls, and return how many ended in which way."""
+    """Make `count` calls; return the number of calls by their ends."""
     chance = random.Random(seed)
     ended: Counter[str] = Counter()
     async with grpc.aio.insecure_channel(target) as channel:
@@ -167,7 +167,7 @@ async def _one(call: Call, chance: random.Random) -> str:
 
 
 def get_locally(target: str, seed: int, count: int) -> int:
-    """Return how many Gets of the client were answered; a refused one is another's doing."""
+    """Return how many of the client's Gets were answered; another call may make a Get fail."""
     chance, answered = random.Random(seed), 0
     with CacheClient(target) as client:
         for _ in range(count):
