@@ -157,7 +157,7 @@ async def _steps(folder: Path, rounds: int) -> Row:
         await disk.evict(0)
         if step >= 0:
             samples_ms.append((time.perf_counter() - started) * S_TO_MS)
-        assert disk.used_bytes <= low_bytes
+        assert disk.room.used_bytes <= low_bytes
     catalog.close()
     files.close()
     return Row(f"an eviction step of {EVICTED_ROWS} entries", samples_ms)

@@ -121,7 +121,7 @@ class Statistics:
             "tier_max_bytes",
             "The tier's limit.",
             "tier",
-            {Tier.MEMORY: memory.index.max_bytes, Tier.DISK: disk.max_bytes},
+            {Tier.MEMORY: memory.index.max_bytes, Tier.DISK: disk.room.max_bytes},
         )
         yield _single(
             "memory_room_bytes",
@@ -132,20 +132,22 @@ class Statistics:
             "filesystem_free_bytes",
             "Free bytes of the tier's filesystem, whoever uses it.",
             "tier",
-            {Tier.MEMORY: memory_free_bytes, Tier.DISK: disk.free_bytes},
+            {Tier.MEMORY: memory_free_bytes, Tier.DISK: disk.room.free_bytes},
         )
         yield _single(
             "disk_limit_in_force_bytes",
             "Bytes that L2 may hold now: its limit, or less where others take the room.",
-            disk.limit_in_force_bytes,
+            disk.room.limit_in_force_bytes,
         )
         yield _single(
             "disk_high_watermark_bytes",
             "Bytes in L2 above which entries are evicted.",
-            disk.high_watermark_bytes,
+            disk.room.high_watermark_bytes,
         )
         yield _single(
-            "disk_floor_bytes", "Free bytes that L2 leaves to its filesystem.", disk.floor_bytes
+            "disk_floor_bytes",
+            "Free bytes that L2 leaves to its filesystem.",
+            disk.room.floor_bytes,
         )
         yield _single(
             "held_bytes", "Bytes evicted from L1 that readers still hold.", memory.held_bytes
@@ -212,8 +214,8 @@ class Statistics:
     def _disk_stats(self) -> pb.TierStats:
         return pb.TierStats(
             entries=sum(total.entries for total in self._disk.totals.values()),
-            size_bytes=self._disk.used_bytes,
-            max_bytes=self._disk.max_bytes,
+            size_bytes=self._disk.room.used_bytes,
+            max_bytes=self._disk.room.max_bytes,
             evictions=self._removals("disk_removals", Leaving.DISK_SPACE),
             expirations=self._removals("disk_removals", Leaving.EXPIRED),
         )

@@ -90,7 +90,7 @@ class LitterSweeper:
         foreign_names = 0
         for namespace in state.kinds.namespaces:
             try:
-                report = await state.disk.sweep_litter(namespace, EVERY_GENERATION)
+                report = await state.disk.litter.sweep(namespace, EVERY_GENERATION)
             except (OSError, NotDurable) as exc:
                 log.warning("litter_sweep_failed", namespace=namespace, error=str(exc))
                 continue

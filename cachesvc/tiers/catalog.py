@@ -373,6 +373,10 @@ class Catalog:
         return self._read(lambda db: list(rows.readable_rows(db.execute(sql, values))))
 
     @property
+    def used_bytes(self) -> int:
+        return sum(total.stored_bytes for total in self.totals.values())
+
+    @property
     def all_have_sums(self) -> bool:
         """Return whether every row and record of the first release has its checksum."""
         return bool(self._facts.all_have_sums)

@@ -1,7 +1,8 @@
-"""L2: files and their rows as one tier, with its room, its threads and its clean-up.
+"""L2: files and their rows as one tier, with its threads and its clean-up.
 
 The engine decides when something is stored or removed; this module keeps the order
-that makes it durable: file first, then row; row first, then unlink.
+that makes it durable: file first, then row; row first, then unlink. How full the disk is stands
+in `disk_room.py`, files without a row in `disk_litter.py`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -30,11 +30,12 @@ from cachesvc.tiers.anchors import Anchor, NameLost, lost_of
 from cachesvc.tiers.catalog import Catalog
 from cachesvc.tiers.catalog_facts import Total
 from cachesvc.tiers.disk_files import DiskFiles, Location, stored_bytes
+from cachesvc.tiers.disk_litter import DiskLitter
+from cachesvc.tiers.disk_room import DiskRoom
 
 log = structlog.get_logger()
 # Rows that one step of the sweeper deletes, so that no commit becomes long.
 EXPIRE_BATCH = 200
-LITTER_BATCH = 200
 LOWER_BATCH = 200
 # Changes older than this are forgotten; a Put whose source is older is always refused.
 CHANGES_KEPT_NS = 30 * 24 * 3600 * NS_PER_S
@@ -53,13 +54,9 @@ class Written:
     meta: EntryMeta
     reserved_bytes: int
 
-
-@dataclass(slots=True)
-class LitterReport:
-    """What a sweep found."""
-
-    removed_files: int = 0
-    foreign_names: int = 0
+    @property
+    def location(self) -> Location:
+        return Location(self.meta.key, self.meta.generation)
 
 
 class DiskTier:
@@ -85,7 +82,7 @@ class DiskTier:
     ) -> None:
         self._files = files
         self._catalog = catalog
-        self._watermarks = watermarks
+        self.room = DiskRoom(watermarks, lambda: catalog.used_bytes, files.free_bytes())
         self._on_leaving = on_leaving
         self._on_damage = on_damage
         self._on_no_room = on_no_room
@@ -93,10 +90,7 @@ class DiskTier:
         self._keep_expired_ns = keep_expired_ns
         self._readers = started_pool(read_threads, "l2-read")
         self._writers = started_pool(write_threads, "l2-write")
-        self._reserved_bytes = 0
-        # Bytes of files that have lost their row but are not unlinked yet: still on the disk.
-        self._leaving_bytes = 0
-        self._quarantined_bytes = 0
+        self.litter = DiskLitter(files, catalog, self._readers, self._unlink)
         self._evicting = asyncio.Lock()
         # Changes that a full disk kept out of the catalog; `step` tries again.
         self._unrecorded: dict[Scope, Change] = {}
@@ -106,45 +100,14 @@ class DiskTier:
         self._has_later_rows = False
         written_last = Now(catalog.last_write_ns, catalog.last_write_steady_ns)
         self._age_limit = AgeLimit(written_last if catalog.last_write_ns else stored_last)
-        # Files whose row is still to come: the sweep would take them for litter.
-        self._awaiting_row: set[Location] = set()
         # Files, with their owners, whose commit failed and whose unlink failed after it.
         self._uncommitted: dict[Location, str] = {}
-        # The filesystem's free bytes when last asked: asking may block.
-        self.free_bytes = files.free_bytes()
 
     # ---- state
 
     @property
     def totals(self) -> dict[str, Total]:
         return self._catalog.totals
-
-    @property
-    def used_bytes(self) -> int:
-        return sum(total.stored_bytes for total in self._catalog.totals.values())
-
-    @property
-    def occupied_bytes(self) -> int:
-        """Bytes under the root: entries, files that are not unlinked yet, and the quarantine."""
-        return self.used_bytes + self._leaving_bytes + self._quarantined_bytes
-
-    @property
-    def max_bytes(self) -> int:
-        return self._watermarks.capacity_bytes
-
-    @property
-    def high_watermark_bytes(self) -> int:
-        return self._watermarks.high_bytes
-
-    @property
-    def floor_bytes(self) -> int:
-        return self._watermarks.floor_bytes
-
-    @property
-    def limit_in_force_bytes(self) -> int:
-        """How much L2 may have now: its limit, or less if others fill the filesystem."""
-        room = self.occupied_bytes + max(0, self.free_bytes - self.floor_bytes)
-        return min(self.max_bytes, room)
 
     @property
     def last_write_ns(self) -> int:
@@ -175,7 +138,7 @@ class DiskTier:
         """Delete a row that may not be served, and the files of `key` that have no row."""
         with contextlib.suppress(NotDurable):  # until then each lookup refuses the row
             await self._unlink(await self._catalog.distrust(key))
-            await self._sweep_key(key)
+            await self.litter.sweep_key(key)
 
     async def read_into(self, row: Row, write: Callable[[Iterator[memoryview]], None]) -> None:
         """Stream the file of `row` into `write`, in a reader's thread, checking it on the way.
@@ -214,15 +177,19 @@ class DiskTier:
         size = stored_bytes(meta.size_bytes)
         if not await self._reserve(size):
             return None
-        location = Location(meta.key, meta.generation)
-        self._awaiting_row.add(location)
+        written = Written(meta, size)
+        self.litter.awaiting_row.add(written.location)
         try:
-            await self._write_or_remove(location, size, parts)
-        except BaseException:  # also if cancelled: give the room back; the file is litter
-            self._reserved_bytes -= size
-            self._awaiting_row.discard(location)
+            await self._write_or_remove(written.location, size, parts)
+        except BaseException:  # also if cancelled: the file is litter
+            self._settle(written)
             raise
-        return Written(meta, size)
+        return written
+
+    def _settle(self, written: Written) -> None:
+        """Give back the room of a file that has its row now, or gets none."""
+        self.room.release(written.reserved_bytes)
+        self.litter.awaiting_row.discard(written.location)
 
     async def _write_or_remove(
         self, location: Location, size: int, parts: tuple[Buffer, ...]
@@ -269,52 +236,44 @@ class DiskTier:
         try:
             replaced = await queued
         except Exception:  # also a defect: leave no file without a row
-            await self._unlink_uncommitted(written.meta)
+            await self._unlink_uncommitted(written)
             raise
         finally:
-            self._reserved_bytes -= written.reserved_bytes
-            self._awaiting_row.discard(Location(written.meta.key, written.meta.generation))
+            self._settle(written)
         if replaced is not None:
             # The replaced file's size is not known any more; assume the new file's.
             await self._unlink_counted([replaced], written.reserved_bytes)
 
-    async def _unlink_uncommitted(self, meta: EntryMeta) -> None:
+    async def _unlink_uncommitted(self, written: Written) -> None:
         """Remove durably the file of a row whose commit failed.
 
         SQLite's log may hold the row nevertheless: a crash brings the row back if no later
         commit takes its place.
         """
-        location = Location(meta.key, meta.generation)
         try:
-            await self._unlink_durably([location])
+            await self._unlink_durably([written.location])
         except NotDurable:
-            self._uncommitted[location] = meta.owner
+            self._uncommitted[written.location] = written.meta.owner
 
     async def abandon(self, written: Written) -> None:
         """Remove a file that lost to a newer change."""
-        self._reserved_bytes -= written.reserved_bytes
-        location = Location(written.meta.key, written.meta.generation)
-        self._awaiting_row.discard(location)
-        await self._unlink_counted([location], written.reserved_bytes)
+        self._settle(written)
+        await self._unlink_counted([written.location], written.reserved_bytes)
 
     async def _reserve(self, size: int) -> bool:
         """Reserve `size` bytes of the disk, evicting on demand; return whether that succeeded."""
-        for evict in (True, False):
-            free_bytes = await self._look_at_free_bytes()
-            used = self.occupied_bytes
-            # No await from here to the addition; otherwise two writers could take the same room.
-            if self._watermarks.admits(size, used, self._reserved_bytes, free_bytes):
-                self._reserved_bytes += size
-                return True
-            if size > self._watermarks.low_bytes or not evict:
-                break
-            with contextlib.suppress(NotDurable):
-                await self.evict(size)
-        return False
+        await self._look_at_free_bytes()
+        if self.room.reserve(size):
+            return True
+        if not self.room.eviction_can_admit(size):
+            return False
+        with contextlib.suppress(NotDurable):
+            await self.evict(size)
+        await self._look_at_free_bytes()
+        return self.room.reserve(size)
 
-    async def _look_at_free_bytes(self) -> int:
-        self.free_bytes = await self._write(self._files.free_bytes)
-        return self.free_bytes
+    async def _look_at_free_bytes(self) -> None:
+        self.room.free_bytes = await self._write(self._files.free_bytes)
 
     # ---- removing
 
@@ -413,7 +372,7 @@ class DiskTier:
             return self._files.quarantined.trim(wall_ns)
 
         with contextlib.suppress(OSError):  # a read-only disk: the files stay counted
-            self._quarantined_bytes = await self._write(trim)
+            self.room.quarantined_bytes = await self._write(trim)
 
     async def erase_set_aside(self, scope: Scope) -> None:
         """Remove what was set aside of `scope`, damaged files and a catalog. Raises OSError."""
@@ -434,13 +393,8 @@ class DiskTier:
     async def evict(self, wanted_bytes: int) -> None:
         """Free what the watermarks ask for, and room for `wanted_bytes` more."""
         async with self._evicting:
-            free_bytes = await self._look_at_free_bytes()
-            to_free = self._watermarks.bytes_to_free(
-                self.used_bytes,
-                self._reserved_bytes + wanted_bytes + self._quarantined_bytes,
-                # Leaving files count as free: nothing more has to be evicted in their place.
-                free_bytes + self._leaving_bytes,
-            )
+            await self._look_at_free_bytes()
+            to_free = self.room.bytes_to_evict(wanted_bytes)
             while to_free > 0:
                 victims = await self._victims(to_free)
                 if not victims:
@@ -452,14 +406,11 @@ class DiskTier:
 
         The catalog lowers its totals when the delete commits, on the writer's thread. The files
         are still on disk then, so count their bytes as leaving; otherwise `_reserve` would hand
-        out the same space twice.
+        out the same space twice. In the turn of the loop in which this returns, `_forget` counts
+        the rows' actual bytes.
         """
-        self._leaving_bytes += to_free
-        try:
+        with self.room.leaving(to_free):
             return await self._catalog.evict(to_free)
-        finally:
-            # In the same turn of the loop `_forget` counts the rows' actual bytes.
-            self._leaving_bytes -= to_free
 
     async def _forget(self, rows: list[Row], cause: Leaving) -> int:
         """Unlink the files of rows that are gone, and return their bytes."""
@@ -526,39 +477,6 @@ class DiskTier:
             with contextlib.suppress(NotDurable):
                 await self._catalog.record_accesses(used)
 
-    async def sweep_litter(self, namespace: str, before_generation: int) -> LitterReport:
-        """Remove files of `namespace` that have no row, left by a crash.
-
-        Skips generations from `before_generation` on, and files whose row is still to come.
-        Names that are not ours are counted, never deleted.
-
-        A Put's file is listed | which files await a row | its row commits | who has a row
-
-        Order matters: list files, read `_awaiting_row`, query rows. Earlier, we would miss a file
-        renamed during the listing; later, one whose row committed meanwhile.
-        """
-        report = LitterReport()
-        walk = self._files.walk(namespace)
-        while batch := await self._read(lambda: list(itertools.islice(walk, LITTER_BATCH))):
-            old = (at for at in batch if at is not None and at.generation < before_generation)
-            litter = await self._litter_of(namespace, old)
-            await self._unlink(litter)
-            report.removed_files += len(litter)
-            report.foreign_names += batch.count(None)
-        return report
-
-    async def _sweep_key(self, key: EntryKey) -> None:
-        """Remove the files of `key` that have no row, and are not about to have one."""
-        listed = await self._read(self._files.list_key, key)
-        await self._unlink(await self._litter_of(key.namespace, listed))
-
-    async def _litter_of(self, namespace: str, listed: Iterable[Location]) -> list[Location]:
-        """Return the files, of those listed just now, that have no row and await none."""
-        ours = [at for at in listed if at not in self._awaiting_row]
-        ids = list({at.key.id for at in ours})
-        current = await self._read(self._catalog.generations, namespace, ids)
-        return [at for at in ours if current.get(at.key.id) != at.generation]
-
     async def lost_names(self) -> list[Path]:
         """Return the paths that no longer lead to what this daemon opened by them."""
         return await self._read(lambda: [*self._catalog.lost_names(), *lost_of(self._anchors)])
@@ -596,11 +514,8 @@ class DiskTier:
 
     async def _unlink_counted(self, locations: list[Location], size_bytes: int) -> None:
         """Unlink files without rows; until then their bytes count as occupied."""
-        self._leaving_bytes += size_bytes
-        try:
+        with self.room.leaving(size_bytes):
             await self._unlink(locations)
-        finally:
-            self._leaving_bytes -= size_bytes
 
     async def _unlink_durably(self, locations: list[Location]) -> None:
         def unlink() -> None:

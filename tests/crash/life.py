@@ -148,7 +148,7 @@ class Life:
         house = self.house
         before = house.engine.generations.next(house.clock.read().wall_ns)
         for namespace in KINDS.namespaces:
-            await house.disk.sweep_litter(namespace, before)
+            await house.disk.litter.sweep(namespace, before)
 
     # ---- work
 
@@ -259,8 +259,8 @@ class Life:
         async with self._alone(*KEYS):
             self._tell("leaving_begun", 0, *KEYS)
             disk = self.house.disk
-            some_bytes = int(self._choose.random() * disk.used_bytes)
-            await disk.evict(CAPACITY_BYTES - disk.used_bytes + some_bytes)
+            some_bytes = int(self._choose.random() * disk.room.used_bytes)
+            await disk.evict(CAPACITY_BYTES - disk.room.used_bytes + some_bytes)
 
     async def look_up(self, key: EntryKey) -> None:
         """Get the key from L2 or the origin: L1 may be made to forget it before."""

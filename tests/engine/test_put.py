@@ -158,7 +158,7 @@ async def test_a_fenced_put_gives_back_its_room(house: EngineHouse) -> None:
     with pytest.raises(Aborted):
         await putting
     await house.settle()
-    assert house.disk.used_bytes == 0
+    assert house.disk.room.used_bytes == 0
     assert house.files() == []
     assert list((house.runtime / "l1").iterdir()) == []
 

@@ -36,10 +36,10 @@ def assert_only_rows_have_files(house: EngineHouse) -> None:
     named = {row.meta.generation for row in house.catalog.hottest(100)}
     assert {int(path.stem) for path in house.files()} == named
     assert list((house.root / ".tmp").iterdir()) == []
-    assert house.disk.occupied_bytes == sum(
+    assert house.disk.room.occupied_bytes == sum(
         -(-path.stat().st_size // 4096) * 4096 for path in house.files()
     )
-    assert house.disk._reserved_bytes == 0
+    assert house.disk.room.reserved_bytes == 0
 
 
 @pytest.mark.parametrize(

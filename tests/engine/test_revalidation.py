@@ -325,14 +325,14 @@ async def test_expired_entries_count_as_bytes_until_their_keeping_time_is_over(
     house.keep_expired_ns = int(24 * HOUR_S * NS_PER_S)
     house.open()
     served = await expired(house)
-    stored_bytes = house.disk.used_bytes
+    stored_bytes = house.disk.room.used_bytes
     assert stored_bytes > 0
     await house.cache.upkeep.disk_step()
-    assert house.disk.used_bytes == stored_bytes
+    assert house.disk.room.used_bytes == stored_bytes
     assert (await house.cache.inspect(PERSON)).disk is None, "it is served no more"
 
     kept_until_ns = served.expires_ns + house.keep_expired_ns
     house.clock.advance((kept_until_ns - house.clock.read().steady_ns) / NS_PER_S + 1)
     await house.cache.upkeep.disk_step()
-    assert house.disk.used_bytes == 0
+    assert house.disk.room.used_bytes == 0
     assert house.files() == []

@@ -118,14 +118,14 @@ async def test_they_are_kept_for_seven_days(damaged: EngineHouse) -> None:
 
 async def test_the_bytes_of_the_quarantine_count_in_l2(damaged: EngineHouse) -> None:
     now = damaged.clock.read()
-    used = damaged.disk.occupied_bytes
+    used = damaged.disk.room.occupied_bytes
     await damaged.disk.step(now.steady_ns, now.wall_ns)
     kept = sum(path.stat().st_blocks * 512 for path in (damaged.root / ".quarantine").iterdir())
     assert kept > 0
-    assert damaged.disk.occupied_bytes == used + kept
+    assert damaged.disk.room.occupied_bytes == used + kept
     await damaged.cache.invalidate(Scope(ScopeKind.EVERYTHING))
     await damaged.disk.step(now.steady_ns, now.wall_ns)
-    assert damaged.disk.occupied_bytes == 0
+    assert damaged.disk.room.occupied_bytes == 0
 
 
 async def test_a_name_that_is_not_ours_stays_in_the_quarantine(damaged: EngineHouse) -> None:

@@ -82,7 +82,7 @@ async def test_the_limit_in_force_is_what_others_leave(
     disk = full_house.disk
     now = full_house.clock.read()
     # The filesystem is smaller than the configured limit.
-    assert disk.used_bytes < disk.limit_in_force_bytes < disk.max_bytes
+    assert disk.room.used_bytes < disk.room.limit_in_force_bytes < disk.room.max_bytes
     l2_disk.fill()
     await disk.step(now.steady_ns, now.wall_ns)
-    assert disk.limit_in_force_bytes == disk.occupied_bytes
+    assert disk.room.limit_in_force_bytes == disk.room.occupied_bytes

@@ -286,8 +286,8 @@ class CacheMachine(RuleBasedStateMachine):
         sizes = {at: row.meta.size_bytes for at, row in rows.items()}
         for at in files - self.damaged:
             assert self.path_of(at).stat().st_size == sizes[at]
-        assert self.life.disk.used_bytes == sum(stored_bytes(size) for size in sizes.values())
-        assert self.life.disk.used_bytes <= L2_BLOCKS * BLOCK_BYTES
+        assert self.life.disk.room.used_bytes == sum(stored_bytes(size) for size in sizes.values())
+        assert self.life.disk.room.used_bytes <= L2_BLOCKS * BLOCK_BYTES
         assert os.listdir(self.folder / "l2" / ".tmp") == []
 
     @invariant()

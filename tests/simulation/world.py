@@ -182,8 +182,8 @@ class Life:
         # An invalidation that cannot write the catalog unlinks the file: the row stays, a miss.
         if files - rows or (rows - files and not had_full_disk):
             found.append(f"files without a row {files - rows}, rows without a file {rows - files}")
-        if self.disk.occupied_bytes != len(rows) * BLOCK_BYTES:
-            found.append(f"{self.disk.occupied_bytes} bytes accounted for {len(rows)} rows")
+        if self.disk.room.occupied_bytes != len(rows) * BLOCK_BYTES:
+            found.append(f"{self.disk.room.occupied_bytes} bytes accounted for {len(rows)} rows")
         if unfinished := self.files.unfinished():
             found.append(f"unfinished files {unfinished}")
         return found
@@ -198,8 +198,8 @@ class Life:
             "pending commit bytes": state.pending_commit_bytes,
             "invalidations that are retried": self.cache.unfinished_invalidations,
             "reserved bytes of L1": self.memory._reserved_bytes,
-            "reserved bytes of L2": self.disk._reserved_bytes,
-            "files that await a row": len(self.disk._awaiting_row),
+            "reserved bytes of L2": self.disk.room.reserved_bytes,
+            "files that await a row": len(self.disk.litter.awaiting_row),
         }
         return {what: count for what, count in counts.items() if count}
 

@@ -118,7 +118,7 @@ async def test_concurrent_writers_never_overshoot_the_capacity(new_disk: NewDisk
     admitted = await asyncio.gather(*(store(number) for number in range(1, 41)))
     assert admitted.count(True) == 10
     assert max(peaks) == 10
-    assert disk.tier.used_bytes == 10 * BLOCK
+    assert disk.tier.room.used_bytes == 10 * BLOCK
 
 
 async def test_concurrent_writers_that_evict_for_each_other_end_within_the_capacity(
@@ -130,7 +130,7 @@ async def test_concurrent_writers_that_evict_for_each_other_end_within_the_capac
         *(disk.store(name, number) for number, name in enumerate(names, 1))
     )
     assert any(admitted)
-    assert disk.tier.used_bytes <= 10 * BLOCK
+    assert disk.tier.room.used_bytes <= 10 * BLOCK
     assert disk.names() == sorted([name for name in names if await disk.row(name)])
 
 
@@ -146,7 +146,7 @@ async def test_a_write_that_fails_leaves_no_file_of_its_name_either(
     with pytest.raises(OSError, match="No space"):
         await disk.tier.write(meta, bytes(BLOCK))
     assert disk.names() == []
-    assert disk.tier.occupied_bytes == 0
+    assert disk.tier.room.occupied_bytes == 0
 
 
 async def test_room_is_owned_before_the_first_byte_and_given_back_when_abandoned(
@@ -192,7 +192,7 @@ async def test_eviction_goes_from_the_high_mark_to_the_low_one_in_whole_lru_entr
     await disk.tier.step(START_NS, START_NS)
     assert disk.names() == sorted(["g1", "g7", "g8", "g9", "g10"])
     assert disk.removed == [(f"g{number}", Leaving.DISK_SPACE) for number in range(2, 7)]
-    assert disk.tier.used_bytes == 5 * BLOCK
+    assert disk.tier.room.used_bytes == 5 * BLOCK
 
 
 class WatchedFiles(DiskFiles):
@@ -254,10 +254,10 @@ async def test_what_is_evicted_counts_from_the_commit_until_it_is_unlinked(
     while not evicting.done():
         await asyncio.sleep(0)
         present_bytes = bytes_of_files(disk.root)
-        assert disk.tier.occupied_bytes >= present_bytes
+        assert disk.tier.room.occupied_bytes >= present_bytes
         looks += 1
     assert looks > 1
-    assert disk.tier.occupied_bytes == disk.tier.used_bytes == 0
+    assert disk.tier.room.occupied_bytes == disk.tier.room.used_bytes == 0
 
 
 class HeldFiles(DiskFiles):
@@ -370,7 +370,7 @@ async def test_an_eviction_deletes_a_bounded_number_of_rows_in_one_transaction(
     await asyncio.gather(*(catalog.upsert(row) for row in rows))
     catalog.deleted.clear()
     await disk.tier.evict(0)
-    assert disk.tier.used_bytes == BLOCK
+    assert disk.tier.room.used_bytes == BLOCK
     assert sum(catalog.deleted) == count - 1
     assert max(catalog.deleted) == EVICT_BATCH
     await asyncio.to_thread(disk.close)
@@ -396,7 +396,7 @@ async def test_below_the_floor_nothing_is_admitted_and_l2_makes_itself_smaller(
         assert not await disk.store("g5", 5)
         await disk.tier.step(START_NS, START_NS)
         assert disk.names() == []
-        assert disk.tier.used_bytes == 0
+        assert disk.tier.room.used_bytes == 0
         small.free()
         assert await disk.store("g6", 6)
         await asyncio.to_thread(disk.close)
@@ -407,7 +407,7 @@ async def test_a_replaced_generation_takes_its_file_along(new_disk: NewDisk) -> 
     await disk.store("shirt", 1)
     await disk.store("shirt", 2)
     assert [p.name for p in disk.root.rglob("*.safetensors")] == ["2.safetensors"]
-    assert disk.tier.used_bytes == BLOCK
+    assert disk.tier.room.used_bytes == BLOCK
 
 
 async def test_expired_entries_are_reclaimed_with_their_files(new_disk: NewDisk) -> None:
@@ -439,7 +439,7 @@ async def test_a_read_is_checked_in_the_buffer_that_is_handed_on(new_disk: NewDi
         await disk.tier.read_into(row, lambda chunks: got.extend(bytes(c) for c in chunks))
     await disk.tier.quarantine(row)
     assert await disk.row("shirt") is None
-    assert disk.tier.used_bytes == 0
+    assert disk.tier.room.used_bytes == 0
     assert len(list((disk.root / ".quarantine").iterdir())) == 1
 
 
@@ -613,7 +613,7 @@ async def test_the_sweep_removes_files_without_a_row_and_nothing_else(new_disk: 
     await disk.tier.write(coming, bytes(BLOCK))
     foreign = disk.root / "garment" / "kept" / "garm_img.png"
     foreign.touch()
-    report = await disk.tier.sweep_litter("garment", before_generation=50)
+    report = await disk.tier.litter.sweep("garment", before_generation=50)
     assert report.removed_files == 2
     assert report.foreign_names == 1
     assert disk.names() == ["coming", "kept"]
@@ -653,7 +653,7 @@ async def test_the_sweep_leaves_a_file_whose_row_is_still_to_come(new_disk: NewD
     # A Put's file is renamed | the catalog is lost, a sweep runs | the Put's row commits
     disk = new_disk(ROOM)
     written = await written_to(disk)
-    report = await disk.tier.sweep_litter("garment", before_generation=50)
+    report = await disk.tier.litter.sweep("garment", before_generation=50)
     await disk.tier.commit(written, 0, START_NS)
     assert disk.names() == ["shirt"]
     assert report.removed_files == 0
@@ -663,7 +663,7 @@ async def test_the_sweep_leaves_a_file_that_is_renamed_while_it_lists(tmp_path: 
     files = HeldWalk(tmp_path / "l2", ("garment", "text"))
     files.listing = Stop()
     disk = Disk(tmp_path / "l2", tmp_path / "state", ROOM, files=files)
-    sweep = asyncio.create_task(disk.tier.sweep_litter("garment", before_generation=50))
+    sweep = asyncio.create_task(disk.tier.litter.sweep("garment", before_generation=50))
     await files.listing.reached()
     written = await written_to(disk)
     files.listing.release()
@@ -681,7 +681,7 @@ async def test_the_sweep_leaves_a_file_whose_row_commits_while_it_looks_for_rows
     catalog.looked_up = Stop()
     disk = Disk(tmp_path / "l2", tmp_path / "state", ROOM, catalog=catalog)
     written = await written_to(disk)
-    sweep = asyncio.create_task(disk.tier.sweep_litter("garment", before_generation=50))
+    sweep = asyncio.create_task(disk.tier.litter.sweep("garment", before_generation=50))
     await catalog.looked_up.reached()
     await disk.tier.commit(written, 0, START_NS)
     catalog.looked_up.release()
@@ -699,7 +699,7 @@ async def test_the_file_of_an_abandoned_write_is_litter_again(
     left = disk.root / "garment" / "shirt" / "1.safetensors"  # as an unlink that failed leaves it
     left.parent.mkdir()
     left.touch()
-    report = await disk.tier.sweep_litter("garment", before_generation=50)
+    report = await disk.tier.litter.sweep("garment", before_generation=50)
     assert report.removed_files == 1
     assert disk.names() == []
 
@@ -714,6 +714,6 @@ async def test_a_lost_catalog_makes_all_files_litter_and_l2_starts_empty(
         path.unlink()
     again = new_disk(ROOM)
     assert await again.row("shirt") is None
-    report = await again.tier.sweep_litter("garment", before_generation=50)
+    report = await again.tier.litter.sweep("garment", before_generation=50)
     assert report.removed_files == 1
     assert again.names() == []
