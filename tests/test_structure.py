@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from cachesvc.engine.cache import Cache
 from cachesvc.engine.flight import Flight
 from cachesvc.engine.state import State
 
@@ -118,6 +120,33 @@ def _facts_in(function: ast.AST) -> Iterator[str]:
                 "tombstones.covers"
             ):
                 yield "invalidation"
+
+
+# Properties and methods; not what an instance holds.
+CALLABLE = {name: found for name, found in vars(Cache).items() if not name.startswith("_")}
+
+
+def test_edge_uses_the_cache_by_its_public_methods_alone() -> None:
+    edge = {module: tree for module, tree in TREES.items() if module.startswith("edge/")}
+    used = {
+        node.attr
+        for tree in edge.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and is_named(node.value, "cache", "_cache")
+    }
+    assert used
+    assert used - CALLABLE.keys() == set()
+    state = {"cachesvc.engine.state"}
+    assert [module for module, tree in edge.items() if list(imported(tree, state))] == []
+
+
+@pytest.mark.parametrize("name", CALLABLE)
+def test_each_public_method_of_the_cache_says_what_it_takes_and_does(name: str) -> None:
+    found = CALLABLE[name]
+    function = found.fget if isinstance(found, property) else found
+    assert inspect.getdoc(function)
+    parameters = inspect.signature(function).parameters.keys() - {"self"}
+    assert {*parameters, "return"} == function.__annotations__.keys()
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)

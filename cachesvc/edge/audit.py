@@ -68,7 +68,7 @@ class AuditedInvalidations:
         )
         invalidating = self._cache.invalidate(scope, changed_at_ns, erase=erase)
         # In its own task: a caller that leaves stops neither the invalidation nor its line.
-        return await self._cache.state.outliving_its_caller(
+        return await self._cache.outliving_its_caller(
             _with_line(invalidating, line, _EVENTS[action]), name="audited-invalidation"
         )
 

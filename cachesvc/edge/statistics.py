@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from cachesvc.core.leaving import Leaving
 from cachesvc.core.tier import Tier
 from cachesvc.edge.messages import timestamp
-from cachesvc.engine.cache import Cache
+from cachesvc.engine.cache import Cache, Levels
 from cachesvc.metrics import GaugeReading, Metrics
 from cachesvc.tiers.catalog_facts import Total
 from cachesvc.tiers.disk import DiskTier
@@ -43,7 +43,7 @@ class Statistics:
         self._disk = disk
         self._metrics = metrics
         self._version = version
-        self._started = timestamp(cache.state.clock.read().wall_ns)
+        self._started = timestamp(cache.clock.read().wall_ns)
 
     def response(self) -> pb.StatsResponse:
         count = self._metrics.value
@@ -58,12 +58,12 @@ class Statistics:
                 failed=count("request_failures", outcome="failed"),
                 local_hits=min(count("requests", tier="local"), _MAX_UINT64),
             ),
-            namespaces=[self._namespace(name) for name in self._cache.state.kinds.namespaces],
+            namespaces=[self._namespace(name) for name in self._cache.kinds.namespaces],
             fills=count("fills"),
             failed_fills=count("failed_fills"),
             fenced_fills=count("fenced_fills"),
             coalesced_waiters=count("coalesced_waiters"),
-            flights=len(self._cache.state.flights),
+            flights=self._cache.levels().flights,
             invalidations=count("invalidations"),
             puts=count("puts"),
             damaged_entries=count("damaged_entries"),
@@ -82,23 +82,23 @@ class Statistics:
     def _gauges(self, memory_free_bytes: int) -> Iterable[GaugeReading]:
         yield from self._namespace_gauges()
         yield from self._tier_gauges(memory_free_bytes)
-        yield from self._queue_gauges()
-        state = self._cache.state
+        levels = self._cache.levels()
+        yield from self._queue_gauges(levels)
         yield _single(
             "origin_circuit_open",
             "1 while the origin is left alone.",
-            self._cache.is_origin_left_alone,
+            levels.is_origin_left_alone,
         )
-        yield _single("absences", "Absences remembered.", len(state.absences))
+        yield _single("absences", "Absences remembered.", levels.absences)
         yield _single(
             "loop_lag_seconds",
             "The event loop's worst lateness of the last 30 to 60 s.",
-            self._cache.upkeep.loop_lag.worst_s,
+            levels.loop_lag_s,
         )
         yield _single("tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
 
     def _namespace_gauges(self) -> Iterable[GaugeReading]:
-        names = self._cache.state.kinds.namespaces
+        names = self._cache.kinds.namespaces
         memory, disk = self._memory.index, self._disk.totals
         totals = {name: disk.get(name, Total()) for name in names}
         readings: tuple[tuple[str, str, dict[str, float]], ...] = (
@@ -158,35 +158,35 @@ class Statistics:
             memory.spares.ready_bytes,
         )
 
-    def _queue_gauges(self) -> Iterable[GaugeReading]:
-        state = self._cache.state
+    def _queue_gauges(self, levels: Levels) -> Iterable[GaugeReading]:
+        limits = self._cache.limits
         yield (
             "queue_depth",
             "Work that waits or is under way.",
             "queue",
             {
                 "catalog": self._disk.queue_depth,
-                "flights": len(state.flights),
-                "puts": self._cache.puts_under_way,
-                "tombstones": len(state.tombstones),
-                "unfinished_invalidations": self._cache.unfinished_invalidations,
+                "flights": levels.flights,
+                "puts": levels.puts,
+                "tombstones": levels.tombstones,
+                "unfinished_invalidations": levels.unfinished_invalidations,
             },
         )
         yield (
             "queue_max_depth",
             "The queue's limit.",
             "queue",
-            {"flights": state.limits.max_flights, "puts": state.limits.max_concurrent_puts},
+            {"flights": limits.max_flights, "puts": limits.max_concurrent_puts},
         )
         yield _single(
             "disk_pending_bytes",
             "Bytes that wait to be written to L2.",
-            state.pending_commit_bytes,
+            levels.pending_bytes,
         )
         yield _single(
             "disk_pending_max_bytes",
             "Bytes that may wait to be written to L2.",
-            state.limits.max_pending_bytes,
+            limits.max_pending_bytes,
         )
 
     def _namespace(self, name: str) -> pb.NamespaceStats:

@@ -17,7 +17,7 @@ from cachesvc.core.tier import Tier
 from cachesvc.edge import messages
 from cachesvc.edge.certificates import Certificates
 from cachesvc.edge.statistics import Statistics
-from cachesvc.engine.cache import Cache
+from cachesvc.engine.cache import Cache, Levels
 from cachesvc.metrics import Metrics
 from cachesvc_proto.v1 import cache_pb2 as pb
 
@@ -43,7 +43,7 @@ class StatusReport:
         self._settings = settings
         self._not_ready = not_ready
         self._certificates = certificates
-        self._started_ns = cache.state.clock.read().steady_ns
+        self._started_ns = cache.clock.read().steady_ns
 
     async def gauges(self) -> Gauges:
         """Return the gauges of a scrape."""
@@ -51,8 +51,12 @@ class StatusReport:
 
     def json(self, gauges: Gauges) -> dict[str, Any]:
         """Return the report; `gauges` were read just before."""
-        state, stats, limits = self._cache.state, self._statistics.response(), self._settings.limits
-        now, not_ready = state.clock.read(), self._not_ready()
+        stats, limits, levels = (
+            self._statistics.response(),
+            self._settings.limits,
+            self._cache.levels(),
+        )
+        now, not_ready = self._cache.clock.read(), self._not_ready()
         return {
             "version": stats.version,
             "started_at": stats.started_at.ToJsonString(),
@@ -60,7 +64,7 @@ class StatusReport:
             "uptime_s": round((now.steady_ns - self._started_ns) / 1e9, 3),
             "ready": not not_ready,
             "problems": not_ready,
-            "warnings": [item._asdict() for item in self._advice(stats, not_ready, gauges)],
+            "warnings": [item._asdict() for item in self._advice(stats, levels, not_ready, gauges)],
             "requests": messages.request_counts(stats.requests),
             "latency": {tier: self._latency(tier) for tier in metrics.TIERS},
             "tiers": {
@@ -71,7 +75,7 @@ class StatusReport:
                 },
                 Tier.DISK: {
                     **_tier(stats.disk),
-                    "pending_bytes": state.pending_commit_bytes,
+                    "pending_bytes": levels.pending_bytes,
                     "free_bytes": gauges["filesystem_free_bytes"][Tier.DISK],
                     "floor_bytes": int(gauges["disk_floor_bytes"][""]),
                     "high_watermark_bytes": int(gauges["disk_high_watermark_bytes"][""]),
@@ -79,7 +83,7 @@ class StatusReport:
             },
             "loop_lag_s": round(gauges["loop_lag_seconds"][""], 4),
             "namespaces": [_namespace(name) for name in stats.namespaces],
-            "kinds": [_kind(kind) for kind in state.kinds.all],
+            "kinds": [_kind(kind) for kind in self._cache.kinds.all],
             "flights": {"running": stats.flights, "max": limits.max_flights},
             "fills": {
                 "started": stats.fills,
@@ -88,22 +92,21 @@ class StatusReport:
                 "max_concurrent": limits.max_concurrent_fills,
                 "coalesced_waiters": stats.coalesced_waiters,
             },
-            "origin": self._origin(),
+            "origin": self._origin(levels),
             "invalidations": {
                 "acknowledged": stats.invalidations,
-                "unfinished": self._cache.unfinished_invalidations,
+                "unfinished": levels.unfinished_invalidations,
             },
             "puts": stats.puts,
             "damaged_entries": stats.damaged_entries,
             "decode_failures": stats.decode_failures,
-            "absences": len(state.absences),
+            "absences": levels.absences,
         }
 
-    def _origin(self) -> dict[str, Any]:
-        is_left_alone = self._cache.is_origin_left_alone
+    def _origin(self, levels: Levels) -> dict[str, Any]:
         return {
             "kind": self._settings.origin.kind,
-            "circuit": "open" if is_left_alone else "closed",
+            "circuit": "open" if levels.is_origin_left_alone else "closed",
             "requests": {
                 outcome: self._metrics.value("origin_requests", outcome=outcome)
                 for outcome in metrics.ORIGIN_OUTCOMES
@@ -120,14 +123,18 @@ class StatusReport:
         }
 
     def _advice(
-        self, stats: pb.StatsResponse, not_ready: dict[str, str], gauges: Gauges
+        self,
+        stats: pb.StatsResponse,
+        levels: Levels,
+        not_ready: dict[str, str],
+        gauges: Gauges,
     ) -> list[advice.Advice]:
         count = self._metrics.value
         return advice.advise(
             advice.Readings(
                 not_ready=not_ready,
-                is_origin_left_alone=self._cache.is_origin_left_alone,
-                unfinished_invalidations=self._cache.unfinished_invalidations,
+                is_origin_left_alone=levels.is_origin_left_alone,
+                unfinished_invalidations=levels.unfinished_invalidations,
                 damaged_entries=stats.damaged_entries,
                 decode_failures=stats.decode_failures,
                 catalog_resets=count("catalog_resets"),

@@ -7,25 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from cachesvc.core.entry import Row
 from cachesvc.core.errors import NotDurable
+from cachesvc.core.events import RecentEvents
 from cachesvc.core.keys import EntryKey
+from cachesvc.core.kinds import Kinds
 from cachesvc.core.origin import Origin
+from cachesvc.core.scopes import Scope
 from cachesvc.core.verdict import Use
 from cachesvc.engine.fill import Filler
+from cachesvc.engine.flight import Served
 from cachesvc.engine.flight_run import FlightRunner
-from cachesvc.engine.get import Getter
-from cachesvc.engine.invalidate import Invalidator
+from cachesvc.engine.get import Getter, ReadRequest
+from cachesvc.engine.invalidate import Invalidated, Invalidator
 from cachesvc.engine.ports import Codec
-from cachesvc.engine.put import PutTable, Putter
+from cachesvc.engine.put import PutHeader, PutTable, Putter, Upload
 from cachesvc.engine.rewarm import Rewarmer
-from cachesvc.engine.state import State, log
+from cachesvc.engine.state import Limits, ReadsTime, State, log
 from cachesvc.engine.upkeep import LitterSweeper, Upkeep
-from cachesvc.engine.warm import Warmer
+from cachesvc.engine.warm import Progress, Warmer
 from cachesvc.tiers.memory import MemoryEntry
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +45,35 @@ class Inspection:
     is_filling: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """How much the engine has to do at one moment.
+
+    `unfinished_invalidations` counts invalidations that are not durable yet, and L1 files that
+    could not be unlinked. `pending_bytes` wait to be written to L2. `is_origin_left_alone` is
+    whether the origin's circuit is open. `loop_lag_s` is the loop's worst lateness of late.
+    """
+
+    flights: int
+    puts: int
+    tombstones: int
+    unfinished_invalidations: int
+    absences: int
+    pending_bytes: int
+    is_origin_left_alone: bool
+    loop_lag_s: float
+
+
 class Cache:
-    """One host's cache. Every method belongs to the event loop."""
+    """One host's cache. Every method belongs to the event loop.
+
+    The calls raise the errors of core/errors.py; each docstring names those that are not obvious.
+    Keys, owners and kinds in their arguments have been checked. Times end in `_ns`; wall time
+    counts from 1970.
+    """
 
     def __init__(self, state: State, origin: Origin, codec: Codec) -> None:
-        self.state = state
+        self._state = state
         now = state.clock.read()
         state.watch.begin(now, state.disk.last_write_ns)
         # The last write is dated before a generation stored earlier: the clock ran behind, so
@@ -58,29 +90,121 @@ class Cache:
         self._filler = filler
         self._puts = puts
         self._sweeper = LitterSweeper(state)
+        # Tests call its steps.
         self.upkeep = Upkeep(state)
         # Background work, until `drain`.
         self._loops: list[asyncio.Task[Any]] = []
         self._is_running = False
-        self.get = self._getter.get
-        self.record_local_hits = self._getter.count_local_hits
-        self.receive_put = self._putter.receive
-        self.store_put = self._putter.store
-        self.invalidate = self._invalidator.invalidate
-        self.warm = self._warmer.warm
+
+    # ---- what its callers judge requests with
 
     @property
-    def unfinished_invalidations(self) -> int:
-        """Invalidations that are not durable yet, plus L1 files that could not be unlinked."""
-        return self._invalidator.unfinished + self.state.memory.owed_files
+    def kinds(self) -> Kinds:
+        """The kinds that it keeps."""
+        return self._state.kinds
 
     @property
-    def puts_under_way(self) -> int:
-        return len(self._puts)
+    def clock(self) -> ReadsTime:
+        """The clock of all steady times in its answers."""
+        return self._state.clock
+
+    @property
+    def limits(self) -> Limits:
+        """What it takes on at once."""
+        return self._state.limits
+
+    # ---- the calls
+
+    def get(self, request: ReadRequest) -> Coroutine[Any, Any, Served]:
+        """Return the entry, from L1 without an await, otherwise from the key's flight.
+
+        A call that is cancelled leaves its flight, which goes on.
+
+        Raises:
+            PreconditionFailed: the kind has another version than `request.kind_version`.
+            NoSuchObject: the origin has no such entry, or only one older than `origin_after_ns`.
+            Aborted: invalidations fenced its flights again and again.
+            Overloaded, OriginError: see `core/errors.py`.
+        """
+        # Not `async`: that would cost each hit a coroutine more.
+        return self._getter.get(request)
+
+    def count_local_hits(self, key: EntryKey, generation: int, count: int) -> int:
+        """Count hits that a worker served itself from L1's file.
+
+        Returns how many were counted as uses of the entry: all, or 0 if L1 holds another
+        generation by now, or none.
+        """
+        # Count also the hits of entries that have left L1 since: they were served.
+        self._state.metrics.requests.inc("local", count)
+        return self._getter.count_local_hits(key, generation, count)
+
+    def sending(self, served: Served) -> AbstractContextManager[None]:
+        """Count the entry's bytes while a stream sends them.
+
+        Raises:
+            Overloaded: entering; streams hold all of L1.
+        """
+        return self._state.memory.sending(served.blob)
+
+    def receive_put(self, header: PutHeader) -> AbstractAsyncContextManager[Upload]:
+        """Begin a Put, and take its bytes for the length of an `async with`.
+
+        An invalidation from now on fences the Put. Leaving the `async with` before `store_put`
+        gives it up.
+
+        Raises:
+            InvalidRequest: entering; `persist` without an owner.
+            Overloaded: entering; too many Puts are under way.
+        """
+        return self._putter.receive(header)
+
+    async def store_put(self, upload: Upload) -> Served:
+        """Check and store what was received. When this returns, the entry survives a crash.
+
+        If cancelled, storing goes on.
+
+        Raises:
+            InvalidRequest: the blob is not the kind's.
+            Aborted: reason PUT_OUTDATED or PUT_FENCED; `persist` may have written objects.
+            Overloaded: neither tier has room; the older entry is gone.
+            OriginError: `persist` failed, and nothing was stored.
+            NotDurable: the catalog cannot be written, or L1's older file cannot be removed.
+        """
+        return await self._putter.store(upload)
+
+    async def invalidate(
+        self, scope: Scope, changed_at_ns: int | None = None, *, erase: bool = False
+    ) -> Invalidated:
+        """Remove what `scope` covers, and remember when its source changed.
+
+        When this returns, no Get is served the bytes, also after a crash. `changed_at_ns` (wall)
+        None = now; later than now = now. `erase` also overwrites the bytes. If cancelled, the
+        invalidation goes on.
+
+        Raises:
+            NotDurable: nothing of `scope` is served any more, but a crash could bring it back.
+                The daemon retries, except for reason ERASE_FAILED: then the caller has to.
+        """
+        return await self._invalidator.invalidate(scope, changed_at_ns, erase=erase)
+
+    def warm(self, requests: list[ReadRequest]) -> AsyncIterator[Progress]:
+        """Start fetching the entries, and return the progress to watch.
+
+        The fetching goes on when nobody watches.
+
+        Raises:
+            InvalidRequest: more keys than `limits.max_warm_keys`.
+            Overloaded: too many warm-ups are running.
+        """
+        return self._warmer.warm(requests)
 
     async def inspect(self, key: EntryKey) -> Inspection:
-        """Return what each tier holds of `key`, without counting a use."""
-        state = self.state
+        """Return what each tier could serve of `key`, without counting a use.
+
+        While the catalog cannot be read, L2 counts as empty.
+        """
+        state = self._state
         row = None
         with contextlib.suppress(NotDurable):
             row = await state.disk.lookup(key)
@@ -88,6 +212,29 @@ class Cache:
             row = None
         cached = state.memory.lookup(key, state.clock.read().steady_ns)
         return Inspection(cached, row, state.flights.is_filling(key))
+
+    # ---- what it is doing
+
+    def levels(self) -> Levels:
+        """Return how much there is to do at this moment."""
+        state = self._state
+        return Levels(
+            flights=len(state.flights),
+            puts=len(self._puts),
+            tombstones=len(state.tombstones),
+            unfinished_invalidations=self._invalidator.unfinished + state.memory.owed_files,
+            absences=len(state.absences),
+            pending_bytes=state.pending_commit_bytes,
+            is_origin_left_alone=self._filler.breaker.is_open,
+            loop_lag_s=self.upkeep.loop_lag.worst_s,
+        )
+
+    @property
+    def events(self) -> RecentEvents:
+        """The last evictions and invalidations."""
+        return self._state.events
+
+    # ---- its life
 
     def start(self, *, rewarm: bool) -> None:
         """Start the upkeep; with `rewarm`, also promote what was used last to L1."""
@@ -99,25 +246,30 @@ class Cache:
 
     def catalog_lost(self) -> None:
         """Go on with an empty catalog: L2's files are litter, recorded changes are forgotten."""
-        self.state.know_changes_from(self.state.clock.read().wall_ns)
+        self._state.know_changes_from(self._state.clock.read().wall_ns)
         if self._is_running:  # otherwise `start` begins the sweep
             self._begin_sweep()
 
     def _begin_sweep(self) -> None:
         self._loops.append(asyncio.create_task(self._sweeper.run(), name="litter-sweep"))
 
-    @property
-    def is_origin_left_alone(self) -> bool:
-        """Return whether the origin's circuit is open."""
-        return self._filler.breaker.is_open
+    async def outliving_its_caller(self, work: Coroutine[Any, Any, T], name: str) -> T:
+        """Run `work` in a task of that name, which `drain` waits for, and return its result.
+
+        If cancelled, `work` goes on.
+        """
+        return await self._state.outliving_its_caller(work, name)
 
     async def drain(self, deadline_s: float) -> None:
-        """Let flights, commits and invalidations finish; cancel what outlasts the deadline."""
+        """End the upkeep, let all work under way finish, and record a clean end.
+
+        What outlasts `deadline_s` is cancelled. Call it when no more calls come.
+        """
         self._is_running = False
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        tasks = self.state.tasks
+        tasks = self._state.tasks
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=deadline_s)
             for task in late:
@@ -126,5 +278,5 @@ class Cache:
             await asyncio.gather(*late, return_exceptions=True)
         await self.upkeep.remember_uses()
         # A cancelled invalidation leaves its tombstone: its change may be in no catalog.
-        if not self.state.tombstones:
-            await self.state.disk.record_clean_end()
+        if not self._state.tombstones:
+            await self._state.disk.record_clean_end()

@@ -58,7 +58,7 @@ async def open_circuit(house: EngineHouse) -> None:
     for index in range(FAILURES):
         fail(house, person(index))
         assert await reason_of(house, person(index)) == "ORIGIN_UNAVAILABLE"
-    assert house.cache.is_origin_left_alone
+    assert house.cache.levels().is_origin_left_alone
 
 
 async def test_fills_in_a_row_that_could_not_ask_open_the_circuit(house: EngineHouse) -> None:
@@ -76,7 +76,7 @@ async def test_one_failure_fewer_leaves_it_closed(house: EngineHouse) -> None:
     for index in range(FAILURES - 1):
         fail(house, person(index))
         await reason_of(house, person(index))
-    assert not house.cache.is_origin_left_alone
+    assert not house.cache.levels().is_origin_left_alone
     house.upload(person(FAILURES), 1)
     assert await house.version(person(FAILURES)) == 1
 
@@ -93,7 +93,7 @@ async def test_an_answer_of_any_kind_starts_the_count_anew(
         said = answer if index % FAILURES == FAILURES - 1 else AWAY
         fail(house, person(index), said)
         assert await reason_of(house, person(index)) == said.reason
-    assert not house.cache.is_origin_left_alone
+    assert not house.cache.levels().is_origin_left_alone
 
 
 async def test_fills_that_hang_until_their_deadline_open_it_too(closed_house: EngineHouse) -> None:
@@ -103,7 +103,7 @@ async def test_fills_that_hang_until_their_deadline_open_it_too(closed_house: En
         for object_key in house.object_keys(person(index)):
             house.gates.stop(f"origin {object_key}")
         assert await reason_of(house, person(index)) == "FILL_DEADLINE"
-    assert house.cache.is_origin_left_alone
+    assert house.cache.levels().is_origin_left_alone
 
 
 async def test_hits_of_both_tiers_are_unaffected(house: EngineHouse) -> None:
@@ -143,7 +143,7 @@ async def test_one_fill_asks_after_the_pause_and_the_others_fail_at_once(
     assert house.sets_read(other) == 0
     stop.release()
     assert await probing == 1
-    assert not house.cache.is_origin_left_alone
+    assert not house.cache.levels().is_origin_left_alone
     assert await house.version(later) == 1
 
 
@@ -164,7 +164,7 @@ async def test_a_probe_that_finds_nothing_closes_the_circuit(house: EngineHouse)
     await open_circuit(house)
     house.clock.advance(OPEN_S)
     assert await reason_of(house, person(10)) == "NO_SUCH_OBJECT"
-    assert not house.cache.is_origin_left_alone
+    assert not house.cache.levels().is_origin_left_alone
 
 
 @dataclass
@@ -324,7 +324,7 @@ async def test_fills_that_wait_for_a_slot_in_vain_do_not_open_it(
     house.engine.limits = replace(house.limits, fill_deadline_s=0.01)
     for index in range(2 * FAILURES):
         assert await reason_of(house, person(index)) == "FILLS_BUSY"
-    assert not house.cache.is_origin_left_alone
+    assert not house.cache.levels().is_origin_left_alone
     stop.release()
     assert await filling == 1
 

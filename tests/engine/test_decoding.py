@@ -185,7 +185,7 @@ async def test_a_fill_whose_time_is_up_while_it_waits_to_decode_does_not_blame_t
             await house.get(person(index))
         assert failed.value.reason == "DECODE_QUEUE"
         stop.release()
-    assert not house.cache.is_origin_left_alone
+    assert not house.cache.levels().is_origin_left_alone
 
 
 async def test_a_decode_for_which_there_is_no_memory_is_this_hosts_failure(

@@ -119,7 +119,7 @@ async def test_without_a_catalog_and_without_a_disk_it_is_not_durable_until_a_re
     for _ in range(2):
         with pytest.raises(NotDurable):
             await house.cache.invalidate(key_scope(PERSON))
-    assert house.cache.unfinished_invalidations == 1
+    assert house.cache.levels().unfinished_invalidations == 1
     assert house.engine.problems.current().keys() == {"invalidations"}
     assert house.metrics.value("failed_invalidations") == 2
     assert house.metrics.value("invalidations") == 0
@@ -133,7 +133,7 @@ async def test_without_a_catalog_and_without_a_disk_it_is_not_durable_until_a_re
     l2_disk.set_read_only(False)
     state_disk.free()
     await house.settle()
-    assert house.cache.unfinished_invalidations == 0
+    assert house.cache.levels().unfinished_invalidations == 0
     assert house.engine.problems.current() == {}
     assert len(house.engine.tombstones) == 0
     await house.restart()
@@ -181,12 +181,12 @@ async def test_an_invalidation_that_fails_while_a_retry_unlinks_is_retried_itsel
     disks.fail()
     await fail_to_invalidate(house)
     house.upload(PERSON, 3)
-    assert house.cache.unfinished_invalidations == 1
+    assert house.cache.levels().unfinished_invalidations == 1
     assert await house.version(PERSON) == 3
     disks.recover()
     unlinks.release()
     await house.settle()
-    assert house.cache.unfinished_invalidations == 0
+    assert house.cache.levels().unfinished_invalidations == 0
     assert len(house.engine.tombstones) == 0
     await house.restart()
     assert await house.version(PERSON) == 3
@@ -213,7 +213,7 @@ async def test_an_invalidation_that_fails_while_a_retry_succeeds_is_retried_agai
     disks.recover()
     is_durable.release()
     await house.settle()
-    assert house.cache.unfinished_invalidations == 0
+    assert house.cache.levels().unfinished_invalidations == 0
     assert len(house.engine.tombstones) == 0
     house.upload(PERSON, 3)
     assert await house.version(PERSON) == 3
@@ -236,7 +236,7 @@ async def test_a_put_older_than_the_later_of_two_changes_that_are_being_retried_
     # The changes may come in any order: the backend repeats the older one until it is answered.
     for changed_ns in (first_ns, second_ns, first_ns):
         await fail_to_invalidate(house, changed_ns)
-    assert house.cache.unfinished_invalidations == 1
+    assert house.cache.levels().unfinished_invalidations == 1
     assert len(house.engine.tombstones) == 1
     disks.recover()
     with pytest.raises(Aborted) as failed:

@@ -55,10 +55,10 @@ async def test_a_put_after_an_invalidation_that_was_not_durable_outlives_its_ret
     catalog.refuses = False
     l2_disk.set_read_only(False)
     # The retry has not woken yet: nothing is awaited before the Put.
-    assert house.cache.unfinished_invalidations == 1
+    assert house.cache.levels().unfinished_invalidations == 1
     await house.put(PERSON, 2)
     await house.settle()
-    assert house.cache.unfinished_invalidations == 0
+    assert house.cache.levels().unfinished_invalidations == 0
     house.memory.remove(PERSON, Leaving.BYTES_LIMIT)
     assert await house.version(PERSON, may_ask_origin=False) == 2
     await house.restart()

@@ -196,7 +196,7 @@ class Life:
             "tombstones": len(state.tombstones),
             "Puts that replace": len(state.replacing),
             "pending commit bytes": state.pending_commit_bytes,
-            "invalidations that are retried": self.cache.unfinished_invalidations,
+            "invalidations that are retried": self.cache.levels().unfinished_invalidations,
             "reserved bytes of L1": self.memory._reserved_bytes,
             "reserved bytes of L2": self.disk.room.reserved_bytes,
             "files that await a row": len(self.disk.litter.awaiting_row),

@@ -49,8 +49,8 @@ class LocalDelivery:
         self._may_share = may_share
         self._runtime_dir = runtime_dir
         self._boot_id = boot_id
-        self._grace = messages.duration(cache.state.limits.origin_after_grace_ns)
-        self._read = messages.RequestReader(cache.state.kinds)
+        self._grace = messages.duration(cache.limits.origin_after_grace_ns)
+        self._read = messages.RequestReader(cache.kinds)
         self._versions: set[str] = set()
         self._names_files = True
         self._last_named_ns = -OPENED_WITHIN_NS
@@ -95,7 +95,7 @@ class LocalDelivery:
         """Return once callers had the time to open the files that were named last."""
         assert not self._names_files
         opened_by_ns = self._last_named_ns + OPENED_WITHIN_NS
-        left_ns = opened_by_ns - self._cache.state.clock.read().steady_ns
+        left_ns = opened_by_ns - self._cache.clock.read().steady_ns
         if left_ns > 0:
             await asyncio.sleep(left_ns / NS_PER_S)
 
@@ -115,10 +115,8 @@ class LocalDelivery:
             await asyncio.sleep(0)
         counted = 0
         for few in _slices(hits):
-            counted += sum(self._cache.record_local_hits(*hit) for hit in few)
+            counted += sum(self._cache.count_local_hits(*hit) for hit in few)
             await asyncio.sleep(0)
-        # Count also the hits of entries that have left L1 since: they were served.
-        self._cache.state.metrics.requests.inc("local", sum(count for _, _, count in hits))
         return pb.ReportHitsResponse(counted=counted)
 
 

@@ -42,11 +42,12 @@ class CacheService:
         invalidations: AuditedInvalidations,
     ) -> None:
         self._cache = cache
+        self._clock = cache.clock
         self._invalidations = invalidations
         self._local = local
         self._descriptions = messages.Descriptions()
         self._statistics = statistics
-        self._read = messages.RequestReader(cache.state.kinds)
+        self._read = messages.RequestReader(cache.kinds)
 
     # ---- Get
 
@@ -92,7 +93,7 @@ class CacheService:
         self, read: ReadRequest, delivery: pb.Delivery, field_number: int = _ENTRY
     ) -> InlineEntry:
         served = await self._cache.get(read)
-        now = self._cache.state.clock.read()
+        now = self._clock.read()
         info = self._descriptions.describe(served, now)
         rest = pb.Entry()
         if delivery == pb.DELIVERY_NONE:
@@ -107,7 +108,7 @@ class CacheService:
         self, request: pb.GetRequest, _: Principal
     ) -> AsyncGenerator[pb.GetResponse, None]:
         served = await self._cache.get(self._read.any(request))
-        with self._cache.state.memory.sending(served.blob):
+        with self._cache.sending(served):
             yield pb.GetResponse(info=self._info(served))
             view = served.blob.view()
             for start in range(0, view.nbytes, STREAM_CHUNK_BYTES):
@@ -116,7 +117,7 @@ class CacheService:
                 yield pb.GetResponse(data=bytes(view[start : start + STREAM_CHUNK_BYTES]))
 
     def _info(self, served: Served) -> pb.EntryInfo:
-        return messages.entry_info(served, self._cache.state.clock.read())
+        return messages.entry_info(served, self._clock.read())
 
     # ---- Put
 
@@ -155,7 +156,7 @@ class CacheService:
     async def inspect(self, request: pb.InspectRequest, _: Principal) -> pb.InspectResponse:
         key = self._read.key(request.key)
         found = await self._cache.inspect(key)
-        now = self._cache.state.clock.read()
+        now = self._clock.read()
         response = pb.InspectResponse(
             key=pb.EntryKey(namespace=key.namespace, id=key.id), filling=found.is_filling
         )

@@ -67,7 +67,7 @@ class OperationRoutes:
         self._cache = cache
         self._invalidations = invalidations
         self._warm_wait_s = warm_wait_s
-        self._read = messages.RequestReader(cache.state.kinds)
+        self._read = messages.RequestReader(cache.kinds)
 
     def routes(self) -> list[Route]:
         return [

@@ -31,7 +31,7 @@ class StatusRoutes:
         self._cache = cache
         self._report = report
         self._history = history
-        self._read = messages.RequestReader(cache.state.kinds)
+        self._read = messages.RequestReader(cache.kinds)
 
     def routes(self) -> list[Route]:
         return [
@@ -49,7 +49,7 @@ class StatusRoutes:
         return web.json_response(self._history.json())
 
     async def _events(self, _: web.Request, caller: Principal) -> web.Response:
-        events = self._cache.state.events
+        events = self._cache.events
         names_ids = caller.may(Action.FIND)
         return web.json_response(
             {
@@ -64,13 +64,13 @@ class StatusRoutes:
         parts = request.match_info
         key = self._read.key(pb.EntryKey(namespace=parts["namespace"], id=parts["id"]))
         found = await self._cache.inspect(key)
-        now = self._cache.state.clock.read()
+        now = self._cache.clock.read()
         held = {Tier.MEMORY: found.memory, Tier.DISK: found.disk}
         return web.json_response(
             {
                 "namespace": key.namespace,
                 "id": key.id,
-                "kind": self._cache.state.kinds.of(key.namespace).name,
+                "kind": self._cache.kinds.of(key.namespace).name,
                 "filling": found.is_filling,
                 "tiers": [
                     {"tier": tier, **_copy(entry, now)}

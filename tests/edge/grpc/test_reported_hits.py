@@ -57,7 +57,7 @@ async def test_accesses_saturate_at_what_the_catalog_can_hold(house: EngineHouse
     house.upload(PERSON, 1)
     served = await house.get(PERSON)
     await house.settle()
-    assert house.cache.record_local_hits(PERSON, served.meta.generation, MAX_ACCESSES)
+    assert house.cache.count_local_hits(PERSON, served.meta.generation, MAX_ACCESSES)
     local = LocalDelivery(house.cache, house.runtime, b"boot", lambda: True)
     await local.report(pb.ReportHitsRequest(hits=[hits(served.meta.generation, MAX_REPORTED_HITS)]))
     await house.cache.upkeep.disk_step()
