@@ -1,9 +1,9 @@
 """Makes the synchronous client from the asyncio one; with --check only compares them.
 
-The script reads Python's tokens: it leaves out `async` and `await`, and turns `AsyncX` into
-`X` and `_x_aio` into `_x`. Comments and docstrings get the same names, and lose `await` where
-code follows it. TEXTS has the few passages that the synchronous client words otherwise. ruff
-then lays out imports and lines.
+The script reads Python's tokens: it leaves out `async` and `await`, and turns `AsyncX` into `X` and
+`_x_aio` into `_x`. Comments and docstrings get the same names, and lose `await` before code. TEXTS
+has the few passages that the synchronous client words differently. ruff then lays out imports and
+lines.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _KEYWORD_OF_CODE = re.compile(r"\b(?:async (?=def |for |with )|await (?=[\w.]+\(
 
 
 def sync_of(text: str, texts: dict[str, str], source: str) -> str:
-    """Return the synchronous text, whose imports and lines ruff has still to lay out."""
+    """Return the synchronous text; ruff lays out its imports and lines later."""
     for theirs, ours in texts.items():
         if text.count(theirs) != 1:
             sys.exit(f"{__file__}: TEXTS expects this text once in {source}: {theirs!r}")
@@ -85,7 +85,7 @@ def sync_of(text: str, texts: dict[str, str], source: str) -> str:
     for token in reversed(list(tokenize.generate_tokens(io.StringIO(text).readline))):
         begin = starts[token.start[0] - 1] + token.start[1]
         if token.string in ("async", "await"):
-            text = text[:begin] + text[end:]  # with the space that follows
+            text = text[:begin] + text[end:]  # with the space behind it
         elif token.type in (tokenize.NAME, tokenize.STRING, tokenize.COMMENT):
             after = starts[token.end[0] - 1] + token.end[1]
             text = text[:begin] + _renamed(token.string) + text[after:]

@@ -1,9 +1,9 @@
-"""How is apt-get run so that nobody has to wait blindly, and dpkg is never left half-way?
+"""How is apt-get run so that its progress shows, and dpkg never ends half-way?
 
-- It runs in a session of its own and writes into a file: neither a Ctrl-C nor a terminal or a
-  reader that goes away reaches it. What it does is shown from that file.
-- What is downloaded may be interrupted. While dpkg runs, a signal waits for its end.
-- A lock that another apt holds is waited for, and its holder is named.
+- apt-get runs in a session of its own and writes into a file: no Ctrl-C reaches it, and no terminal
+or reader that goes away. Its progress is shown from that file.
+- A download may be interrupted. While dpkg runs, a signal waits for its end.
+- It waits for a lock that another apt holds, and names the holder.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Self
 
-# An upgrade of the whole machine may hold the lock that long.
+# An upgrade of the whole machine may hold the lock for that long.
 LOCK_WITHIN_S = 900
 _LOOK_EVERY_S = 0.25
 _SAY_EVERY_S = 60
-# Of a download or an unpacking, where nobody sees a line that is written over.
+# The steps of a download or an unpacking that are printed where a line cannot be overwritten.
 _SAY_EVERY_PERCENT = 5
-# Relative to the root. apt-get waits for dpkg's by itself, and for the other two never.
+# Relative to the root. apt-get waits for dpkg's lock by itself, and never for the other two.
 _LOCKS = (
     "var/lib/dpkg/lock-frontend",
     "var/lib/dpkg/lock",
@@ -47,12 +47,12 @@ _ENVIRONMENT = {
     "NEEDRESTART_SUSPEND": "1",  # Ubuntu would otherwise restart services, and ask before
     "LC_ALL": "C.UTF-8",
 }
-# dpkg refuses to work without the programs there, which not every root's PATH has.
+# dpkg does not work without the programs there, and not every root has them in PATH.
 _ADMINS_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"
 _OPTIONS = (
     "-y",
     "--no-install-recommends",
-    "--no-remove",  # what somebody installed stays
+    "--no-remove",  # packages that somebody installed stay
     "-o", f"DPkg::Lock::Timeout={LOCK_WITHIN_S}",
     "-o", "Acquire::Retries=2",
     "-o", "Dpkg::Options::=--force-confold",
@@ -60,7 +60,7 @@ _OPTIONS = (
 
 
 class Interrupted(Exception):
-    """A signal asked for the end; `status` is what a shell makes of it."""
+    """A signal asked for the end; `status` is the exit status that a shell gives it."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -68,10 +68,10 @@ class Interrupted(Exception):
 
 
 class Apt:
-    """apt-get below `root`, whose locks and dpkg's state are looked at there.
+    """apt-get below `root`, where the locks and dpkg's state are read as well.
 
-    Within its `with`, a signal ends what is downloaded and waits for what dpkg does. The
-    next step then raises Interrupted.
+    Within its `with`, a signal ends a download and waits for dpkg. The next step then raises
+    Interrupted.
     """
 
     def __init__(self, root: Path) -> None:
@@ -92,7 +92,7 @@ class Apt:
             signal.signal(signum, handler)
 
     def why_unsound(self) -> str | None:
-        """Return that dpkg was interrupted, and the remedy, or None."""
+        """Return the fault and the remedy if dpkg was interrupted, otherwise None."""
         updates = self._root / "var/lib/dpkg/updates"
         journal = updates.is_dir() and any(path.name.isdigit() for path in updates.iterdir())
         audit = subprocess.run(["dpkg", "--audit"], capture_output=True, text=True, check=False)
@@ -105,13 +105,13 @@ class Apt:
         )
 
     def install(self, packages: Sequence[str]) -> None:
-        """Install them, or say why not. Raises Interrupted."""
+        """Install the packages, or return why not. Raises Interrupted."""
         download = ("install", "--download-only", *packages)
         if not self._lists_are_there():
             self._update()
         there = self._run("Downloading", *download)
         if not there and not self._updated:
-            # The lists may be from before what the servers have now.
+            # The lists may be older than the packages on the servers.
             there = self._update() and self._run("Downloading", *download)
         if there:
             self._run("Installing", "install", *packages, may_be_ended=False)
@@ -124,7 +124,7 @@ class Apt:
         return self._run("Reading the lists of packages", "update")
 
     def _run(self, title: str, *command: str, may_be_ended: bool = True) -> bool:
-        """Run apt-get and show how far it is. Raises Interrupted once it has ended."""
+        """Run apt-get and show its progress. Raises Interrupted once it has ended."""
         if self.gave_up or not self._wait_for_locks():
             return False
         with (
@@ -143,7 +143,7 @@ class Apt:
                     start_new_session=True,
                 )
             self._process = process
-            if self._signum is not None:  # it came while apt-get was started
+            if self._signum is not None:  # the signal came while apt-get was started
                 self._note(self._signum, None)
             _show(title, process, status, Path(said.name))
             self._process, self._may_be_ended = None, True
@@ -205,7 +205,9 @@ def _name_of(pid: int) -> str:
 
 
 def _show(title: str, process: subprocess.Popen[bytes], status: IO[str], said: Path) -> None:
-    """Show how far apt-get is until it has ended: one line on a terminal, otherwise some."""
+    """Show apt-get's progress until its end: on a terminal one line, otherwise a line now and
+    then.
+    """
     is_terminal = sys.stdout.isatty()
     said_percent = -_SAY_EVERY_PERCENT
     ended = False
@@ -236,6 +238,6 @@ def _progress(title: str, lines: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def _print(text: str, end: str = "\n") -> None:
-    # The reader may be gone, and a signal may come in the middle of a line. dpkg has to end first.
+    # The reader may be gone, and a signal may come in the middle of a line. dpkg must end first.
     with contextlib.suppress(OSError, RuntimeError):
         print(text, end=end, flush=True)

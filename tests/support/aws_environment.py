@@ -1,4 +1,4 @@
-"""Which environment makes AWS's credential chain find a key, and look nowhere else?"""
+"""In which environment does AWS's credential chain find a key, and look nowhere else?"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def with_key(access_key: str = "any", secret_key: str = "any") -> dict[str, str]:
-    """Return it. A stand-in that checks no signature takes any key."""
+    """Return the environment. A stand-in that checks no signature accepts any key."""
     return {
         "AWS_ACCESS_KEY_ID": access_key,
         "AWS_SECRET_ACCESS_KEY": secret_key,

@@ -1,7 +1,6 @@
-"""How is a page opened as a person does? In Debian's Chromium, driven by Playwright.
+"""How is a page opened as a person opens it? In Debian's Chromium, driven by Playwright.
 
-Playwright's own browsers are not downloaded. What a page complains of, and whom it
-asks, is kept with it.
+Playwright's own browsers are not downloaded. The page's errors and requests are recorded.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from tests.support import debian
 
 
 def why_not_available() -> str | None:
-    """Return why there is no Chromium here, or None."""
+    """Return why Chromium cannot run here, or None."""
     return debian.why_missing("chromium", "libatomic.so.1")
 
 
 @contextmanager
 def running_chromium() -> Iterator[Browser]:
-    """Run one without a window. Skips the test, by name, where there is none."""
+    """Run Chromium without a window. Skips the test if there is none."""
     reason = why_not_available()
     if reason is not None:
         pytest.skip(reason)
@@ -42,7 +41,7 @@ def running_chromium() -> Iterator[Browser]:
 
 
 class OpenedPage:
-    """One page in a context of its own, with everything it asked for and complained of."""
+    """A page in a context of its own, with all its requests and errors."""
 
     def __init__(self, browser: Browser, url: str, **context: Any) -> None:
         self._context = browser.new_context(**context)
@@ -68,7 +67,7 @@ class OpenedPage:
 
 @contextmanager
 def opened(browser: Browser, url: str, **context: Any) -> Iterator[OpenedPage]:
-    """Open `url` for the length of a `with`; `context` are Playwright's own options."""
+    """Open `url` for the duration of a `with`; `context` has Playwright's own options."""
     page = OpenedPage(browser, url, **context)
     try:
         yield page

@@ -1,4 +1,4 @@
-"""Where do the certificates of a test come from? A CA of its own, made in milliseconds."""
+"""Where do the certificates of a test come from? From a CA of its own, made in milliseconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-# The second one is no loopback address to the settings, which know 127.0.0.1 only.
+# The settings know 127.0.0.1 only, and take the second address for one beyond loopback.
 ADDRESSES = ("127.0.0.1", "127.0.0.2")
 HERE = tuple(x509.IPAddress(ipaddress.ip_address(address)) for address in ADDRESSES)
 _DAY = timedelta(days=1)
@@ -65,7 +65,7 @@ class Authority:
     ) -> Certificate:
         """Return a certificate for the DNS names `names` and for `sans`.
 
-        `early`: from tomorrow; `between`: these two moments.
+        `early`: valid from tomorrow; `between`: these two moments.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(

@@ -1,4 +1,4 @@
-"""Real cgroups with a limit of memory, where this process may make them."""
+"""Real cgroups with a limit of memory, if this process may make them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 @contextlib.contextmanager
 def real_group(limit: int) -> Iterator[Path]:
-    """Make a group with a limit, and one in it that has none."""
+    """Make a group with a limit, and a group without one inside it."""
     name = f"cachesvc-test-{os.getpid()}"
     for top, file in (
         (Path("/sys/fs/cgroup"), "memory.max"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cachesvc.core.clock import NS_PER_S, Now
 
-# 2026-01-01, in the middle of a second: nothing may rely on whole ones.
+# 2026-01-01, in the middle of a second: no code may rely on whole seconds.
 START_NS = 1_767_225_600_123_456_789
 
 
@@ -23,9 +23,9 @@ class ManualClock:
         self._now = Now(self._now.wall_ns + passed_ns, self._now.steady_ns + passed_ns)
 
     def step_wall(self, seconds: float) -> None:
-        """Set the host's clock: only the wall clock moves, either way."""
+        """Set the host's clock: only the wall clock moves, forward or back."""
         self._now = Now(self._now.wall_ns + int(seconds * NS_PER_S), self._now.steady_ns)
 
     def restart(self) -> None:
-        """Forget the difference, as a daemon does that starts after the clock was set."""
+        """Forget the difference of both clocks, as a daemon that starts after the clock was set."""
         self._now = Now(self._now.wall_ns, self._now.wall_ns)

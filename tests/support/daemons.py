@@ -1,7 +1,7 @@
 """How is the real daemon run for a test: as a process, with directories of its own?
 
-Its runtime directory lies in /dev/shm as in production; everything else in the
-test's folder. It dies with the test process.
+Its runtime directory is in /dev/shm, as in production, everything else in the test's folder. The
+daemon dies with the test process.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ ENDS_WITHIN_S = 20.0
 ANSWERS_WITHIN_S = 20.0
 _POLL_S = 0.005
 _LARGE_ANSWERS = (("grpc.max_receive_message_length", -1),)
-# A test's daemon comes back at once; the default backoff starts at a second. `min_` is
-# also how long one attempt may take, which on a busy machine is not little.
+# A test's daemon comes back at once; the default backoff starts at a second. `min_` is also the
+# limit of one attempt, which may take long on a busy machine.
 _RECONNECT = (
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 10_000),
@@ -51,10 +51,10 @@ _PRIVATE = re.compile(r"^Private_(?:Clean|Dirty):\s+(\d+) kB$", re.MULTILINE)
 
 
 class Daemon:
-    """One daemon that may be ended and started again with the same directories.
+    """One daemon that a test may end and start again on the same directories.
 
-    `settings` are environment variables by their names without `CACHESVC_`; `environment`
-    is added as it is. `under` is a command that runs it and becomes it, as `strace -D` does;
+    `settings` are environment variables, named without `CACHESVC_`; `environment` is added
+    unchanged. `under` is a command that runs the daemon and becomes it, as `strace -D` does;
     `arguments` are those of `serve`.
     """
 
@@ -72,7 +72,7 @@ class Daemon:
         self.l2_root = folder / "l2"
         self.origin_dir = folder / "origin"
         self.log = folder / "daemon.log"
-        # With what its HTTP is asked, where that speaks TLS.
+        # The context for calls of its HTTP port, if that has TLS.
         self.tls: ssl.SSLContext | None = None
         self._port = ReservedPort()
         self._owned_runtime_dir = self.runtime_dir
@@ -87,7 +87,7 @@ class Daemon:
             "L2__FREE_FLOOR_BYTES": "0",
             "L1__MAX_BYTES": str(512 << 20),
             "HTTP__LISTEN": f"127.0.0.1:{self._port.number}",
-            # What a test finds in L1 is what it put there.
+            # Entries in L1 come from the test's own calls only.
             "L1__REWARM": "false",
             "ORIGIN__KIND": "directory",
             "ORIGIN__PATH": str(self.origin_dir),
@@ -109,7 +109,7 @@ class Daemon:
         self.spawn()
         wait_until(self._is_ready, READY_WITHIN_S, self._describe)
         ready_s = time.monotonic() - started
-        # Or their first call after a restart could still fail for the old connection.
+        # Otherwise their first call after a restart could still fail for the old connection.
         for channel in self._channels:
             grpc.channel_ready_future(channel).result(READY_WITHIN_S)
         return ready_s
@@ -125,7 +125,7 @@ class Daemon:
         return self._process
 
     def start_in_vain(self) -> int:
-        """Start it where it cannot run, and return its exit code."""
+        """Start it with settings that it refuses, and return its exit code."""
         process = self._spawn()
         try:
             return process.wait(READY_WITHIN_S)
@@ -148,18 +148,18 @@ class Daemon:
         return self.wait()
 
     def kill(self) -> None:
-        """Kill -9. Repeating it is harmless."""
+        """Send SIGKILL. Repeating it is harmless."""
         if self._process is not None:
             server_processes.kill(self._process)
             self._process = None
 
     def restart(self) -> None:
-        """Kill -9, and start again on what it left."""
+        """Send SIGKILL, and start again on the same directories."""
         self.kill()
         self.start()
 
     def close(self) -> None:
-        """End everything of it."""
+        """Close the channels, kill the daemon, and delete its runtime directory."""
         for channel in self._channels:
             channel.close()
         self.kill()
@@ -169,14 +169,14 @@ class Daemon:
     # ---- talking to it
 
     def channel(self, *options: tuple[str, int], target: str = "") -> grpc.Channel:
-        """Return a new channel with gRPC's default limits, but for `options`."""
+        """Return a new channel with gRPC's default limits, except for `options`."""
         channel = grpc.insecure_channel(target or self.target, options=(*_RECONNECT, *options))
         grpc.channel_ready_future(channel).result(READY_WITHIN_S)
         self._channels.append(channel)
         return channel
 
     def stub(self) -> cache_pb2_grpc.CacheServiceStub:
-        """Return the generated stub on one channel that takes answers of any size."""
+        """Return the generated stub on one channel that accepts answers of any size."""
         if self._stub is None:
             self._stub = stub_on(self.channel(*_LARGE_ANSWERS))
         return self._stub
@@ -210,7 +210,7 @@ class Daemon:
         return samples
 
     def wait_until_stored(self) -> None:
-        """Return once everything that was filled is in L2 too."""
+        """Return once every filled entry is in L2 too."""
         stub = self.stub()
         wait_until(
             lambda: stub.Stats(pb.StatsRequest(), timeout=ANSWERS_WITHIN_S).flights == 0,
@@ -218,14 +218,14 @@ class Daemon:
             self._describe,
         )
 
-    # ---- looking at it from outside
+    # ---- measuring it from outside
 
     @property
     def pid(self) -> int:
         return self._running().pid
 
     def private_bytes(self) -> int:
-        """Return the memory that is its alone: not its files in L1, not shared libraries."""
+        """Return its private memory, without L1's files and shared libraries."""
         rollup = Path(f"/proc/{self._running().pid}/smaps_rollup").read_text()
         return sum(int(size) for size in _PRIVATE.findall(rollup)) * 1024
 
@@ -235,12 +235,12 @@ class Daemon:
         return float(used.user + used.system)
 
     def mapped_files(self) -> set[str]:
-        """Return the names of all files that are mapped: libraries, and entries it has read."""
+        """Return the names of all mapped files: libraries, and entries that it has read."""
         maps = Path(f"/proc/{self._running().pid}/maps").read_text()
         return {Path(line.split(maxsplit=5)[5]).name for line in maps.splitlines() if "/" in line}
 
     def l1_bytes(self) -> int:
-        """Return what its files in L1 take."""
+        """Return the bytes of its files in L1."""
         return sum(status.st_size for status in _statuses((self.runtime_dir / "l1").iterdir()))
 
     def l2_files(self) -> list[Path]:
@@ -248,14 +248,14 @@ class Daemon:
         return entry_files(self.l2_root)
 
     def l2_allocated_bytes(self) -> int:
-        """Return what the files of L2's entries take of the disk, as `du` would."""
+        """Return the disk space of L2's entry files, as `du` counts it."""
         return sum(status.st_blocks * 512 for status in _statuses(self.l2_files()))
 
     def log_text(self) -> str:
-        """Return all it logged, over restarts."""
+        """Return its log, over all restarts."""
         return self.log.read_text(errors="replace")
 
-    # ---- inside
+    # ---- private
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         return server_processes.start(self._command, self.log, env=self._variables())
@@ -289,7 +289,7 @@ class Daemon:
 
 
 def _statuses(paths: Iterable[Path]) -> Iterator[os.stat_result]:
-    """Yield the status of each that is still there: the daemon removes its files meanwhile."""
+    """Yield the status of each file that still exists: the daemon deletes files meanwhile."""
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
             yield path.stat()
@@ -301,7 +301,9 @@ def stub_on(channel: grpc.Channel) -> cache_pb2_grpc.CacheServiceStub:
 
 
 def s3_settings(server: S3Server, bucket: str, endpoint_url: str = "") -> dict[str, str]:
-    """Return the settings that make `bucket` the origin; `endpoint_url` for a way around."""
+    """Return the settings that make `bucket` the origin; `endpoint_url` may lead through a
+    proxy.
+    """
     return {
         "ORIGIN__KIND": "s3",
         "ORIGIN__BUCKET": bucket,
@@ -327,7 +329,7 @@ def running_daemon(
     settings: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Daemon]:
-    """Run one for the length of a `with`."""
+    """Run a daemon for the duration of a `with`."""
     daemon = Daemon(folder, settings, environment)
     try:
         daemon.start()

@@ -1,7 +1,7 @@
 """Which programs do tests and benchmarks need, and which Debian package has each?
 
-Tests only look for a program here, and are skipped by its name where it is missing. Before the
-tests `make programs` installs what can be had (`tests/install_programs.py`).
+A test only looks for a program here, and is skipped by the program's name if it is missing. Before
+the tests, `make programs` installs the missing ones (`tests/install_programs.py`).
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import os
 import shutil
 from typing import NamedTuple
 
-# A user without rights may not have them in PATH, and mkfs and nft are there all the same.
+# A user without rights may not have them in PATH, although mkfs and nft are there.
 _ADMINS_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 class Programs(NamedTuple):
-    """Programs, and libraries that they load, which are installed and missed together."""
+    """Programs, and the libraries that they load, which are installed together."""
 
     commands: tuple[str, ...]
     packages: tuple[str, ...]
-    without: str  # what a test run without them leaves out, in a sentence
+    without: str  # a sentence: what a test run without them leaves out
     used_by: tuple[str, ...]  # files or folders
     slow: bool = False  # only slow tests and benchmarks use them
 
@@ -145,7 +145,7 @@ _ROWS = {command: row for row in TABLE for command in row.commands}
 
 
 def is_installed(command: str) -> bool:
-    """Return whether it is on this machine, also where only root has its folder in PATH."""
+    """Return whether it is on this machine, also if only root has its folder in PATH."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_ADMINS_FOLDERS))
     return _is_in(command, path)
 
@@ -163,9 +163,9 @@ def _can_load(library: str) -> bool:
 
 
 def why_missing(*commands: str) -> str | None:
-    """Return which of these commands a test cannot run and what brings them, or None.
+    """Return which of these commands is missing and which package has it, or None.
 
-    Each command has to stand in the table; otherwise no fresh machine would get it.
+    Each command must be in the table; otherwise no new machine would get it.
     """
     missing = [command for command in commands if not _is_in(command, None)]
     if not missing:

@@ -1,4 +1,4 @@
-"""Has this process use up its descriptors for a while."""
+"""Makes this process use up its descriptors for a while."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_descriptors_left() -> Iterator[None]:
-    """Let nobody open anything. What is open stays open."""
+    """Make every open fail. Open descriptors stay open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest_free = os.open(os.devnull, os.O_RDONLY)
     os.close(lowest_free)

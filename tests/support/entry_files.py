@@ -1,4 +1,4 @@
-"""Which files do L2's entries have, while others write and remove them?"""
+"""Which files do L2's entries have, while other threads write and delete entries?"""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def entry_files(root: Path) -> list[Path]:
-    """Return what lies where entries lie below L2's root, as `find` would.
+    """Return the files where entries have theirs below L2's root, as `find` would.
 
-    Not by a glob: that raises where a directory goes while it looks. Raises OSError for
-    directories that cannot be read.
+    A glob would raise if a directory disappears while it runs. Raises OSError for a directory that
+    cannot be read.
     """
     walk = os.walk(root, onerror=_raise_unless_gone)
     files = (Path(folder, name) for folder, _, names in walk for name in names)

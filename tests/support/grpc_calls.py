@@ -1,4 +1,4 @@
-"""What did the daemon refuse, and with which bytes did it answer?"""
+"""How did the daemon refuse a call, and with which bytes did it answer?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TIMEOUT_S = 30.0
 
 
 class Refusal:
-    """How a call ended; filled in when the `refused` block has been left."""
+    """How a call ended; filled in when the `refused` block ends."""
 
     code: grpc.StatusCode
     message: str
@@ -40,13 +40,13 @@ class Refusal:
         return self.code, self.reason
 
     def parts(self) -> dict[str, tuple[int, str]]:
-        """Return a try-on's parts: gRPC code and reason of each."""
+        """Return the gRPC code and reason of each part of a try-on."""
         return {part.part: (part.code, part.reason) for part in self.detail.parts}
 
 
 @contextmanager
 def refused() -> Iterator[Refusal]:
-    """Expect the call inside to be refused, and give what it was refused with."""
+    """Expect the call inside to be refused; yield the refusal."""
     refusal = Refusal()
     with pytest.raises(grpc.RpcError) as caught:
         yield refusal
@@ -79,7 +79,7 @@ def put(
     blob: bytes,
     **header: Any,
 ) -> pb.EntryInfo:
-    """Store `blob`, in chunks of the size that the contract names."""
+    """Store `blob` in chunks of the contract's size."""
     key = pb.EntryKey(namespace=namespace, id=entry_id)
     messages = put_messages(pb.PutHeader(key=key, **header), blob)
     answer: pb.PutResponse = stub.Put(messages, timeout=TIMEOUT_S)
@@ -93,7 +93,7 @@ def put_messages(header: pb.PutHeader, blob: bytes) -> Iterator[pb.PutRequest]:
 
 
 def streamed(messages: Iterable[pb.GetResponse]) -> tuple[pb.EntryInfo, bytes]:
-    """Return what a streamed Get gave, after checking its shape."""
+    """Return a streamed Get's entry info and bytes, after checking the stream's shape."""
     first, *rest = messages
     assert first.WhichOneof("part") == "info"
     assert all(message.WhichOneof("part") == "data" for message in rest)
@@ -102,7 +102,7 @@ def streamed(messages: Iterable[pb.GetResponse]) -> tuple[pb.EntryInfo, bytes]:
 
 
 def raw_answer(channel: grpc.Channel, method: str, request: Message) -> bytes:
-    """Return the bytes of a unary answer as they came over the wire."""
+    """Return the bytes of a unary answer as they come over the wire."""
     call: grpc.UnaryUnaryMultiCallable[Message, bytes] = channel.unary_unary(
         f"/{SERVICE}/{method}",
         request_serializer=lambda message: message.SerializeToString(),

@@ -1,4 +1,4 @@
-"""Talks HTTP to a daemon as curl and browsers do, and as no client library would."""
+"""Speaks HTTP to a daemon as curl and browsers do, and as no client library would."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ask(daemon: Daemon, method: str, path: str, *, body: Any = None, **headers: 
 
 
 def ask_port(port: int, method: str, path: str, *, body: Any = None, **headers: str) -> Answer:
-    """As `ask`, of whoever listens on `port` of loopback."""
+    """As `ask`, for any server on `port` of loopback."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     text = None
     if body is not None:
@@ -45,7 +45,7 @@ def ask_port(port: int, method: str, path: str, *, body: Any = None, **headers: 
 
 
 def ask_raw(daemon: Daemon, target: bytes, method: bytes = b"DELETE") -> Answer:
-    """Send `target` as it is, whatever it holds; a path through no client's hands."""
+    """Send `target` unchanged, which no client library would do."""
     with socket.create_connection(("127.0.0.1", daemon.http_port), timeout=20) as connection:
         connection.sendall(
             method + b" " + target + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

@@ -1,4 +1,4 @@
-"""An inference server as V2's was: FastAPI under uvicorn, here with the cache routes only.
+"""An inference server as V2's: FastAPI under uvicorn, here with the cache routes only.
 
 python -m tests.support.inference_server {sync|aio} SOCKET PORT
 """

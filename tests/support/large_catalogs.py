@@ -1,4 +1,4 @@
-"""How does a test get a catalog of very many rows, and what may a start on it cost?"""
+"""How does a test get a catalog of very many rows, and how much may a start on it cost?"""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from cachesvc.tiers import catalog_rows, catalog_schema
 
 
 def multiply_row(catalog: Path, like: str, count: int) -> None:
-    """Copy the row of the id `like` under `count` others, and keep the totals right.
+    """Copy the row of the id `like` under `count` other ids, and keep the totals right.
 
-    The daemon has to be away.
+    The daemon must not run meanwhile.
     """
     with contextlib.closing(sqlite3.connect(catalog)) as db, db:
         columns = [row[1] for row in db.execute("PRAGMA table_info(entries)")]
@@ -34,9 +34,10 @@ def multiply_row(catalog: Path, like: str, count: int) -> None:
 
 
 def most_cpu_s(empty_cpu_s: float) -> float:
-    """Return how much processor time a start on it may take, by that of an empty one.
+    """Return the processor time that a start on such a catalog may take, given that of an empty
+    one.
 
-    Most of both are imports, which take what the machine lets them take; by the clock a busy
-    machine would say nothing about the daemon.
+    Imports take most of both, and take longer on a busy machine; the time that passes would say
+    nothing about the daemon.
     """
     return 1.5 * empty_cpu_s + 0.3

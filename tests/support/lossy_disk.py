@@ -1,8 +1,8 @@
-"""A disk that loses its power: what was not synced is gone, as on a real one. For root.
+"""A disk that loses its power: unsynced changes are lost, as on a real one. For root.
 
-A filesystem of its own in a loop device. `cut_power` stops it between two writes to
-the device (FS_IOC_SHUTDOWN without flushing its log): what the kernel had only in
-memory is never written. Mounting it again replays its journal, as after a reboot.
+It is a filesystem of its own in a loop device. `cut_power` stops it between two writes to the
+device (FS_IOC_SHUTDOWN without flushing its log): changes that the kernel had only in memory are
+never written. The next mount replays the journal, as after a reboot.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tests.support.debian import why_missing
 
 _FS_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32)
 _WITHOUT_FLUSHING_THE_LOG = struct.pack("I", 2)
-# The least that each makes a filesystem of, and room for a few hundred entries.
+# The least size that each makes a filesystem of, with room for a few hundred entries.
 _SIZES_BYTES = {"ext4": 64 << 20, "xfs": 320 << 20}
 
 
 def why_not_available(kind: str) -> str | None:
-    """Return why no such disk can be had here, or None."""
+    """Return why no such disk can be made here, or None."""
     if os.geteuid() != 0:
         return "a filesystem in a loop device needs root"
     return why_missing(f"mkfs.{kind}", "mount", "umount")
@@ -46,7 +46,7 @@ class LossyDisk:
         _run("mount", "-o", "loop", self._image, self.path)
 
     def cut_power(self) -> None:
-        """From here on nothing reaches the device; who uses it gets EIO."""
+        """Stop all writes to the device; a process that uses the disk gets EIO."""
         fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.ioctl(fd, _FS_IOC_SHUTDOWN, _WITHOUT_FLUSHING_THE_LOG)
@@ -54,11 +54,11 @@ class LossyDisk:
             os.close(fd)
 
     def take_away(self) -> None:
-        """Unmount it. Nobody may have a file of it open any more."""
+        """Unmount it. No process may have a file of it open any more."""
         _run("umount", self.path)
 
     def close(self) -> None:
-        # Whoever failed may have left a process behind that still has it open.
+        # A failed test may have left a process behind that still has the disk open.
         subprocess.run(["umount", "--lazy", self.path], check=False, capture_output=True)
         self._image.unlink()
 
@@ -71,7 +71,7 @@ def _run(*command: str | Path) -> None:
 
 @contextmanager
 def lossy_disk(kind: str, path: Path) -> Iterator[LossyDisk]:
-    """Make one, with the power on. Raises OSError where loop devices cannot be used."""
+    """Make a disk, with the power on. Raises OSError if loop devices cannot be used."""
     disk = LossyDisk(kind, path)
     try:
         disk.switch_on()

@@ -1,7 +1,7 @@
-"""How is a daemon kept busy with everything at once, by callers whose ids are known?
+"""How is a daemon kept busy with all kinds of calls, by callers whose ids are known?
 
-Each caller has ids of its own and goes through the same round again and again: misses, hits
-by every way, changes, and what is refused. Which ids it used and how its calls ended is kept.
+Each caller has ids of its own and repeats the same round: misses, hits of every tier and delivery,
+changes, and calls that are refused. The used ids and the calls' ends are recorded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ _WITHIN_S = 30.0
 
 
 class MixedLoad:
-    """Callers in threads of their own, until `stop`, which raises what one of them died of."""
+    """Callers in threads of their own, until `stop`, which raises the error of a caller that
+    failed.
+    """
 
     def __init__(self, daemon: Daemon, callers: int = 2) -> None:
         self._daemon = daemon
@@ -47,7 +49,7 @@ class MixedLoad:
             caller.result()
 
     def wait_for_rounds(self, rounds: int) -> None:
-        """Return once so many rounds are through, or a caller has died."""
+        """Return once that many rounds are done, or a caller has failed."""
         wait_until(
             lambda: self.rounds >= rounds or any(caller.done() for caller in self._running),
             _WITHIN_S,
@@ -114,7 +116,7 @@ class MixedLoad:
 
 @contextlib.contextmanager
 def running_load(daemon: Daemon, callers: int = 2) -> Iterator[MixedLoad]:
-    """Run a load for the length of a `with`."""
+    """Run a load for the duration of a `with`."""
     load = MixedLoad(daemon, callers)
     load.start()
     try:

@@ -1,4 +1,4 @@
-"""What a worker may see a directory through: mounts of a test's own, and another time namespace."""
+"""Through what may a worker see a directory? A test's own mounts, and another time namespace."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 from tests.support.debian import why_missing
 
 MOUNTS_WITHIN_S = 20
-# Attributes and names are kept so long; the default of many container mounts is 1 s.
+# For how long attributes and names are kept; many container mounts keep them for 1 s.
 KEPT_S = 3600
 
 
 def need(*programs: str) -> None:
-    """Skip the test by the name of what is missing."""
+    """Skip the test, naming the missing program."""
     if (reason := why_missing(*programs)) is not None:
         pytest.skip(reason)
     if os.geteuid() != 0:
@@ -36,7 +36,7 @@ def bind_mounted(directory: Path, at: Path) -> Iterator[Path]:
 
 @contextmanager
 def read_only(directory: Path) -> Iterator[Path]:
-    """Let nobody write in `directory`, root neither."""
+    """Make `directory` read-only, for root too."""
     need("mount")
     subprocess.run(["mount", "--bind", str(directory), str(directory)], check=True)
     try:
@@ -84,6 +84,6 @@ def _mounted(at: Path, *command: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # Lazily: whoever still has a file of it open must not keep it in the test's way.
+        # Lazily: a process that still has a file of it open must not make the test fail.
         subprocess.run(["umount", "--lazy", str(at)], check=True, timeout=MOUNTS_WITHIN_S)
         at.rmdir()

@@ -16,7 +16,7 @@ _F_SETLEASE = 1024
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _MODE_FILTER = 38, 22, 2
 _LOAD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
-# Of struct seccomp_data: the number of the call, and the lower half of its second argument.
+# Offsets in struct seccomp_data: the call's number, the lower half of its second argument.
 _NUMBER, _SECOND_ARGUMENT = 0, 24
 
 
@@ -25,7 +25,7 @@ class _Program(ctypes.Structure):
 
 
 def refuse_leases(number: int) -> None:
-    """Let fcntl(F_SETLEASE) fail with `number`, in this process and all that it becomes."""
+    """Let fcntl(F_SETLEASE) fail with `number`, in this process and in all that it executes."""
     instructions = (
         (_LOAD, 0, 0, _NUMBER),
         (_JUMP_EQUAL, 0, 3, _NR_FCNTL[platform.machine()]),

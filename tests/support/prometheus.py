@@ -1,4 +1,4 @@
-"""How is a real Prometheus run for a test: scraping a daemon, with the rules of `deploy/`?"""
+"""How is a real Prometheus run for a test, scraping a daemon, with the rules of `deploy/`?"""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from tests.support.server_processes import ReservedPort
 
 RULES = Path(__file__).parents[2] / "deploy/prometheus"
 _TIMEOUT_S = 50
-# Rates need two scrapes, and a test does not wait 15 s for each.
+# A rate needs two scrapes, and a test does not wait 15 s for each.
 _INTERVAL = "250ms"
 
 
 def require_prometheus() -> None:
-    """Skip the test, by name of what is missing."""
+    """Skip the test, naming the missing program."""
     reason = debian.why_missing("prometheus", "promtool")
     if reason is not None:
         pytest.skip(reason)
 
 
 def promtool(*arguments: str | Path, text: str = "") -> str:
-    """Return what promtool said. Fails if it found something."""
+    """Return promtool's output. Fails if promtool found a fault."""
     done = subprocess.run(
         ["promtool", *map(str, arguments)],
         input=text,
@@ -48,7 +48,7 @@ def promtool(*arguments: str | Path, text: str = "") -> str:
 
 
 class Prometheus:
-    """One server that scrapes `target` (host:port) as the shipped configuration says."""
+    """A server that scrapes `target` (host:port) with the shipped configuration."""
 
     def __init__(self, folder: Path, target: str) -> None:
         self._folder = folder
@@ -85,7 +85,7 @@ class Prometheus:
         self._port.release()
 
     def _answers(self) -> bool:
-        """Return whether it has loaded its (empty) storage: until then everything is 503."""
+        """Return whether it has loaded its (empty) storage: until then every answer is 503."""
         try:
             return self.query("vector(1)") == [1.0]
         except urllib.error.HTTPError as exc:

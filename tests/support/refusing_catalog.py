@@ -9,7 +9,7 @@ from tests.support.engine.house import EngineHouse
 
 
 class RefusingCatalog:
-    """Has the catalog's commits fail for a while, as a full disk does."""
+    """Makes the catalog's commits fail for a while, as a full disk does."""
 
     def __init__(self, house: EngineHouse) -> None:
         self._catalog = house.catalog

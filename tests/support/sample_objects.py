@@ -1,7 +1,7 @@
-"""What would the original service have left at the origin? Written by its own libraries.
+"""Which objects would the original service have left at the origin? Its own libraries write them.
 
-torch and Pillow write the objects here and read them back for comparison, so the
-daemon's own readers are never their own oracle.
+torch and Pillow write the objects here and read them back for comparison, so the daemon's own
+readers are never their own oracle.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ class Sample:
 
 
 def fresh_id(prefix: str) -> str:
-    """Return an id no other test has used, so that tests may share a daemon."""
+    """Return an id that no other test has used, so that tests may share a daemon."""
     return f"{prefix}-{uuid4().hex}"
 
 
 def torch_save(tensor: torch.Tensor) -> bytes:
-    """Write as `torch.save` does, which some of the original's objects are."""
+    """Return the tensor as `torch.save` writes it, as for some of the original's objects."""
     out = io.BytesIO()
     torch.save(tensor, out)
     return out.getvalue()
@@ -139,7 +139,7 @@ def text(
 
 
 def image(mode: str, size: tuple[int, int], seed: int) -> Image.Image:
-    """Return an image that compresses about as well as a photo does."""
+    """Return an image that compresses about as well as a photo."""
     width, height = size
     noise = np.random.default_rng(seed).integers(
         0, 256, (height // 8, width // 8, 3), dtype=np.uint8
@@ -152,7 +152,7 @@ def tensor(shape: tuple[int, ...], seed: int) -> torch.Tensor:
 
 
 def put_in_folder(root: Path, *samples: Sample) -> None:
-    """Write as the directory origin's objects; each appears whole or not at all."""
+    """Write the directory origin's objects; each appears whole or not at all."""
     for object_key, data in merged(samples).items():
         path = root / object_key
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How does a test run a daemon whose TCP port is beyond loopback, and call it as somebody?"""
+"""How does a test run a daemon with a TCP port beyond loopback, and call it as a principal?"""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.support.certificates import ADDRESSES, HERE, Authority, Certificate
 from tests.support.daemons import Daemon, stub_on
 from tests.support.server_processes import ReservedPort
 
-# Nothing leaves the host by it, and to the settings it is no loopback address.
+# No packet leaves the host by this address, and the settings do not take it for loopback.
 BEYOND = ADDRESSES[1]
 ONE_CONNECTION_EACH = (("grpc.use_local_subchannel_pool", 1),)
 
 
 class Credentials:
-    """The files of one installation: its CA, its server's certificate, and who is known."""
+    """The files of one installation: its CA, its server's certificate, and the known callers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,7 +42,7 @@ class Credentials:
         certificates: Mapping[str, list[str]] | None = None,
         tokens: list[dict[str, Any]] | None = None,
     ) -> None:
-        """Write who may call; `tokens` by their plain text."""
+        """Write the grants; `tokens` are given in plain text."""
         lines = ["[certificates]"]
         lines += [
             f"{json.dumps(name)} = {json.dumps(roles)}"

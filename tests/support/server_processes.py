@@ -1,7 +1,7 @@
 """How are servers started for tests so that none outlives them?
 
-Every process dies with the test process (setpriv --pdeathsig), and every port stays
-reserved for as long as its `ReservedPort` is held.
+Every process dies with the test process (setpriv --pdeathsig), and every port stays reserved as
+long as its `ReservedPort` is held.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from pathlib import Path
 
 READY_WITHIN_S = 30.0
 _POLL_S = 0.02
-# By a command, because Python code between fork and exec (preexec_fn) has gRPC's fork
-# handlers run in the child, which now and then end it: grpc/grpc#43055.
+# A command sets the signal, because Python code between fork and exec (preexec_fn) makes gRPC's
+# fork handlers run in the child, which now and then end it: grpc/grpc#43055.
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 
-# The death signal follows the thread that forked, not its process, so one thread that
-# lives as long as the process forks everything.
+# The death signal follows the thread that forked, not its process. So one thread, which lives as
+# long as the process, forks all servers.
 _FORKING = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawn")
 _RUNNING: set[subprocess.Popen[bytes]] = set()
 
 
 class ReservedPort:
-    """A free loopback port that nobody else is given until `release`.
+    """A free loopback port that no other process gets until `release`.
 
-    The socket is bound and never listens. Linux lets a server that sets SO_REUSEADDR
-    bind beside it, and keeps the port out of what it hands to everybody else.
+    The socket is bound and never listens. Linux lets a server that sets SO_REUSEADDR bind beside
+    it, and gives the port to no other process.
     """
 
     def __init__(self, host: str = "127.0.0.1") -> None:
@@ -48,7 +48,7 @@ class ReservedPort:
 def start(
     command: Sequence[str], log: Path | int, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a server that stays in the foreground; its output goes to `log`, also a descriptor."""
+    """Start a server in the foreground; its output goes to `log`, a path or a descriptor."""
 
     def spawn() -> subprocess.Popen[bytes]:
         with open(log, "ab", closefd=isinstance(log, Path)) as output:
@@ -68,14 +68,14 @@ def start(
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL, and wait until it is gone. Killing twice is fine."""
+    """Send SIGKILL, and wait until the process is gone. Killing it twice is harmless."""
     process.kill()
     process.wait()
     _RUNNING.discard(process)
 
 
 def wait_until_http_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Return when `url` answers anything at all, an error status included."""
+    """Return once `url` answers with any status, an error included."""
     give_up = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < give_up:
         if process.poll() is not None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tests.support.debian import why_missing
 
-# What waits for events only, and not for a file.
+# Calls that wait for events, and concern no file.
 _NOISE = {"epoll_wait", "epoll_pwait", "epoll_ctl", "poll", "ppoll", "select", "pselect6"}
 _CALL = re.compile(r"^(?:(\d+) +)?([a-z_0-9]+)\(")
 _ENDS_WITHIN_S = 20.0
@@ -39,7 +39,7 @@ def why_not_available() -> str | None:
 def counted_calls(threads: Mapping[str, int], log: Path) -> Iterator[Counter[tuple[str, str]]]:
     """Count the calls of these threads (name: id) that concern files, until the `with` ends.
 
-    The counter, by thread and call, is filled then; the process has to be dead.
+    The counter, by thread and call, is filled then; the process must have ended.
     """
     found: Counter[tuple[str, str]] = Counter()
     tracer = _attach(threads.values(), "-o", str(log), "-e", "trace=%file,%desc")
@@ -56,7 +56,9 @@ def counted_calls(threads: Mapping[str, int], log: Path) -> Iterator[Counter[tup
 
 @contextlib.contextmanager
 def injected(tid: int, name: str, fault: str, when: str) -> Iterator[None]:
-    """Let call `name` of one thread meet a `fault` as strace writes it, such as `error=EIO`."""
+    """Inject a `fault` into call `name` of one thread, written as for strace, such as
+    `error=EIO`.
+    """
     tracer = _attach(
         [tid], "-o", os.devnull, "-e", f"trace={name}", "-e", f"inject={name}:{fault}:when={when}"
     )
@@ -67,7 +69,7 @@ def injected(tid: int, name: str, fault: str, when: str) -> Iterator[None]:
 
 
 def _attach(tids: Iterable[int], *options: str) -> subprocess.Popen[str]:
-    """Return once strace holds each of the threads, and no others."""
+    """Return once strace is attached to each of the threads, and to no others."""
     tids = list(tids)
     command = ["strace", *options, *(word for tid in tids for word in ("-p", str(tid)))]
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -82,6 +84,6 @@ def _attach(tids: Iterable[int], *options: str) -> subprocess.Popen[str]:
 
 
 def _end(tracer: subprocess.Popen[str]) -> None:
-    """It ends by itself with the process; if that lives on, it lets go of it."""
+    """Wait for strace, which ends with the process; detach it if the process lives on."""
     tracer.terminate()
     tracer.communicate(timeout=_ENDS_WITHIN_S)

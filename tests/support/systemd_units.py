@@ -37,7 +37,7 @@ def size_bytes(text: str) -> int:
 
 
 def said_by(*command: str) -> str:
-    """Return what a command said. Fails if it found something."""
+    """Return a command's output. Fails if the command found a fault."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
@@ -45,7 +45,7 @@ def said_by(*command: str) -> str:
 
 
 def system_calls(filters: list[str]) -> set[str]:
-    """Return the calls that the lines of `SystemCallFilter=` leave."""
+    """Return the system calls that the lines of `SystemCallFilter=` allow."""
     allowed: set[str] = set()
     for line in filters:
         named = set().union(*(_calls_of(word) for word in line.removeprefix("~").split()))
@@ -57,7 +57,7 @@ def _calls_of(word: str) -> set[str]:
     if not word.startswith("@"):
         return {word}
     lines = said_by("systemd-analyze", "syscall-filter", "--no-pager", word).splitlines()
-    # The name of the group first, then what it is for, then its members.
+    # The group's name comes first, then its purpose, then its members.
     members = [line.strip() for line in lines[1:] if not line.lstrip().startswith("#")]
     members = [member for member in members if re.fullmatch(r"@?[a-z0-9_-]+", member)]
     return set().union(*(_calls_of(member) for member in members))

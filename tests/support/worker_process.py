@@ -1,8 +1,10 @@
-"""Runs an example worker whose model waits, when told to, until the test has done something.
+"""Runs an example worker whose model waits for the test when told to.
 
-python -m tests.support.worker_process {new|v2} SOCKET PORT FOLDER, with `examples/worker`
-on the path. FOLDER holds `photos/`; where it holds the FIFOs `began` and `go`, the model
-opens the one to say that it runs, and reads the other to its end before it goes on.
+python -m tests.support.worker_process {new|v2} SOCKET PORT FOLDER, with `examples/worker` on the
+path.
+
+FOLDER holds `photos/`. If it also holds the FIFOs `began` and `go`, the model opens `began` to say
+that it runs, and reads `go` to its end before it goes on.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ def main(kind: str, target: str, port: str, folder: str) -> None:
     if kind == "new":
         import server
 
-        # A busy machine takes longer than a second between a test's change and its photo.
+        # On a busy machine more than a second may lie between a test's change and its photo.
         server.CLOCK_MARGIN = timedelta(seconds=30)
         app = server.create_app(AsyncCacheClient(target, wait_s=2), diffuse, photos)
     else:

@@ -1,1 +1,1 @@
-"""A whole engine for tests, and what a test steers in it."""
+"""A whole engine for tests, and the parts that a test steers."""

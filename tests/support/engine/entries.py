@@ -1,4 +1,4 @@
-"""Entries for tests: tiny, in the real formats, and every member tells its version."""
+"""Entries for tests: tiny, in the real formats, and every member holds its version."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMAGE_SHAPE = (2, 3, 3)
 
 
 def tensor_of(field: Field, version: int) -> Tensor:
-    """Return what `field` decodes to: `version` in every element."""
+    """Return the decoded tensor of `field`: `version` in every element."""
     if field.encoding is Encoding.PNG:
         return Tensor("U8", IMAGE_SHAPE, bytes([version]) * 18, "RGB")
     return Tensor("F16", (1, 4), np.full(4, version, "<f2").tobytes())
@@ -33,12 +33,12 @@ def member_of(field: Field, version: int) -> bytes:
 
 
 def blob_of(kind: Kind, version: int) -> bytes:
-    """Return the whole entry, as a Put brings it."""
+    """Return the whole entry, as a Put sends it."""
     return build_blob({field.name: tensor_of(field, version) for field in kind.fields})
 
 
 def version_of(blob: memoryview | bytes) -> int:
-    """Return the version of an entry, after checking that all of it is of that one."""
+    """Return the version of an entry, after checking that every element has it."""
     tensors = safetensors.numpy.load(bytes(blob)).values()
     versions = {int(value) for tensor in tensors for value in np.unique(tensor)}
     assert len(versions) == 1, f"members of several versions: {versions}"
@@ -55,7 +55,7 @@ def meta_of(
     base_ttl_s: float = 24 * 3600.0,
     explicit_ttl_s: float | None = None,
 ) -> EntryMeta:
-    """Return what is known of an entry whose blob is `data`."""
+    """Return the metadata of an entry whose blob is `data`."""
     return EntryMeta(
         key=key,
         owner=owner,

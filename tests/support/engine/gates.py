@@ -1,7 +1,7 @@
 """Stops the engine's work at named points, so that a test decides what comes in between.
 
-The tiers and the codec here are the real ones; they only wait, once, where a test
-has set a stop.
+The tiers and the codec here are the real ones; they only wait, once, at each point where a test has
+set a stop.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from cachesvc.tiers.disk_files import Location
 from cachesvc.tiers.memory import MemoryTier, Room
 from cachesvc_format.blob import Tensor
 
-# A test that fails must not leave a worker thread behind for ever.
+# A failing test must not leave a worker thread behind for ever.
 THREAD_LIMIT_S = 20.0
 
 
 class Stop:
-    """One stop at one point: catches the first that passes, and holds it until released."""
+    """A stop at a point: it catches the first task or thread that comes, and holds it until
+    released.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -51,14 +53,14 @@ class Stop:
 
 
 class Gates:
-    """The stops that a test has set, by the name of the point."""
+    """The stops that a test has set, by the name of their point."""
 
     def __init__(self) -> None:
         self._stops: dict[str, list[Stop]] = {}
         self._all: list[Stop] = []
 
     def stop(self, point: str) -> Stop:
-        """Hold the next that comes to `point`; a second stop holds the one after it."""
+        """Hold the next arrival at `point`; a second stop holds the one after it."""
         stop = Stop()
         self._stops.setdefault(point, []).append(stop)
         self._all.append(stop)
@@ -79,7 +81,7 @@ class Gates:
 
 
 class GatedCodec:
-    """The real codec. Points: `decoded`, when all members are; `put_checked`, `put_encoded`."""
+    """The real codec. Points: `decoded`, after all members; `put_checked`, `put_encoded`."""
 
     def __init__(self, gates: Gates) -> None:
         self._gates = gates
@@ -118,8 +120,8 @@ class GatedMemory(MemoryTier):
 class GatedDisk(DiskTier):
     """The real L2.
 
-    Points: `l2_looked_up`, `l2_read`, `l2_write`, `l2_written`, `l2_unlink`; `l2_removed`,
-    when an invalidation is durable and nobody knows it yet.
+    Points: `l2_looked_up`, `l2_read`, `l2_write`, `l2_written`, `l2_unlink`; `l2_removed`, when an
+    invalidation is durable and the engine does not know it yet.
     """
 
     gates: Gates

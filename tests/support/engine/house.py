@@ -1,4 +1,4 @@
-"""A whole engine over real tiers, a scripted origin and a clock that stands still."""
+"""A whole engine over real tiers, a scripted origin and a clock that only tests move."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ LIMITS = Limits(
 
 
 class EngineHouse:
-    """One engine and everything around it; `restart` ends it as a crash does, and starts anew."""
+    """An engine and everything around it; `restart` ends it as a crash does, and starts another."""
 
     def __init__(self, folder: Path, runtime: Path) -> None:
         self.root = folder / "l2"
@@ -66,7 +66,7 @@ class EngineHouse:
         self.watermarks = Watermarks(48 * MIB, 56 * MIB, 64 * MIB)
         self.memory_max_bytes = MIB
         self.keep_expired_ns = 0
-        # With one each, the same call is always the same thread's.
+        # With one gate each, the same call always comes from the same thread.
         self.disk_threads = 4
         self.worker_threads = 4
         self.catalog_resets = 0
@@ -75,7 +75,7 @@ class EngineHouse:
     # ---- life
 
     def open(self, **limits: Any) -> None:
-        """Start an engine over what the directories hold."""
+        """Start an engine on the files in the directories."""
         self.limits = replace(self.limits, **limits)
         self.metrics = Metrics("test")
         disk_files = DiskFiles(self.root, self.kinds.namespaces)
@@ -129,7 +129,7 @@ class EngineHouse:
             os.close(fd)
 
     async def end(self) -> None:
-        """Cancel all work where it stands and close; nothing is drained or flushed."""
+        """Cancel all work where it is, and close; nothing is drained or flushed."""
         self.gates.release_all()
         tasks = self.engine.tasks
         for task in tasks:
@@ -145,7 +145,7 @@ class EngineHouse:
         self.open()
 
     async def settle(self) -> None:
-        """Return once all that goes on behind the answers has ended."""
+        """Return once all work behind the answers has ended."""
         while tasks := self.engine.tasks:
             await asyncio.wait(tasks)
 
@@ -161,7 +161,7 @@ class EngineHouse:
     def upload(
         self, key: EntryKey, version: int, owner: str = "", last_modified_s: float | None = None
     ) -> None:
-        """Have the whole entry at the origin."""
+        """Upload the whole entry to the origin."""
         kind = self.kinds.of(key.namespace)
         for field in kind.fields:
             object_key = kind.object_key(field, key, owner or key.id)
@@ -173,7 +173,7 @@ class EngineHouse:
     # ---- calls
 
     def request(self, key: EntryKey, owner: str | None = None, **more: Any) -> ReadRequest:
-        """Ask for an entry; its owner is the key's id unless another is named."""
+        """Return a request for an entry; its owner is the key's id unless another is named."""
         kind = self.kinds.of(key.namespace)
         return ReadRequest(key, kind, key.id if owner is None else owner, **more)
 
@@ -181,7 +181,7 @@ class EngineHouse:
         return await self.cache.get(self.request(key, owner, **more))
 
     async def version(self, key: EntryKey, owner: str | None = None, **more: Any) -> int:
-        """Get, and return the version of the whole entry that was served."""
+        """Get the entry; check that it is of one version, and return that version."""
         return version_of((await self.get(key, owner, **more)).blob.view())
 
     async def put(self, key: EntryKey, version: int, **more: Any) -> Served:

@@ -12,14 +12,14 @@ import pytest
 
 
 class SmallFilesystem:
-    """A tmpfs of its own, which a test fills, frees or makes read-only."""
+    """A small tmpfs, which a test fills, frees or makes read-only."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._filler = path / "filler"
 
     def fill(self) -> None:
-        """Take the last byte."""
+        """Take all remaining bytes."""
         with open(self._filler, "ab", buffering=0) as filler, suppress(OSError):
             while filler.write(bytes(1 << 16)):
                 pass
@@ -34,7 +34,7 @@ class SmallFilesystem:
 
 @contextmanager
 def small_filesystem(path: Path, size_bytes: int, inodes: int = 0) -> Iterator[SmallFilesystem]:
-    """Mount one at `path`, `inodes` 0 = without a limit; skips where mounting is not allowed."""
+    """Mount a filesystem at `path`; `inodes` 0 = no limit. Skips if mounting is not allowed."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small tmpfs needs root")
     path.mkdir(parents=True)
@@ -50,7 +50,7 @@ def small_filesystem(path: Path, size_bytes: int, inodes: int = 0) -> Iterator[S
 
 @contextmanager
 def append_only(directory: Path) -> Iterator[None]:
-    """Let nobody remove a name from `directory`, root included; skips where that cannot be."""
+    """Forbid unlinks in `directory`, for root too; skips if that is impossible."""
     if subprocess.run(["chattr", "+a", directory], check=False, capture_output=True).returncode:
         pytest.skip("chattr +a needs root, and a filesystem that knows it")
     try:

@@ -1,4 +1,4 @@
-"""An origin whose every answer a test decides: what it holds, when it answers, how it fails."""
+"""An origin whose every answer a test decides: its objects, its delays, its failures."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.support.engine.gates import Gates
 class ScriptedOrigin:
     """Implements core.origin.Origin over a dict.
 
-    A read takes the object as it is, and may then be held at the point
-    `origin {object_key}`: what it returns is as old as the moment it was asked. A write
-    may be held at `origin_write {object_key}`, before it replaces anything.
+    A read takes the object at once, and may then be held at the point `origin {object_key}`: the
+    bytes are as old as the request. A write may be held at `origin_write {object_key}`, before it
+    replaces anything.
     """
 
     def __init__(self, clock: ManualClock, gates: Gates) -> None:
@@ -28,7 +28,7 @@ class ScriptedOrigin:
         self.unchanged = 0
 
     def hold(self, object_key: str, data: bytes, last_modified_s: float | None = None) -> None:
-        """Have `object_key`, last modified now unless another time is given."""
+        """Store `object_key`, last modified now unless another time is given."""
         if last_modified_s is None:
             last_modified_s = self._clock.read().wall_ns / 1e9
         self._versions += 1

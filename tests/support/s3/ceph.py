@@ -1,7 +1,7 @@
 """How is a real S3 store started on loopback? Ceph: one monitor, one memstore OSD, RGW.
 
-No cephx, no manager, one replica, data in memory. Only the gateway may be restarted:
-a memstore OSD forgets everything.
+No cephx, no manager, one replica, data in memory. Only the gateway may be restarted: a memstore OSD
+loses everything when it ends.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _BINARIES = (
 _COMMAND_TIMEOUT_S = 60
 _COMMAND_ATTEMPTS = 6
 
-# paxos_*: the monitor otherwise waits a second per change, and starting takes 14 s.
-# rgw_cache_enabled: a gateway that was killed stays a watcher of the cache for 30 s,
-# and every new bucket would wait for its answer.
+# paxos_*: otherwise the monitor waits a second per change, and starting takes 14 s.
+# rgw_cache_enabled: a killed gateway stays a watcher of the cache for 30 s, and every new bucket
+# would wait for its answer.
 # *_shards, *_max_objs: each would be one more object to create at the first start.
 _CONFIG = """\
 [global]
@@ -96,7 +96,7 @@ def why_not_available() -> str | None:
 
 
 class _CommandFailed(RuntimeError):
-    """A command of Ceph's exited with an error; its text is Ceph's."""
+    """A command of Ceph exited with an error; the text is Ceph's."""
 
 
 class CephGateway:
@@ -140,7 +140,7 @@ class CephGateway:
         server_processes.wait_until_http_answers(self.endpoint_url, self._gateway, log)
 
     def stop_serving(self) -> None:
-        """kill -9 of the gateway alone; the data stays."""
+        """Kill the gateway alone with SIGKILL; the data stays."""
         if self._gateway is not None:
             server_processes.kill(self._gateway)
 
@@ -179,7 +179,7 @@ class CephGateway:
         return server_processes.start([binary, *arguments], log, env=self._environment())
 
     def _ceph(self, *command: str) -> str:
-        """Run an idempotent monitor command, again if it was sent without the fsid."""
+        """Run an idempotent monitor command; repeat it if it was sent without the fsid."""
         for _ in range(_COMMAND_ATTEMPTS - 1):
             try:
                 return self._run("ceph", *command)
@@ -189,9 +189,9 @@ class CephGateway:
         return self._run("ceph", *command)
 
     def _environment(self) -> dict[str, str]:
-        # Asked for the monitor's config, a client forgets the fsid of its own, and without
-        # cephx its first command may leave before it learns it again: "wrong fsid", in one
-        # start of ten. The daemons heed this argument, the `ceph` command does not.
+        # A client that asks for the monitor's config forgets its own fsid. Without cephx its first
+        # command may leave before it learns the fsid again: "wrong fsid", in one start of ten. The
+        # daemons obey this argument, the `ceph` command does not.
         return {
             **os.environ,
             "CEPH_CONF": str(self._config),

@@ -1,7 +1,7 @@
 """How does S3 misbehave? A scripted server that does it on demand.
 
-It answers every GET, HEAD and PUT by the `Fault` that is set at that moment; NONE is a
-well-behaved store in which every object has the same bytes.
+It answers every GET, HEAD and PUT by the `Fault` set at that moment; NONE is a well-behaved store
+in which every object has the same bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _STAMP = b'ETag: "0123456789abcdef"\r\nLast-Modified: Mon, 02 Nov 2026 10:00:00 
 _OK = b"HTTP/1.1 200 OK\r\n" + _STAMP
 _NOT_MODIFIED = b'HTTP/1.1 304 Not Modified\r\nETag: "0123456789abcdef"\r\n'
 _DATE_OF_304 = b"Last-Modified: Mon, 02 Nov 2026 11:00:00 GMT\r\n"
-# S3 sends an object's checksum with a 304 too, which has no body to match it.
+# S3 sends an object's checksum with a 304 too, whose empty body does not match it.
 _CHECKSUM = b"x-amz-checksum-crc32: AAAAAA==\r\nx-amz-checksum-type: FULL_OBJECT\r\n"
 _XML = b'<?xml version="1.0"?><Error><Code>%s</Code><Message>no</Message></Error>'
 
@@ -127,7 +127,7 @@ async def _read_body(
 
 
 class FaultyS3:
-    """A store on loopback whose `fault` a test sets. `hanging` counts who is kept waiting.
+    """A store on loopback whose `fault` a test sets. `hanging` counts the callers that wait.
 
     Each of `next_faults` becomes the `fault` of one more request. `heads` are the requests so far,
     without their bodies.

@@ -1,6 +1,6 @@
-"""How is S3 stood in for where Ceph cannot be had? moto's server, in a process of its own.
+"""Which server stands in for S3 without Ceph? moto's, in a process of its own.
 
-It checks no signature, and forgets everything when it is stopped.
+It checks no signature, and loses everything when it is stopped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.support.server_processes import ReservedPort
 
 
 class MotoServer:
-    """Same methods as `CephGateway`, but empty after `start_serving`."""
+    """The same methods as `CephGateway`, but empty after `start_serving`."""
 
     kind = "moto"
     access_key = "moto"
@@ -36,7 +36,7 @@ class MotoServer:
         self._process = server_processes.start(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port],
             self._log,
-            # The defaults of a developer's own AWS profile have no place here.
+            # A developer's own AWS profile must not change the tests.
             env={**os.environ, "AWS_CONFIG_FILE": os.devnull},
         )
         server_processes.wait_until_http_answers(self.endpoint_url, self._process, self._log)

@@ -1,7 +1,7 @@
-"""Which S3 server do the tests talk to, and how do they get a bucket of their own?
+"""Which S3 server do the tests use, and how do they get buckets of their own?
 
-`CACHESVC_TEST_S3` chooses: `ceph`, `moto`, or `auto` (Ceph where it is installed or
-root can install it, else moto). Each pytest-xdist worker has its own server.
+`CACHESVC_TEST_S3` chooses: `ceph`, `moto`, or `auto` (Ceph if it is installed or root can install
+it, otherwise moto). Each pytest-xdist worker has its own server.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CHOICE = "CACHESVC_TEST_S3"
 
 
 class S3Server:
-    """A running S3-compatible server. `chosen_because` says why it is this one."""
+    """A running S3-compatible server. `chosen_because` says why it was chosen."""
 
     def __init__(self, server: CephGateway | MotoServer, chosen_because: str) -> None:
         self._server = server
@@ -48,7 +48,7 @@ class S3Server:
         return bucket
 
     def client(self) -> Any:
-        """Return a plain boto3 client, for arranging what a test needs. It blocks."""
+        """Return a plain boto3 client, to prepare what a test needs. Its calls block."""
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint_url,
@@ -59,7 +59,7 @@ class S3Server:
         )
 
     def stop_serving(self) -> None:
-        """kill -9: connections are reset, then refused."""
+        """Kill the server: connections are reset, then refused."""
         self._server.stop_serving()
 
     def start_serving(self) -> None:
@@ -79,8 +79,8 @@ class S3Server:
 
 @contextmanager
 def running_s3_server() -> Iterator[S3Server]:
-    """Start the server that `CACHESVC_TEST_S3` chooses; stop it and remove its files after."""
-    # Short, because Ceph puts a unix socket there (at most 107 bytes).
+    """Start the server that `CACHESVC_TEST_S3` chooses; stop it and delete its files afterwards."""
+    # A short path, because Ceph makes a unix socket there (at most 107 bytes).
     folder = Path(tempfile.mkdtemp(prefix="s3-"))
     server, because = _chosen(folder)
     try:
