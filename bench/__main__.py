@@ -1,4 +1,6 @@
-"""The command: `python -m bench`. Options: `python -m bench --help`; how to read it: README.md."""
+"""The command: `python -m bench`. Options: `python -m bench --help`; README.md says how to read
+it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from bench.workloads import PARTS
 FULL = Plan(rounds=10, calls=30, warmup=5)
 QUICK = Plan(rounds=3, calls=10, warmup=3)
 RESULTS = Path(".bench/results.json")
-# Titles on one line, also where the output is not a terminal.
+# Titles stay on one line, also if the output is not a terminal.
 WIDTH = 120
 
 

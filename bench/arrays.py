@@ -1,4 +1,4 @@
-"""Tensors as numpy arrays and back, for peers that store arrays; neither way copies."""
+"""Tensors as numpy arrays and back, for peers that store arrays; neither direction copies."""
 
 from __future__ import annotations
 
@@ -24,5 +24,7 @@ def tensor_of(array: np.ndarray[Any, Any]) -> torch.Tensor:
 
 
 def allow_read_only() -> None:
-    """Silence torch about read-only memory: what such a peer hands out must not be written to."""
+    """Silence torch's warning about read-only memory: code must not write to such a peer's
+    tensors.
+    """
     warnings.filterwarnings("ignore", message="The given .* is not writable")

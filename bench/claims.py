@@ -1,4 +1,4 @@
-"""What the product says about its own speed, held against a run: ratios, never milliseconds."""
+"""The product's claims about its own speed, checked against a run: ratios, never milliseconds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a claim did in one run."""
+    """The result of a claim in one run."""
 
     claim: Claim
     ratio: float
@@ -54,7 +54,7 @@ CLAIMS = (
         against=("human", "ray"),
         limit=0.4,
     ),
-    # A tenth more is what two medians of the same thing may lie apart.
+    # A tenth more, because two medians of the same thing may differ by that much.
     Claim(
         "untouched, it does not grow with the entry: a person against a text",
         row=("human", "local-untouched"),

@@ -1,6 +1,6 @@
-"""What a row of the table is: one way to get a workload's tensors, in one small file.
+"""What is a row of the table? One way to get a workload's tensors, in one small file.
 
-To add one: a module in `contenders/` with a class like this, and a line in
+To add a row: a module in `contenders/` with a class like this, and a line in
 `contenders/__init__.py`.
 """
 
@@ -34,11 +34,11 @@ class Contender(ABC):
 
     @abstractmethod
     def setup(self) -> None:
-        """Start what is needed and store the workload. Raises Unavailable."""
+        """Start the servers and store the workload. Raises Unavailable."""
 
     @abstractmethod
     def call(self) -> Mapping[str, torch.Tensor]:
-        """Fetch all of the workload's tensors; this is what is timed."""
+        """Return all of the workload's tensors; this call is timed."""
 
     def check(self) -> None:
         """Raise unless a call returns exactly the tensors of the workload."""
@@ -49,8 +49,8 @@ class Contender(ABC):
             if result[name].dtype != tensor.dtype or not torch.equal(result[name], tensor):
                 raise AssertionError(f"returned another {name} than was stored")
 
-    def finish(self) -> None:  # noqa: B027 most rows can only be measured in the way they say
-        """Raise if the calls that were timed were not what the row says."""
+    def finish(self) -> None:  # noqa: B027 - most rows can only be measured as they say
+        """Raise if the timed calls were not of the kind that the row says."""
 
-    def close(self) -> None:  # noqa: B027 those that start nothing have nothing to stop
-        """Stop what `setup` started, also where that failed half-way."""
+    def close(self) -> None:  # noqa: B027 - a row that starts nothing has nothing to stop
+        """Stop what `setup` started, also if `setup` failed half-way."""

@@ -20,9 +20,9 @@ _L1_BYTES_PER_TRYON = 32 << 20
 
 
 class Daemon:
-    """Started with defaults, except for where things lie and for how much L1 holds.
+    """A daemon with default settings, except for its paths and the size of its L1.
 
-    `socket` is where it listens. `entries` is how many of each kind fit into L1.
+    It listens at `socket`. `entries` is the number of each kind's entries that fit into L1.
     """
 
     def __init__(self, folder: Path, entries: int = 1) -> None:
@@ -62,13 +62,13 @@ def _storable(tensor: torch.Tensor) -> torch.Tensor | Image.Image:
 
 
 def check_transport(transport: str, *, local: bool) -> None:
-    """Raise if a client gets its entries in another way than its row says."""
+    """Raise if a client gets its entries by another delivery than its row says."""
     if (transport == "shared_file") != local:
         raise RuntimeError(f"the client's transport is {transport!r}")
 
 
 def check_first_gets(stats: StatsResponse) -> None:
-    """Raise if a Get that should have asked the daemon did not, or was not a hit there."""
+    """Raise if a Get made no call although its row says so, or was not a hit of L1."""
     requests = stats.requests
     if requests.local_hits or requests.disk_hits or requests.origin_fills:
         raise RuntimeError(f"not every Get was a hit in L1, asked for by a call: {requests}")

@@ -1,4 +1,4 @@
-"""What the plain gRPC rows share: their server, an event loop and a channel."""
+"""The parts that the plain gRPC rows share: their server, an event loop and a channel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OPTIONS = (("grpc.max_receive_message_length", -1),)
 
 
 class EchoServer(Server):
-    """`echo_server` in a process of its own; `target` is where gRPC finds it."""
+    """`echo_server` in a process of its own; `target` is its address."""
 
     def __init__(self, folder: Path, message: bytes, handler: str) -> None:
         stored = folder / "message"
@@ -50,11 +50,11 @@ class EchoClient(Contender):
 
     @abstractmethod
     def message(self) -> bytes:
-        """Return what the server stores."""
+        """Return the message that the server stores."""
 
     @abstractmethod
     async def fetch(self, channel: grpc.aio.Channel) -> Fields:
-        """Ask the server and return the tensors."""
+        """Call the server and return the tensors."""
 
     def close(self) -> None:
         if self._server is None:

@@ -1,7 +1,7 @@
 """A bare grpc.aio server that answers one stored message: as protobuf, or as bytes.
 
-Run as `python -m bench.echo_server SOCKET FILE protobuf|bytes`. For protobuf the file
-holds a serialized `GetTryOnResponse`.
+Run as `python -m bench.echo_server SOCKET FILE protobuf|bytes`. For protobuf the file holds a
+serialized `GetTryOnResponse`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ async def serve(socket: str, handler: grpc.RpcMethodHandler[Any, Any]) -> None:
 
 
 def protobuf_handler(stored: bytes) -> grpc.RpcMethodHandler[Any, Any]:
-    """What a handler does that has the bytes and answers the message."""
+    """A handler that has the bytes and answers the message, as an ordinary server would."""
     blobs = {
         part.name: entry.tensors
         for part, entry in pb.GetTryOnResponse.FromString(stored).ListFields()
@@ -45,7 +45,7 @@ def protobuf_handler(stored: bytes) -> grpc.RpcMethodHandler[Any, Any]:
 
 
 def bytes_handler(stored: bytes) -> grpc.RpcMethodHandler[Any, Any]:
-    """The least that gRPC can be asked to do with these bytes."""
+    """The cheapest answer with these bytes that gRPC allows."""
 
     async def get(_request: bytes, _context: Any) -> bytes:
         return stored

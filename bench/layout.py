@@ -12,7 +12,7 @@ from bench.workloads import Fields
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Where one tensor lies: `count` elements from byte `offset`."""
+    """The place of one tensor: `count` elements from byte `offset`."""
 
     name: str
     dtype: torch.dtype
@@ -22,9 +22,9 @@ class View:
 
 
 def pack(fields: Fields) -> tuple[bytes, list[View]]:
-    """Return the tensors' bytes and where each lies."""
+    """Return the tensors' bytes, and the place of each tensor."""
     packed, views = bytearray(), []
-    # Wide types first, so that each starts at a multiple of its own width.
+    # Wide types first, so that each tensor starts at a multiple of its own width.
     for name, tensor in sorted(fields.items(), key=lambda field: -field[1].element_size()):
         shape = tuple(tensor.shape)
         views.append(View(name, tensor.dtype, shape, tensor.numel(), len(packed)))

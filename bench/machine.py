@@ -1,4 +1,4 @@
-"""Where the figures come from: the hardware, the kernel and the versions that matter."""
+"""Where do the figures come from? The hardware, the kernel and the versions that matter."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LIBRARIES = (
     "pillow",
 )
 _SERVERS = ("redis-server", "memcached")
-# Above this share of the cores, somebody else is computing too.
+# Above this load for each core, other processes are computing too.
 BUSY_LOAD_PER_CORE = 0.5
 
 

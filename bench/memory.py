@@ -1,8 +1,8 @@
-"""How much memory does the daemon keep to itself after many fills?
+"""How much private memory does the daemon keep after many fills?
 
-Run as `python -m bench.memory`: fills persons from a directory origin, one Get each, and
-reads what is private to the daemon (`Private_*` in smaps_rollup: L1's files are shared
-memory that it does not map, and are counted apart).
+Run as `python -m bench.memory`: fills persons from a directory origin, one Get each, and reads the
+daemon's private memory (`Private_*` in smaps_rollup: L1's files are shared memory that it does not
+map, and are counted apart).
 """
 
 from __future__ import annotations

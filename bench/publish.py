@@ -1,4 +1,4 @@
-"""Writes a run down: tables as Markdown, and the picture of docs/performance.md.
+"""Writes a run's tables as Markdown, and the picture of docs/performance.md.
 
 Run as `python -m bench.publish [RESULTS] > bench/results/hits.txt` from the repository's root:
 prints the tables and writes `docs/images/local-delivery.png`.
@@ -20,7 +20,7 @@ from bench.report import significant
 RESULTS = Path(".bench/results.json")
 PICTURE = Path("docs/images/local-delivery.png")
 _OURS, _FLOOR, _PEER = "#0b6e4f", "#9aa0a6", "#c8553d"
-# Rows that are parts of others, or another way into asyncio, are in the table only.
+# The other rows are parts of these, or other ways into asyncio: they are in the table only.
 _DRAWN = (
     "floor",
     "local",

@@ -1,4 +1,4 @@
-"""What "one read of every byte" is: the same cheap pass in every row that has it."""
+"""What is "one read of every byte"? The same cheap pass in every row that has it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ import torch
 
 def read_every_byte(fields: Mapping[str, torch.Tensor]) -> None:
     """Sum all tensors as 64-bit integers, on one thread: bound by memory and page faults."""
-    # Every tensor here is a multiple of 8 bytes long and starts at one.
+    # Every tensor here has a multiple of 8 bytes, and starts at one.
     for tensor in fields.values():
         tensor.reshape(-1).view(torch.int64).sum()

@@ -25,7 +25,7 @@ def ratio(row: Row, rows: Iterable[Row], baseline: str) -> float | None:
 
 
 def show(console: Console, outcome: Outcome, baseline: str) -> None:
-    """Print one workload's table and what to doubt about it."""
+    """Print one workload's table, and reasons to doubt it."""
     size_bytes = workloads.build(outcome.workload).size_bytes
     table = Table(
         title=f"{outcome.workload}: {size_bytes:,} bytes of tensors", title_justify="left"
@@ -55,12 +55,12 @@ def show(console: Console, outcome: Outcome, baseline: str) -> None:
 
 
 def significant(value: float) -> str:
-    """Three significant digits: rows reach from microseconds to tens of milliseconds."""
+    """Return three significant digits: rows range from microseconds to tens of milliseconds."""
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
 def show_verdicts(console: Console, verdicts: list[Verdict]) -> None:
-    """Print which of our claims this run bears out."""
+    """Print which of our claims this run supports."""
     for verdict in verdicts:
         claim = verdict.claim
         slack = f" or {claim.slack_us:g} us above" if claim.slack_us else ""
@@ -83,7 +83,7 @@ def show_machine(console: Console, described: dict[str, str], plan: Plan) -> Non
 def write(
     path: Path, outcomes: list[Outcome], described: dict[str, str], plan: Plan, baseline: str
 ) -> None:
-    """Write everything that was shown, and the rounds behind it."""
+    """Write the tables and the rounds behind them."""
     document = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": described,

@@ -1,4 +1,4 @@
-"""Measures contenders side by side: A B C, A B C, ... so that drift hits all alike."""
+"""Measures contenders side by side: A B C, A B C, ... so that drift affects all alike."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.worker import Worker
 
 @dataclass(frozen=True)
 class Plan:
-    """How often each contender is called: `calls` in each of `rounds`, after `warmup` untimed."""
+    """The number of each contender's calls: `calls` in each of `rounds`, after `warmup` untimed."""
 
     rounds: int
     calls: int

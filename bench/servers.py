@@ -15,7 +15,7 @@ _LOOK_EVERY_S = 0.02
 
 
 class Server:
-    """A process that listens on a unix socket. What it prints goes to a log beside the socket."""
+    """A process that listens on a unix socket. Its output goes to a log beside the socket."""
 
     def __init__(
         self, command: Sequence[str], socket_path: Path, env: Mapping[str, str] | None = None
@@ -43,7 +43,7 @@ class Server:
         return self._process.pid
 
     def stop(self) -> None:
-        """End the process. Harmless when repeated."""
+        """End the process. Repeating it is harmless."""
         if self._process.poll() is None:
             self._process.terminate()
         try:

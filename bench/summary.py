@@ -1,4 +1,4 @@
-"""Turns samples into a row: percentiles over all calls, and how far the rounds lie apart."""
+"""Turns samples into a row: percentiles over all calls, and the spread of the rounds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 NS_PER_MS = 1_000_000
-# Rounds whose medians lie further apart say more about the machine than about the contender.
+# A larger spread of the rounds' medians says more of the machine than of the contender.
 NOISY_SPREAD = 0.20
 
 

@@ -19,11 +19,11 @@ from bench.contender import Contender, Unavailable
 from bench.contenders import CONTENDERS
 from bench.reading import read_every_byte
 
-# Sockets and files of a run; a name here stays below a unix socket's 107 bytes.
+# For a run's sockets and files; a name here is shorter than a unix socket's 107 bytes.
 TMPFS = Path("/dev/shm")
 READ = " + one read of every byte"
 _END_DEADLINE_S = 30.0
-# torch takes 1-2 s to load: once, in the server that the others are forked from.
+# torch takes 1-2 s to load: once, in the server that forks all workers.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["bench.worker"])
 
@@ -41,7 +41,7 @@ class _Failure:
 def _failure(name: str, exc: Exception) -> _Failure:
     if isinstance(exc, Unavailable):
         return _Failure(str(exc), unavailable=True)
-    # A peer that does not start is no reason to do without the others. Wrong tensors are.
+    # A peer that does not start does not stop the others. Wrong tensors do.
     optional = CONTENDERS[name].peer and not isinstance(exc, AssertionError)
     return _Failure(f"{exc!r}" if optional else f"{name}: {exc!r}", unavailable=optional)
 
@@ -98,8 +98,8 @@ class Worker:
 
 
 def _run(name: str, workload: str, pipe: Connection) -> None:
-    """The process: set up, check the first answer, then measure on request."""
-    torch.set_num_threads(1)  # a read by two threads says how many cores were idle
+    """The worker's process: set up, check the first answer, then measure on request."""
+    torch.set_num_threads(1)  # with two threads, a read would also measure idle cores
     with tempfile.TemporaryDirectory(prefix="cachesvc-bench-", dir=TMPFS) as folder:
         contender: Contender | None = None
         try:
@@ -109,7 +109,7 @@ def _run(name: str, workload: str, pipe: Connection) -> None:
             pipe.send(contender.title + (READ if CONTENDERS[name].reads else ""))
             _serve(contender, CONTENDERS[name].reads, pipe)
         except EOFError:
-            pass  # the benchmark is done with us
+            pass  # the benchmark has closed the pipe
         except Exception as exc:  # noqa: BLE001 - told to the parent, which raises it
             pipe.send(_failure(name, exc))
         finally:
@@ -121,7 +121,7 @@ def _serve(contender: Contender, reads: bool, pipe: Connection) -> None:
     while True:
         warmup, calls = pipe.recv()
         _time_calls(contender, reads, warmup)
-        # What setup and warm-up left behind is not the next call's to collect.
+        # The garbage of setup and warm-up must not be collected during a timed call.
         gc.collect()
         times = _time_calls(contender, reads, calls)
         contender.finish()
@@ -129,7 +129,7 @@ def _serve(contender: Contender, reads: bool, pipe: Connection) -> None:
 
 
 def _time_calls(contender: Contender, reads: bool, calls: int) -> list[int]:
-    """Time each call. Its result is dropped before the next begins, outside the time."""
+    """Time each call. Its result is dropped outside the timed span, before the next call."""
     times = []
     for _ in range(calls):
         started = time.perf_counter_ns()

@@ -1,8 +1,8 @@
-"""What one call fetches: the tensors of a person, a garment, its text, or all three.
+"""What does one call fetch? The tensors of a person, a garment, its text, or all three.
 
-Shapes are those of the try-on pipeline's real inputs; the values come from a fixed
-seed, so every process builds the same bytes. Images are smooth with a little noise: as
-PNG they take about as much as photos do, which is what a reader of PNGs has to decode.
+Shapes are those of the try-on pipeline's real inputs; the values come from a fixed seed, so every
+process builds the same bytes. Images are smooth with a little noise: as PNGs they take about as
+much as photos do, which a reader of PNGs has to decode.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SHAPES: dict[str, dict[str, tuple[torch.dtype, tuple[int, ...]]]] = {
         "prompt_embeds_c": (torch.float16, (1, 77, 2048)),
     },
 }
-# Workload to the entries that one call fetches.
+# By workload, the entries that one call fetches.
 PARTS: dict[str, tuple[str, ...]] = {
     "human": ("human",),
     "garment": ("garment",),
@@ -45,14 +45,14 @@ PARTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Workload:
-    """`parts` maps entry to fields. Field names are unique across the entries."""
+    """`parts` maps an entry to its fields. Field names are unique across the entries."""
 
     name: str
     parts: dict[str, Fields]
 
     @property
     def expected(self) -> Fields:
-        """What a call has to return."""
+        """The tensors that a call must return."""
         return {name: t for fields in self.parts.values() for name, t in fields.items()}
 
     @property
@@ -60,7 +60,7 @@ class Workload:
         return sum(tensor.nbytes for tensor in self.expected.values())
 
     def blobs(self) -> dict[str, bytes]:
-        """Return each entry as safetensors bytes, for those who store bytes."""
+        """Return each entry as safetensors bytes, for rows that store bytes."""
         return {part: safetensors.torch.save(fields) for part, fields in self.parts.items()}
 
 
@@ -82,7 +82,7 @@ def _fields(part: str, noise: torch.Generator) -> Fields:
 
 
 def _image(shape: tuple[int, ...], noise: torch.Generator) -> torch.Tensor:
-    """Return a smooth image with a grain of 3 bits; a mask (H, W) has two values only."""
+    """Return a smooth image with noise of 3 bits; a mask (H, W) has two values only."""
     height, width, channels = (*shape, 1)[:3]
     coarse = torch.rand((1, channels, height // 64, width // 64), generator=noise)
     size = (height, width)

@@ -1,4 +1,4 @@
-"""The command: `python -m bench.builds --before DIR`. How to read it: ../README.md.
+"""The command: `python -m bench.builds --before DIR`. ../README.md says how to read it.
 
 DIR is a checkout of the build before. Its `.venv` runs it if it has one, otherwise this Python.
 """
@@ -40,7 +40,7 @@ FAR_MS = 20
 
 @dataclass(frozen=True)
 class Plan:
-    """One way's calls: `calls` in each of `rounds`, after `warmup` untimed ones."""
+    """The calls of one kind: `calls` in each of `rounds`, after `warmup` untimed ones."""
 
     title: str
     rounds: int
@@ -76,7 +76,7 @@ class Build:
         self._receive()
 
     def measure(self, warmup: int, calls: int) -> list[int]:
-        """Return how long `calls` took, in ns."""
+        """Return the times of `calls` in ns."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{warmup} {calls}\n")
         self._process.stdin.flush()
@@ -137,7 +137,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 @contextmanager
 def _origins() -> Iterator[dict[str, dict[str, str]]]:
-    """Give the settings of a folder and of an S3, both with the same people and garments."""
+    """Return the settings of a folder and of an S3, both with the same people and garments."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cachesvc-bench-")))
         objects = wardrobe.make(folder)
@@ -161,7 +161,7 @@ def _origins() -> Iterator[dict[str, dict[str, str]]]:
 
 @contextmanager
 def _running(before: Path, way: str, settings: Mapping[str, str]) -> Iterator[dict[str, Build]]:
-    """Start the three, each with directories of its own in memory."""
+    """Start the three daemons, each with directories of its own in memory."""
     roots = dict(zip(BUILDS, (before, before, ROOT), strict=True))
     with ExitStack() as stack:
         builds = {}
@@ -182,7 +182,7 @@ def _rotated(names: Sequence[str], by: int) -> list[str]:
 
 
 def show(console: Console, verdict: Verdict) -> None:
-    """Print one way's table, and whether this build is as fast as the one before."""
+    """Print one kind's table, and whether this build is as fast as the one before."""
     table = Table(title=PLANS[verdict.way].title, title_justify="left")
     for heading in ("build", "p50 ms", "p99 ms"):
         table.add_column(heading, justify="left" if heading == "build" else "right")

@@ -1,4 +1,4 @@
-"""A checkout of the product, run by its own code and nothing of another checkout's."""
+"""A checkout of the product, run with its own code and no other checkout's."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Checkout:
     root: Path
 
     def popen_options(self, settings: Mapping[str, str]) -> dict[str, Any]:
-        """Return what Popen takes beside the command: a daemon's settings, and whose code it is.
+        """Return Popen's options: a daemon's settings, and the paths of this checkout's code.
 
-        `python -m` puts the working directory before PYTHONPATH, so the checkout has to be both.
-        Its bytecode is kept, as an installed package's is.
+        `python -m` puts the working directory before PYTHONPATH, so the checkout must be both. Its
+        bytecode is kept, as an installed package's is.
         """
         environment = {
             **os.environ,

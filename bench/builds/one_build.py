@@ -1,8 +1,8 @@
-"""One build, measured in one way. Run by that build's own Python, as a script.
+"""One build, measured in one way. That build's own Python runs this file as a script.
 
-The build may be older than this file, so it is used by what is stable: the command `cachesvc
-serve`, its settings, and the public client. Prints "ready", then answers each line "WARMUP CALLS"
-on its input with the calls' times in ns, as a JSON list. Ends when its input ends.
+The build may be older than this file, so the script uses only stable interfaces: the command
+`cachesvc serve`, its settings, and the public client. It prints "ready", then answers each line
+"WARMUP CALLS" on its input with the calls' times in ns, as a JSON list. It ends with its input.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from typing import Any, ClassVar
 
 from cachesvc_client import CacheClient, LocalOptions
 
-# A client that keeps six of these has let each go when its turn comes again.
+# So many that a client that keeps six of them has let each go before its next turn.
 PEOPLE = tuple(f"bench-{number}" for number in range(24))
 GARMENT = "outfit-01"
 _KEPT = 6
 _READY_WITHIN_S = 60.0
-# Until what was filled lies in L2, so that no turn pays for another's writes.
+# Long enough for every fill to be in L2, so that no turn pays for another's writes.
 _STORED_AFTER_S = 0.3
 
 
 class Way:
-    """How one Get comes about: `before` is not timed, `call` is."""
+    """A kind of Get: `before` is not timed, `call` is."""
 
     local = LocalOptions()
     settings: ClassVar[dict[str, str]] = {}
@@ -54,24 +54,24 @@ class Way:
 
 
 class LocalHit(Way):
-    """The same person again: no call is made."""
+    """The same person again: a local hit, without a call."""
 
 
 class FirstGet(Way):
-    """A person that the client has not kept: a call, then the map."""
+    """A person that the client has not kept: a call, then mapping the file."""
 
     local = LocalOptions(max_entries=_KEPT)
     people = PEOPLE
 
 
 class Inline(Way):
-    """The bytes come in the answer."""
+    """The answer contains the bytes."""
 
     local = LocalOptions(enabled=False)
 
 
 class DiskHit(Way):
-    """Two people take turns in an L1 for one: each Get is served from L2."""
+    """Two people take turns in an L1 for one, so each Get is served from L2."""
 
     settings: ClassVar = {"KINDS__HUMAN__MAX_ENTRIES": "1", "L1__REWARM": "false"}
     people = PEOPLE[:2]
@@ -89,7 +89,7 @@ class DiskHit(Way):
 
 
 class Cold(Way):
-    """A whole try-on that nothing holds: 11 objects from S3."""
+    """A whole try-on that is in no tier: 11 objects from S3."""
 
     def before(self) -> None:
         time.sleep(_STORED_AFTER_S)

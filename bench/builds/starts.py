@@ -1,9 +1,8 @@
-"""The command: `python -m bench.builds.starts --before DIR`. How to read it: ../README.md.
+"""The command: `python -m bench.builds.starts --before DIR`. ../README.md says how to read it.
 
-From the start of `cachesvc serve` to /readyz, then the first Get of what lies in L2 and the
-first one that asks the origin; of this build and, twice, of the checkout in DIR. They take
-turns. Beside the time that passes stands the processor time until ready, which a busy machine
-changes less.
+It times `cachesvc serve` from its start to /readyz, then the first Get from L2 and the first Get
+that asks the origin; for this build and, twice, for the checkout in DIR, in turns. Beside the
+elapsed time stands the processor time until ready, which a busy machine changes less.
 """
 
 from __future__ import annotations
@@ -64,7 +63,9 @@ class Build:
         self._target = f"unix:{run}/cachesvc.sock"
 
     def turn(self, stored: str, fresh: str) -> tuple[float, float, float, float]:
-        """Start it, get `stored`, then `fresh`, and end it. Returns COLUMNS in ms."""
+        """Start the daemon, get `stored`, then `fresh`, and end the daemon. Return COLUMNS in
+        ms.
+        """
         started = time.perf_counter()
         process = subprocess.Popen(self._command, **self._options)
         try:
@@ -80,7 +81,7 @@ class Build:
     def _first_get(self, user: str) -> float:
         # Inline: a client that has just been made has not found the files yet.
         with CacheClient(self._target, local=LocalOptions(enabled=False)) as client:
-            client.stats()  # the connection
+            client.stats()  # connects
             started = time.perf_counter()
             client.get_human(user)
             return time.perf_counter() - started
@@ -123,7 +124,7 @@ def _measure(origin: str, before: Path, rounds: int) -> bool:
         for name, root in zip(BUILDS, (before, before, ROOT), strict=True):
             own = stack.enter_context(tempfile.TemporaryDirectory(prefix="cachesvc-", dir=TMPFS))
             builds[name] = Build(root, Path(own), settings)
-            builds[name].turn(users[0], users[1])  # fills L2, and the page cache
+            builds[name].turn(users[0], users[1])  # fills L2 and the page cache
         found: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in BUILDS}
         for number in range(rounds):
             by = number % len(BUILDS)

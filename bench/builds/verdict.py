@@ -1,7 +1,7 @@
 """Is this build slower than the one before? A ratio counts only beside an A/A pair.
 
-The older build runs twice. How far its two copies lie apart, round by round, is what this
-machine does to two equal things; the newer build is judged by that.
+The older build runs twice. The distance of its two copies, round by round, is the effect of this
+machine on two equal builds; the newer build is judged by that distance.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ BUILDS = ("before", "before again", "now")
 
 @dataclass(frozen=True)
 class Verdict:
-    """One way. Times are in ms over all calls; ratios are of the rounds' medians, to `before`."""
+    """The verdict on one kind of Get. Times are in ms over all calls; ratios are of the rounds'
+    medians, to `before`.
+    """
 
     way: str
     p50s_ms: dict[str, float]
@@ -37,9 +39,9 @@ class Verdict:
 
     @property
     def aa_spread(self) -> tuple[float, float]:
-        """Within what the two copies of the older build lie in nine rounds of ten, both ways.
+        """The range of the ratios of the older build's two copies, in nine rounds of ten.
 
-        Which copy is called A is chance, so each ratio stands for its inverse too.
+        Chance decides which copy is called A, so each ratio also counts as its inverse.
         """
         both = sorted([*self.aa_ratios, *(1 / ratio for ratio in self.aa_ratios)])
         return (
@@ -49,7 +51,7 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Return whether this build is no slower than the older one's two copies lie apart."""
+        """Return whether this build's ratio is no larger than that range allows."""
         return self.ratio <= self.aa_spread[1]
 
 

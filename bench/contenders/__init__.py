@@ -1,4 +1,4 @@
-"""The rows of the table, in its order. Names are what `--only` and `--baseline` take."""
+"""The rows of the table, in its order. `--only` and `--baseline` take these names."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Listed:
     """`path` is `module:class`: a contender's libraries are loaded in its own process only.
 
-    With `reads` the time includes one read of every byte. A `peer` runs with `--peers`
-    only; if it cannot be had, it is said and the others run.
+    With `reads` the time includes one read of every byte. A `peer` runs with `--peers` only; if it
+    is not available, the report says so and the others run.
     """
 
     path: str

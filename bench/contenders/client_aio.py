@@ -1,4 +1,6 @@
-"""Ours: AsyncCacheClient, as the sync rows. Includes entering and leaving the event loop."""
+"""Ours: AsyncCacheClient, with the rows of client_sync.py. Includes entering and leaving the
+loop.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ class AioInline(Contender):
         return self._loop.run_until_complete(self.fetch(ID))
 
     async def fetch(self, id: str) -> Fields:
-        """Return the tensors of what is stored under `id`."""
+        """Return the tensors stored under `id`."""
         if self.workload.name == "tryon":
             found = await self._client.get_tryon(id, id)
             return found.human.torch() | found.garment.torch() | found.text.torch()

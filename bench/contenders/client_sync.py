@@ -1,4 +1,6 @@
-"""Ours: CacheClient and a real daemon, served from L1: inline over the unix socket, or local."""
+"""Ours: CacheClient and a real daemon, served from L1: inline over the unix socket, or by local
+hits.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ class SyncInline(Contender):
         return self.fetch(ID)
 
     def fetch(self, id: str) -> Fields:
-        """Return the tensors of what is stored under `id`."""
+        """Return the tensors stored under `id`."""
         if self.workload.name == "tryon":
             found = self._client.get_tryon(id, id)
             return found.human.torch() | found.garment.torch() | found.text.torch()
@@ -60,7 +62,7 @@ class SyncLocalShared(SyncLocal):
 
 
 class SyncUntouched(SyncLocal):
-    """Valid bytes are in hand, no tensor is made of them."""
+    """The client has valid bytes, and makes no tensor of them."""
 
     title = "cachesvc, local hit, no tensor made"
 

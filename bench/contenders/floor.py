@@ -1,4 +1,4 @@
-"""The floor: map a file in tmpfs and make views, with the layout known beforehand."""
+"""The lower bound: map a file in tmpfs and make views, with the layout known beforehand."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ class Floor(Contender):
         self._fd = os.open(path, os.O_RDONLY)
 
     def call(self) -> Fields:
-        # Private and writable: torch wants writable memory, the file stays as it is.
+        # A private, writable mapping: torch wants writable memory, and the file does not change.
         mapped = mmap.mmap(self._fd, 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
         return layout.tensors(mapped, self._views)

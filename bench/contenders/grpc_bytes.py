@@ -1,7 +1,7 @@
-"""What grpc.aio costs by itself: bytes in, the same bytes out, views with the layout known.
+"""The cost of grpc.aio alone: bytes in, the same bytes out, views with the layout known.
 
-No cache behind the server, no contract before the client: what our rows take beyond
-this one is ours.
+There is no cache in the server, and no contract in the client: the time that our rows take beyond
+this row is ours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class GrpcBytes(EchoClient):
 
     def setup(self) -> None:
         super().setup()
-        # torch says once that bytes cannot be written to; nobody writes here.
+        # torch warns once that the bytes are read-only; no code writes to them here.
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
 
     def message(self) -> bytes:

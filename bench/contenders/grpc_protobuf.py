@@ -1,4 +1,4 @@
-"""Plain gRPC as generated code does it: protobuf builds, serializes and parses the bytes."""
+"""Plain gRPC with generated code: protobuf builds, serializes and parses the bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""safetensors' own way to read a file, in tmpfs: no service, no validity, no bounds."""
+"""safetensors' own reader on a file in tmpfs: no service, no validity, no bounds."""
 
 from __future__ import annotations
 

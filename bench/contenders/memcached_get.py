@@ -1,4 +1,4 @@
-"""memcached over a unix socket, by pymemcache, then safetensors' own reader.
+"""memcached over a unix socket, with pymemcache, then safetensors' own reader.
 
 pylibmc, in C, took 14 ms for 10 MB where pymemcache takes 5.
 """
@@ -25,7 +25,7 @@ class MemcachedGet(Contender):
         if program is None:
             raise Unavailable("memcached is not installed: apt-get install memcached")
         path = self.folder / "memcached.sock"
-        # In MB; an item may be 1 MB by default.
+        # In MB; by default an item may have 1 MB.
         options = ["-m", "256", "-I", "32m", "-u", getpass.getuser()]
         self._server = Server([program, "-s", str(path), *options], path)
         self._client = Client(str(path))
@@ -34,7 +34,7 @@ class MemcachedGet(Contender):
             self._client.set(key, blob)
 
     def call(self) -> Fields:
-        # One round trip, as one GetTryOn is.
+        # One round trip, as for one GetTryOn.
         fields: Fields = {}
         for blob in self._client.get_many(self._keys).values():
             fields |= safetensors.torch.load(blob)

@@ -1,8 +1,8 @@
-"""Ray: `ray.get` of a reference that the process holds, from the object store of this host.
+"""Ray: `ray.get` of a reference that the process holds, from this host's object store.
 
-Each entry is one object, a dict of numpy arrays, because Ray hands these out without a
-copy; torch tensors put as they are cost 20 times as much. Like every Ray object they are
-read-only, and a held reference never becomes invalid: there is nothing to check.
+Each entry is one object, a dict of numpy arrays, because Ray returns arrays without a copy; torch
+tensors cost 20 times as much. Like every Ray object the arrays are read-only, and a held reference
+never becomes invalid: there is nothing to check.
 """
 
 from __future__ import annotations

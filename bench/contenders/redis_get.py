@@ -29,7 +29,7 @@ class RedisGet(Contender):
         self._redis.mset(self.workload.blobs())
 
     def call(self) -> Fields:
-        # One round trip, as one GetTryOn is.
+        # One round trip, as for one GetTryOn.
         blobs = (
             [self._redis.get(self._keys[0])]
             if len(self._keys) == 1

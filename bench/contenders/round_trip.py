@@ -1,7 +1,7 @@
-"""A bare gRPC round trip with a small answer: what any call to a daemon costs by itself.
+"""A bare gRPC round trip with a small answer: the cost of any call to a daemon.
 
-Answers no tensors. Both ask the same grpc.aio server over a unix socket, the one by
-gRPC's synchronous stub, the other by grpc.aio's.
+The answers hold no tensors. Both rows call the same grpc.aio server over a unix socket, one with
+gRPC's synchronous stub, the other with grpc.aio's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from bench.echo_client import EchoClient, EchoServer
 from bench.echo_server import PATH
 from bench.workloads import Fields
 
-# About what an answer takes that names a shared file.
+# About the size of an answer that names a shared file.
 _ANSWER = bytes(256)
 
 

@@ -1,8 +1,8 @@
 """The cache that this product replaces, V2, reading an entry from its own disk level.
 
-One PNG for each image and one pickle for each tensor, as V2 stored them: opened with
-Pillow and unpickled by torch. V2 left images as PIL images; here they become tensors, as
-in every row. The files lie in tmpfs: V2's were in the page cache after the first read.
+The files are as V2 stored them, one PNG for each image and one pickle for each tensor: Pillow opens
+them, torch unpickles them. V2 returned images as PIL images; here they become tensors, as in every
+row. The files are in tmpfs: V2's were in the page cache after the first read.
 """
 
 from __future__ import annotations

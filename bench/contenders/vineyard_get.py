@@ -1,4 +1,4 @@
-"""vineyard: one object of an entry's tensors, from the daemon that its wheel brings."""
+"""vineyard: one object of an entry's tensors, from the daemon in its wheel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.servers import Server
 from bench.workloads import Fields
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of pkg_resources, about itself
+    warnings.simplefilter("ignore")  # a warning of pkg_resources about itself
     import vineyard
 
 

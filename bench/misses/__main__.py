@@ -1,4 +1,4 @@
-"""The command: `python -m bench.misses`. How to read it: docs/performance-misses.md."""
+"""The command: `python -m bench.misses`. docs/performance-misses.md says how to read it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WIDTH = 110
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the benchmark. `measure` is given an empty folder and a number of rounds."""
+    """One part of the benchmark. `measure` gets an empty folder and a number of rounds."""
 
     measure: Callable[[Path, int], Iterator[Finding]]
     rounds: int

@@ -1,7 +1,7 @@
-"""Does the number of entries in L2 matter? The same questions to catalogs of different sizes.
+"""Does the number of L2's entries matter? The same calls on catalogs of different sizes.
 
-The rows are real, written by SQL; only those that are read have files. What a daemon
-does with a row does not depend on the files of others.
+SQL writes the rows, which are real; only rows that are read have files. The daemon's work on a row
+does not depend on the files of other rows.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.support.daemons import Daemon
 
 ROWS = (1_000, 100_000, 1_000_000)
-# Beyond it a start is reported and held against nothing.
+# The start of a larger catalog is reported, and has no bound.
 MOST_ROWS_READY_AT_ONCE = 100_000
 READ_IDS = [f"read-{number}" for number in range(200)]
 ENTRY_BYTES = 4000
 STARTS = 4
-# What an eviction step frees in each of the catalogs.
+# The rows that one eviction step frees, in each of the catalogs.
 EVICTED_ROWS = 50
 READY_WITHIN_MS = 1000.0
 _GIB = 1 << 30
-# Like a row that a fill has written, but for the name. Older than every real one.
+# Like a row that a fill has written, except for the name; older than every real row.
 _COPY = """
 WITH RECURSIVE n(i) AS (SELECT ? UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?)
 INSERT INTO entries
@@ -62,7 +62,7 @@ def measure(folder: Path, rounds: int) -> Iterator[Finding]:
         smallest: dict[str, Row] = {}
         for count in ROWS:
             _grow(daemon.state_dir / FILE_NAME, count)
-            # In turns, because a busy machine makes both slow.
+            # In turns, because a busy machine slows both.
             starts = take(
                 {
                     "start": Way("start to /readyz", daemon.start, after=daemon.stop),
@@ -94,7 +94,7 @@ def _import() -> None:
 
 
 def _fill(daemon: Daemon) -> None:
-    """Store the entries that are read later, as a daemon does."""
+    """Fill the entries that are read later, as a daemon does."""
     small_kind.write_objects(daemon.origin_dir, READ_IDS, ENTRY_BYTES)
     daemon.start()
     for name in READ_IDS:
@@ -136,7 +136,7 @@ def _get(daemon: Daemon, name: str, expected: pb.Tier = pb.TIER_ORIGIN) -> None:
 
 
 def _evict(folder: Path, daemon: Daemon, rounds: int) -> Row:
-    """Time steps at a full disk, on a copy: each frees EVICTED_ROWS rows."""
+    """Time eviction steps on a full disk, on a copy: each frees EVICTED_ROWS rows."""
     folder.mkdir()
     shutil.copy(daemon.state_dir / FILE_NAME, folder)
     return asyncio.run(_steps(folder, max(3, rounds)))
@@ -148,7 +148,7 @@ async def _steps(folder: Path, rounds: int) -> Row:
     catalog = Catalog(folder, on_reset=_must_not_happen)
     used_bytes = sum(total.stored_bytes for total in catalog.totals.values())
     freed_bytes = EVICTED_ROWS * used_bytes // sum(t.entries for t in catalog.totals.values())
-    # The first is not counted: it reads the copy from the disk.
+    # The first step is not counted: it reads the copy from the disk.
     for step in range(-1, rounds):
         low_bytes = used_bytes - (step + 2) * freed_bytes
         marks = Watermarks(low_bytes, low_bytes, used_bytes)

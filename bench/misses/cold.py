@@ -1,7 +1,7 @@
 """What does a cold try-on cost, at an S3 that is 0, 20 and 100 ms away?
 
-A real S3 server behind `slow_link.py`; L1 and L2 are empty before each of our turns.
-All ways read the same 11 objects over the same link.
+A real S3 server is behind `slow_link.py`; L1 and L2 are empty before each of our turns. All rows
+read the same 11 objects over the same link.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from tests.support.s3.servers import S3Server, running_s3_server
 
 DELAYS_MS = [0, 20, 100]
 FAR_MS = 100
-# Our miss against the sum of its unavoidable parts; V2's cold path against ours.
+# The bounds: our miss to the sum of its unavoidable parts; V2's cold path to ours.
 MOST_OF_PARTS, LEAST_OF_V2 = 1.3, 4.0
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where everything is: `endpoints` by the delay in ms."""
+    """The folders and endpoints; `endpoints` is keyed by the delay in ms."""
 
     server: S3Server
     bucket: str
@@ -60,7 +60,7 @@ class Place:
 
 
 def measure(folder: Path, rounds: int) -> Iterator[Finding]:
-    """Yield the parts by hand, then one finding for each delay."""
+    """Yield the parts alone, then one finding for each delay."""
     with ExitStack() as stack:
         place = stack.enter_context(_place(folder))
         threads = stack.enter_context(ThreadPoolExecutor(OBJECT_COUNT))
@@ -157,7 +157,7 @@ def _make_cold(client: CacheClient) -> None:
 
 
 def _stages(daemon: Daemon) -> dict[str, str]:
-    """Return the daemon's own means for one object: time at the origin, and decoding."""
+    """Return the daemon's own mean times for one object: at the origin, and decoding."""
     metrics = daemon.metrics()
     means = {}
     for stage in ("origin", "decode", "l1_write"):

@@ -1,7 +1,7 @@
-"""What does a person from L2 cost, against the same work by hand and V2's own L2?
+"""What does a person from L2 cost, compared with the bare work and with V2's own L2?
 
-L1 has room for one person and two take turns, so each Get is an L1 miss. Everything
-lies in the page cache, for all ways.
+L1 has room for one person and two take turns, so each Get is an L1 miss. All files are in the page
+cache, for every row.
 """
 
 from __future__ import annotations
@@ -79,14 +79,14 @@ def measure(folder: Path, rounds: int) -> Iterator[Finding]:
 
 
 def _grey_out(person: Path) -> None:
-    """Make mask_gray what most preprocessors write: the photo at full size, partly grey."""
+    """Make mask_gray as most preprocessors write it: the photo at full size, partly grey."""
     with Image.open(person / "human_img.png") as photo, Image.open(person / "mask.png") as mask:
         photo.paste((128, 128, 128), (0, 0), mask)
         photo.save(person / "mask_gray.png")
 
 
 class _ByHand:
-    """The least that can be done: no catalog, no call, no limits."""
+    """The least work possible: no catalog, no call, no limits."""
 
     def __init__(self, source: Path, target: Path) -> None:
         self._source, self._target = source, target

@@ -1,7 +1,7 @@
-"""Does L2's eviction keep up with fills that never end, at a full disk?
+"""Does L2's eviction keep up with endless fills, on a full disk?
 
-A small L2 is filled many times over with distinct entries, by callers that wait for
-nothing but their answers. Meanwhile the disk is looked at from outside.
+Callers fill a small L2 many times over with distinct entries, and wait for nothing but their
+answers. Meanwhile a thread measures the disk from outside.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ENTRY_BYTES = 1_000_000
 ENTRIES = 1000
 CALLERS = 8
 MOST_REJECTED = 0.05
-# V2's own way to look: blocks, as `du` counts them.
+# V2 counted in these units too: blocks, as `du` has them.
 _BLOCK_BYTES = 512
 _LOOK_EVERY_S = 0.02
 
@@ -88,10 +88,10 @@ class _Watch:
 
     def _look(self) -> None:
         while not self._ended.wait(_LOOK_EVERY_S):
-            # By inode: a file may be renamed into place while this walks past it.
+            # By inode: a file may be renamed into place during the walk.
             found = dict(
                 _inode_and_bytes(Path(folder, name))
-                # Unlike Path.glob it goes on where a directory has just been removed.
+                # Unlike Path.glob, os.walk goes on after a directory has just been deleted.
                 for folder, _, names in os.walk(self._root)
                 for name in names
             )

@@ -1,9 +1,9 @@
-"""What do hits cost while S3 misbehaves, in every way it can?
+"""What do hits cost while S3 misbehaves, in each of its ways?
 
-Callers in another process ask for texts that are not cached, one after the other with a pause,
-while hits of another text are timed, by RPC and local ones in turns. All ways to misbehave
-take their turns, and nothing takes one too. The circuit breaker is kept closed, so that every
-miss does meet S3.
+Callers in another process ask for texts that are not cached, one after the other with a pause.
+Meanwhile hits of another text are timed, over gRPC and local ones in turns. All faults take their
+turns, and so does an idle turn without misses. The circuit breaker is kept closed, so that every
+miss really asks S3.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from tests.support.s3.faults import Fault
 QUIET = "nothing else"
 CACHED = "cached"
 CALLERS = 3
-# Three misses a second, 15 reads of S3: as if nothing were cached of what the eight workers of
-# a host ask for, each of which needs 8 s or more for a picture.
+# Three misses a second, 15 reads of S3: as if nothing were cached for a host's eight workers, each
+# of which needs 8 s or more for a picture.
 _PAUSE_S = 1.0
 HITS_A_TURN = 1000
 _LOCAL_HITS_EACH = 10
 ORIGIN_DEADLINE_S = 2.0
 _TIMEOUT_S = ORIGIN_DEADLINE_S + 1
-# What a hit may cost at its 99th percentile: one by RPC the larger of both.
+# The limits of a hit's 99th percentile: for a hit over gRPC the larger of both counts.
 MOST_TIMES, MOST_MORE_MS = 1.2, 5.0
 FAULTS = (
     Fault.NONE,
@@ -89,7 +89,7 @@ def _beside_each(
     rounds: int,
 ) -> Iterator[Finding]:
     found = {title: Hits([], []) for title in (QUIET, *map(_title, FAULTS))}
-    _time_hits(stub, client, Hits([], []))  # untimed: the first ones connect and warm up
+    _time_hits(stub, client, Hits([], []))  # untimed: the first hits connect and warm up
     for _ in range(rounds):
         _time_hits(stub, client, found[QUIET])
         for fault in FAULTS:
@@ -106,7 +106,7 @@ def _beside_each(
 
 
 def _finding(what: str, rows: list[Row], *, more_ms: float) -> Finding:
-    """Hold the worst against hits beside nothing, and beside the same load of a sound S3."""
+    """Compare the slowest turn with an idle turn, and with the same load on a sound S3."""
     quiet, sound, *unsound = rows
     worst = max(unsound, key=p99_ms)
     return Finding(
@@ -134,7 +134,7 @@ def p99_ms(row: Row) -> float:
 
 @dataclass(frozen=True)
 class Hits:
-    """How long each took."""
+    """The times of the hits."""
 
     by_rpc_ms: list[float]
     local_ms: list[float]

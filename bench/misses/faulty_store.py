@@ -1,7 +1,7 @@
-"""The scripted S3 of the tests in a process of its own, so that hits share nothing with it.
+"""The scripted S3 of the tests in a process of its own, so that it takes no time from the hits.
 
-Run as `python -m bench.misses.faulty_store`. It prints its endpoint, sets the fault that each
-line of its input names, and ends with its input.
+Run as `python -m bench.misses.faulty_store`. It prints its endpoint, sets the fault that each line
+of its input names, and ends with its input.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SetFault = Callable[[Fault], None]
 
 
 async def serve() -> None:
-    # A text's members are tensors, so one body can stand for all of them.
+    # All members of a text are tensors, so one body serves for all of them.
     body = pickle.dumps(torch.arange(64).reshape(1, 64).half())
     async with running_faulty_s3(body) as store:
         print(store.endpoint_url, flush=True)
@@ -33,7 +33,7 @@ async def serve() -> None:
 
 @contextlib.contextmanager
 def running() -> Iterator[tuple[str, SetFault]]:
-    """Run it; give its endpoint, and what sets its fault."""
+    """Run the store; yield its endpoint, and a function that sets its fault."""
     command = [sys.executable, "-m", __name__]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None

@@ -1,4 +1,4 @@
-"""What one part of the benchmark found: rows of times, facts, and ratios held against a bound."""
+"""The results of one part of the benchmark: rows of times, facts, and ratios with a bound."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.misses.turns import Row
 
 @dataclass(frozen=True)
 class Check:
-    """A ratio that must stay at or below (`at_most`) or reach a bound."""
+    """A ratio that must stay at or below its bound (`at_most`), or reach it."""
 
     text: str
     value: float
@@ -29,7 +29,7 @@ class Check:
 
 @dataclass
 class Finding:
-    """One table. `facts` are counts and times that were measured once."""
+    """One table. `facts` are counts, and times that were measured once."""
 
     title: str
     rows: list[Row] = field(default_factory=list)
@@ -59,7 +59,7 @@ def show(console: Console, finding: Finding) -> None:
 
 
 def write(path: Path, findings: list[Finding], machine: dict[str, str]) -> None:
-    """Write everything that was shown, each turn's time included."""
+    """Write the tables, with each turn's time."""
     document = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine,

@@ -1,9 +1,9 @@
 """What do hits cost while one caller misbehaves, within its rights?
 
-Another process asks for images of as many rows as may be, for more rows than may be, for large
-images, stores entries of 60 MB, reports as many hits as one report has, or opens streams and
-does not read them. All ways take turns with each other and with nothing, twice: what two turns
-of nothing differ by is the machine's.
+Another process asks for images of as many rows as are allowed, for more rows than are allowed, for
+large images; it stores entries of 60 MB, reports as many hits as fit into one report, or opens
+streams and does not read them. All of these take turns with each other and with two idle turns,
+whose difference is the machine's.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HITS_A_TURN = 300
 _LOCAL_HITS_EACH = 10
 _TIMEOUT_S = 20.0
 _STREAMED_BYTES = 20 << 20
-# Each Get asks for an id that nobody has asked for.
+# Each Get asks for an id that was not asked for before.
 _IDS = 10_000
 _SIDES = {TALL: (16, 65_535, 0), TOO_TALL: (1, 33_554_432, 0), LARGE: (4096, 5120, 2)}
 
@@ -52,7 +52,7 @@ def measure(folder: Path, rounds: int) -> Iterator[Finding]:
         stub = daemon.stub()
         misbehaving_caller.get(stub, small_kind.NAMESPACE, STREAMED)
         found = {title: Hits([], []) for title in (QUIET, *WAYS, QUIET_AGAIN)}
-        _time_hits(stub, client, Hits([], []))  # untimed: the first ones connect and warm up
+        _time_hits(stub, client, Hits([], []))  # untimed: the first hits connect and warm up
         for _ in range(rounds):
             _time_hits(stub, client, found[QUIET])
             for way in WAYS:

@@ -1,7 +1,7 @@
-"""One caller of a process of its own that does what it may do, and more of it than it should.
+"""One caller in a process of its own that uses its rights to the limit, and beyond.
 
-Run as `python -m bench.misses.misbehaving_caller SOCKET`. A line of its input names a way and
-begins it, the next line ends it; each is answered when that has happened.
+Run as `python -m bench.misses.misbehaving_caller SOCKET`. A line of its input names an action and
+begins it, the next line ends it; each line is answered when that has happened.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _hold_streams(stub: CacheServiceStub, ended: threading.Event) -> None:
     with contextlib.suppress(grpc.RpcError):
         for call in calls:
             next(iter(call))
-        while not ended.wait(0.05):  # one message of one of them, now and then
+        while not ended.wait(0.05):  # reads one message of one stream, now and then
             next(iter(calls[0]), None)
     for call in calls:
         call.cancel()
@@ -117,7 +117,7 @@ def serve(socket: str) -> None:
         ]
         for thread in threads:
             thread.start()
-        time.sleep(0.5)  # until all of them are at it
+        time.sleep(0.5)  # until all threads have begun
         print("begun", flush=True)
         sys.stdin.readline()
         ended.set()
@@ -127,7 +127,7 @@ def serve(socket: str) -> None:
 
 
 def running(daemon: Daemon) -> AbstractContextManager[Acting]:
-    """Run it; give what has it misbehave in one way for as long as that is entered."""
+    """Run the caller; yield a context manager in which it misbehaves in one way."""
     return told_process.running(__name__, daemon.socket)
 
 

@@ -1,8 +1,8 @@
-"""Callers of their own process that ask for texts nobody has, as other workers would.
+"""Callers in a process of their own that ask for absent texts, as other workers would.
 
 Run as `python -m bench.misses.missing_callers SOCKET CALLERS PAUSE_S DEADLINE_S`. Each line of its
-input begins or ends their asking, and is answered when they have begun or all have ended;
-it ends with its input.
+input begins or ends the asking, and is answered when all callers have begun or ended; the process
+ends with its input.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def serve(socket: str, callers: int, pause_s: float, deadline_s: float) -> None:
         for thread, event in zip(threads, begun, strict=True):
             thread.start()
             event.wait()
-            # Spread over the pause, or all of them would ask at once.
+            # Spread over the pause; otherwise all of them would ask at once.
             time.sleep(pause_s / callers)
         print("begun", flush=True)
         sys.stdin.readline()
@@ -64,14 +64,14 @@ def serve(socket: str, callers: int, pause_s: float, deadline_s: float) -> None:
 
 
 def _channel(socket: str) -> grpc.Channel:
-    # Each caller a connection of its own, as processes have.
+    # A connection for each caller, as separate processes have.
     return grpc.insecure_channel(f"unix:{socket}", options=[("grpc.use_local_subchannel_pool", 1)])
 
 
 def running(
     daemon: Daemon, callers: int, pause_s: float, deadline_s: float
 ) -> AbstractContextManager[Acting]:
-    """Run it; give what has the callers ask for as long as it is entered."""
+    """Run the callers; yield a context manager in which they ask."""
     return told_process.running(__name__, daemon.socket, callers, pause_s, deadline_s)
 
 

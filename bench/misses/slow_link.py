@@ -1,8 +1,8 @@
-"""A TCP proxy that holds back each request for a while: S3 as it is far away.
+"""A TCP proxy that delays each request: S3 as it is far away.
 
-Run as `python -m bench.misses.slow_link UPSTREAM_PORT DELAY_MS...`. It prints the port
-for each delay and serves until its input ends. A request here is one packet from the
-client: reads of objects have no body and fit into one.
+Run as `python -m bench.misses.slow_link UPSTREAM_PORT DELAY_MS...`. It prints the port for each
+delay and serves until its input ends. A request here is one packet from the client: reads of
+objects have no body and fit into one packet.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 
-# A response's bytes pass in pieces of this size: few turns of the loop for a megabyte.
+# The size of the pieces of a response: few turns of the loop for a megabyte.
 _PIECE_BYTES = 1 << 20
 Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def serve(upstream_port: int, delays_ms: list[int]) -> None:
-    """Listen on a port for each delay until the input ends: also if the parent just dies."""
+    """Listen on a port for each delay until the input ends, also because the parent died."""
 
     def proxy(delay_s: float) -> Connected:
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -56,7 +56,7 @@ async def _pass_on(
 
 @contextlib.contextmanager
 def running(upstream_port: int, delays_ms: list[int]) -> Iterator[dict[int, str]]:
-    """Run it in a process of its own; give the endpoint for each delay."""
+    """Run the proxy in a process of its own; yield the endpoint for each delay."""
     command = [sys.executable, "-m", __name__, str(upstream_port), *map(str, delays_ms)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:

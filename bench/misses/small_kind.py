@@ -14,7 +14,7 @@ OWNER = "owner"
 
 
 def settings(l1_entries: int) -> dict[str, str]:
-    """Return the settings that add the kind. Its L1 has room for so many."""
+    """Return the settings that add the kind, with an L1 for that many entries."""
     kind = {
         "max_entries": l1_entries,
         "subject": "clothing",

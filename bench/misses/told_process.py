@@ -1,7 +1,7 @@
-"""A module of the benchmark in a process of its own, which acts for the length of a `with`.
+"""A module of the benchmark in a process of its own, which acts for the duration of a `with`.
 
-The process prints "ready". A line of its input begins something and is answered with "begun",
-the next line ends it and is answered with "ended". The process ends with its input.
+The process prints "ready". A line of its input begins an action and is answered with "begun", the
+next line ends it and is answered with "ended". The process ends with its input.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Acting = Callable[[str], AbstractContextManager[None]]
 
 @contextlib.contextmanager
 def running(module: str, *arguments: object) -> Iterator[Acting]:
-    """Run `module`; yield what has it do the thing that a word names, until the `with` ends."""
+    """Run `module`; yield a context manager for the action that a word names."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None

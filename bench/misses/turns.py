@@ -1,4 +1,4 @@
-"""Times ways of doing one thing in turns, A B C, A B C, ...: drift hits all alike."""
+"""Times several ways of doing one thing in turns, A B C, A B C, ...: drift affects all alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ S_TO_MS = 1000.0
 
 @dataclass(frozen=True)
 class Row:
-    """One way, and how long each of its turns took."""
+    """One way, and the times of its turns."""
 
     title: str
     samples_ms: list[float]
@@ -26,7 +26,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Way:
-    """`call` is what is timed. `before` and `after` are not: they make it cold, and tidy up."""
+    """`call` is timed. `before` and `after` are not: they make the call cold, and clean up."""
 
     title: str
     call: Callable[[], Any]
@@ -47,12 +47,12 @@ def take(ways: Mapping[str, Way], rounds: int, warmup: int = 1) -> dict[str, Row
 
 def _time_one(way: Way) -> float:
     way.before()
-    # What others left behind is not this turn's to collect.
+    # The garbage of other turns must not be collected during this one.
     gc.collect()
     started_s = time.perf_counter()
     result = way.call()
     took_ms = (time.perf_counter() - started_s) * S_TO_MS
-    # Freeing tens of megabytes is no part of it, for anyone.
+    # Freeing tens of megabytes is not timed, for any way.
     del result
     way.after()
     return took_ms

@@ -1,8 +1,8 @@
-"""What do 1,000 simultaneous Gets of one cold key cost, against one alone?
+"""What do 1,000 simultaneous Gets of one cold key cost, compared with one Get?
 
-The waiters come over five connections from this process and ask for no bytes
-(DELIVERY_NONE), so what is compared is the waiting. The origin is a folder whose reads
-wait like S3's; the key is a garment.
+The waiters come over five connections from this process and ask for no bytes (DELIVERY_NONE), so
+that only the waiting is compared. The origin is a folder whose reads wait like S3's; the key is a
+garment.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.support.daemons import Daemon, running_daemon
 WAITERS = 1000
 # A connection carries grpc.max_concurrent_streams (256) calls at once.
 CONNECTIONS = 5
-# One object's time at a near S3, and a set of reads that takes what the original's took.
+# One object's time at a near S3, and the time of the original's set of reads.
 LATENCIES_MS = (100, 1000)
 MOST_OF_ONE = 1.3
 _DEADLINE_S = 30
@@ -57,7 +57,7 @@ def _wait_together(daemon: Daemon, latency_ms: int, rounds: int) -> Finding:
         admin.Invalidate(pb.InvalidateRequest(everything=True), timeout=_DEADLINE_S)
 
     admin = daemon.admin_stub()
-    get(CONNECTIONS)  # connect
+    get(CONNECTIONS)  # connects
     before = daemon.stub().Stats(pb.StatsRequest(), timeout=5)
     rows = take(
         {
@@ -72,7 +72,7 @@ def _wait_together(daemon: Daemon, latency_ms: int, rounds: int) -> Finding:
     for channel in channels:
         loop.run_until_complete(channel.close())
     loop.close()
-    cold_turns = rounds + 1  # one is the warm-up
+    cold_turns = rounds + 1  # one turn is the warm-up
     facts = {
         "sets of origin reads": f"{after.fills - before.fills} in {2 * cold_turns} cold turns",
         "of the waiters, joined a fill": (
@@ -84,7 +84,7 @@ def _wait_together(daemon: Daemon, latency_ms: int, rounds: int) -> Finding:
     facts["1,000 cold / (one cold + 1,000 from L1)"] = (
         f"{many_ms / (one_ms + rows['hits'].median_ms):.2f}"
     )
-    # Attach looks at nothing and answers a few bytes: what is left is gRPC at both ends.
+    # Attach reads nothing and answers a few bytes: the rest of its time is gRPC's, at both ends.
     facts["1,000 cold / (one cold + 1,000 bare calls)"] = (
         f"{many_ms / (one_ms + rows['bare'].median_ms):.2f}"
     )
@@ -100,7 +100,7 @@ def _wait_together(daemon: Daemon, latency_ms: int, rounds: int) -> Finding:
 
 
 async def _connect(target: str) -> list[grpc.aio.Channel]:
-    # Or all channels of one target would share one connection.
+    # Otherwise all channels to one target would share one connection.
     options = (("grpc.use_local_subchannel_pool", 1),)
     return [grpc.aio.insecure_channel(target, options=options) for _ in range(CONNECTIONS)]
 

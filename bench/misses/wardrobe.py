@@ -1,7 +1,7 @@
-"""The objects of one try-on, of the real sizes, and V2's ways with them, reproduced.
+"""The objects of one try-on, of the real sizes, and V2's handling of them, reproduced.
 
-V2 read one object after the other, decoded it by Pillow or pickle, and saved what it
-had decoded before it answered: PNGs with `optimize=True`, and pickles.
+V2 read one object after the other, decoded it by Pillow or pickle, and saved the decoded values
+before it answered: PNGs with `optimize=True`, and pickles.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Read = Callable[[str], bytes]
 
 
 def make(folder: Path) -> Objects:
-    """Return what the origin holds for one try-on, by object key."""
+    """Return the origin's objects of one try-on, by object key."""
     sample_data.write_origin(folder)
     prefix = folder / "users" / USER / "vton-cache"
     paths = [
@@ -58,7 +58,7 @@ def read_in_parallel(objects: Mapping[str, bytes], read: Read, threads: Executor
 def read_and_decode_in_parallel(
     objects: Mapping[str, bytes], read: Read, threads: Executor
 ) -> list[Any]:
-    """What a pool of threads makes of a miss: each reads one object and decodes it."""
+    """Read and decode all objects in a pool of threads, one object in each."""
     return list(threads.map(lambda key: decode(key, read(key)), objects))
 
 
