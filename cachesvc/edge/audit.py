@@ -117,9 +117,11 @@ def load_key(state_dir: Path) -> bytes:
             key = secrets.token_bytes(KEY_BYTES)
             _write_new(path, key)
     except OSError as exc:
-        raise ConfigError(f"{path}: {exc.strerror}; it belongs to state_dir") from exc
+        raise ConfigError(f"{path}: {exc.strerror}; the daemon keeps its audit key there") from exc
     if len(key) != KEY_BYTES:
-        raise ConfigError(f"{path}: not a key of {KEY_BYTES} bytes; remove it for a new one")
+        raise ConfigError(
+            f"{path}: does not have {KEY_BYTES} bytes; remove it, and a start makes a new key"
+        )
     return key
 
 

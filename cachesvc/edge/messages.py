@@ -244,7 +244,7 @@ def _wall_ns(moment: Timestamp, name: str) -> int:
     try:
         wall_ns = moment.ToNanoseconds()
     except ValueError as exc:
-        raise InvalidRequest(f"{name} is no valid time", reason="INVALID_TIME") from exc
+        raise InvalidRequest(f"{name} is not a valid time", reason="INVALID_TIME") from exc
     if not 0 <= wall_ns <= MAX_WALL_NS:
         raise InvalidRequest(f"{name} must be from 1970 to 2262", reason="INVALID_TIME")
     return wall_ns

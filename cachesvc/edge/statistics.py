@@ -86,7 +86,7 @@ class Statistics:
         yield from self._queue_gauges(levels)
         yield _single(
             "origin_circuit_open",
-            "1 while the origin is left alone.",
+            "1 while the circuit is open, so that fills do not ask the origin.",
             levels.is_origin_left_alone,
         )
         yield _single("absences", "Absences remembered.", levels.absences)
@@ -125,18 +125,18 @@ class Statistics:
         )
         yield _single(
             "memory_room_bytes",
-            "What L1 can have now: its limit, or less where others fill tmpfs.",
+            "Bytes that L1 may hold now: its limit, or less if other files fill tmpfs.",
             memory.room_bytes(memory_free_bytes),
         )
         yield (
             "filesystem_free_bytes",
-            "Free bytes of the tier's filesystem, whoever uses it.",
+            "Free bytes of the tier's filesystem.",
             "tier",
             {Tier.MEMORY: memory_free_bytes, Tier.DISK: disk.room.free_bytes},
         )
         yield _single(
             "disk_limit_in_force_bytes",
-            "Bytes that L2 may hold now: its limit, or less where others take the room.",
+            "Bytes that L2 may hold now: its limit, or less if other files take the room.",
             disk.room.limit_in_force_bytes,
         )
         yield _single(

@@ -1,4 +1,4 @@
-"""All of Stats, and what else people want to know, as one JSON object.
+"""Stats, gauges, warnings and kinds as one JSON object, for people.
 
 Counts are since the start, sizes bytes, spans seconds. docs/http.md has every key.
 """

@@ -1,4 +1,4 @@
-"""The one table from our errors to gRPC codes, and how an error travels."""
+"""The one table from our errors to gRPC codes, and what an error's answer carries."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ OUTCOMES: dict[Code, str] = {
         "failed",
     ),
 }
-# Which failure decides the status of a GetTryOn with several failures.
+# The code that comes first decides the status of a GetTryOn with several failures.
 PRECEDENCE = (
     Code.PERMISSION_DENIED,
     Code.FAILED_PRECONDITION,

@@ -149,7 +149,7 @@ def _check_key(listener: str, path: Path, pem: bytes) -> None:
             listener,
             "key_file",
             path,
-            "others than its owner and group may use this key: chmod o-rwx "
+            "users other than its owner and group may use this key: chmod o-rwx "
             "(in a Kubernetes secret volume: defaultMode 0440)",
         )
     if any(mark in pem for mark in _ENCRYPTED):
@@ -157,8 +157,8 @@ def _check_key(listener: str, path: Path, pem: bytes) -> None:
             listener,
             "key_file",
             path,
-            "the key is encrypted, and nobody is there to be asked for its password: "
-            "write it without one (openssl pkey -in KEY -out PLAIN)",
+            "the key is encrypted, and nobody can be asked for its password: "
+            "write it without a password (openssl pkey -in KEY -out PLAIN)",
         )
     if not _PRIVATE_KEY.search(pem):
         raise _problem(listener, "key_file", path, "holds no private key in PEM form")

@@ -148,7 +148,8 @@ def _admitting(
         principal = who(context)
         if len(received) > most:
             raise Overloaded(
-                f"a request of this method has at most {most} bytes", reason="REQUEST_TOO_LARGE"
+                f"a request of this method may have at most {most} bytes",
+                reason="REQUEST_TOO_LARGE",
             )
         request = _parsed(parse, received)
         principal.check(action_of_request(request))
@@ -182,7 +183,9 @@ def _parsed(parse: Callable[[bytes], Any], received: bytes) -> Any:
     try:
         return parse(received)
     except DecodeError as exc:
-        raise InvalidRequest("not a message of this method", reason="INVALID_MESSAGE") from exc
+        raise InvalidRequest(
+            "the bytes are not a message of this method", reason="INVALID_MESSAGE"
+        ) from exc
 
 
 def _action_of_get(request: Any) -> Action:

@@ -124,7 +124,7 @@ class GrpcServer:
             return server.add_secure_port(address, credentials)
         except RuntimeError as exc:
             raise ConfigError(
-                f"{address}: cannot listen, is it taken? See CACHESVC_GRPC__LISTEN"
+                f"{address}: cannot listen; another process may have it. See CACHESVC_GRPC__LISTEN"
             ) from exc
 
     async def start(self) -> None:
@@ -204,7 +204,7 @@ def _make_way(path: Path) -> None:
         return
     except OSError as exc:
         raise ConfigError(
-            f"{path}: cannot be looked at: {exc.strerror}; see CACHESVC_GRPC__SOCKET"
+            f"{path}: cannot be examined: {exc.strerror}; see CACHESVC_GRPC__SOCKET"
         ) from exc
     if not stat.S_ISSOCK(mode):
         raise ConfigError(f"{path}: not a socket; remove it or set CACHESVC_GRPC__SOCKET")

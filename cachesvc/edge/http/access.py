@@ -1,4 +1,4 @@
-"""Who calls over HTTP, and could a foreign web page have made them call?
+"""Who calls over HTTP, and could a foreign web page have sent the request?
 
 A browser on this host reaches loopback, and sends requests for every page that it shows. A foreign
 page cannot read an answer (there are no CORS headers), but it could cause a DELETE. So a request
@@ -46,7 +46,7 @@ class HttpAccess:
         if has_certificate(request):
             return self._grants().of_names(certificate_names(request))
         if not _is_loopback(request):
-            raise Unauthenticated("only callers on this host need no token or client certificate")
+            raise Unauthenticated("a caller on another host needs a token or a client certificate")
         if _came_through_proxy(request):
             raise Unauthenticated(
                 "a request that a proxy passed on needs a token or a client certificate, also if "
@@ -71,7 +71,9 @@ class HttpAccess:
         """Return Host if we serve it: a page that rebinds its own name to us sends that name."""
         hosts = request.headers.getall(hdrs.HOST, [])
         if len(hosts) != 1:
-            raise PermissionDenied("one Host header is needed", reason="HOST_NOT_ALLOWED")
+            raise PermissionDenied(
+                "a request has exactly one Host header", reason="HOST_NOT_ALLOWED"
+            )
         host = hosts[0].lower()
         name = _without_port(host)
         # An address cannot be rebound to another machine as a name can.

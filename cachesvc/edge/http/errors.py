@@ -36,7 +36,7 @@ _RETRY_AFTER_S = "1"
 
 
 class NotServed(CacheError):
-    """There is no such path, or not with this method."""
+    """No route has this path, or none has this path with this method."""
 
     default_reason = "NO_SUCH_ROUTE"
 

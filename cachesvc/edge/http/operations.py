@@ -47,7 +47,8 @@ class WarmupBody(_Body):
         unknown = [name for name in self.categories if name not in messages.CATEGORIES]
         if unknown:
             raise InvalidRequest(
-                f"categories must be of {', '.join(messages.CATEGORIES)}", reason="INVALID_BODY"
+                f"each category must be one of {', '.join(messages.CATEGORIES)}",
+                reason="INVALID_BODY",
             )
         garments = [pb.WarmGarment(clothing_id=clothing_id) for clothing_id in self.clothing_ids]
         garments += [pb.WarmGarment(**garment.model_dump()) for garment in self.garments]

@@ -51,7 +51,7 @@ _HEADERS = {
 
 
 class HttpServer:
-    """Serves `routes`. Every answer passes `_answer`, also that for an unknown path."""
+    """Serves `routes`. Every answer passes `_answer`, also the 404 for an unknown path."""
 
     def __init__(
         self,
@@ -183,7 +183,9 @@ class HttpServer:
 def _refusal(exc: web.HTTPException) -> web.Response:
     """Return aiohttp's own refusals as our errors."""
     if isinstance(exc, web.HTTPMethodNotAllowed):
-        error = NotServed("this path has another method", reason="METHOD_NOT_ALLOWED")
+        error = NotServed(
+            "this path does not have this method; see the header Allow", reason="METHOD_NOT_ALLOWED"
+        )
         response = error_response(error)
         response.headers["Allow"] = exc.headers["Allow"]
         return response

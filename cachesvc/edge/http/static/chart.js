@@ -2,7 +2,7 @@
 // with a readout under the pointer or, by arrow keys, at the cursor.
 
 const HEIGHT = 190;
-// A young daemon's minutes are not drawn as a sliver at the right.
+// Without the shorter windows, a young daemon's minutes would be a sliver at the right.
 const WINDOWS_MS = [2, 4, 6, 10].map((minutes) => minutes * 60 * 1000);
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 22 };
 

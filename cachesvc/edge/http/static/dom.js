@@ -1,5 +1,5 @@
-// How are elements made? From text only: nothing here takes markup, so no id or
-// message of the daemon can become any. The page's policy refuses it as well.
+// How are elements made? Of text only: no function here takes markup, so an id or a message of
+// the daemon cannot become markup. The page's policy refuses markup too.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -24,7 +24,7 @@ function filled(element, attributes, children) {
   return element;
 }
 
-// Writes only what changed: a live region speaks at every write, and a selection is lost by it.
+// Writes only a changed text: each write makes a live region speak, and ends a selection.
 function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -41,8 +41,8 @@ function facts(pairs) {
   ]));
 }
 
-// `columns`: [title, is it a number]. The first cell of a row names it. Roles are said
-// again, because a phone's layout takes the display that implies them.
+// `columns`: [title, is it a number]. The first cell of a row names it. The roles are explicit,
+// because a phone's layout changes the `display` that implies them.
 function fillTable(table, caption, columns, rows, whenEmpty) {
   const head = columns.map(([title, isNumber]) =>
     make("th", { scope: "col", role: "columnheader", class: isNumber ? "number" : null }, title));

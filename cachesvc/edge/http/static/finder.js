@@ -1,6 +1,6 @@
 // Which tiers hold a key, and how is it removed? Never shows what is in it.
 
-// As the daemon checks it: `..` would otherwise change the path before it is sent.
+// The daemon's own rule. Without this check, a browser would resolve `..` in the path that it sends.
 const ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 const ID_RULE = "An id has 1 to 128 of A–Z, a–z, 0–9, “.”, “_”, “-”, and begins with a letter or digit.";
 const REQUEST_MS = 25 * 1000;
@@ -16,7 +16,7 @@ class Finder {
     });
   }
 
-  // What there is to choose from, and what this caller may do.
+  // Takes over the daemon's namespaces and the caller's rights.
   update(status) {
     const names = status.namespaces.map(({ name }) => name);
     if (names.join() !== this.namespaces.join()) {
@@ -29,7 +29,7 @@ class Finder {
     if (isRefused) this.say(`Your role (${status.caller.roles.join(", ")}) may not look up keys.`, "");
   }
 
-  // A successor may have other kinds. What was chosen stays chosen if it still is there.
+  // A restarted daemon may have other namespaces. The chosen one stays chosen if it still exists.
   offer(names) {
     const choice = byId("namespace");
     const chosen = choice.value;
@@ -62,7 +62,7 @@ class Finder {
     try {
       const spaces = chosen ? [chosen] : this.namespaces;
       const found = await Promise.all(spaces.map((space) => ask("GET", keyPath(space, id))));
-      // Somebody who types fast has asked for another key meanwhile.
+      // Otherwise another key was asked for meanwhile.
       if (asked === this.asked) this.show(id, chosen, found);
     } catch (error) {
       if (asked === this.asked) this.say(error.message, "bad");
@@ -118,17 +118,17 @@ class Finder {
       await after();
       this.say(`Invalidated, and final: ${plural(removed, "entry", "entries")} removed.`, "ok");
     } catch (error) {
-      this.say(`Not known to be invalidated; do it again. ${error.message}`, "bad");
+      this.say(`Not known to be invalidated: invalidate again. ${error.message}`, "bad");
     }
-    // What had the focus is gone.
+    // The button that had the focus is gone.
     byId("key-id").focus();
   }
 }
 
-// Ends with what was chosen; Escape and the backdrop choose to keep.
+// Resolves to true if the person confirms; Escape and the backdrop mean no.
 function confirmed(names) {
   const dialog = byId("confirm");
-  setText(byId("confirm-text"), "The next Get reads the origin. Workers drop their own copies too. It cannot be undone.");
+  setText(byId("confirm-text"), "The next Get reads the origin. Workers drop their own copies too. An invalidation cannot be undone.");
   byId("confirm-keys").replaceChildren(...names.map((name) => make("li", { class: "id" }, name)));
   return new Promise((resolve) => {
     const end = (answer) => {

@@ -41,7 +41,7 @@ function showStale(reason) {
   document.body.classList.toggle("is-stale", reason !== null);
   banner.hidden = reason === null;
   if (reason === null) return setText(banner, "");
-  // Without a running count: an alert is read out at every change.
+  // No running count of seconds: a screen reader speaks an alert at each change.
   showNoVerdict();
   const since = shown ? ` What you see is from ${clock(Date.parse(shown.now))}.` : "";
   setText(banner, `${reason}${since} Trying again.`);

@@ -1,8 +1,8 @@
-// Is it healthy, what is the hit ratio, is anything wrong and what do I do?
+// Is the daemon healthy, what is its hit ratio, and what has a person to do?
 
 const MINUTE_MS = 60 * 1000;
 const TRAIL_MS = 30 * 1000;
-// Workers report their own hits once a second: shorter means would jump.
+// Workers report their own hits once a second, so a mean over less time would jump.
 const GET_TRAIL_MS = 10 * 1000;
 let shownWarnings = "";
 
@@ -19,7 +19,7 @@ function showVerdict(status) {
   const parts = [critical && plural(critical, "critical problem", "critical problems"), others && plural(others, "warning", "warnings")];
   const serving = status.ready ? "Serving" : "Not serving";
   setText(byId("headline"), state === "ok" ? "Healthy" : `${serving}, ${parts.filter(Boolean).join(", ")}`);
-  setText(byId("subline"), state === "ok" ? "Serving, and nothing needs you." : "What is counted since the start stays until a restart.");
+  setText(byId("subline"), state === "ok" ? "Serving, and nothing needs you." : "Warnings that count since the start stay until a restart.");
   document.title = state === "ok" ? "cachesvc" : `(${status.warnings.length}) cachesvc`;
   const text = JSON.stringify(status.warnings);
   if (text === shownWarnings) return;
@@ -27,11 +27,11 @@ function showVerdict(status) {
   byId("warnings").replaceChildren(...status.warnings.map(warning));
 }
 
-// What was true at the last answer is no verdict.
+// The last answer says nothing of the daemon's health now.
 function showNoVerdict() {
   byId("verdict").dataset.state = "unknown";
   setText(byId("headline"), "Not known");
-  setText(byId("subline"), shownWarnings ? "Below is what was read last." : "");
+  setText(byId("subline"), shownWarnings ? "Below are the warnings that were read last." : "");
   document.title = "(?) cachesvc";
 }
 
@@ -66,10 +66,10 @@ class Charts {
       title: "Hit ratio", about: "Answered without the origin, over 30 s", write: percent, writeTick: (share) => `${share * 100} %`, scale: "share", empty,
     });
     this.gets = new Chart(byId("chart-gets"), {
-      title: "Gets per second", about: "By who answered, over 10 s", write: rate, scale: "linear", stacked: true, empty,
+      title: "Gets per second", about: "By the tier that answered, over 10 s", write: rate, scale: "linear", stacked: true, empty,
     });
     this.latency = new Chart(byId("chart-latency"), {
-      title: "Time to find an entry", about: "95 of 100 take at most so long, over 30 s", write: latency, scale: "log", empty,
+      title: "Time to find an entry", about: "95 % take at most this long, over 30 s", write: latency, scale: "log", empty,
     });
   }
 

@@ -3,7 +3,7 @@
 
 const WINDOW_MS = 10 * 60 * 1000;
 const KEEP_EVERY_MS = 4900;
-// Without a reading for so long (a sleeping laptop), charts show a gap instead of a mean.
+// After so long without a reading (a sleeping laptop), charts show a gap instead of a mean.
 const GAP_MS = 30 * 1000;
 const TIERS = ["memory", "disk", "origin"];
 // How a Get may end, the cheapest first.
@@ -32,14 +32,14 @@ class Samples {
     this.newest = null;
   }
 
-  // The daemon's own, when the page was opened, came back, or a new daemon answers.
+  // Takes the daemon's samples: when the page is opened or shown again, and after a restart.
   replace(samples) {
     this.kept = samples;
     this.newest = samples.at(-1) ?? null;
   }
 
   add(sample) {
-    // The host's clock was set back: what it called later never was.
+    // If the host's clock was set back, drop the samples that are later than now.
     this.kept = this.kept.filter(({ ms }) => ms < sample.ms);
     const last = this.kept.at(-1);
     if (!last || sample.ms - last.ms >= KEEP_EVERY_MS) this.kept.push(sample);
@@ -76,7 +76,7 @@ function ended({ requests }) {
   return ENDS.reduce((sum, [name]) => sum + requests[name], 0);
 }
 
-// Hits are what did not ask the origin; null where nothing was answered.
+// Hits are the answers without the origin; null if nothing was answered.
 function hitRatio(change) {
   const total = answered(change);
   return total ? 1 - change.requests.origin_fills / total : null;

@@ -3,7 +3,7 @@
 const BINARY = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 const DECIMAL = ["", "k", "M", "G", "T", "P", "E"];
 
-// Three digits that mean something: 9.87, 98.7, 987.
+// Three significant digits: 9.87, 98.7, 987.
 function threeDigits(value) {
   const digits = value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
   return value.toFixed(digits).replace(/\.0+$/, "");
@@ -11,7 +11,7 @@ function threeDigits(value) {
 
 function scaled(value, step, names) {
   let n = 0;
-  // What would round up to a whole step is written in the next one.
+  // A value that rounds up to a whole step is written in the next unit.
   while (value >= step * 0.9995 && n < names.length - 1) {
     value /= step;
     n += 1;
@@ -39,7 +39,7 @@ function rate(perSecond) {
 
 function percent(share) {
   if (share === null) return "–";
-  // 100 and 0 are said only where they are meant.
+  // Only exactly 100 % and 0 % are written as such.
   if (share < 1 && share > 0.9995) return ">99.9 %";
   if (share > 0 && share < 0.0005) return "<0.1 %";
   return `${(share * 100).toFixed(share === 1 || share === 0 ? 0 : 1)} %`;
@@ -68,7 +68,7 @@ function span(seconds) {
   return parts.join(" ");
 }
 
-// Here, in this browser's zone; the same in every language.
+// In the browser's time zone, and the same in every language.
 function clock(ms) {
   const at = new Date(ms);
   return [at.getHours(), at.getMinutes(), at.getSeconds()].map(twoDigits).join(":");
