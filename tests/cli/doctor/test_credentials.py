@@ -95,7 +95,7 @@ def test_a_key_that_every_user_may_read_is_an_error_as_the_daemon_does_not_start
     pair[1].chmod(0o644)
     found = grpc_tls(settings, *pair)
     assert found.level is Level.ERROR
-    assert f"{pair[1]}: others than its owner and group may use this key" in found.message
+    assert f"{pair[1]}: users other than its owner and group may use this key" in found.message
 
 
 def test_an_encrypted_key_is_an_error_and_nobody_is_asked_for_its_password(
