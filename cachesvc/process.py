@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import structlog
 
-from cachesvc.app import Daemon, Output
+from cachesvc.app.daemon import Daemon, Output
 from cachesvc.config import Settings
 from cachesvc.core.pools import started_pool
 from cachesvc.edge.reload_request import ReloadRequests

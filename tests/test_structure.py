@@ -78,7 +78,7 @@ def test_each_field_of_the_shared_state_is_changed_by_one_module() -> None:
                 held = node.value
                 if isinstance(held, ast.Attribute) and held.attr == "replacing":
                     writers[held.attr].add(module)
-    assert writers["acknowledge_from_ns"] == {"app.py"}
+    assert writers["changes_known_from_ns"] == {"engine/state.py"}
     assert {field: modules for field, modules in writers.items() if len(modules) > 1} == {}
 
 

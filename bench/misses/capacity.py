@@ -90,7 +90,7 @@ def measure(folder: Path, rounds: int) -> Iterator[Finding]:
 
 
 def _import() -> None:
-    subprocess.run([sys.executable, "-c", "import cachesvc.app"], check=True)
+    subprocess.run([sys.executable, "-c", "import cachesvc.app.daemon"], check=True)
 
 
 def _fill(daemon: Daemon) -> None:

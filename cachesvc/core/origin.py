@@ -61,3 +61,10 @@ class Origin(Protocol):
 
     async def close(self) -> None:
         """Close the connections. No method may be called afterwards."""
+
+
+class DatedOrigin(Origin, Protocol):
+    """An origin as the operator's tools also use it."""
+
+    async def stamp(self, object_key: str) -> OriginStamp:
+        """Return the object's stamp without its bytes. Raises as `read`."""

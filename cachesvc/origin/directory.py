@@ -22,9 +22,10 @@ from typing import TypeVar
 
 import xxhash
 
+from cachesvc.config import OriginSettings
 from cachesvc.core import durable
 from cachesvc.core.errors import OriginDenied, OriginUnavailable
-from cachesvc.core.origin import OriginObject, OriginStamp
+from cachesvc.core.origin import DatedOrigin, OriginObject, OriginStamp
 from cachesvc.core.pools import started_pool
 from cachesvc.core.tensors import Buffer
 from cachesvc.origin import reasons, whole_reads
@@ -40,6 +41,17 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _Result = TypeVar("_Result")
+
+
+def from_settings(settings: OriginSettings, max_object_bytes: int) -> DatedOrigin:
+    """Return the origin of the settings' folder, not started yet."""
+    assert settings.path is not None  # the settings were checked
+    return DirectoryOrigin(
+        settings.path,
+        added_latency_s=settings.added_latency_ms / 1000,
+        deadline_s=settings.deadline_s,
+        max_object_bytes=max_object_bytes,
+    )
 
 
 class DirectoryOrigin:

@@ -19,8 +19,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from cachesvc.config import OriginSettings
 from cachesvc.core.errors import OriginUnavailable
-from cachesvc.core.origin import OriginObject, OriginStamp
+from cachesvc.core.origin import DatedOrigin, OriginObject, OriginStamp
 from cachesvc.core.parts_file import PartsFile
 from cachesvc.core.tensors import Buffer
 from cachesvc.origin import reasons
@@ -35,6 +36,20 @@ from cachesvc.origin.s3_failures import NotModified, s3_errors_of
 
 _EMPTY_ETAG = hashlib.md5(b"", usedforsecurity=False).hexdigest()
 _CONTENT_TYPES = {".png": "image/png"}
+
+
+def from_settings(settings: OriginSettings, max_object_bytes: int) -> DatedOrigin:
+    """Return the origin of the settings' bucket, not started yet."""
+    return S3Origin(
+        S3Settings(
+            bucket=settings.bucket,
+            region=settings.region or None,
+            endpoint_url=settings.endpoint_url or None,
+            deadline_s=settings.deadline_s,
+            max_concurrent_reads=settings.max_concurrent_reads,
+            max_object_bytes=max_object_bytes,
+        )
+    )
 
 
 class S3Origin:

@@ -17,7 +17,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from cachesvc.app import Daemon
+from cachesvc.app.daemon import Daemon
 from cachesvc.config import HttpSettings, L2Settings, OriginSettings, Settings
 from cachesvc.core.errors import ConfigError
 from cachesvc_proto.v1 import cache_pb2 as pb

@@ -141,7 +141,7 @@ def test_the_daemon_imports_all_of_itself_with_nothing_else_than_what_is_locked(
         cwd=ROOT,
     )
     assert loaded.returncode == 0, loaded.stderr
-    assert {"cachesvc.app", "cachesvc.origin.s3_client"} <= set(loaded.stdout.split())
+    assert {"cachesvc.app.daemon", "cachesvc.origin.s3_client"} <= set(loaded.stdout.split())
 
 
 @pytest.mark.parametrize("user", ["Makefile", "Dockerfile", "docs/deploying.md"])

@@ -95,7 +95,7 @@ def test_the_client_works_when_the_daemon_was_taken_away(
     environment = Environment(tmp_path / "venv")
     environment.install(wheels["cachesvc"])
     environment.install(wheels["cachesvc-client"])
-    assert environment.imports("cachesvc.app", "cachesvc.cli.get", "cachesvc_client")
+    assert environment.imports("cachesvc.app.daemon", "cachesvc.cli.get", "cachesvc_client")
 
     environment.uninstall("cachesvc")
     assert environment.imports("cachesvc_client", "cachesvc_format.blob", "cachesvc_proto.v1")
@@ -108,12 +108,12 @@ def test_the_daemon_works_again_when_the_client_is_back(
     environment = Environment(tmp_path / "venv")
     environment.install(wheels["cachesvc-client"])
     environment.install(wheels["cachesvc"])
-    assert environment.imports("cachesvc.app", "cachesvc.cli.get", "cachesvc_client")
+    assert environment.imports("cachesvc.app.daemon", "cachesvc.cli.get", "cachesvc_client")
 
     environment.uninstall("cachesvc-client")
     assert environment.imports("cachesvc")
-    assert not environment.imports("cachesvc.app")
+    assert not environment.imports("cachesvc.app.daemon")
     assert "requires cachesvc-client, which is not installed" in environment.pip("check").stdout
 
     environment.install(wheels["cachesvc-client"])
-    assert environment.imports("cachesvc.app", "cachesvc.cli.get", "cachesvc_client")
+    assert environment.imports("cachesvc.app.daemon", "cachesvc.cli.get", "cachesvc_client")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cachesvc.app import WITNESS
+from cachesvc.app.l2 import WITNESS
 from cachesvc.cli.doctor.findings import Finding, Patient, ok, warning
 from cachesvc.cli.doctor.places import daemon_pid
 from cachesvc.core.clock import NS_PER_S

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
-from cachesvc.app import make_origin
+from cachesvc.app.origins import make_origin
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 from cachesvc.core.errors import NoSuchObject, OriginDenied, OriginError
+from cachesvc.core.origin import DatedOrigin
 from cachesvc.origin import reasons
-from cachesvc.origin.directory import DirectoryOrigin
 from cachesvc.origin.s3 import S3Origin
 from cachesvc.origin.s3_client import credentials_source
 
@@ -63,14 +63,14 @@ def check_clock(patient: Patient) -> Iterator[Finding]:
 
 async def _with_origin(
     patient: Patient,
-    ask: Callable[[Patient, S3Origin | DirectoryOrigin], Awaitable[list[Finding]]],
+    ask: Callable[[Patient, DatedOrigin], Awaitable[list[Finding]]],
 ) -> list[Finding]:
     async with _opened(patient) as origin:
         return await ask(patient, origin)
 
 
 @asynccontextmanager
-async def _opened(patient: Patient) -> AsyncIterator[S3Origin | DirectoryOrigin]:
+async def _opened(patient: Patient) -> AsyncIterator[DatedOrigin]:
     deadline_s = min(patient.deadline_s, patient.settings.origin.deadline_s)
     settings = patient.settings.origin.model_copy(
         update={"deadline_s": deadline_s, "added_latency_ms": 0.0}
@@ -82,12 +82,12 @@ async def _opened(patient: Patient) -> AsyncIterator[S3Origin | DirectoryOrigin]
         await origin.close()
 
 
-async def _access(patient: Patient, origin: S3Origin | DirectoryOrigin) -> list[Finding]:
+async def _access(patient: Patient, origin: DatedOrigin) -> list[Finding]:
     listed = await _problem_of(origin.check())
     if listed is not None and listed.reason != reasons.ACCESS_DENIED:
         return [_refused("origin.access", listed)]
-    if isinstance(origin, DirectoryOrigin):
-        return [_directory(patient, listed)]
+    if patient.settings.origin.kind != "s3":
+        return [_not_s3(patient, listed)]
     # No object has this id: a worker will get the same answer for an absent object.
     absent = f"users/cachesvc-doctor-{secrets.token_hex(8)}/vton-cache/upper/mask.png"
     found = [_absent(patient, listed, await _problem_of(origin.stamp(absent)))]
@@ -104,13 +104,12 @@ async def _problem_of(asked: Awaitable[object]) -> OriginError | NoSuchObject | 
     return None
 
 
-def _directory(patient: Patient, problem: OriginError | NoSuchObject | None) -> Finding:
-    path = patient.settings.origin.path
+def _not_s3(patient: Patient, problem: OriginError | NoSuchObject | None) -> Finding:
+    origin = patient.settings.origin
+    where = origin.path or origin.kind
     if problem is None:
-        return ok("origin.access", f"{path} can be read")
-    return error(
-        "origin.access", f"{path}: {problem.message}", "let the daemon's user read the folder"
-    )
+        return ok("origin.access", f"{where} can be read")
+    return error("origin.access", f"{where}: {problem.message}", "let the daemon's user read it")
 
 
 def _absent(
@@ -149,7 +148,7 @@ def _present(patient: Patient, problem: OriginError | NoSuchObject | None) -> Fi
     return _refused(check, problem)
 
 
-async def _clock(patient: Patient, origin: S3Origin | DirectoryOrigin) -> list[Finding]:
+async def _clock(patient: Patient, origin: DatedOrigin) -> list[Finding]:
     assert isinstance(origin, S3Origin)
     try:
         server = await origin.server_time()

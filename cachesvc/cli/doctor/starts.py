@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 
-from cachesvc.app import WITNESS
+from cachesvc.app.l2 import WITNESS
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok
 from cachesvc.cli.doctor.places import unnamed_file
 from cachesvc.config import Settings

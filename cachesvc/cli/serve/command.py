@@ -75,7 +75,7 @@ def run(config: Path | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Output:
-    """See `cachesvc.app.Output`."""
+    """See `cachesvc.app.daemon.Output`."""
 
     raw: RawStderr
     writer: LogWriter

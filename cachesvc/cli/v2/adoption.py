@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from cachesvc.cli.v2.entries import Member, V2Directory, source_ns
 from cachesvc.cli.v2.outcomes import Outcome, Skipped
@@ -22,7 +22,7 @@ from cachesvc.core.clock import NS_PER_S, Clock
 from cachesvc.core.errors import NoSuchObject, OriginDataCorrupt, OriginError
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kind, Kinds, Subject
-from cachesvc.core.origin import OriginStamp
+from cachesvc.core.origin import DatedOrigin, OriginStamp
 from cachesvc_client import Aborted, InvalidRequest, NotDurable, Overloaded
 from cachesvc_client.requests import PutOptions
 from cachesvc_format.blob import Tensor
@@ -32,16 +32,6 @@ if TYPE_CHECKING:
     from cachesvc_client import CacheClient
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class DatedOrigin(Protocol):
-    """The part of an origin that is needed here: the times of its objects."""
-
-    async def start(self) -> None: ...
-
-    async def stamp(self, object_key: str) -> OriginStamp: ...
-
-    async def close(self) -> None: ...
 
 
 class OriginTimes:

@@ -132,8 +132,8 @@ def _prepared(
     target: str | None,
     timeout_s: float,
 ) -> tuple[V2Directory, Adopter]:
-    from cachesvc import app
     from cachesvc import config as configuration
+    from cachesvc.app.origins import make_origin
     from cachesvc.cli.v2.adoption import Adopter, OriginTimes
     from cachesvc.cli.v2.entries import V2Directory
     from cachesvc.core.clock import Clock
@@ -141,7 +141,7 @@ def _prepared(
     settings = configuration.load(config)
     kinds, limit = settings.build_kinds(), settings.limits.max_entry_bytes
     files = stack.enter_context(closing(V2Directory(str(directory), kinds, limit)))
-    origin = stack.enter_context(OriginTimes(app.make_origin(settings.origin, limit)))
+    origin = stack.enter_context(OriginTimes(make_origin(settings.origin, limit)))
     client = stack.enter_context(connected(target, timeout_s))
     return files, Adopter(files, kinds, client, origin, policy, Clock())
 

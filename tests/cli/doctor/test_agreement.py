@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from cachesvc.app import Daemon
+from cachesvc.app.daemon import Daemon
 from cachesvc.cli.doctor.checks import findings
 from cachesvc.cli.doctor.findings import Finding, Level, Patient
 from cachesvc.config import Settings

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cachesvc.app import Daemon
+from cachesvc.app.daemon import Daemon
 from cachesvc.cli.doctor import catalog
 from cachesvc.cli.doctor.findings import Level
 from cachesvc.config import Settings
