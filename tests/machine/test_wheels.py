@@ -29,6 +29,8 @@ for name in sys.argv[1:]:
     print(importlib.import_module(name).__file__)
 """
 
+DAEMON = ("cachesvc.app.daemon", "cachesvc.cli.commands.get")
+
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
@@ -95,7 +97,7 @@ def test_the_client_works_when_the_daemon_was_taken_away(
     environment = Environment(tmp_path / "venv")
     environment.install(wheels["cachesvc"])
     environment.install(wheels["cachesvc-client"])
-    assert environment.imports("cachesvc.app.daemon", "cachesvc.cli.get", "cachesvc_client")
+    assert environment.imports(*DAEMON, "cachesvc_client")
 
     environment.uninstall("cachesvc")
     assert environment.imports("cachesvc_client", "cachesvc_format.blob", "cachesvc_proto.v1")
@@ -108,12 +110,12 @@ def test_the_daemon_works_again_when_the_client_is_back(
     environment = Environment(tmp_path / "venv")
     environment.install(wheels["cachesvc-client"])
     environment.install(wheels["cachesvc"])
-    assert environment.imports("cachesvc.app.daemon", "cachesvc.cli.get", "cachesvc_client")
+    assert environment.imports(*DAEMON, "cachesvc_client")
 
     environment.uninstall("cachesvc-client")
     assert environment.imports("cachesvc")
-    assert not environment.imports("cachesvc.app.daemon")
+    assert not environment.imports(*DAEMON)
     assert "requires cachesvc-client, which is not installed" in environment.pip("check").stdout
 
     environment.install(wheels["cachesvc-client"])
-    assert environment.imports("cachesvc.app.daemon", "cachesvc.cli.get", "cachesvc_client")
+    assert environment.imports(*DAEMON, "cachesvc_client")
