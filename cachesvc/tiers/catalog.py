@@ -25,10 +25,11 @@ from cachesvc.core.scopes import Change, Scope, ScopeKind
 from cachesvc.tiers import catalog_changes as changes
 from cachesvc.tiers import catalog_facts
 from cachesvc.tiers import catalog_rows as rows
-from cachesvc.tiers import catalog_schema as schema
 from cachesvc.tiers.anchors import Anchor, NameLost
+from cachesvc.tiers.catalog_damage import connect, is_damage
 from cachesvc.tiers.catalog_facts import Total
 from cachesvc.tiers.catalog_file import BUSY_TIMEOUT_S, CatalogFile, Damaged, Opened
+from cachesvc.tiers.catalog_schema import COLUMNS
 from cachesvc.tiers.disk_files import Location
 from cachesvc.tiers.quarantine import erase_catalog_set_aside, trim_catalog_set_aside
 from cachesvc.tiers.witness import Witness
@@ -244,7 +245,7 @@ class Catalog:
         try:
             return self._read(read)
         except NotDurable as exc:
-            if isinstance(exc.__cause__, sqlite3.Error) and schema.is_damage(exc.__cause__):
+            if isinstance(exc.__cause__, sqlite3.Error) and is_damage(exc.__cause__):
                 raise CorruptEntry(str(exc.__cause__)) from exc
             raise
 
@@ -258,7 +259,7 @@ class Catalog:
         try:
             if db is None or self._local.epoch != epoch:
                 uri = f"file:{quote(str(self._file.path))}?mode=ro"
-                db = schema.connect(uri, timeout_s=BUSY_TIMEOUT_S, uri=True)
+                db = connect(uri, timeout_s=BUSY_TIMEOUT_S, uri=True)
                 self._readers.append(db)
                 self._local.db, self._local.epoch = db, epoch
             # A row from before an invalidation's commit, with its change, looks like damage.
@@ -348,7 +349,7 @@ class Catalog:
 
     def hottest(self, limit: int) -> list[Row]:
         """Return the rows that were used last, the latest first. Blocks."""
-        sql = f"SELECT {rows.COLUMNS} FROM entries ORDER BY last_access_ns DESC LIMIT ?"  # noqa: S608
+        sql = f"SELECT {COLUMNS} FROM entries ORDER BY last_access_ns DESC LIMIT ?"  # noqa: S608
         return self._read(lambda db: list(rows.readable_rows(db.execute(sql, (limit,)))))
 
     def record_accesses(self, used: list[Row]) -> asyncio.Future[None]:
@@ -366,7 +367,7 @@ class Catalog:
     def later_rows(self, now: Now, after: EntryKey, limit: int) -> list[Row]:
         """Return rows behind `after` that were put or used later than `now`. Blocks."""
         sql = (
-            f"SELECT {rows.COLUMNS} FROM entries WHERE (namespace, id) > (?, ?)"  # noqa: S608
+            f"SELECT {COLUMNS} FROM entries WHERE (namespace, id) > (?, ?)"  # noqa: S608
             " AND (as_of_ns > ? OR last_access_ns > ?) ORDER BY namespace, id LIMIT ?"
         )
         values = (*after, *now, limit)

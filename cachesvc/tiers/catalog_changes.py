@@ -15,7 +15,8 @@ from typing import Any
 
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import Change, Scope, ScopeKind, key_scope
-from cachesvc.tiers.catalog_schema import UnreadableRow, sum_of
+from cachesvc.tiers.catalog_damage import UnreadableRow
+from cachesvc.tiers.catalog_schema import sum_of
 
 _COLUMNS = "scope, value, changed_ns, up_to_generation, namespaces, row_sum"
 _ONE = f"SELECT {_COLUMNS} FROM changes WHERE scope = ? AND value = ?"  # noqa: S608 constants

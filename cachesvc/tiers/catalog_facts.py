@@ -8,7 +8,8 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import astuple, dataclass
 
-from cachesvc.tiers.catalog_schema import UnreadableRow, sum_of
+from cachesvc.tiers.catalog_damage import UnreadableRow
+from cachesvc.tiers.catalog_schema import sum_of
 from cachesvc_format.names import is_id
 
 _FACTS = (

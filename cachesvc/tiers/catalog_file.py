@@ -18,6 +18,7 @@ import structlog
 
 from cachesvc.core.errors import ConfigError
 from cachesvc.tiers import anchors
+from cachesvc.tiers import catalog_damage as damage
 from cachesvc.tiers import catalog_facts as facts
 from cachesvc.tiers import catalog_schema as schema
 from cachesvc.tiers.anchors import Anchor
@@ -68,7 +69,7 @@ class CatalogFile:
         try:
             return self._open()
         except sqlite3.Error as exc:
-            if schema.is_damage_at_open(exc, self.path):
+            if damage.is_damage_at_open(exc, self.path):
                 raise Damaged(str(exc)) from exc
             raise
 
@@ -82,7 +83,7 @@ class CatalogFile:
         return self.open_undamaged()
 
     def _open(self) -> Opened:
-        db = schema.connect(str(self.path), timeout_s=BUSY_TIMEOUT_S)
+        db = damage.connect(str(self.path), timeout_s=BUSY_TIMEOUT_S)
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
@@ -129,7 +130,7 @@ class CatalogFile:
 
     def is_damage(self, exc: sqlite3.Error) -> bool:
         """Return whether an error of an open connection is damage, and not one that passes."""
-        return schema.is_damage(exc) or schema.is_of_header(exc, self.path)
+        return damage.is_damage(exc) or damage.is_of_header(exc, self.path)
 
     def set_aside(self, why: str) -> None:
         """Rename the database and its log durably, so that they are never read again."""

@@ -1,126 +1,26 @@
 """The statements on the catalog's entries: plain functions on a connection, inside its transaction.
 
-`catalog.py` owns the connections and threads. Conditions and column lists in the SQL are
-constants of this module; values travel as parameters only. The format is docs/on-disk-format.md.
+`catalog.py` owns the connections and threads, `catalog_schema.py` the columns. Conditions and
+column lists in the SQL are constants; values travel as parameters only.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from cachesvc.core.entry import EntryMeta, Row
+from cachesvc.core.entry import Row
 from cachesvc.core.keys import EntryKey
-from cachesvc.core.origin import OriginStamp
 from cachesvc.core.scopes import Change, Scope, ScopeKind, key_scope
 from cachesvc.tiers import catalog_changes as changes
+from cachesvc.tiers.catalog_damage import UnreadableRow
 from cachesvc.tiers.catalog_facts import add_to_total, recount
-from cachesvc.tiers.catalog_schema import UnreadableRow, sum_of
+from cachesvc.tiers.catalog_schema import COLUMNS, MARKS, row_of, use_sum_of, values_of
 from cachesvc.tiers.disk_files import Location, stored_bytes
 from cachesvc_format.names import is_id
-
-# An entry's own columns, in the order in which they are summed.
-_META_COLUMNS = (
-    "namespace, id, owner, generation, size_bytes, checksum, stamps, begun_ns, origin_ns,"
-    " confirmed_ns, base_ttl_s, explicit_ttl_s, kind_version, as_of_ns"
-)
-# Columns that change with every use have a sum of their own, `use_sum`.
-_USE_COLUMNS = "accesses, last_access_ns, expires_ns"
-COLUMNS = f"{_META_COLUMNS}, stored_bytes, {_USE_COLUMNS}, row_sum, use_sum"
-_TYPES = (
-    *(str, str, str, int, int, int, str),
-    *(int, int, int, float, float | None, str, int),
-    *(int, int, int, int),
-)
-# Gives every row its sums; the connection needs a function `sum_of`.
-SET_SUMS = (
-    f"UPDATE entries SET row_sum = sum_of({_META_COLUMNS}, stored_bytes),"  # noqa: S608 constants
-    f" use_sum = sum_of(namespace, id, generation, {_USE_COLUMNS})"
-)
-_MARKS = ", ".join("?" * 20)
-
-
-def row_of(found: tuple[Any, ...]) -> Row:
-    """Return the row of these COLUMNS. Raises UnreadableRow if they are not as stored."""
-    *values, row_sum, use_sum = found
-    try:
-        if row_sum is None:  # the first release wrote no sums
-            _check_types(values)
-        elif (row_sum, use_sum) != _sums_of(values):
-            raise UnreadableRow("a row is not what was stored")
-        return _parsed_row(values)
-    except (TypeError, ValueError) as exc:
-        raise UnreadableRow("a row cannot be understood") from exc
-
-
-def _check_types(values: Sequence[Any]) -> None:
-    """Raise TypeError or ValueError if a value cannot have been stored."""
-    if not all(map(isinstance, values, _TYPES)):
-        raise TypeError
-    for value in values:
-        if isinstance(value, str):
-            value.encode()
-
-
-def _sums_of(values: Sequence[Any]) -> tuple[int, int]:
-    """Return both sums of a row's values, which are without the sums."""
-    namespace, entry_id, _, generation = values[:4]
-    return sum_of(*values[:-3]), _use_sum(namespace, entry_id, generation, *values[-3:])
-
-
-def _use_sum(namespace: str, entry_id: str, generation: int, *use: int) -> int:
-    return sum_of(namespace, entry_id, generation, *use)
-
-
-def _parsed_row(values: Sequence[Any]) -> Row:
-    namespace, entry_id, owner, generation, size_bytes, checksum, stamps, *rest = values
-    begun_ns, origin_ns, confirmed_ns, base_ttl_s, explicit_ttl_s, version, as_of_ns, *rest = rest
-    _, accesses, last_access_ns, expires_ns = rest
-    meta = EntryMeta(
-        key=EntryKey(namespace, entry_id),
-        owner=owner,
-        generation=generation,
-        size_bytes=size_bytes,
-        checksum=checksum,
-        stamps=tuple(OriginStamp(*stamp) for stamp in json.loads(stamps)),
-        begun_ns=begun_ns,
-        origin_ns=origin_ns,
-        confirmed_ns=confirmed_ns,
-        base_ttl_s=base_ttl_s,
-        explicit_ttl_s=explicit_ttl_s,
-        kind_version=version,
-        as_of_ns=as_of_ns,
-    )
-    return Row(meta, accesses, last_access_ns, expires_ns)
-
-
-def _values_of(row: Row) -> tuple[Any, ...]:
-    """Return the stored values of `row`, with the types that SQLite gives back."""
-    meta = row.meta
-    explicit_ttl_s = meta.explicit_ttl_s
-    return (
-        *meta.key,
-        meta.owner,
-        meta.generation,
-        meta.size_bytes,
-        meta.checksum,
-        json.dumps([(s.object_key, s.etag, s.last_modified_s) for s in meta.stamps]),
-        meta.begun_ns,
-        meta.origin_ns,
-        meta.confirmed_ns,
-        float(meta.base_ttl_s),
-        None if explicit_ttl_s is None else float(explicit_ttl_s),
-        meta.kind_version,
-        meta.as_of_ns,
-        stored_bytes(meta.size_bytes),
-        row.accesses,
-        row.last_access_ns,
-        row.expires_ns,
-    )
 
 
 def condition_of(scope: Scope) -> tuple[str, tuple[str, ...]]:
@@ -156,10 +56,9 @@ def upsert(db: sqlite3.Connection, row: Row, lost: Change) -> Location | None:
         f"DELETE FROM entries WHERE namespace = ? AND id = ? RETURNING {_LEFT}",  # noqa: S608
         meta.key,
     ).fetchall()
-    values = _values_of(row)
     db.execute(
-        f"INSERT INTO entries ({COLUMNS}) VALUES ({_MARKS})",  # noqa: S608 constants
-        (*values, *_sums_of(values)),
+        f"INSERT INTO entries ({COLUMNS}) VALUES ({MARKS})",  # noqa: S608 constants
+        values_of(row),
     )
     _subtract(db, replaced)
     add_to_total(db, meta.key.namespace, 1, stored_bytes(meta.size_bytes))
@@ -340,13 +239,13 @@ def confirm(db: sqlite3.Connection, renewed: Row) -> None:
     if found is None or found[3] != meta.generation:
         return
     for stored in _readable(db, found):
-        _replace(db, _values_of(Row(meta, stored.accesses, stored.last_access_ns)))
+        _replace(db, Row(meta, stored.accesses, stored.last_access_ns))
 
 
-def _replace(db: sqlite3.Connection, values: tuple[Any, ...]) -> None:
+def _replace(db: sqlite3.Connection, row: Row) -> None:
     db.execute(
-        f"REPLACE INTO entries ({COLUMNS}) VALUES ({_MARKS})",  # noqa: S608 constants
-        (*values, *_sums_of(values)),
+        f"REPLACE INTO entries ({COLUMNS}) VALUES ({MARKS})",  # noqa: S608 constants
+        values_of(row),
     )
 
 
@@ -362,7 +261,7 @@ def _use_of(row: Row) -> tuple[Any, ...]:
     meta = row.meta
     at = (*meta.key, meta.generation)
     use = (row.accesses, row.last_access_ns, row.expires_ns)
-    return (*use, _use_sum(*at, *use), *at)
+    return (*use, use_sum_of(*at, *use), *at)
 
 
 def add_sums(db: sqlite3.Connection, after: EntryKey, limit: int) -> EntryKey | None:
@@ -377,6 +276,6 @@ def add_sums(db: sqlite3.Connection, after: EntryKey, limit: int) -> EntryKey | 
     found = db.execute(sql, (*after, limit)).fetchall()
     for values in found:
         for row in _readable(db, values):
-            _replace(db, _values_of(row))
+            _replace(db, row)
             after = row.meta.key
     return after if found else None

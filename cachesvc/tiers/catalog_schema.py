@@ -1,19 +1,27 @@
-"""The catalog's schema, as a list of migrations, and which of SQLite's errors mean damage.
+"""The catalog's tables, as a list of migrations, and how an entry is a row.
 
 Opening a catalog of an earlier version migrates it to the newest in one transaction: a crash
 in the middle leaves the earlier version. Only newer versions are unknown.
+
+A column costs a step in MIGRATIONS, a line in `_COLUMNS` and an argument in `_parsed_row`. The
+sum of a row has to leave out the value that the step gives to older rows, as their sums do.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import json
 import sqlite3
-import tempfile
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from types import UnionType
+from typing import Any, NamedTuple
 
 from cachesvc.core.checksum import checksum
+from cachesvc.core.entry import EntryMeta, Row
+from cachesvc.core.keys import EntryKey
+from cachesvc.core.origin import OriginStamp
+from cachesvc.tiers.catalog_damage import UnknownSchema, UnreadableRow
+from cachesvc.tiers.disk_files import stored_bytes
 
 _FIRST_RELEASE = """
 CREATE TABLE entries (
@@ -76,51 +84,12 @@ MIGRATIONS = (_FIRST_RELEASE, _CHECKSUMS)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 
-class UnknownSchema(sqlite3.DatabaseError):
-    """A newer daemon wrote the catalog, or it is not a catalog of ours."""
-
-
-class UnreadableRow(sqlite3.DatabaseError):
-    """A row is not what was stored: SQLite has no checksums of its own."""
-
-
 def sum_of(*values: object) -> int:
     """Return the checksum of a row's values and their types.
 
     It hashes Python's ASCII form of the tuple: 1, 1.0, '1', b'1' and None differ.
     """
     return checksum(ascii(values).encode())
-
-
-class _Connection(sqlite3.Connection):
-    """A connection that raises sqlite3.Error even where an error's text cannot be decoded.
-
-    SQLite quotes a schema that lost a bit in its error, which Python then cannot decode.
-    """
-
-    def execute(self, *statement: Any) -> sqlite3.Cursor:
-        try:
-            return super().execute(*statement)
-        except UnicodeDecodeError as exc:
-            raise UnreadableRow("the schema is not what was stored") from exc
-
-
-def connect(path: str, *, timeout_s: float, uri: bool = False) -> sqlite3.Connection:
-    """Open a connection. A text that is no UTF-8 any more is read all the same: its sum fails."""
-    db = sqlite3.connect(
-        path,
-        isolation_level=None,
-        check_same_thread=False,
-        timeout=timeout_s,
-        uri=uri,
-        factory=_Connection,
-    )
-    db.text_factory = _text
-    return db
-
-
-def _text(stored: bytes) -> str:
-    return stored.decode("utf-8", "surrogateescape")
 
 
 def migrate(db: sqlite3.Connection) -> bool:
@@ -167,72 +136,109 @@ def _execute_all(db: sqlite3.Connection, script: str) -> None:
             db.execute(statement)
 
 
-# ---- damage
+# ---- a row of `entries`
 
-# Errors that are not the file's fault: a full disk, a lock, a missing right. These pass.
-_PASSING = frozenset(
-    {
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_ABORT,
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_INTERRUPT,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_AUTH,
-    }
+
+class _Column(NamedTuple):
+    """`type` is what SQLite gives back; `of` returns what is stored of an entry."""
+
+    name: str
+    type: type | UnionType
+    of: Callable[[Row], Any]
+
+
+# An entry's own columns, in the order in which they are summed.
+_OWN = (
+    _Column("namespace", str, lambda row: row.meta.key.namespace),
+    _Column("id", str, lambda row: row.meta.key.id),
+    _Column("owner", str, lambda row: row.meta.owner),
+    _Column("generation", int, lambda row: row.meta.generation),
+    _Column("size_bytes", int, lambda row: row.meta.size_bytes),
+    _Column("checksum", int, lambda row: row.meta.checksum),
+    _Column("stamps", str, lambda row: _stamps_text(row.meta)),
+    _Column("begun_ns", int, lambda row: row.meta.begun_ns),
+    _Column("origin_ns", int, lambda row: row.meta.origin_ns),
+    _Column("confirmed_ns", int, lambda row: row.meta.confirmed_ns),
+    _Column("base_ttl_s", float, lambda row: float(row.meta.base_ttl_s)),
+    _Column("explicit_ttl_s", float | None, lambda row: _float_or_none(row.meta.explicit_ttl_s)),
+    _Column("kind_version", str, lambda row: row.meta.kind_version),
+    _Column("as_of_ns", int, lambda row: row.meta.as_of_ns),
+    _Column("stored_bytes", int, lambda row: stored_bytes(row.meta.size_bytes)),
 )
-# Raised for a missing right, and for a header with a version that SQLite cannot write.
-_OF_RIGHTS_OR_HEADERS = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
-_DAMAGE = frozenset(
-    {
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_FORMAT,
-        sqlite3.SQLITE_CONSTRAINT,  # our statements violate none
-    }
+# Columns that change with every use have a sum of their own, `use_sum`.
+_OF_USE = (
+    _Column("accesses", int, lambda row: row.accesses),
+    _Column("last_access_ns", int, lambda row: row.last_access_ns),
+    _Column("expires_ns", int, lambda row: row.expires_ns),
 )
-_PROBE_BYTES = 1 << 16  # what SQLite needs for its log's index, and more
-# Parts of SQLite's messages about a spoilt schema.
-_SCHEMA_IS_SPOILT = ("no such", "malformed", "unsupported file format")
+_NAMES = tuple(column.name for column in (*_OWN, *_OF_USE))
+_TYPES = tuple(column.type for column in (*_OWN, *_OF_USE))
+COLUMNS = ", ".join((*_NAMES, "row_sum", "use_sum"))
+MARKS = ", ".join("?" * (len(_NAMES) + 2))
 
 
-def is_damage(exc: sqlite3.Error) -> bool:
-    """Return whether the file is damaged; a full disk, a lock or an I/O error passes."""
-    if isinstance(exc, UnknownSchema | UnreadableRow):
-        return True
-    code = _code_of(exc)
-    if code == sqlite3.SQLITE_ERROR:
-        return any(words in str(exc) for words in _SCHEMA_IS_SPOILT)
-    return code in _DAMAGE
-
-
-def is_damage_at_open(exc: sqlite3.Error, path: Path) -> bool:
-    """As `is_damage`, at opening: only the file itself or its rights can be the cause."""
-    if _code_of(exc) in _OF_RIGHTS_OR_HEADERS:
-        return is_of_header(exc, path)
-    return is_damage(exc) or _code_of(exc) not in _PASSING
-
-
-def is_of_header(exc: sqlite3.Error, path: Path) -> bool:
-    """Return whether SQLite refuses a file that can be written: its header is spoilt."""
-    return _code_of(exc) in _OF_RIGHTS_OR_HEADERS and _can_be_written(path)
-
-
-def _code_of(exc: sqlite3.Error) -> int:
-    return int(getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
-
-
-def _can_be_written(path: Path) -> bool:
-    """Return whether we can write the file, its log, and new files beside them."""
-    names = [Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm")]
+def row_of(found: Sequence[Any]) -> Row:
+    """Return the row of these COLUMNS. Raises UnreadableRow if they are not as stored."""
+    *values, row_sum, use_sum = found
     try:
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                os.close(os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK))
-        with tempfile.TemporaryFile(dir=path.parent, buffering=0) as probe:
-            # A full disk accepts a new name, but no bytes.
-            return path.exists() and probe.write(bytes(_PROBE_BYTES)) == _PROBE_BYTES
-    except OSError:
-        return False
+        if row_sum is None:  # the first release wrote no sums
+            _check_types(values)
+        elif (row_sum, use_sum) != _sums_of(values):
+            raise UnreadableRow("a row is not what was stored")
+        return _parsed_row(dict(zip(_NAMES, values, strict=True)))
+    except (TypeError, ValueError) as exc:
+        raise UnreadableRow("a row cannot be understood") from exc
+
+
+def values_of(row: Row) -> tuple[Any, ...]:
+    """Return the COLUMNS of `row`, with the types that SQLite gives back."""
+    values = [column.of(row) for column in (*_OWN, *_OF_USE)]
+    return (*values, *_sums_of(values))
+
+
+def _check_types(values: Sequence[Any]) -> None:
+    """Raise TypeError or ValueError if a value cannot have been stored."""
+    if not all(map(isinstance, values, _TYPES)):
+        raise TypeError
+    for value in values:
+        if isinstance(value, str):
+            value.encode()
+
+
+def _sums_of(values: Sequence[Any]) -> tuple[int, int]:
+    """Return `row_sum` and `use_sum` of a row's other values."""
+    namespace, entry_id, _, generation = values[:4]
+    own, of_use = values[: len(_OWN)], values[len(_OWN) :]
+    return sum_of(*own), use_sum_of(namespace, entry_id, generation, *of_use)
+
+
+def use_sum_of(namespace: str, entry_id: str, generation: int, *of_use: int) -> int:
+    """Return `use_sum`; `of_use` is accesses, last_access_ns and expires_ns."""
+    return sum_of(namespace, entry_id, generation, *of_use)
+
+
+def _parsed_row(stored: dict[str, Any]) -> Row:
+    meta = EntryMeta(
+        key=EntryKey(stored["namespace"], stored["id"]),
+        owner=stored["owner"],
+        generation=stored["generation"],
+        size_bytes=stored["size_bytes"],
+        checksum=stored["checksum"],
+        stamps=tuple(OriginStamp(*stamp) for stamp in json.loads(stored["stamps"])),
+        begun_ns=stored["begun_ns"],
+        origin_ns=stored["origin_ns"],
+        confirmed_ns=stored["confirmed_ns"],
+        base_ttl_s=stored["base_ttl_s"],
+        explicit_ttl_s=stored["explicit_ttl_s"],
+        kind_version=stored["kind_version"],
+        as_of_ns=stored["as_of_ns"],
+    )
+    return Row(meta, stored["accesses"], stored["last_access_ns"], stored["expires_ns"])
+
+
+def _stamps_text(meta: EntryMeta) -> str:
+    return json.dumps([(s.object_key, s.etag, s.last_modified_s) for s in meta.stamps])
+
+
+def _float_or_none(number: float | None) -> float | None:
+    return None if number is None else float(number)

@@ -15,8 +15,8 @@ from urllib.parse import quote
 from cachesvc.core.entry import Row
 from cachesvc.core.errors import ConfigError, CorruptEntry
 from cachesvc.core.keys import EntryKey
+from cachesvc.tiers import catalog_damage as damage
 from cachesvc.tiers import catalog_facts
-from cachesvc.tiers import catalog_rows as rows
 from cachesvc.tiers import catalog_schema as schema
 from cachesvc.tiers.catalog_facts import Facts, Total
 from cachesvc.tiers.catalog_file import BUSY_TIMEOUT_S, FILE_NAME
@@ -38,7 +38,7 @@ class CatalogView:
             )
         try:
             uri = f"file:{quote(str(path))}?mode=ro"
-            self._db = schema.connect(uri, timeout_s=BUSY_TIMEOUT_S, uri=True)
+            self._db = damage.connect(uri, timeout_s=BUSY_TIMEOUT_S, uri=True)
         except sqlite3.Error as exc:
             raise ConfigError(f"{path}: cannot be opened: {exc}") from exc
         self._path = path
@@ -52,19 +52,19 @@ class CatalogView:
         """Return the catalog's facts."""
         try:
             return self._read(lambda: catalog_facts.read(self._db))
-        except schema.UnreadableRow as exc:
+        except damage.UnreadableRow as exc:
             raise CorruptEntry(f"the catalog is damaged: {exc}") from exc
 
     def rows(self) -> Iterator[Row]:
         """Yield every row by key; a row that is stored or deleted meanwhile may be missing."""
         sql = (
-            f"SELECT {rows.COLUMNS} FROM entries WHERE (namespace, id) > (?, ?)"  # noqa: S608
+            f"SELECT {schema.COLUMNS} FROM entries WHERE (namespace, id) > (?, ?)"  # noqa: S608
             " ORDER BY namespace, id LIMIT ?"
         )
         after = _FIRST
         while page := self._read(
             lambda after=after: [  # type: ignore[misc]
-                rows.row_of(found) for found in self._db.execute(sql, (*after, PAGE_ROWS))
+                schema.row_of(found) for found in self._db.execute(sql, (*after, PAGE_ROWS))
             ]
         ):
             yield from page
@@ -86,6 +86,6 @@ class CatalogView:
                 raise ConfigError(f"{self._path}: its schema is version {version}, not ours")
             return read()
         except sqlite3.Error as exc:
-            if schema.is_damage(exc):
+            if damage.is_damage(exc):
                 raise CorruptEntry(f"the catalog is damaged: {exc}") from exc
             raise ConfigError(f"{self._path}: cannot be read: {exc}") from exc

@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
-from cachesvc.tiers import catalog_rows, catalog_schema
+from cachesvc.tiers import catalog_schema
 
 
 def multiply_row(catalog: Path, like: str, count: int) -> None:
@@ -25,7 +25,14 @@ def multiply_row(catalog: Path, like: str, count: int) -> None:
             (like,),
         )
         db.create_function("sum_of", -1, catalog_schema.sum_of)
-        db.execute(catalog_rows.SET_SUMS)
+        own, of_use = (
+            ", ".join(column.name for column in columns)
+            for columns in (catalog_schema._OWN, catalog_schema._OF_USE)
+        )
+        db.execute(
+            f"UPDATE entries SET row_sum = sum_of({own}),"
+            f" use_sum = sum_of(namespace, id, generation, {of_use})"
+        )
         db.execute(
             "UPDATE totals SET (entries, stored_bytes) = (SELECT count(*), sum(stored_bytes)"
             " FROM entries WHERE entries.namespace = totals.namespace)"

@@ -18,7 +18,7 @@ from cachesvc.core.entry import Row
 from cachesvc.core.errors import CorruptEntry
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope
-from cachesvc.tiers import catalog_schema
+from cachesvc.tiers import catalog_damage, catalog_schema
 from cachesvc.tiers.catalog import Catalog
 from cachesvc.tiers.catalog_facts import Total
 from tests.support.clocks import START_NS
@@ -140,7 +140,7 @@ def test_a_crash_in_the_middle_of_the_migration_leaves_the_old_catalog(
     with monkeypatch.context() as patched:
         patched.setattr(catalog_schema, "MIGRATIONS", (catalog_schema.MIGRATIONS[0], broken))
         with (
-            closing(catalog_schema.connect(str(directory / "catalog.sqlite"), timeout_s=1)) as db,
+            closing(catalog_damage.connect(str(directory / "catalog.sqlite"), timeout_s=1)) as db,
             pytest.raises(sqlite3.OperationalError),
         ):
             catalog_schema.migrate(db)
