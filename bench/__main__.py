@@ -53,7 +53,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only", type=_names_in(CONTENDERS), metavar="ROW,...", help=", ".join(CONTENDERS)
     )
-    parser.add_argument("--peers", action="store_true", help="with other people's stores")
+    parser.add_argument("--peers", action="store_true", help="run other projects' stores too")
     parser.add_argument(
         "--entries",
         type=_names_in(PARTS),
@@ -62,9 +62,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=", ".join(PARTS),
     )
     parser.add_argument("--baseline", choices=CONTENDERS, default="local", metavar="ROW")
-    parser.add_argument("--rounds", type=_count, help="how often each way has its turn")
+    parser.add_argument("--rounds", type=_count, help="turns of each row")
     parser.add_argument("--calls", type=_count, help="timed calls in a turn")
-    parser.add_argument("--quick", action="store_true", help="a look, not a measurement")
+    parser.add_argument("--quick", action="store_true", help="a short trial, not a measurement")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
     chosen = parser.parse_args(arguments)
     if chosen.only is None:

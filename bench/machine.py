@@ -47,7 +47,7 @@ def load_warning(described: dict[str, str]) -> str | None:
     load, cores = float(described["load average"]), int(described["cores"])
     if load <= BUSY_LOAD_PER_CORE * cores:
         return None
-    return f"the load average was {load:.2f} on {cores} cores: something else is running"
+    return f"the load average was {load:.2f} on {cores} cores: other processes are running"
 
 
 def _cpu_model() -> str:

@@ -49,7 +49,7 @@ def show(console: Console, outcome: Outcome, baseline: str) -> None:
         console.print(f"not run: {name}: {reason}")
     if noisy := [row.name for row in outcome.rows if row.is_noisy]:
         console.print(
-            f"noisy: the p50 of the rounds lies more than {NOISY_SPREAD:.0%} apart for "
+            f"noisy: the p50s of the rounds differ by more than {NOISY_SPREAD:.0%} for "
             f"{', '.join(noisy)}; compare the ratios of several runs"
         )
 

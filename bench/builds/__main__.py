@@ -126,7 +126,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.builds", description=__doc__)
     parser.add_argument("--before", type=Path, required=True, metavar="DIR", help="the older build")
     parser.add_argument("--only", nargs="+", choices=PLANS, default=list(PLANS))
-    parser.add_argument("--quick", action="store_true", help="a look, not a measurement")
+    parser.add_argument("--quick", action="store_true", help="a short trial, not a measurement")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
     chosen = parser.parse_args(arguments)
     chosen.before = chosen.before.resolve()

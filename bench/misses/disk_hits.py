@@ -111,7 +111,7 @@ class _ByHand:
 
 def _get(client: CacheClient, name: str) -> object:
     human = client.get_human(name)
-    assert human.info.tier.value == "disk", "it was not a hit in L2"
+    assert human.info.tier.value == "disk", "the Get was not a hit in L2"
     return human.torch()
 
 

@@ -186,7 +186,7 @@ class Strikes:
 
         mortal = Mortal(live, self.ledger)
         try:
-            assert self._await("ready", mortal), f"{operation}: it died before"
+            assert self._await("ready", mortal), f"{operation}: the process died before"
             yield mortal, json.loads(told.read_text()), lambda: os.write(writing, b"!")
         finally:
             os.close(reading)

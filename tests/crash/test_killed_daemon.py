@@ -56,9 +56,9 @@ class Caller:
         try:
             found = version_of(client.get_text(self._id))
         except (NotCached, PreconditionFailed):
-            assert not self.stored, f"{self.stored} was answered and is gone"
+            assert not self.stored, f"version {self.stored} was answered and is gone"
             return
-        assert self.floor <= found <= self._version, f"{found}, floor {self.floor}"
+        assert self.floor <= found <= self._version, f"version {found}, floor {self.floor}"
         assert found >= self.stored
         self.answers += 1
 

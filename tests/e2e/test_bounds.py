@@ -131,7 +131,7 @@ def test_a_full_tmpfs_is_served_from_the_heap_if_the_settings_allow_it(
     assert get_human(stub, user).info.tier == pb.TIER_DISK
     fill_up(memory)
     entry = get_human(stub, small, delivery=pb.DELIVERY_SHARED_FILE)
-    assert small_person.matches(entry.tensors), "what has no file is answered inline"
+    assert small_person.matches(entry.tensors), "an entry without a file is sent inline"
     put(stub, "human_dresses", small, small_person.blob())
     stub.Invalidate(pb.InvalidateRequest(user_id=user))
     daemon.wait_until_stored()

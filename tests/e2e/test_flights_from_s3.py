@@ -192,4 +192,4 @@ def test_sigterm_lets_fills_end_refuses_new_calls_and_exits_with_0(on_s3: S3Setu
         assert person.matches(caller.result().entry.tensors)
         assert ended.result() == 0
     daemon.start()
-    assert get_human(stub, user).info.tier == pb.TIER_DISK, "what was answered was stored too"
+    assert get_human(stub, user).info.tier == pb.TIER_DISK, "the answered entry was stored too"

@@ -61,6 +61,6 @@ async def test_an_entry_gets_into_l1_though_others_have_filled_tmpfs(
     await bring(house, tmpfs)
     served = await house.get(HOT)
     assert served.tier == "memory"
-    assert served.blob.shared_name is not None, "a file of L1, not the heap"
+    assert served.blob.shared_name is not None, "the entry is a file of L1, not on the heap"
     assert len(house.memory.index) < len(IDLE) + 1
     await house.settle()

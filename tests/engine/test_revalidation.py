@@ -107,7 +107,7 @@ async def test_one_changed_member_refills_the_whole_entry(house: EngineHouse) ->
     assert [stamp.etag for stamp in served.meta.stamps] == [
         house.origin.objects[key].stamp.etag for key in keys
     ]
-    assert house.origin.reads.count(keys[0]) == 2, "once with a condition, once for its bytes"
+    assert house.origin.reads.count(keys[0]) == 2, "read once with a condition, once for its bytes"
     assert house.metrics.value("revalidations", outcome="changed") == 1
     await house.settle()
     await house.restart()
@@ -329,7 +329,7 @@ async def test_expired_entries_count_as_bytes_until_their_keeping_time_is_over(
     assert stored_bytes > 0
     await house.cache.upkeep.disk_step()
     assert house.disk.room.used_bytes == stored_bytes
-    assert (await house.cache.inspect(PERSON)).disk is None, "it is served no more"
+    assert (await house.cache.inspect(PERSON)).disk is None, "the entry is served no more"
 
     kept_until_ns = served.expires_ns + house.keep_expired_ns
     house.clock.advance((kept_until_ns - house.clock.read().steady_ns) / NS_PER_S + 1)

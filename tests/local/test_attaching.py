@@ -35,7 +35,7 @@ def grpc_port(daemon: Daemon) -> int:
         entry = json.loads(line)
         if entry["event"] == "serving":
             return int(entry["grpc_port"])
-    raise AssertionError("it does not say where it serves")
+    raise AssertionError("the daemon does not say where it serves")
 
 
 def test_a_tcp_caller_on_the_daemons_host_uses_shared_files(

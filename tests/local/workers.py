@@ -74,7 +74,7 @@ class Worker:
             result, failure = self._pipe.recv()
         except EOFError:
             self._process.join()
-            raise WorkerFailed(f"it died: {self._process.exitcode}") from None
+            raise WorkerFailed(f"the worker died: {self._process.exitcode}") from None
         if failure:
             raise WorkerFailed(failure)
         return result

@@ -301,4 +301,4 @@ def wait_for_line(process: subprocess.Popen[str], start: str) -> str:
     for line in process.stdout:
         if line.startswith(start):
             return line
-    raise AssertionError(f"it ended without saying {start!r}")
+    raise AssertionError(f"the program ended without saying {start!r}")

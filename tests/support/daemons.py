@@ -319,7 +319,7 @@ def wait_until(
     give_up = time.monotonic() + within_s
     while not is_so():
         if time.monotonic() > give_up:
-            raise TimeoutError(f"still not so after {within_s:g} s: {describe()}")
+            raise TimeoutError(f"not reached in {within_s:g} s: {describe()}")
         time.sleep(_POLL_S)
 
 

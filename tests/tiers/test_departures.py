@@ -193,7 +193,7 @@ def test_a_file_that_has_another_name_is_not_removed(
     fd = tier.open()
     name_somewhere_else(tier.path / os.listdir(tier.path)[0], elsewhere)
     tier.remove()
-    assert os.fstat(fd).st_nlink == 1, "whoever has it open takes it for valid"
+    assert os.fstat(fd).st_nlink == 1, "a reader that has it open takes it for valid"
     assert tier.memory.owes(key_scope(KEY))
     elsewhere.unlink()
     assert not tier.memory.owes(key_scope(KEY))
@@ -362,7 +362,7 @@ def test_an_answer_that_is_being_sent_keeps_its_bytes_and_they_count(tier: Tier,
     del entry
     tier.remove()
     tier.finish()
-    assert tier.memory.held_bytes == SIZE_BYTES, "tmpfs still pays for them"
+    assert tier.memory.held_bytes == SIZE_BYTES, "tmpfs still holds its pages"
     tier.memory.step(START_NS)
     tier.finish()
     assert tier.memory.held_bytes == SIZE_BYTES

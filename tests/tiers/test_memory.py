@@ -214,7 +214,7 @@ def test_without_its_directory_l1_serves_from_the_heap_and_ends(directory: Path)
     for name in tier.names():
         (directory / name).unlink()
     directory.rmdir()
-    assert tier.store(KEY) is None, "the heap was to have it"
+    assert tier.store(KEY) is None, "the entry must be on the heap"
     assert tier.memory.remove_covered(Scope(ScopeKind.EVERYTHING)) == [OTHER]
     assert tier.memory.free_bytes == 64 * KIB
     tier.memory.close()

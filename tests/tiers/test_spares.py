@@ -109,7 +109,7 @@ def test_an_entry_in_a_spare_file_is_exactly_as_long_as_it_is(tier: Tier, size_b
     tier.store_with_spare(MIB)
     data = os.urandom(size_bytes)
     room = tier.memory.reserve(KEY, size_bytes)
-    assert room.spare, "it was to be written to the spare file"
+    assert room.spare, "the entry must be in the spare file"
     tier.memory.write(room, (data[:1000], data[1000:]))
     entry = tier.memory.publish(room, meta_of(KEY, data), accesses=0, steady_ns=START_NS)
     assert entry is not None
@@ -118,7 +118,7 @@ def test_an_entry_in_a_spare_file_is_exactly_as_long_as_it_is(tier: Tier, size_b
     status = path.stat()
     assert stat.S_IMODE(status.st_mode) == 0o440
     assert status.st_nlink == 1
-    assert status.st_blocks * 512 == -(-size_bytes // PAGE) * PAGE, "the rest was to be cut off"
+    assert status.st_blocks * 512 == -(-size_bytes // PAGE) * PAGE, "the rest must be cut off"
 
 
 @pytest.mark.parametrize("size_bytes", [MIB // 2 - 1, 2 * MIB + 1])
@@ -227,7 +227,7 @@ def test_a_spare_file_taken_while_its_bytes_are_read_elsewhere_is_taken_once(
         read = functools.partial(getattr, tier.memory.spares, what)
         miss = functools.partial(tier.store, KEY, b"A" * MIB)
         was_interrupted = _read_interrupted(read, miss, at_event)
-        assert tier.ready_bytes == MIB, "the one that the miss left"
+        assert tier.ready_bytes == MIB, "the miss left one spare file"
         mine = tier.memory.lookup(KEY, START_NS)
         others = tier.store(EntryKey("garment", "others"), b"B" * MIB)
         assert mine is not None
@@ -250,7 +250,7 @@ def test_spare_files_are_bounded_in_number_and_bytes(tier: Tier) -> None:
         tier.store(KEY, bytes(2 * MIB))
         assert tier.ready_bytes <= 4 * MIB
     tier.store(OTHER, bytes(LEAST_BYTES - 1))
-    assert tier.ready_bytes % MIB == 0, "a small entry needs none"
+    assert tier.ready_bytes % MIB == 0, "a small entry needs no spare file"
 
 
 def test_without_bytes_for_them_there_are_none(directory: Path) -> None:
@@ -310,7 +310,9 @@ def test_tmpfs_never_holds_more_than_l1s_limit(steps: list[tuple[str, str, int]]
             key = EntryKey("garment", entry_id)
             if action == "store":
                 before = {entry.key for entry in tier.memory.index} | {key}
-                assert tier.store(key, bytes(size_bytes)) is not None, "spares took its room"
+                assert tier.store(key, bytes(size_bytes)) is not None, (
+                    "spare files took the entry's room"
+                )
                 assert {entry.key for entry in tier.memory.index} <= before
             elif action == "remove":
                 tier.memory.remove(key, Leaving.INVALIDATED)
@@ -360,7 +362,7 @@ def test_pages_that_are_still_being_freed_are_waited_for(
     assert [spare.size_bytes for spare in room.spare] == [2 * MIB] * bool(spare_bytes)
 
     def chunks() -> Iterator[bytes]:
-        assert _taken_bytes(disk) == 3 * MIB, "the evicted one's pages were to be free"
+        assert _taken_bytes(disk) == 3 * MIB, "the evicted entry's pages must be free"
         yield bytes(3 * MIB)
 
     tier.memory.write(room, chunks())

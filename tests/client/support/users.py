@@ -67,7 +67,7 @@ def as_user(
     process.start()
     theirs.close()
     try:
-        assert ours.poll(WITHIN_S), "it did not end"
+        assert ours.poll(WITHIN_S), "the other user's process did not end"
         result, failure = ours.recv()
     finally:
         process.kill()
@@ -98,7 +98,7 @@ def served_by(uid: int, socket: Path) -> Iterator[Callable[[], list[str]]]:
 
 
 def _received(pipe: Connection) -> Any:
-    assert pipe.poll(WITHIN_S), "it says nothing"
+    assert pipe.poll(WITHIN_S), "the other user's process is silent"
     return pipe.recv()
 
 
