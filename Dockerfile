@@ -1,13 +1,13 @@
-# The daemon as a user of its own, without torch. How it is run, and how big it is: docs/deploying.md.
+# The daemon as a user of its own, without torch. docs/deploying.md says how to run it, and its size.
 #
 #   docker build -t cachesvc .
 #   docker build -t cachesvc-worker --build-arg EXTRAS=torch .    # images that run the client too
 FROM docker.io/library/python:3.11-slim-bookworm AS build
-# Another index, and the certificates to trust it, where hosts do not reach pypi.org.
+# Another package index and its certificates, for hosts without access to pypi.org.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_CERT
-# torch alone is larger than all the rest, and the daemon never imports it.
+# torch is larger than everything else together, and the daemon never imports it.
 ARG EXTRAS=""
 WORKDIR /src
 COPY pyproject.toml requirements.lock constraints.txt README.md ./
@@ -26,7 +26,7 @@ ARG REVISION=""
 LABEL org.opencontainers.image.title="cachesvc" \
       org.opencontainers.image.description="Serves prepared tensors from memory, NVMe and S3" \
       org.opencontainers.image.revision="${REVISION}"
-# Fixed, because volumes and workers name them: workers that map files have this group.
+# Fixed ids, because volumes and workers name them: a worker that maps files is in this group.
 RUN groupadd --gid 8002 cachesvc \
  && useradd --uid 8002 --gid 8002 --no-create-home --shell /usr/sbin/nologin cachesvc \
  && install -d -o cachesvc -g cachesvc -m 0700 /var/lib/cachesvc \
@@ -34,9 +34,9 @@ RUN groupadd --gid 8002 cachesvc \
 COPY --from=build /opt/cachesvc /opt/cachesvc
 ENV PATH=/opt/cachesvc/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 8002:8002
-# The catalog and L2. The third place, /dev/shm/cachesvc, is memory: --shm-size or a tmpfs volume.
+# The catalog and L2. The third directory, /dev/shm/cachesvc, is memory: --shm-size or a tmpfs volume.
 VOLUME ["/var/lib/cachesvc", "/opt/dlami/nvme/vton-cache"]
-# Each is a process of its own that imports grpc: not often. It fails while the daemon drains.
+# Each check starts a process that imports grpc, so it is not made often. It fails during a drain.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 \
   CMD ["cachesvc", "health", "--ready", "--timeout", "4"]
 STOPSIGNAL SIGTERM
