@@ -20,7 +20,8 @@ from typing import NamedTuple
 from cachesvc_client._blob import Layout
 from cachesvc_client._control import ControlPage
 from cachesvc_client._opened import Opened
-from cachesvc_client.answers import EntryInfo, Tier, info_of
+from cachesvc_client._reading import info_of
+from cachesvc_client.answers import EntryInfo, Tier
 from cachesvc_proto.v1 import cache_pb2
 
 # A process has few descriptors (1,024 by default), and each kept entry needs one.

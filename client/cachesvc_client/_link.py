@@ -15,9 +15,9 @@ from cachesvc_client._channels import Channels
 from cachesvc_client._door import Nobody
 from cachesvc_client._options import HEALTH_PATH
 from cachesvc_client._patience import Patience
+from cachesvc_client._reading import view_of_answer
 from cachesvc_client._route import Route
 from cachesvc_client._waiting import TimedOut, pause, result_of
-from cachesvc_client.answers import view_of_answer
 from cachesvc_client.errors import (
     CacheServiceError,
     CacheUnavailable,

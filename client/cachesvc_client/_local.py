@@ -31,8 +31,9 @@ from cachesvc_client._kept import (
     private_mapping,
 )
 from cachesvc_client._opened import Opened, opened_file, opened_inline
+from cachesvc_client._reading import Attachment, Received, SharedFile
 from cachesvc_client._trust import Trust
-from cachesvc_client.answers import Attachment, EntryInfo, Received, SharedFile
+from cachesvc_client.answers import EntryInfo
 from cachesvc_client.errors import UnreadableAnswer
 from cachesvc_client.requests import PARTS, TryOnKey
 from cachesvc_format.control_page import L1_DIRECTORY
@@ -130,9 +131,9 @@ class LocalDelivery:
     ) -> tuple[Opened, ...] | None:
         """Return person, garment and text if no call is needed for any of them."""
         kept = self._kept
+        if kept is None or (versions and not versions.keys() <= PARTS):
+            return None  # with an unknown part the call will be refused, with a clear error
         known = versions or {}
-        if kept is None or not known.keys() <= PARTS:
-            return None  # for unknown parts the call will be refused, with a clear error
         person = (HUMAN_NAMESPACES.get(key.category, ""), key.user_id)
         wanted = (
             Wanted(person, human_needed_ns, known.get("human", "")),

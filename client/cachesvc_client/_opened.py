@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cachesvc_client._blob import Layout, read_layout, read_layout_of_file
+from cachesvc_client._reading import Received
 from cachesvc_client._views import aligned
-from cachesvc_client.answers import EntryInfo, Received
+from cachesvc_client.answers import EntryInfo
 from cachesvc_client.errors import UnreadableAnswer
 from cachesvc_format.blob import BlobError
 from cachesvc_proto.v1 import cache_pb2

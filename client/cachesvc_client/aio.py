@@ -23,6 +23,7 @@ from cachesvc_client._link_aio import AsyncGrpcLink, AsyncLink
 from cachesvc_client._local import REPORT_TIMEOUT_S, LocalDelivery, LocalOptions, needed_ns
 from cachesvc_client._opened import Opened, opened_inline
 from cachesvc_client._prefetch_aio import follow_all
+from cachesvc_client._reading import Received, ReceivedTryOn
 from cachesvc_client._reports_aio import HitReports
 from cachesvc_client._route import Route, route_to
 from cachesvc_client._target import admin_socket, resolve, runtime_directory
@@ -32,8 +33,6 @@ from cachesvc_client.answers import (
     EntryKey,
     Inspection,
     Invalidated,
-    Received,
-    ReceivedTryOn,
     WarmProgress,
     WarmSummary,
 )

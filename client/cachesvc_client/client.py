@@ -20,6 +20,7 @@ from cachesvc_client._link import GrpcLink, Link
 from cachesvc_client._local import REPORT_TIMEOUT_S, LocalDelivery, LocalOptions, needed_ns
 from cachesvc_client._opened import Opened, opened_inline
 from cachesvc_client._prefetch import follow_all
+from cachesvc_client._reading import Received, ReceivedTryOn
 from cachesvc_client._reports import HitReports
 from cachesvc_client._route import Route, route_to
 from cachesvc_client._target import admin_socket, resolve, runtime_directory
@@ -29,8 +30,6 @@ from cachesvc_client.answers import (
     EntryKey,
     Inspection,
     Invalidated,
-    Received,
-    ReceivedTryOn,
     WarmProgress,
     WarmSummary,
 )

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cachesvc_client._blob import Layout
 from cachesvc_client._opened import Opened
-from cachesvc_client.answers import EntryInfo, info_of
+from cachesvc_client._reading import info_of
+from cachesvc_client.answers import EntryInfo
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -13,7 +13,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from cachesvc_client import answers
+from cachesvc_client import _reading, answers
 from cachesvc_client._blob import cut
 from cachesvc_client._values import fields_of, is_image
 from cachesvc_client._version import __version__
@@ -106,7 +106,7 @@ def get_human(
     kind_version: str,
     *,
     shared: bool = False,
-) -> Call[answers.Received]:
+) -> Call[_reading.Received]:
     request = cache_pb2.GetHumanRequest(
         user_id=user_id,
         category=category_of(category),
@@ -114,7 +114,7 @@ def get_human(
         origin_after=timestamp(origin_after, "origin_after"),
         kind_version=kind_version,
     )
-    return Call("GetHuman", request.SerializeToString(), answers.read_entry, "human")
+    return Call("GetHuman", request.SerializeToString(), _reading.read_entry, "human")
 
 
 def get_garment(
@@ -124,7 +124,7 @@ def get_garment(
     kind_version: str,
     *,
     shared: bool = False,
-) -> Call[answers.Received]:
+) -> Call[_reading.Received]:
     request = cache_pb2.GetGarmentRequest(
         clothing_id=clothing_id,
         owner_id=owner_id,
@@ -132,7 +132,7 @@ def get_garment(
         origin_after=timestamp(origin_after, "origin_after"),
         kind_version=kind_version,
     )
-    return Call("GetGarment", request.SerializeToString(), answers.read_entry, "garment")
+    return Call("GetGarment", request.SerializeToString(), _reading.read_entry, "garment")
 
 
 def get_text(
@@ -142,7 +142,7 @@ def get_text(
     kind_version: str,
     *,
     shared: bool = False,
-) -> Call[answers.Received]:
+) -> Call[_reading.Received]:
     request = cache_pb2.GetTextRequest(
         clothing_id=clothing_id,
         owner_id=owner_id,
@@ -150,7 +150,7 @@ def get_text(
         origin_after=timestamp(origin_after, "origin_after"),
         kind_version=kind_version,
     )
-    return Call("GetText", request.SerializeToString(), answers.read_entry, "text")
+    return Call("GetText", request.SerializeToString(), _reading.read_entry, "text")
 
 
 def get_tryon(
@@ -159,7 +159,7 @@ def get_tryon(
     kind_versions: Mapping[str, str] | None,
     *,
     shared: bool = False,
-) -> Call[answers.ReceivedTryOn]:
+) -> Call[_reading.ReceivedTryOn]:
     versions = kind_versions or {}
     if not versions.keys() <= PARTS:
         raise InvalidRequest(
@@ -176,15 +176,15 @@ def get_tryon(
         garment_kind_version=versions.get("garment", ""),
         text_kind_version=versions.get("text", ""),
     )
-    return Call("GetTryOn", request.SerializeToString(), answers.read_tryon)
+    return Call("GetTryOn", request.SerializeToString(), _reading.read_tryon)
 
 
 def get(
     namespace: str, id: str, owner_id: str, origin_after: datetime | None
-) -> Call[answers.StreamedEntry]:
-    entry = answers.StreamedEntry()
+) -> Call[_reading.StreamedEntry]:
+    entry = _reading.StreamedEntry()
 
-    def read(message: memoryview) -> answers.StreamedEntry:
+    def read(message: memoryview) -> _reading.StreamedEntry:
         entry.add(message)
         return entry
 
@@ -216,7 +216,7 @@ def put(
         pieces = blob_parts(fields_of(fields))
     except BlobError as exc:
         raise InvalidRequest(str(exc), reason="INVALID_BLOB") from exc
-    return Upload(Call("Put", header.SerializeToString(), answers.read_put), tuple(pieces))
+    return Upload(Call("Put", header.SerializeToString(), _reading.read_put), tuple(pieces))
 
 
 def put_human(
@@ -255,7 +255,7 @@ def invalidate(
         request.key.namespace, request.key.id = namespace, id
     else:
         setattr(request, name, value)
-    return Call("Invalidate", request.SerializeToString(), answers.read_invalidated)
+    return Call("Invalidate", request.SerializeToString(), _reading.read_invalidated)
 
 
 def warm(
@@ -267,7 +267,7 @@ def warm(
     for garment in garments:
         clothing_id, owner_id = (garment, "") if isinstance(garment, str) else garment
         request.garments.add(clothing_id=clothing_id, owner_id=owner_id)
-    return Call("Warm", request.SerializeToString(), answers.read_progress)
+    return Call("Warm", request.SerializeToString(), _reading.read_progress)
 
 
 def warm_tryons(tryons: Iterable[TryOnKey | tuple[str, ...]]) -> list[Call[answers.WarmProgress]]:
@@ -281,9 +281,9 @@ def warm_tryons(tryons: Iterable[TryOnKey | tuple[str, ...]]) -> list[Call[answe
     return [warm(user, categories, garments) for user, (categories, garments) in by_user.items()]
 
 
-def attach() -> Call[answers.Attachment]:
+def attach() -> Call[_reading.Attachment]:
     request = cache_pb2.AttachRequest(client_version=__version__)
-    return Call("Attach", request.SerializeToString(), answers.read_attachment)
+    return Call("Attach", request.SerializeToString(), _reading.read_attachment)
 
 
 def report_hits(hits: Sequence[tuple[str, str, int, int]]) -> Iterator[Call[int]]:
@@ -296,16 +296,16 @@ def report_hits(hits: Sequence[tuple[str, str, int, int]]) -> Iterator[Call[int]
         for namespace, entry_id, generation, count in hits[at : at + MAX_REPORTED_KEYS]:
             hit = request.hits.add(generation=generation, count=count)
             hit.key.namespace, hit.key.id = namespace, entry_id
-        yield Call("ReportHits", request.SerializeToString(), answers.read_report)
+        yield Call("ReportHits", request.SerializeToString(), _reading.read_report)
 
 
 def inspect(namespace: str, id: str) -> Call[answers.Inspection]:
     request = cache_pb2.InspectRequest(key=cache_pb2.EntryKey(namespace=namespace, id=id))
-    return Call("Inspect", request.SerializeToString(), answers.read_inspection)
+    return Call("Inspect", request.SerializeToString(), _reading.read_inspection)
 
 
 def stats() -> Call[cache_pb2.StatsResponse]:
-    return Call("Stats", cache_pb2.StatsRequest().SerializeToString(), answers.read_stats)
+    return Call("Stats", cache_pb2.StatsRequest().SerializeToString(), _reading.read_stats)
 
 
 def category_of(name: str) -> cache_pb2.HumanCategory:

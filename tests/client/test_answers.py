@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cachesvc_client.answers import read_put
+from cachesvc_client._reading import read_put
 from cachesvc_proto.v1 import cache_pb2 as pb
 
 

@@ -23,7 +23,7 @@ from cachesvc_client import (
     PreconditionFailed,
     requests,
 )
-from cachesvc_client.answers import Received
+from cachesvc_client._reading import Received
 from tests.conftest import NewDaemon
 from tests.local import steps
 from tests.local.conftest import NewWorker
