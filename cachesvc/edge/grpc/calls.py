@@ -13,7 +13,8 @@ import structlog
 
 from cachesvc.core.access import Principal
 from cachesvc.core.call_tally import CallTally, RpcTally
-from cachesvc.core.errors import CacheError, Draining
+from cachesvc.core.errors import CacheError
+from cachesvc.edge.draining import UnderWay
 from cachesvc.edge.statuses import (
     DEFECT,
     OUTCOMES,
@@ -47,28 +48,16 @@ class Calls:
     def __init__(self, default_deadline_s: float, stream_stall_s: float) -> None:
         self._default_deadline_s = default_deadline_s
         self._stream_stall_s = stream_stall_s
-        self._running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._draining = False
+        self._under_way = UnderWay()
         self.tally = CallTally(
             RPCS,
             {code.name: outcome for code, outcome in OUTCOMES.items()},
             LATENCY_BOUNDS_S,
         )
 
-    @property
-    def running(self) -> int:
-        return self._running
-
     async def drain(self, deadline_s: float) -> bool:
         """Refuse new calls and wait for the others. Returns whether all ended in time."""
-        self._draining = True
-        try:
-            await asyncio.wait_for(self._idle.wait(), deadline_s)
-        except TimeoutError:
-            return False
-        return True
+        return await self._under_way.drain(deadline_s)
 
     def unary(
         self, rpc: str, handle: Callable[[Q, Principal], Awaitable[A]], admit: Admit[R, Q]
@@ -77,7 +66,7 @@ class Calls:
 
         async def serve(received: R, context: Context) -> A:
             caller, request = admit(received, context)
-            self._check_not_draining()
+            self._under_way.check_not_draining()
             # A context manager costs 10 us on the path of a worker's first Get.
             if context.time_remaining() is not None:
                 return await handle(request, caller)
@@ -101,7 +90,7 @@ class Calls:
 
         async def serve(received: R, context: Context) -> None:
             caller, request = admit(received, context)
-            self._check_not_draining()
+            self._under_way.check_not_draining()
             async with (
                 self._default_deadline(context),
                 aclosing(handle(request, caller)) as answers,
@@ -121,7 +110,8 @@ class Calls:
         tally = self.tally.by_rpc[rpc]
 
         async def call(received: R, context: Context) -> A:
-            started = self._begin()
+            self._under_way.begin()
+            started = time.monotonic()
             code, error = Code.INTERNAL, DEFECT
             try:
                 answer = await serve(received, context)
@@ -143,18 +133,11 @@ class Calls:
 
         return call
 
-    def _begin(self) -> float:
-        self._running += 1
-        self._idle.clear()
-        return time.monotonic()
-
     def _end(self, rpc: str, tally: RpcTally, code: Code, started: float) -> None:
         took_s = time.monotonic() - started
         tally.count(code.name, took_s)
         log.debug("call", rpc=rpc, code=code.name, took_ms=round(took_s * 1e3, 3))
-        self._running -= 1
-        if not self._running:
-            self._idle.set()
+        self._under_way.end()
 
     async def _written(self, context: Context, answer: A) -> None:
         """Write a message of a stream. Raises DeadlineExceeded if its caller does not read."""
@@ -165,10 +148,6 @@ class Calls:
             raise DeadlineExceeded(
                 f"the stream was not read for {self._stream_stall_s:g} s", reason="STREAM_STALLED"
             ) from exc
-
-    def _check_not_draining(self) -> None:
-        if self._draining:
-            raise Draining("the daemon is shutting down; retry")
 
     @asynccontextmanager
     async def _default_deadline(self, context: Context) -> AsyncIterator[None]:

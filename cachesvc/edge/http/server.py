@@ -18,10 +18,11 @@ from aiohttp.typedefs import Handler as AiohttpHandler
 
 from cachesvc.config import HttpSettings
 from cachesvc.config_access import split_address
+from cachesvc.core.access import Action
 from cachesvc.core.errors import CacheError, ConfigError, InvalidRequest
+from cachesvc.edge.draining import UnderWay
 from cachesvc.edge.http.access import HttpAccess, check_path
 from cachesvc.edge.http.connections import Connections
-from cachesvc.edge.http.draining import LOOKS_ONLY, Operations
 from cachesvc.edge.http.errors import NotServed, error_response
 from cachesvc.edge.http.routes import Route
 from cachesvc.edge.http.tls import HANDSHAKE_S
@@ -38,6 +39,9 @@ BACKLOG = 128
 # A stop takes this time twice: aiohttp waits, cancels, and waits again. Work that a request began
 # goes on in the engine, which drains after this server.
 CLOSE_S = 0.5
+# A stop does not wait for these, and answers them to the end: a scraper that never stops would hold
+# it up.
+LOOKS_ONLY = frozenset({Action.PROBE, Action.OBSERVE})
 # The status page sets its own policy.
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -69,7 +73,7 @@ class HttpServer:
         self._max_connections = settings.max_connections
         self._connections: Connections | None = None
         self._listener: asyncio.Server | None = None
-        self._operations = Operations()
+        self._operations = UnderWay()
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._middleware()])
         for route in routes:
             app.router.add_route(route.method, route.path, self._guarded(route))
@@ -135,8 +139,12 @@ class HttpServer:
             principal.check(route.action)
             if route.action in LOOKS_ONLY:
                 return await route.handle(request, principal)
-            with self._operations.under_way():
+            self._operations.check_not_draining()
+            self._operations.begin()
+            try:
                 return await route.handle(request, principal)
+            finally:
+                self._operations.end()
 
         return handle
 
