@@ -29,10 +29,10 @@ from cachesvc.core.access import Action, Principal, Role
 from cachesvc.core.clock import Clock
 from cachesvc.core.credentials import Grants
 from cachesvc.core.errors import CacheError
-from cachesvc.edge.grpc.calls import DeadlineExceeded
 from cachesvc.edge.http.access import HttpAccess
 from cachesvc.edge.http.routes import Route
 from cachesvc.edge.http.server import IDLE_S, MAX_BODY_BYTES, HttpServer
+from cachesvc.edge.statuses import DeadlineExceeded
 
 Handle = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
 # As in docs/http.md: the contract, not a copy of the code's table.
