@@ -108,18 +108,18 @@ class CacheServiceServicer(object):
         Concurrent calls for one key share a single fill.
         Errors: NOT_FOUND the origin has no such person (NO_SUCH_OBJECT), or only one
         older than `origin_after` (ORIGIN_OUTDATED); UNAVAILABLE the origin could not
-        be asked; FAILED_PRECONDITION the origin refused the daemon's credentials
-        (ORIGIN_DENIED) or another `kind_version` is held (KIND_VERSION_MISMATCH);
-        DATA_LOSS the origin's object cannot be decoded safely; ABORTED the fill lost
-        to five invalidations in a row (FILL_FENCED); RESOURCE_EXHAUSTED too many
-        fills at once, or the entry is too large.
+        be asked; FAILED_PRECONDITION the origin refused the daemon's credentials, or
+        the daemon holds another `kind_version` (KIND_VERSION_MISMATCH); DATA_LOSS the
+        origin's object cannot be decoded safely; ABORTED the fill lost to more than
+        five invalidations (FILL_FENCED), or the entry was erased while it was sent
+        (ERASED); RESOURCE_EXHAUSTED too many fills at once, or the entry is too large.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetGarment(self, request, context):
-        """Returns one garment's inputs. Without an owner only what is cached is served.
+        """Returns one garment's inputs. Without an owner, only cached entries are served.
         Errors: as GetHuman; FAILED_PRECONDITION a miss needs the owner (OWNER_REQUIRED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -136,9 +136,9 @@ class CacheServiceServicer(object):
 
     def GetTryOn(self, request, context):
         """Returns all inputs of one try-on; the three entries are fetched side by side.
-        Errors: as GetHuman. With several failures the code is the first of
+        Errors: as GetHuman. If several parts fail, the code is the first of
         PERMISSION_DENIED, FAILED_PRECONDITION, DATA_LOSS, UNAVAILABLE,
-        RESOURCE_EXHAUSTED, NOT_FOUND; ErrorDetail.parts names the status of each part.
+        RESOURCE_EXHAUSTED, NOT_FOUND; ErrorDetail.parts has the status of each part.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,7 +146,7 @@ class CacheServiceServicer(object):
 
     def Get(self, request, context):
         """Returns any entry as a stream that fits gRPC's default message limit.
-        Errors: as GetHuman; INVALID_ARGUMENT unknown namespace (UNKNOWN_NAMESPACE).
+        Errors: as GetGarment; INVALID_ARGUMENT unknown namespace (UNKNOWN_NAMESPACE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,25 +156,26 @@ class CacheServiceServicer(object):
         """Stores one whole entry and answers when it would survive a crash.
         Errors: INVALID_ARGUMENT the blob is not the kind's safetensors; ABORTED a newer
         change of the key is known (PUT_OUTDATED) or arrived meanwhile (PUT_FENCED);
-        RESOURCE_EXHAUSTED too large; UNAVAILABLE the origin (`persist`) or the catalog
-        could not be written.
+        RESOURCE_EXHAUSTED the entry is too large, or too many Puts at once; UNAVAILABLE
+        the origin could not be written (`persist`), or the change is not durable yet
+        (NOT_DURABLE): call again; FAILED_PRECONDITION the origin refused the write.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Invalidate(self, request, context):
-        """Removes entries. Once this answers OK no later Get is served bytes whose fill
-        began, or whose Put's source was read, before it was received, restarts included.
-        Errors: UNAVAILABLE it could not be made durable yet (NOT_DURABLE): the entries are
-        no longer served and it is being retried; call again for the acknowledgement.
+        """Invalidates entries. After the answer OK no Get, also after a restart, is served
+        bytes whose fill began, or whose Put's source was read, before this call arrived.
+        Errors: UNAVAILABLE the entries are no longer served, but this is not durable yet
+        (NOT_DURABLE), or `erase` failed (ERASE_FAILED): call again for the acknowledgement.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Warm(self, request, context):
-        """Fetches entries ahead of their use. Goes on when the caller leaves.
+        """Fetches entries ahead of their use. The daemon goes on when the caller leaves.
         Errors: RESOURCE_EXHAUSTED too many warm-ups at once. Keys that fail are
         reported in the stream, not as an error.
         """
@@ -183,8 +184,8 @@ class CacheServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Inspect(self, request, context):
-        """Says what is known of a key, without touching its recency or the origin.
-        Errors: INVALID_ARGUMENT only.
+        """Returns which tiers hold a key, without touching its recency or the origin.
+        Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,14 +193,15 @@ class CacheServiceServicer(object):
 
     def Stats(self, request, context):
         """Returns counters since the start of the daemon, and its gauges.
+        Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Attach(self, request, context):
-        """Says where the daemon's shared files lie. A caller that finds the same `boot_id` on
-        the control page there shares a host with it and may ask for SHARED_FILE.
+        """Returns where the daemon's shared files lie. A caller that finds the same `boot_id`
+        on the control page there shares a host with the daemon and may ask for SHARED_FILE.
         Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -209,7 +211,8 @@ class CacheServiceServicer(object):
     def ReportHits(self, request, context):
         """Counts hits that a worker served from its own mappings, so that LRU order, the
         adaptive TTL and the metrics know of them. Unknown generations are ignored.
-        Errors: INVALID_ARGUMENT too many hits in one call, or a bad key.
+        Errors: INVALID_ARGUMENT too many keys or hits in one call (TOO_MANY_KEYS,
+        INVALID_COUNT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
