@@ -36,7 +36,6 @@ def promises_of(file: Path) -> set[int]:
 
 
 def tests_by_promise() -> dict[int, list[Path]]:
-    """Return the test files of each promise, sorted."""
     found: dict[int, list[Path]] = defaultdict(list)
     for file in sorted(TESTS.rglob("test_*.py")):
         for number in promises_of(file):

@@ -74,7 +74,6 @@ class WorkerProcess:
             return answer.result()
 
     def write_photo(self, name: str, seed: int) -> Image.Image:
-        """Write a photo of the real size, and return it."""
         photo = image("RGB", REAL_SIZE, seed)
         fresh = self.folder / "photos" / f"{name}.new"
         photo.save(fresh, format="PNG")

@@ -92,7 +92,6 @@ class ChangingStore:
 
 @contextmanager
 def running_changing_store(latency_s: float) -> Iterator[ChangingStore]:
-    """Run a store for the duration of a `with`."""
     store = ChangingStore(latency_s)
     store.start()
     try:

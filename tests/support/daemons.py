@@ -244,7 +244,6 @@ class Daemon:
         return sum(status.st_size for status in _statuses((self.runtime_dir / "l1").iterdir()))
 
     def l2_files(self) -> list[Path]:
-        """Return the files of L2's entries."""
         return entry_files(self.l2_root)
 
     def l2_allocated_bytes(self) -> int:
@@ -329,7 +328,6 @@ def running_daemon(
     settings: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Daemon]:
-    """Run a daemon for the duration of a `with`."""
     daemon = Daemon(folder, settings, environment)
     try:
         daemon.start()

@@ -116,7 +116,6 @@ class MixedLoad:
 
 @contextlib.contextmanager
 def running_load(daemon: Daemon, callers: int = 2) -> Iterator[MixedLoad]:
-    """Run a load for the duration of a `with`."""
     load = MixedLoad(daemon, callers)
     load.start()
     try:

@@ -188,7 +188,7 @@ def test_a_person_that_the_origin_no_longer_has_is_not_adopted(
 def test_an_origin_that_cannot_be_asked_keeps_persons_out_and_is_code_1(
     imported: Callable[..., Any], v2: V2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 3: an origin that cannot be asked is not an absence."""
+    """Promise 3."""
     user = fresh_id("u")
     v2.write("human_upper_body", user, sample_objects.person(user))
     monkeypatch.setenv("CACHESVC_ORIGIN__PATH", "/nonexistent/unmounted")
