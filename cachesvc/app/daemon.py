@@ -28,7 +28,7 @@ from cachesvc.edge.certificates import Certificates
 from cachesvc.edge.grpc.local import LocalDelivery
 from cachesvc.edge.grpc.server import GrpcServer
 from cachesvc.edge.grpc.service import CacheService
-from cachesvc.edge.history import History
+from cachesvc.edge.http.history import History
 from cachesvc.edge.http.server import HttpServer
 from cachesvc.edge.readiness import Readiness
 from cachesvc.edge.reloading import Reloaded

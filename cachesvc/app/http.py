@@ -9,17 +9,17 @@ from cachesvc.config import Settings
 from cachesvc.core.credentials import Grants
 from cachesvc.edge.audit import AuditedInvalidations
 from cachesvc.edge.certificates import Certificates
-from cachesvc.edge.history import History
 from cachesvc.edge.http.access import HttpAccess
 from cachesvc.edge.http.health import HealthRoutes
+from cachesvc.edge.http.history import History
 from cachesvc.edge.http.operations import OperationRoutes
 from cachesvc.edge.http.page import PageRoute
 from cachesvc.edge.http.routes import Route
 from cachesvc.edge.http.server import HttpServer
 from cachesvc.edge.http.status import StatusRoutes
+from cachesvc.edge.http.status_report import StatusReport
 from cachesvc.edge.http.tls import ReloadedContext
 from cachesvc.edge.statistics import Statistics
-from cachesvc.edge.status_report import StatusReport
 from cachesvc.engine.cache import Cache
 
 

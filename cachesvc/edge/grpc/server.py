@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pwd
-import socket
 import ssl
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +22,7 @@ from cachesvc.core.clock import Clock
 from cachesvc.core.credentials import Grants
 from cachesvc.core.errors import ConfigError
 from cachesvc.edge.certificates import Certificates
-from cachesvc.edge.grpc import callers, methods
+from cachesvc.edge.grpc import callers, left_sockets, methods
 from cachesvc.edge.grpc.callers import Who
 from cachesvc.edge.grpc.calls import Calls
 from cachesvc.edge.grpc.methods import SERVICE_NAME
@@ -156,7 +153,7 @@ class GrpcServer:
         return in_time
 
     def _bind_unix(self, path: Path, mode: int, gid: int | None, who: Who) -> None:
-        _make_way(path)
+        left_sockets.make_way(path)
         server = self._server(who, ())
         # The umask closes the socket to other users from its first moment.
         earlier = os.umask(0o777 & ~mode)
@@ -190,56 +187,3 @@ def _configuration(files: TlsFiles, _: ssl.SSLContext) -> grpc.ServerCertificate
     return grpc.ssl_server_certificate_configuration(
         [(files.key, files.certificate)], root_certificates=files.client_ca or None
     )
-
-
-def _make_way(path: Path) -> None:
-    """Remove the socket of a daemon that died, and nothing else."""
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise ConfigError(f"{path}: its directory cannot be made: {exc.strerror}") from exc
-        return
-    except OSError as exc:
-        raise ConfigError(
-            f"{path}: cannot be examined: {exc.strerror}; see CACHESVC_GRPC__SOCKET"
-        ) from exc
-    if not stat.S_ISSOCK(mode):
-        raise ConfigError(f"{path}: not a socket; remove it or set CACHESVC_GRPC__SOCKET")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            _remove_left(path)
-            return
-        except OSError as exc:
-            raise ConfigError(
-                f"{path}: a socket of {_owner_of(path)} is there, which this user may not open: "
-                f"{exc.strerror}. If no daemon of that user runs, remove it; otherwise set "
-                "CACHESVC_RUNTIME_DIR"
-            ) from exc
-    raise ConfigError(f"{path}: another daemon listens there; see CACHESVC_GRPC__SOCKET")
-
-
-def _remove_left(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as exc:
-        raise ConfigError(
-            f"{path}: a socket of {_owner_of(path)} that nobody listens on cannot be removed: "
-            f"{exc.strerror}. Remove it as that user or as root"
-        ) from exc
-
-
-def _owner_of(path: Path) -> str:
-    try:
-        uid = path.lstat().st_uid
-    except OSError:
-        return "another user"
-    try:
-        return f"the user {pwd.getpwuid(uid).pw_name}"
-    except KeyError:
-        return f"the user {uid}"

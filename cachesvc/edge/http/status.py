@@ -16,9 +16,9 @@ from cachesvc.core.events import Eviction, Invalidation
 from cachesvc.core.scopes import ScopeKind
 from cachesvc.core.tier import Tier
 from cachesvc.edge import messages
-from cachesvc.edge.history import History
+from cachesvc.edge.http.history import History
 from cachesvc.edge.http.routes import Route
-from cachesvc.edge.status_report import StatusReport
+from cachesvc.edge.http.status_report import StatusReport
 from cachesvc.engine.cache import Cache
 from cachesvc.tiers.memory import MemoryEntry
 from cachesvc_proto.v1 import cache_pb2 as pb

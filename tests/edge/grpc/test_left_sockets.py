@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cachesvc.core.errors import ConfigError
-from cachesvc.edge.grpc import server
+from cachesvc.edge.grpc import left_sockets
 
 # A user id without a name on any host.
 STRANGER = 54_321
@@ -29,7 +29,7 @@ def left() -> Iterator[Path]:
 
 
 def test_a_socket_that_nobody_listens_on_makes_way(left: Path) -> None:
-    server._make_way(left)
+    left_sockets.make_way(left)
     assert not left.exists()
 
 
@@ -40,7 +40,7 @@ def test_a_strangers_socket_in_a_sticky_directory_is_named_with_what_to_do(left:
     left.chmod(0o666)
     left.parent.chmod(0o1777)
     with as_user(STRANGER), pytest.raises(ConfigError) as refused:
-        server._make_way(left)
+        left_sockets.make_way(left)
     assert "a socket of the user root that nobody listens on cannot be removed" in str(
         refused.value
     )
@@ -53,7 +53,7 @@ def test_a_socket_that_may_not_be_opened_is_named_with_its_owner(left: Path) -> 
     os.chown(left, STRANGER, STRANGER)
     left.chmod(0o600)
     with as_user(STRANGER + 1), pytest.raises(ConfigError) as refused:
-        server._make_way(left)
+        left_sockets.make_way(left)
     assert f"a socket of the user {STRANGER} is there" in str(refused.value)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.keys import EntryKey
-from cachesvc.edge.history import MAX_SAMPLES, History
+from cachesvc.edge.http.history import MAX_SAMPLES, History
 from cachesvc.edge.statistics import Statistics
 from tests.support.engine.house import EngineHouse
 
