@@ -71,9 +71,9 @@ def run(data: memoryview, start: int, dialect: Dialect) -> tuple[Value, int]:
             return machine.result(), machine.at
         handler = _HANDLERS.get(code)
         if handler is None:
-            raise pickle_refused(f"opcode 0x{code:02x} is not one that a tensor needs")
+            raise pickle_refused(f"no tensor needs its opcode 0x{code:02x}")
         handler(machine)
-    raise pickle_refused(f"more than {MAX_OPCODES} opcodes")
+    raise pickle_refused(f"it has more than {MAX_OPCODES} opcodes")
 
 
 class _Machine:
@@ -120,7 +120,7 @@ class _Machine:
         """Return a line's digits, limited in number: int() takes quadratic time."""
         digits = bytes(self.line(MAX_INT_DIGITS)).removesuffix(suffix)
         if _INT.fullmatch(digits) is None:
-            raise pickle_refused("a number is not one")
+            raise pickle_refused("a number is not written in digits")
         return digits
 
     def push(self, value: Value) -> None:

@@ -1,8 +1,8 @@
 """How is torch's legacy file form read? Every raw pickle also contains this form.
 
-Five pickle streams one after another - a magic number, 1001, facts about the
-machine, the object, the keys of its storages - then per storage an int64 count
-and the elements. The object is a tensor in a file of `torch.save`, and a bare
+Such a file has five pickle streams (a magic number, 1001, facts about the machine,
+the object, the keys of its storages), then for each storage an int64 count and the
+elements. The object is a tensor in a file of `torch.save`, and a bare
 storage in the bytes inside `pickle.dumps(tensor)`.
 """
 
@@ -65,7 +65,7 @@ def read_storage(data: memoryview) -> Storage:
         raise pickle_refused("its storage does not start with torch's magic number")
     value, storage = _read(data, at, STORAGE_CLASSES)
     if not isinstance(value, Storage):
-        raise pickle_refused("its storage is not one")
+        raise pickle_refused("its storage is another value")
     return storage
 
 
@@ -93,7 +93,7 @@ def _is_only(keys: Value, key: str) -> bool:
 def _elements(data: memoryview, at: int, storage: Storage) -> memoryview:
     start = at + _COUNT.size
     if start > len(data) or _COUNT.unpack_from(data, at)[0] != storage.count:
-        raise pickle_refused("its storage's count differs")
+        raise pickle_refused("its storage has another count than its id says")
     # The elements end exactly at the end: torch writes no bytes behind them.
     if len(data) - start != storage.size_bytes:
         raise pickle_refused("its storage is cut short or has bytes behind it")

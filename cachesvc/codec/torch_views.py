@@ -89,7 +89,7 @@ def parse_storage_id(parts: tuple[Value, ...]) -> Storage:
     if word != "storage" or not isinstance(storage_class, StorageClass):
         raise pickle_refused("a persistent id is not that of a storage")
     if not (isinstance(key, str) and _STORAGE_KEY.fullmatch(key) and isinstance(location, str)):
-        raise pickle_refused("a storage's key or location is not one")
+        raise pickle_refused("a storage's key is not a number, or its location is not text")
     checked = _checked_number(count, "a storage's count")
     if checked * ITEM_BYTES[storage_class.dtype] > MAX_PICKLED_TENSOR_BYTES:
         raise pickle_refused(f"a storage is larger than {MAX_PICKLED_TENSOR_BYTES} bytes")
@@ -169,7 +169,7 @@ def _rebuild_tensor(arguments: tuple[Value, ...]) -> View:
         raise pickle_refused("a tensor has the wrong number of parts")
     storage, offset, shape, strides, requires_grad, hooks = arguments
     if not isinstance(storage, Storage):
-        raise pickle_refused("a tensor's storage is not one")
+        raise pickle_refused("a tensor's storage is another value")
     _check_grad(requires_grad, hooks)
     view = View(
         storage,
@@ -186,7 +186,7 @@ def _rebuild_parameter(arguments: tuple[Value, ...]) -> View:
         raise pickle_refused("a parameter has the wrong number of parts")
     view, requires_grad, hooks = arguments
     if not isinstance(view, View):
-        raise pickle_refused("a parameter's tensor is not one")
+        raise pickle_refused("a parameter's tensor is another value")
     _check_grad(requires_grad, hooks)
     return view
 

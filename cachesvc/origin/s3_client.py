@@ -78,9 +78,10 @@ async def open_client(settings: S3Settings) -> OpenClient:
 
 
 def _open_client(settings: S3Settings) -> OpenClient:
-    """Build the client on a loop of this thread. It binds no connection to that loop:
+    """Build the client on a loop of this thread.
 
-    aiobotocore opens its aiohttp session with the first request.
+    The client binds no connection to that loop: aiobotocore opens its aiohttp session with the
+    first request.
     """
     try:
         session = AioSession()

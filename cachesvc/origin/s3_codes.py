@@ -14,7 +14,7 @@ from cachesvc.origin import reasons
 _DENIED = {
     "AccessDenied": (
         reasons.ACCESS_DENIED,
-        "the credentials may not do this; without s3:ListBucket S3 says so of absent objects too",
+        "the credentials may not do this (without s3:ListBucket, an absent object is also refused)",
     ),
     "AllAccessDisabled": (reasons.ACCESS_DENIED, "all access to the bucket is disabled"),
     "AccountProblem": (reasons.ACCESS_DENIED, "there is a problem with the account"),

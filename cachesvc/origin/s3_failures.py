@@ -51,9 +51,8 @@ _OF_THIS_HOST = (OSError, MemoryError, RuntimeError)
 def s3_errors_of(object_key: str | None, unless: OriginStamp | None = None) -> Iterator[None]:
     """Turn the library's exceptions into our errors; `object_key` None means the bucket.
 
-    Raises NotModified if S3 answers so to a request with `unless`.
-
-    TimeoutError passes: it is the caller's deadline.
+    Raises NotModified if S3 answers so to a request with `unless`. TimeoutError passes: it is the
+    caller's deadline.
     """
     try:
         yield

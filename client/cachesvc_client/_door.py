@@ -143,8 +143,8 @@ def _way_in(status: os.stat_result, needed: int) -> str:
     if status.st_gid in (os.getegid(), *os.getgroups()):
         return "this process is in that group: is it confined by a security module?"
     return (
-        f"it is not in that group: usermod -aG {group} USER (a container: --group-add "
-        f"{status.st_gid}), then start it anew"
+        f"this process is not in that group: usermod -aG {group} USER (a container: --group-add "
+        f"{status.st_gid}), then start it again"
     )
 
 

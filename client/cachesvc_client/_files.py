@@ -61,8 +61,8 @@ def _check_page(control: ControlPage, directory: str) -> None:
         raise Unusable(f"the daemon of {directory} runs in another time namespace")
     if not control.is_shared():
         raise Unusable(
-            f"the filesystem of {directory} does not show who has a file open that it was "
-            "removed; the daemon's runtime directory belongs in tmpfs"
+            f"on the filesystem of {directory} a process that has a file open cannot see that the "
+            "file was unlinked; the daemon's runtime directory belongs in tmpfs"
         )
     if control.is_suspended():
         raise Unusable(f"the daemon of {directory} shares no files for now; its log says why")

@@ -24,6 +24,6 @@ def refuse_if_forked_after_asyncio() -> None:
     """Raise RuntimeError in a child forked after its parent used asyncio gRPC."""
     if _asyncio_used_in and _asyncio_used_in[0] != os.getpid():
         raise RuntimeError(
-            "this process was forked from one that had used asyncio gRPC, which cannot "
-            "work here: start workers with spawn, or fork before the first call"
+            "gRPC cannot work in this process, whose parent had used asyncio gRPC before the fork: "
+            "start workers with spawn, or fork before the first call"
         )

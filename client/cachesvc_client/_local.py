@@ -236,7 +236,7 @@ class LocalDelivery:
             return opened_inline(received)
         named = _NAME.fullmatch(received.file.name)
         if named is None:
-            raise UnreadableAnswer("the shared file has a name that none of ours has")
+            raise UnreadableAnswer("the shared file in the answer has a name that is not valid")
         try:
             found = self._open(named[1], received.boot_id)
             return found and _take(*found, received.info, received.file, asked_ns)
@@ -254,7 +254,7 @@ class LocalDelivery:
                 return None
             if boot_id != control.boot_id:
                 if control.is_serving():
-                    self._pause("the control page found is another daemon's")
+                    self._pause("the control page that was found is another daemon's")
                 else:
                     self._detach()
                     self._next_attach_s = 0.0

@@ -188,7 +188,7 @@ def _certificate(host: str, port: int, exc: ssl.SSLCertVerificationError) -> Cau
         )
     return Cause(
         reason="TLS_CA_UNKNOWN",
-        text=f"{says} is not of a CA that is trusted here ({exc.verify_message}); name its CA in "
+        text=f"no CA that is trusted here has issued {says} ({exc.verify_message}); name its CA in "
         "tls.ca_file (CACHESVC_TLS_CA)",
     )
 
@@ -220,5 +220,5 @@ def _not_let_in(host: str, port: int, tls: TlsFiles, why: str) -> Cause:
     return Cause(
         reason="TLS_CERTIFICATE_REFUSED",
         text=f"{host}:{port} refuses the client certificate {tls.cert_file}{why}: it has "
-        "expired, or is not of the CA in the daemon's grpc.tls.client_ca_file",
+        "expired, or the CA in the daemon's grpc.tls.client_ca_file has not issued it",
     )

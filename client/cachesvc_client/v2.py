@@ -38,8 +38,8 @@ class TwoLevelCacheV2:
     V2's five arguments are accepted in both of V2's spellings, by name or by position, and change
     nothing; one warning names the daemon's settings that replace them. The order by position is
     `ssd_root`, users, garments, hours, disk if the first argument is a path, otherwise users,
-    garments, `ssd_root`, disk, hours. `device` is where the tensors of the gets are. Nothing is
-    connected before the first call.
+    garments, `ssd_root`, disk, hours. `device` is where the tensors of the gets are. The first call
+    connects. Every call raises CacheServiceError for a failure.
 
     Raises:
         TypeError: too many positional arguments, or two values for one argument.
@@ -92,8 +92,7 @@ class TwoLevelCacheV2:
     ) -> dict[str, Any] | None:
         """Return `human_img`, `mask`, `mask_gray` (PIL) and `pose_tensor`, or None if absent.
 
-        A person's owner is the person: `owner_id` is accepted for symmetry. Raises
-        CacheServiceError for anything but absence.
+        A person's owner is the person: `owner_id` is accepted for symmetry.
         """
         return await self._or_none(self._async.get_human(user_id, category))
 
@@ -109,7 +108,7 @@ class TwoLevelCacheV2:
     async def get_text(
         self, clothing_id: str, owner_id: str | None = None
     ) -> dict[str, Any] | None:
-        """Return the five embeddings, or None if absent, as `get_garment`."""
+        """Return the five embeddings, or None; `owner_id` is that of `get_garment`."""
         return await self._or_none(self._async.get_text(clothing_id, owner_id or ""))
 
     def put_human(
@@ -120,7 +119,7 @@ class TwoLevelCacheV2:
         owner_id: str | None = None,
         persist: bool = False,
     ) -> EntryInfo:
-        """Store the dict that `get_human` returns. Raises CacheServiceError."""
+        """Store the dict that `get_human` returns."""
         return self._put(f"human_{category}", user_id, data, owner_id, persist)
 
     def put_garment(
@@ -130,7 +129,7 @@ class TwoLevelCacheV2:
         owner_id: str | None = None,
         persist: bool = False,
     ) -> EntryInfo:
-        """Store the dict that `get_garment` returns. Raises CacheServiceError."""
+        """Store the dict that `get_garment` returns."""
         return self._put("garment", clothing_id, data, owner_id, persist)
 
     def put_text(
@@ -140,7 +139,7 @@ class TwoLevelCacheV2:
         owner_id: str | None = None,
         persist: bool = False,
     ) -> EntryInfo:
-        """Store the dict that `get_text` returns. Raises CacheServiceError."""
+        """Store the dict that `get_text` returns."""
         return self._put("text", clothing_id, data, owner_id, persist)
 
     def clear_human(self, user_id: str) -> int:

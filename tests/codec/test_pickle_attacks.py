@@ -431,7 +431,7 @@ REFUSED_FOR = {
     "zlib": "encodes text in another way",
     "an id that is text": "persistent id",
     "an unknown version": "file version",
-    "a key that is a path": "key or location",
+    "a key that is a path": "a storage's key is not a number",
     "a count of 2**40": "larger than",
     "a parameter of a number": "a parameter's tensor",
     "a number of a million digits in text": "a line is too long",

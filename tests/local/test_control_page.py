@@ -165,7 +165,7 @@ def test_a_fresh_page_of_another_daemon_is_found_out_by_its_boot_id(
     (directory / "l1").mkdir()
     settle(directory)
     how = get_twice(daemon.target, text)
-    assert how == "inline: the control page found is another daemon's"
+    assert how == "inline: the control page that was found is another daemon's"
     assert caplog.messages == [f"answers are sent inline, not as shared files: {how[8:]}"]
     # The first Get was asked twice; the second did not try the files again.
     assert client.stats().requests.memory_hits == before + 3
