@@ -35,7 +35,7 @@ def short_lived(s3_server: S3Server, new_daemon: NewDaemon) -> Iterator[S3Setup]
     with running_held_store(s3_server.endpoint_url) as store:
         settings = s3_settings(s3_server, bucket, store.endpoint_url)
         settings["KINDS__HUMAN__TTL_HOURS"] = str(TTL_S / 3600)
-        # Last-Modified has whole seconds, so an object may look older than the Get that follows it.
+        # Without grace, an object put before a call is older than an `origin_after` of now.
         settings["ORIGIN__ORIGIN_AFTER_GRACE_S"] = "0"
         daemon = new_daemon(environment=s3_server.credentials(), **settings)
         yield S3Setup(s3_server, bucket, store, daemon)

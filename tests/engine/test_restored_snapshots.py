@@ -114,7 +114,7 @@ async def test_a_catalog_of_another_l2_root_is_a_lost_one(
 ) -> None:
     shutil.rmtree(house.state_dir)
     house.state_dir.mkdir()
-    house.open()  # a new catalog, which becomes the root's witness
+    house.open()  # a new catalog, which the root's witness now names
     await house.cache.invalidate(key_scope(OTHER))
     await house.end()
     snapshot.put_back(house.state_dir)

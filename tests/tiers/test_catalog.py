@@ -383,7 +383,7 @@ async def test_a_batch_that_is_run_again_names_no_file_of_its_own_as_replaced(
 ) -> None:
     """Promise 1: otherwise the caller would unlink its own file; an answered Put would be lost."""
     go = await hold_the_writer(catalog)
-    fault = Fault(catalog._db, READS_TOTALS, nth=2)  # the writer's held batch ran the first
+    fault = Fault(catalog._db, READS_TOTALS, nth=2)  # the held batch executes the first one
     writes = [catalog.upsert(row_of()), catalog.upsert(row_of(OTHER, 2))]
     go.set()
     assert await asyncio.gather(*writes) == [None, None]
