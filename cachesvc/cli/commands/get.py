@@ -36,7 +36,7 @@ Output = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files.")]
-Version = Annotated[str, typer.Option(help="Refuse another model's tensors than this version's.")]
+Version = Annotated[str, typer.Option(help="Refuse tensors of another model version.")]
 
 
 @app.command()

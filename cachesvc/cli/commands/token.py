@@ -33,14 +33,14 @@ def _group() -> None:
 
 @app.command("new")
 def new(
-    name: Annotated[str, typer.Argument(help="Whose it is, for the audit log.")],
-    role: Annotated[list[Role], typer.Option(help="What it may do; repeat for several.")],
+    name: Annotated[str, typer.Argument(help="The caller's name, for the audit log.")],
+    role: Annotated[list[Role], typer.Option(help="The caller's role; may be repeated.")],
     expires_in: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Such as 90d. Default: never.")
+        str | None, typer.Option(metavar="DURATION", help="A duration such as 90d. Default: never.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print a new token, once, and the lines that make the daemon know it."""
+    """Print a new token once, and its lines for `access.file`."""
     if not is_id(name):
         fail(f"the name must match {ID_PATTERN}", ExitCode.USAGE)
     token = _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)

@@ -22,11 +22,12 @@ DEFAULT_WARM_TIMEOUT_S = 300.0
 def warm(
     user: Annotated[str, typer.Option(help="The person.")] = "",
     category: Annotated[
-        list[Category] | None, typer.Option(help="An area of the person; again for more. None: all")
+        list[Category] | None,
+        typer.Option(help="An area of the person; may be repeated. None: all"),
     ] = None,
     garment: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID[:OWNER]", help="A garment and its text; again for more."),
+        typer.Option(metavar="ID[:OWNER]", help="A garment and its text; may be repeated."),
     ] = None,
     as_json: Json = False,
     target: Target = None,

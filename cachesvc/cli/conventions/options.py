@@ -56,7 +56,9 @@ Target = Annotated[
 ]
 Timeout = Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds for the whole call.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Owner = Annotated[str, typer.Option(help="The garment's owner: whose prefix the origin keeps it.")]
+Owner = Annotated[
+    str, typer.Option(help="The garment's owner, under whose prefix the origin keeps it.")
+]
 AreaOfPerson = Annotated[Category, typer.Option(help="Which area of the person.")]
 OriginAfter = Annotated[
     datetime | None,

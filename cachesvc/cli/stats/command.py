@@ -33,7 +33,7 @@ _COUNTERS = {
 
 def stats(
     keep_looking: Annotated[
-        bool, typer.Option("--watch", help="Look again and again, until Ctrl-C, with rates.")
+        bool, typer.Option("--watch", help="Repeat, with rates, until Ctrl-C.")
     ] = False,
     interval_s: Annotated[
         float | None,

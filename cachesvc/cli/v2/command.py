@@ -38,7 +38,7 @@ def import_v2(
         ),
     ] = None,
     namespace: Annotated[
-        list[str] | None, typer.Option(help="Only this namespace; again for more.")
+        list[str] | None, typer.Option(help="Only this namespace; may be repeated.")
     ] = None,
     margin_s: Annotated[
         float,
@@ -55,7 +55,9 @@ def import_v2(
     kind_version: Annotated[
         str, typer.Option(help="The version of the model that made V2's tensors.")
     ] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything but store.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything except storing.")
+    ] = False,
     listed: Annotated[
         bool, typer.Option("--list", help="Name each entry that is skipped.")
     ] = False,
