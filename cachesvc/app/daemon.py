@@ -28,6 +28,7 @@ from cachesvc.edge.certificates import Certificates
 from cachesvc.edge.grpc.local import LocalDelivery
 from cachesvc.edge.grpc.server import GrpcServer
 from cachesvc.edge.grpc.service import CacheService
+from cachesvc.edge.http.gauges import Gauges
 from cachesvc.edge.http.history import History
 from cachesvc.edge.http.server import HttpServer
 from cachesvc.edge.readiness import Readiness
@@ -163,7 +164,9 @@ class Daemon:
         )
         invalidations = AuditedInvalidations(cache, audit_key)
         service = CacheService(cache, statistics, local, invalidations)
-        http_server = self._make_http_server(cache, invalidations, statistics)
+        http_server = self._make_http_server(
+            cache, invalidations, statistics, Gauges(cache, memory, disk)
+        )
         stack.push_async_callback(http_server.close)  # stop 3
         if settings.http.listen:
             self.http_port = await http_server.start(settings.http.listen)
@@ -174,7 +177,11 @@ class Daemon:
         await self._say_serving(control, grpc_server)
 
     def _make_http_server(
-        self, cache: Cache, invalidations: AuditedInvalidations, statistics: Statistics
+        self,
+        cache: Cache,
+        invalidations: AuditedInvalidations,
+        statistics: Statistics,
+        gauges: Gauges,
     ) -> HttpServer:
         history = History(statistics, self._instruments.metrics)
         self._run_until_stop(history.run(self._instruments.clock), "history")
@@ -183,6 +190,7 @@ class Daemon:
             cache,
             invalidations,
             statistics,
+            gauges,
             history,
             self._certificates,
             self._instruments,

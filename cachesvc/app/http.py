@@ -10,6 +10,7 @@ from cachesvc.core.credentials import Grants
 from cachesvc.edge.audit import AuditedInvalidations
 from cachesvc.edge.certificates import Certificates
 from cachesvc.edge.http.access import HttpAccess
+from cachesvc.edge.http.gauges import Gauges
 from cachesvc.edge.http.health import HealthRoutes
 from cachesvc.edge.http.history import History
 from cachesvc.edge.http.operations import OperationRoutes
@@ -28,15 +29,16 @@ def make_routes(
     cache: Cache,
     invalidations: AuditedInvalidations,
     statistics: Statistics,
+    gauges: Gauges,
     history: History,
     certificates: Certificates,
     instruments: Instruments,
 ) -> list[Route]:
     """Return the routes of all parts."""
     metrics, problems = instruments.metrics, instruments.problems.current
-    report = StatusReport(cache, statistics, metrics, settings, problems, certificates)
+    report = StatusReport(cache, statistics, gauges, metrics, settings, problems, certificates)
     return [
-        *HealthRoutes(metrics, statistics, problems, certificates.gauges).routes(),
+        *HealthRoutes(metrics, statistics, gauges, problems, certificates.gauges).routes(),
         *OperationRoutes(cache, invalidations).routes(),
         *StatusRoutes(cache, report, history).routes(),
         *PageRoute().routes(),

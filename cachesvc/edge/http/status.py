@@ -42,8 +42,7 @@ class StatusRoutes:
         ]
 
     async def _status(self, _: web.Request, caller: Principal) -> web.Response:
-        gauges = await self._report.gauges()
-        return web.json_response({**self._report.json(gauges), "caller": _caller(caller)})
+        return web.json_response({**await self._report.json(), "caller": _caller(caller)})
 
     async def _recent_history(self, _: web.Request, _caller: Principal) -> web.Response:
         return web.json_response(self._history.json())

@@ -16,13 +16,14 @@ from cachesvc.core.kinds import Kind
 from cachesvc.core.tier import Tier
 from cachesvc.edge import messages
 from cachesvc.edge.certificates import Certificates
+from cachesvc.edge.http.gauges import Gauges
 from cachesvc.edge.statistics import Statistics
 from cachesvc.engine.cache import Cache, Levels
 from cachesvc.metrics import Metrics
 from cachesvc_proto.v1 import cache_pb2 as pb
 
-# By name, then by the value of the label ("" without a label).
-Gauges = dict[str, dict[str, float]]
+# Gauges by name, then by the value of the label ("" without a label).
+GaugeValues = dict[str, dict[str, float]]
 
 
 class StatusReport:
@@ -32,6 +33,7 @@ class StatusReport:
         self,
         cache: Cache,
         statistics: Statistics,
+        gauges: Gauges,
         registry: Metrics,
         settings: Settings,
         not_ready: Callable[[], dict[str, str]],
@@ -39,18 +41,18 @@ class StatusReport:
     ) -> None:
         self._cache = cache
         self._statistics = statistics
+        self._gauges = gauges
         self._metrics = registry
         self._settings = settings
         self._not_ready = not_ready
         self._certificates = certificates
         self._started_ns = cache.clock.read().steady_ns
 
-    async def gauges(self) -> Gauges:
-        """Return the gauges of a scrape."""
-        return {name: values for name, _, _, values in await self._statistics.gauges()}
+    async def json(self) -> dict[str, Any]:
+        """Return the report."""
+        return self._json({name: values for name, _, _, values in await self._gauges.read()})
 
-    def json(self, gauges: Gauges) -> dict[str, Any]:
-        """Return the report; `gauges` were read just before."""
+    def _json(self, gauges: GaugeValues) -> dict[str, Any]:
         stats, limits, levels = (
             self._statistics.response(),
             self._settings.limits,
@@ -127,7 +129,7 @@ class StatusReport:
         stats: pb.StatsResponse,
         levels: Levels,
         not_ready: dict[str, str],
-        gauges: Gauges,
+        gauges: GaugeValues,
     ) -> list[advice.Advice]:
         count = self._metrics.value
         return advice.advise(

@@ -16,6 +16,7 @@ from aiohttp.test_utils import make_mocked_request
 import cachesvc
 from cachesvc.core.access import Principal
 from cachesvc.core.keys import EntryKey
+from cachesvc.edge.http.gauges import Gauges
 from cachesvc.edge.http.health import HealthRoutes
 from cachesvc.edge.statistics import Statistics
 from tests.support.engine.house import EngineHouse
@@ -49,7 +50,8 @@ async def test_a_scrape_leaves_to_threads_only_the_file_system_and_the_text(
     await house.get(PERSON)
     await house.settle()
     statistics = Statistics(house.cache, house.memory, house.disk, house.metrics, "test")
-    health = HealthRoutes(house.metrics, statistics, dict)
+    gauges = Gauges(house.cache, house.memory, house.disk)
+    health = HealthRoutes(house.metrics, statistics, gauges, dict)
     (scrape,) = (route.handle for route in health.routes() if route.path == "/metrics")
     with seen_in_new_threads() as seen:
         answer = await scrape(make_mocked_request("GET", "/metrics"), Principal("", frozenset()))
