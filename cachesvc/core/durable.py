@@ -54,7 +54,7 @@ def move(name: str, directory_fd: int, to_name: str, to_directory_fd: int) -> No
     os.rename(name, to_name, src_dir_fd=directory_fd, dst_dir_fd=to_directory_fd)
     try:
         os.fsync(to_directory_fd)
-    except BaseException:  # the name is in its place, and nobody will be told of it
+    except BaseException:  # the file has its final name, and its writer learns only of the failure
         os.unlink(to_name, dir_fd=to_directory_fd)
         raise
 

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 from PIL import Image
 from pydantic import AwareDatetime, BaseModel, StringConstraints
 
-# As the daemon has it. Photos are files here, so nothing else may become part of a path.
+# The daemon's pattern of ids. Photos are files here, so an id must not become part of a path.
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-# The pipeline's keyword arguments -> the picture.
+# The pipeline's keyword arguments become the picture.
 Diffuse = Callable[..., Image.Image]
 Parts = tuple[str, ...]
 
@@ -41,7 +41,7 @@ class BatchBody(BaseModel):
 
 
 class PrepareHumanBody(BaseModel):
-    """A photo that was changed: prepare it anew."""
+    """A photo that was changed: prepare it again."""
 
     user_id: Id
     category: str = "upper_body"
@@ -71,9 +71,9 @@ class Done:
 
 @dataclass(frozen=True)
 class ToPrepare:
-    """These parts (`human`, `garment`, `text`) have to be prepared first; then try again.
+    """Prepare these parts (`human`, `garment`, `text`) first; then try again.
 
-    `changed`: they were there, and changed while the model ran.
+    `changed`: the parts were there, and changed while the model ran.
     """
 
     parts: Parts
@@ -91,11 +91,11 @@ def batch_item(result: Done | ToPrepare) -> dict[str, Any]:
 
 
 class NoSuchPhoto(Exception):
-    """There is nothing to prepare."""
+    """The photo does not exist."""
 
 
 class Photos:
-    """Where the users' own pictures are: a folder here, a bucket in earnest."""
+    """The users' own pictures: in a folder here, in a bucket in production."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -111,5 +111,5 @@ class Photos:
 
 
 def latest(*moments: datetime | None) -> datetime:
-    """Return the latest of those that are known."""
+    """Return the latest of the times that are known."""
     return max(moment for moment in moments if moment is not None)

@@ -1,7 +1,7 @@
-"""What stands in for the models: diffusion, and the preprocessing of photos and garments.
+"""What stands in for the models of diffusion, and of preparing photos and garments?
 
-No GPU, no weights: a picture is pasted on a picture, and tensors are drawn from what
-they are made of, in the shapes and modes of IDM-VTON. Replace this module.
+No GPU, no weights: a picture is pasted on a picture, and tensors are drawn from the pictures, in
+the shapes and modes of IDM-VTON. Replace this module.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def diffuse(*, image: Image.Image, ip_adapter_image: Image.Image, **_: Any) -> I
 
 
 def prepare_human(photo: Image.Image) -> dict[str, Any]:
-    """Return what a person's entry holds."""
+    """Return the fields of a person's entry."""
     picture = photo.convert("RGB").resize(SIZE)
     mask = picture.convert("L").point(lambda level: 255 if level > 127 else 0)
     return {
@@ -37,7 +37,7 @@ def prepare_human(photo: Image.Image) -> dict[str, Any]:
 
 
 def prepare_garment(photo: Image.Image) -> dict[str, Any]:
-    """Return what a garment's entry holds."""
+    """Return the fields of a garment's entry."""
     picture = photo.convert("RGB").resize(SIZE)
     return {
         "garm_img": picture,
@@ -46,7 +46,7 @@ def prepare_garment(photo: Image.Image) -> dict[str, Any]:
 
 
 def prepare_text(description: str) -> dict[str, Any]:
-    """Return what a garment's text entry holds."""
+    """Return the fields of a garment's text entry."""
     shapes = {
         "prompt_embeds": (1, 77, 2048),
         "negative_prompt_embeds": (1, 77, 2048),

@@ -1,11 +1,12 @@
 """How does an inference server use the cache? FastAPI, one process, one GPU.
 
-Four things are in an order that matters:
+The order matters in four places:
 
-- the inputs are fetched before the GPU is taken, so that nobody waits for S3 holding it;
-- what is absent goes back to be prepared; a cache that cannot be asked is an error;
-- the last look, before the result leaves, sees a photo that was changed meanwhile;
-- a Put says when its source was read, so that the result of an old photo loses.
+- the inputs are fetched before the GPU is taken, so that no request holds the GPU while it waits
+  for S3;
+- absent parts are returned to be prepared; a cache that cannot be asked is an error;
+- the last check, before the result is returned, finds a photo that was changed meanwhile;
+- a Put says when its source was read, so that the result of an old photo is refused.
 
     python examples/worker/server.py --photos DIR      # on port 8001
 """
@@ -57,7 +58,7 @@ _TRANSIENT = (Aborted, CacheUnavailable, OriginUnavailable, Overloaded)
 
 
 class Worker:
-    """Fetches, runs the model, looks once more."""
+    """Fetches the inputs, runs the model, and checks the photo once more."""
 
     def __init__(self, cache: AsyncCacheClient, diffuse: Diffuse, device: str) -> None:
         self._cache = cache
@@ -66,7 +67,7 @@ class Worker:
         self._gpu = asyncio.Lock()
 
     async def try_on(self, job: TryOnBody) -> Done | ToPrepare:
-        """Raises CacheServiceError where the cache or its origin is away."""
+        """Raises CacheServiceError if the cache or its origin is away."""
         try:
             tryon = await self._cache.get_tryon(
                 job.user_id,
@@ -85,7 +86,7 @@ class Worker:
         return ToPrepare(changed, changed=True) if changed else Done(picture)
 
     async def try_on_all(self, jobs: Iterable[TryOnBody]) -> list[dict[str, Any]]:
-        """Do a batch in order; what later jobs need is fetched while the first ones run."""
+        """Do a batch in order; the inputs of later jobs are fetched while the first jobs run."""
         batch = list(jobs)
         fetching = self._cache.prefetch(
             (job.user_id, job.clothing_id, job.category, job.owner) for job in batch
@@ -93,21 +94,21 @@ class Worker:
         try:
             return [batch_item(await self.try_on(job)) for job in batch]
         finally:
-            fetching.cancel()  # stops following; what the daemon has begun goes on
+            fetching.cancel()  # stops waiting; the daemon finishes its fetches
 
     def _run(self, tryon: Any) -> Image.Image:
         return self._diffuse(**tryon.pipe_inputs(self._device))
 
 
 class Preprocessing:
-    """Prepares pictures, and puts the result into the cache and the origin."""
+    """Prepares pictures, and puts the results into the cache and the origin."""
 
     def __init__(self, cache: AsyncCacheClient, photos: Photos) -> None:
         self._cache = cache
         self._photos = photos
 
     async def human(self, job: PrepareHumanBody) -> None:
-        """Raises NoSuchPhoto; Aborted where the photo was changed meanwhile."""
+        """Raises NoSuchPhoto; Aborted if the photo was changed meanwhile."""
         as_of = read_at_least_at(job.photo_changed_at)
         photo = await run_in_threadpool(self._photos.read, job.user_id)
         fields = await run_in_threadpool(model.prepare_human, photo)
@@ -125,10 +126,11 @@ class Preprocessing:
 
 
 def read_at_least_at(changed_at: datetime | None) -> datetime:
-    """Return a moment that is surely not after the reading of the source. Call it before.
+    """Return a moment that is surely not after the reading of the source. Call it before the
+    reading.
 
-    A job is made after the change, so what is read now is at least that new, whatever the
-    clock of this host says; the clock only counts where it says more.
+    A job is made after the change, so the source is at least as new as the job, whatever this
+    host's clock says; the clock counts only where it shows a later moment.
     """
     return latest(changed_at, datetime.now(UTC) - CLOCK_MARGIN)
 
@@ -173,7 +175,7 @@ def create_app(
 
 
 async def answer_failure(_: Request, error: Exception) -> Response:
-    """A failure is not a miss: 503 says come again, 409 lost to a newer change, 502 look at it."""
+    """A failure is not a miss: 503 means retry, 409 lost to a newer change, 502 bad objects."""
     assert isinstance(error, CacheServiceError)
     status = 503 if isinstance(error, _TRANSIENT) else 502
     if error.reason in ("PUT_OUTDATED", "PUT_FENCED"):

@@ -1,7 +1,7 @@
-"""The server as it was with V2's in-process cache: which lines change?
+"""The server with V2's in-process cache: which lines change?
 
-Those marked `changed`. What stays as V2 had it: a try-on asks three times, nobody looks
-again before the result leaves, and a Put has no `as_of` (server.py has all three).
+The lines marked `changed`. The rest stays as in V2: a try-on asks three times, nothing is checked
+before the result is returned, and a Put has no `as_of` (server.py has all three).
 
     python examples/worker/v2_server.py --photos DIR      # on port 8001
 """

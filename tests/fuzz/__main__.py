@@ -1,6 +1,6 @@
 """`make fuzz`: does any parser of foreign bytes do anything but read or refuse?
 
-python -m tests.fuzz --seconds 60 [--parser NAME ...] [--folder DIR]
+    python -m tests.fuzz --seconds 60 [--parser NAME ...] [--folder DIR]
 
 Runs atheris on each parser for so long, and prints how many inputs it tried and how many branches
 they reached. If one crashed, the exit code is 1, and the folder keeps the input, with the command

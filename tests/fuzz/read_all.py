@@ -1,6 +1,6 @@
 """Reads the whole corpus with every parser, and prints what else that made the process do.
 
-python -m tests.fuzz.read_all [--naive]
+    python -m tests.fuzz.read_all [--naive]
 
 It is a process of its own, because an audit hook stays for good. `--naive` reads the pickles as the
 original did, to show that the hook sees what they try.

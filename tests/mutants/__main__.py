@@ -1,6 +1,6 @@
 """`make mutants`: is every broken variant of the product found by the tests that claim to?
 
-python -m tests.mutants [WORD ...]     only those with one of the words in their name
+    python -m tests.mutants [WORD ...]     only those with one of the words in their name
 
 The same tests run on an unbroken copy first, and must pass. The exit code is 1 if they do not, if a
 mutant survives, or if one could not be judged.

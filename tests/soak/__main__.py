@@ -1,6 +1,6 @@
 """`make soak MINUTES=n`: does the daemon grow under calls that succeed, fail or are cancelled?
 
-python -m tests.soak [--minutes N | --calls N] [--folder DIR]
+    python -m tests.soak [--minutes N | --calls N] [--folder DIR]
 
 Prints the counts, writes `soak.json` and `soak.png` into the folder, and ends with exit code 1 if
 memory, descriptors, tasks or threads grew.

@@ -1,7 +1,7 @@
 """How is apt-get run so that its progress shows, and dpkg never ends half-way?
 
 - apt-get runs in a session of its own and writes into a file: no Ctrl-C reaches it, and no terminal
-or reader that goes away. Its progress is shown from that file.
+  or reader that goes away. Its progress is shown from that file.
 - A download may be interrupted. While dpkg runs, a signal waits for its end.
 - It waits for a lock that another apt holds, and names the holder.
 """

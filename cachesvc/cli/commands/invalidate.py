@@ -38,7 +38,7 @@ def invalidate(
     target: Target = None,
     timeout_s: Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Remove entries. Once this ends well, no later Get is served their bytes.
+    """Invalidate entries. After exit code 0, no later Get is served their bytes.
 
     Name exactly one of --user, --clothing, --owner, --key, --namespace, --everything.
     """
