@@ -7,7 +7,7 @@ import structlog
 from cachesvc.app.instruments import Instruments
 from cachesvc.config import Settings
 from cachesvc.core.kinds import Kinds
-from cachesvc.core.lru import NamespaceLimits
+from cachesvc.core.memory_index import NamespaceLimits
 from cachesvc.tiers import descriptors, files
 from cachesvc.tiers.control import ControlPage
 from cachesvc.tiers.memory import MemoryTier

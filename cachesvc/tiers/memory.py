@@ -21,7 +21,7 @@ from cachesvc.core.entry import EntryMeta, more_accesses
 from cachesvc.core.errors import Overloaded
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.leaving import Leaving
-from cachesvc.core.lru import LruIndex, NamespaceLimits
+from cachesvc.core.memory_index import MemoryIndex, NamespaceLimits
 from cachesvc.core.scopes import Scope
 from cachesvc.core.tensors import Buffer
 from cachesvc.tiers import files, first_look
@@ -98,7 +98,7 @@ class MemoryTier:
         max_files: int = 1 << 20,
         is_shared: bool = True,
     ) -> None:
-        self.index: LruIndex[MemoryEntry] = LruIndex(limits, max_bytes)
+        self.index: MemoryIndex[MemoryEntry] = MemoryIndex(limits, max_bytes)
         self._on_leaving = on_leaving
         self._directory_fd = files.open_directory(path, mode=0o750, gid=gid)
         self._reserved_bytes = 0
@@ -132,7 +132,7 @@ class MemoryTier:
         return entry
 
     def record_use(self, entry: MemoryEntry, steady_ns: int, count: int = 1) -> None:
-        """Count hits: recency, accesses and the adaptive TTL."""
+        """Count hits: the order of eviction, accesses and the adaptive TTL."""
         entry.record_access(steady_ns, count)
         self.index.touch(entry.key)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from cachesvc.core.entry import GenerationSource, Row
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.leaving import Leaving
-from cachesvc.core.lru import NamespaceLimits
+from cachesvc.core.memory_index import NamespaceLimits
 from cachesvc.core.watermarks import Watermarks
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.state import Limits, State

@@ -21,7 +21,7 @@ from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.errors import ConfigError
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.leaving import Leaving
-from cachesvc.core.lru import NamespaceLimits
+from cachesvc.core.memory_index import NamespaceLimits
 from cachesvc.core.scopes import key_scope
 from cachesvc.tiers import leases
 from cachesvc.tiers.memory import MemoryTier

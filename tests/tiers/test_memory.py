@@ -22,7 +22,7 @@ from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.errors import ConfigError
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.leaving import Leaving
-from cachesvc.core.lru import NamespaceLimits
+from cachesvc.core.memory_index import NamespaceLimits
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope
 from cachesvc.tiers.memory import MemoryEntry, MemoryTier
 from tests.support.clocks import START_NS

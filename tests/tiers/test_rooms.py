@@ -17,7 +17,7 @@ import pytest
 from cachesvc.core.errors import ConfigError, MemoryFull
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.leaving import Leaving
-from cachesvc.core.lru import NamespaceLimits
+from cachesvc.core.memory_index import NamespaceLimits
 from cachesvc.tiers.descriptors import LEAST_FOR_L1, LEAST_RESERVE, files_of_l1
 from cachesvc.tiers.memory import MemoryTier
 from cachesvc.tiers.rooms import Room

@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 from cachesvc.core.errors import CorruptEntry
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.leaving import Leaving
-from cachesvc.core.lru import NamespaceLimits
+from cachesvc.core.memory_index import NamespaceLimits
 from cachesvc.tiers import files, spares
 from cachesvc.tiers.memory import MemoryEntry, MemoryTier
 from cachesvc.tiers.spares import LEAST_BYTES, MAX_SPARES, can_name_unnamed

@@ -15,7 +15,7 @@ from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.entry import GenerationSource
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import BUILT_IN, Kinds
-from cachesvc.core.lru import NamespaceLimits
+from cachesvc.core.memory_index import NamespaceLimits
 from cachesvc.core.watermarks import Watermarks
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.flight import Served

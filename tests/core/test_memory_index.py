@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.leaving import Leaving
-from cachesvc.core.lru import LruIndex, NamespaceLimits
+from cachesvc.core.memory_index import MemoryIndex, NamespaceLimits
 
 LIMITS = {"human": NamespaceLimits(3), "text": NamespaceLimits(5, max_bytes=50)}
 MAX_BYTES = 100
@@ -26,8 +26,8 @@ class Item:
     size_bytes: int
 
 
-def index_of(*items: Item) -> LruIndex[Item]:
-    index: LruIndex[Item] = LruIndex(LIMITS, MAX_BYTES)
+def index_of(*items: Item) -> MemoryIndex[Item]:
+    index: MemoryIndex[Item] = MemoryIndex(LIMITS, MAX_BYTES)
     for item in items:
         index.add(item)
     return index
