@@ -38,7 +38,7 @@ class ReloadRequests:
         self._requested = asyncio.Event()
 
     def request(self) -> None:
-        """Ask for a reload. Requests during a reload cause one more together."""
+        """Ask for a reload. Requests during a reload cause one more reload, not one each."""
         self._requested.set()
 
     async def run(self, files: Iterable[Reloaded[Any]]) -> None:

@@ -51,7 +51,8 @@ class Levels:
 
     `unfinished_invalidations` counts invalidations that are not durable yet, and L1 files that
     could not be unlinked. `pending_bytes` wait to be written to L2. `is_origin_left_alone` is
-    whether the origin's circuit is open. `loop_lag_s` is the loop's worst lateness of late.
+    whether the origin's circuit is open. `loop_lag_s` is the loop's worst lateness of
+    the last 30 to 60 s.
     """
 
     flights: int
@@ -118,7 +119,7 @@ class Cache:
     def get(self, request: ReadRequest) -> Coroutine[Any, Any, Served]:
         """Return the entry, from L1 without an await, otherwise from the key's flight.
 
-        A call that is cancelled leaves its flight, which goes on.
+        If cancelled, the flight goes on for its other waiters.
 
         Raises:
             PreconditionFailed: the kind has another version than `request.kind_version`.
@@ -143,7 +144,7 @@ class Cache:
         """Count the entry's bytes while a stream sends them.
 
         Raises:
-            Overloaded: entering; streams hold all of L1.
+            Overloaded: on entering, if streams hold all of L1.
         """
         return self._state.memory.sending(served.blob)
 
@@ -154,8 +155,8 @@ class Cache:
         gives it up.
 
         Raises:
-            InvalidRequest: entering; `persist` without an owner.
-            Overloaded: entering; too many Puts are under way.
+            InvalidRequest: on entering, for `persist` without an owner.
+            Overloaded: on entering, if too many Puts are under way.
         """
         return self._putter.receive(header)
 
@@ -191,7 +192,7 @@ class Cache:
     def warm(self, requests: list[ReadRequest]) -> AsyncIterator[Progress]:
         """Start fetching the entries, and return the progress to watch.
 
-        The fetching goes on when nobody watches.
+        The fetching goes on if the progress is not watched.
 
         Raises:
             InvalidRequest: more keys than `limits.max_warm_keys`.

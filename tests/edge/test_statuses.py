@@ -11,7 +11,13 @@ import pytest
 
 from cachesvc.core import errors
 from cachesvc.core.errors import CacheError
-from cachesvc.edge.statuses import CODES, PartsFailed, code_of, trailing_metadata
+from cachesvc.edge.statuses import (
+    CODES,
+    DeadlineExceeded,
+    PartsFailed,
+    code_of,
+    trailing_metadata,
+)
 from cachesvc_proto.v1 import cache_pb2 as pb
 
 Code = grpc.StatusCode
@@ -33,10 +39,11 @@ CONTRACT: dict[type[CacheError], grpc.StatusCode] = {
     errors.OriginDataCorrupt: Code.DATA_LOSS,
     errors.NotDurable: Code.UNAVAILABLE,
     errors.Draining: Code.UNAVAILABLE,
+    DeadlineExceeded: Code.DEADLINE_EXCEEDED,
 }
 EVERY_ERROR = [
     found
-    for found in vars(errors).values()
+    for found in (*vars(errors).values(), DeadlineExceeded)
     if isinstance(found, type) and issubclass(found, CacheError)
 ]
 # These errors end in the engine: as a quarantine, a fresh flight, an eviction.
