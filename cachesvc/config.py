@@ -284,11 +284,11 @@ def load(config_file: Path | None = None) -> Settings:
     from_file: dict[str, Any] = {}
     if config_file is not None:
         if not config_file.is_file():
-            raise ConfigError(f"{config_file}: no such config file")
+            raise ConfigError(f"{config_file}: the config file does not exist")
         try:
             from_file = TomlConfigSettingsSource(Settings, config_file)()
         except NOT_TOML as exc:
-            raise ConfigError(f"{config_file}: not valid TOML: {exc}") from exc
+            raise ConfigError(f"{config_file} is not valid TOML: {exc}") from exc
     try:
         settings = Settings(**from_file)
     except ValidationError as exc:
@@ -336,11 +336,13 @@ def _check_listeners(settings: Settings) -> None:
 def _check_origin(origin: OriginSettings) -> None:
     if origin.kind == "s3" and not origin.bucket:
         raise ConfigError(
-            "origin.bucket (CACHESVC_ORIGIN__BUCKET) is missing; or set "
-            "CACHESVC_ORIGIN__KIND=directory and CACHESVC_ORIGIN__PATH to read from a folder"
+            "origin.bucket (CACHESVC_ORIGIN__BUCKET) is missing; to read from a folder, set "
+            "CACHESVC_ORIGIN__KIND=directory and CACHESVC_ORIGIN__PATH"
         )
     if origin.kind == "directory" and origin.path is None:
-        raise ConfigError("origin.path (CACHESVC_ORIGIN__PATH) is missing for kind directory")
+        raise ConfigError(
+            "origin.path (CACHESVC_ORIGIN__PATH) is missing, which the kind `directory` needs"
+        )
 
 
 def _all_problems(exc: ValidationError) -> str:

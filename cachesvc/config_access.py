@@ -108,7 +108,7 @@ def split_address(value: str) -> tuple[str, int]:
     """Return host and port of `host:port` or `[v6]:port`. Raises ValueError."""
     host, separator, port = value.rpartition(":")
     if not separator or not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise ValueError("must be host:port")
+        raise ValueError("the address must be host:port")
     return host.strip("[]"), int(port)
 
 
@@ -126,7 +126,7 @@ def read_grants(path: Path) -> GrantSettings:
         if not stat.S_ISREG(mode):
             raise ConfigError(f"access.file: {path} is not a regular file")
         if mode & 0o002:
-            raise ConfigError(f"access.file: {path} may be written by everybody: chmod o-w")
+            raise ConfigError(f"access.file: every user may write {path}: chmod o-w")
         return GrantSettings.model_validate(tomllib.loads(path.read_text()))
     except OSError as exc:
         raise ConfigError(f"access.file: {path}: {exc.strerror}") from exc
@@ -137,7 +137,7 @@ def read_grants(path: Path) -> GrantSettings:
         )
         raise ConfigError(f"access.file: {path}: {problems}") from exc
     except NOT_TOML as exc:
-        raise ConfigError(f"access.file: {path}: not valid TOML: {exc}") from exc
+        raise ConfigError(f"access.file: {path} is not valid TOML: {exc}") from exc
 
 
 def listener_problems(
@@ -159,8 +159,8 @@ def listener_problems(
         )
     if not access.names_anybody():
         problems.append(
-            f"{section}.listen ({variable}LISTEN): {listen} is not loopback and nobody could "
-            "call: set access.certificates, access.tokens or access.file (docs/security.md)"
+            f"{section}.listen ({variable}LISTEN): {listen} is not loopback, and no caller has "
+            "a credential: set access.certificates, access.tokens or access.file (docs/security.md)"
         )
     return problems
 
@@ -177,5 +177,5 @@ def _token(settings: TokenSettings) -> Token:
 
 def _add(known: dict[str, Any], name: str, value: Any, what: str) -> None:
     if name in known:
-        raise ConfigError(f"access: the {what} {name} is given twice")
+        raise ConfigError(f"access: the {what} {name} is named twice")
     known[name] = value

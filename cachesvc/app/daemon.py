@@ -212,8 +212,8 @@ class Daemon:
         if not control.start(settings.runtime_dir / L1_DIRECTORY):
             log.warning(
                 "files_not_shared",
-                why="the filesystem of runtime_dir does not show readers that a file was removed",
-                do="give CACHESVC_RUNTIME_DIR a directory in tmpfs; answers are inline until then",
+                why="the filesystem of runtime_dir does not show readers that a file was unlinked",
+                do="set CACHESVC_RUNTIME_DIR to a directory in tmpfs; until then no file is shared",
             )
         await grpc_server.set_serving(serving=True)
         problems.clear(PROBLEM)

@@ -17,8 +17,8 @@ log = structlog.get_logger()
 # L1's part in /readyz.
 PROBLEM = "l1"
 _UNPROTECTED = (
-    "fs.protected_hardlinks is not 1: whoever may read a file of L1 could make a hard link of it, "
-    "and its link count would stay; answers are inline (sysctl fs.protected_hardlinks=1)"
+    "fs.protected_hardlinks is not 1: a user who may read L1's files could keep their link counts "
+    "up by hard links, so every answer is inline (sysctl fs.protected_hardlinks=1)"
 )
 
 
@@ -41,7 +41,7 @@ def open_memory(
             instruments.problems.clear(PROBLEM)
         else:
             control.suspend(PROBLEM)
-            instruments.problems.set(PROBLEM, f"a file cannot be removed: {problem}")
+            instruments.problems.set(PROBLEM, f"a file cannot be unlinked: {problem}")
 
     return MemoryTier(
         settings.runtime_dir / L1_DIRECTORY,

@@ -85,4 +85,4 @@ def _witnesses(settings: Settings, disk_files: DiskFiles, runtime_fd: int) -> li
         return [disk_files.witness(), in_runtime]
     except OSError as exc:
         names = f"{settings.l2.root}/.catalog, {settings.runtime_dir}/{WITNESS}"
-        raise ConfigError(f"one of {names} cannot be opened: {exc}; remove it") from exc
+        raise ConfigError(f"one of {names} cannot be opened: {exc}; delete that file") from exc

@@ -19,7 +19,7 @@ def gid_of(group: str) -> int | None:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError as exc:
-        raise ConfigError(f"group (CACHESVC_GROUP): no group named {group!r} on this host") from exc
+        raise ConfigError(f"group (CACHESVC_GROUP): this host has no group {group!r}") from exc
 
 
 def lock(path: Path, gid: int | None, stack: AsyncExitStack) -> int:
@@ -35,4 +35,4 @@ def make_control_page(path: Path, runtime_fd: int, gid: int | None) -> ControlPa
     try:
         return replace_control_page(runtime_fd, gid)
     except OSError as exc:
-        raise ConfigError(f"{path}: cannot hold a control page: {exc.strerror}") from exc
+        raise ConfigError(f"{path}: the control page cannot be made: {exc.strerror}") from exc

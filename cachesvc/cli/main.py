@@ -29,17 +29,17 @@ from cachesvc.cli.v2.command import import_v2
 
 
 def _serve(config_file: ConfigFile = None) -> None:
-    """Run the daemon until SIGTERM or Ctrl-C. SIGHUP reloads.
+    """Run the daemon until SIGTERM or Ctrl-C. SIGHUP reloads its settings.
 
-    It shuts down in order: no longer ready, refuse new calls, let the others end.
-    Exit code 2 means that the settings cannot work, and says which.
+    At the end the daemon refuses new calls and answers those under way.
+    Exit code 2: the settings cannot work; the message names them.
     """
     serve.run(config_file)
 
 
 app = typer.Typer(
     name=exits.PROGRAM,
-    help="Serves prepared tensors from memory, NVMe and S3: the daemon, and its operator's tools.",
+    help="The cache daemon, which serves prepared tensors from memory, NVMe and S3, and its tools.",
     epilog=exits.MEANINGS,
     no_args_is_help=True,
     **exits.HOW_COMMANDS_BEHAVE,

@@ -2,7 +2,7 @@
 
 Writes a folder with the object keys, formats and sizes of the original: PNGs of
 about 1 MB, and raw pickles of fp16 tensors, without torch. The same seed gives the
-same bytes. Run with a folder as its argument, it writes into that folder.
+same bytes. `python examples/demo/sample_data.py FOLDER` writes into that folder.
 """
 
 from __future__ import annotations
@@ -99,4 +99,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        print("usage: python examples/demo/sample_data.py FOLDER", file=sys.stderr)
+        sys.exit(2)
     write_origin(Path(sys.argv[1]))

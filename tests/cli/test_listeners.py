@@ -45,7 +45,7 @@ def test_loopback_needs_no_credential(tmp_path: Path, listen: str) -> None:
         ('[grpc.tls]\nclient_ca_file = "ca.pem"\n', ["grpc.tls.client_ca_file needs"]),
         ('[access.certificates]\n"a.example" = ["worker"]\n', ["client_ca_file"]),
         ('[access.certificates]\n"a.example" = ["king"]\n', ["access.certificates.a.example"]),
-        (f"[access]\ntokens = [{TOKEN}, {TOKEN}]\n", ["token nest is given twice"]),
+        (f"[access]\ntokens = [{TOKEN}, {TOKEN}]\n", ["token nest is named twice"]),
         (f"[access]\ntokens = [{TOKEN.replace('ab' * 32, 'secret')}]\n", ["sha256"]),
         ('[access]\nfile = "/nowhere/access.toml"\n', ["access.file", "/nowhere/access.toml"]),
     ],
@@ -69,7 +69,7 @@ def test_a_file_of_grants_that_everybody_may_write_is_refused(tmp_path: Path) ->
     file = tmp_path / "access.toml"
     file.write_text(f"tokens = [{TOKEN}]\n")
     file.chmod(0o646)
-    with pytest.raises(ConfigError, match="written by everybody"):
+    with pytest.raises(ConfigError, match="every user may write"):
         load(tmp_path, f'[access]\nfile = "{file}"\n')
 
 

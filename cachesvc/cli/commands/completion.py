@@ -22,11 +22,13 @@ class Shell(StrEnum):
     FISH = "fish"
 
 
-def completion(shell: Annotated[Shell, typer.Argument(help="Which shell's script.")]) -> None:
+def completion(
+    shell: Annotated[Shell, typer.Argument(help="The shell that runs the script.")],
+) -> None:
     """Print the script that completes commands and options.
 
-    For this shell: eval "$(cachesvc completion bash)". `cachesvc --install-completion` writes it
-    into the shell's own start-up file.
+    In this shell: eval "$(cachesvc completion bash)". `cachesvc --install-completion` writes the
+    script to the shell's start-up file.
     """
     # typer's own --show-completion prints only the script for the shell that runs it.
     from typer.completion import get_completion_script  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -19,7 +20,7 @@ _SECRET_NAME = re.compile(r"secret|password|token|credential", re.IGNORECASE)
 
 
 def config(config_file: ConfigFile = None, as_json: Json = False) -> None:
-    """Check the settings and show those in force; secrets are masked."""
+    """Check the settings and show those in force, with secrets masked."""
     from cachesvc import config as configuration
     from cachesvc.core.errors import ConfigError
     from cachesvc.edge import tls_files
@@ -77,6 +78,4 @@ def _source(path: tuple[str, ...], in_file: Any) -> str:
 def _toml(value: Any) -> str:
     if value is None:
         return "-"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    return json.dumps(value, ensure_ascii=False)

@@ -30,7 +30,7 @@ def write(entries: dict[str, Entry], folder: Path, *, force: bool) -> list[Path]
     files = dict(_files(entries, folder))
     taken = [str(path) for path in files if path.exists() or path.is_symlink()]
     if taken and not force:
-        fail(f"{', '.join(taken)}: already there; --force overwrites")
+        fail(f"{', '.join(taken)} exists; --force overwrites existing files")
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path, data in files.items():
@@ -57,7 +57,7 @@ def read_fields(files: Iterable[str]) -> dict[str, Any]:
             fail(f"{path}: cannot be read: {_one_line(exc)}", ExitCode.USAGE)
         twice = sorted(fields.keys() & found.keys())
         if twice:
-            fail(f"{path}: {', '.join(twice)} is given twice", ExitCode.USAGE)
+            fail(f"{path}: {', '.join(twice)} is given by more than one file", ExitCode.USAGE)
         fields |= found
     return fields
 
@@ -65,7 +65,7 @@ def read_fields(files: Iterable[str]) -> dict[str, Any]:
 def _check_regular(path: Path) -> None:
     # Reading a FIFO would wait for its writer.
     if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError("it is not a regular file")
+        raise ValueError("this is not a regular file")
 
 
 def _one_line(exc: Exception) -> str:
@@ -110,7 +110,7 @@ def _fields_of(path: Path, name: str) -> Iterator[tuple[str, Any]]:
     elif path.suffix == ".safetensors":
         yield from _tensors_of(path)
     else:
-        raise ValueError(f"not one of {', '.join(SUFFIXES)}")
+        raise ValueError(f"the name must end in {', '.join(SUFFIXES)}")
 
 
 def _tensors_of(path: Path) -> Iterator[tuple[str, Any]]:
@@ -139,9 +139,9 @@ def _bf16(path: Path, name: str) -> Any:
         with safe_open(path, "pt") as file:
             return file.get_tensor(name)
     except ImportError as exc:
-        raise ValueError(f"{name} is BF16, which needs torch: pip install 'cachesvc[torch]'") from (
-            exc
-        )
+        raise ValueError(
+            f"{name} is BF16; reading BF16 needs torch: pip install 'cachesvc[torch]'"
+        ) from (exc)
 
 
 def _image(pixels: Any) -> Any:
@@ -150,4 +150,4 @@ def _image(pixels: Any) -> Any:
     try:
         return Image.fromarray(pixels)  # (H, W) is L; 2, 3, 4 channels are LA, RGB, RGBA
     except TypeError as exc:
-        raise ValueError(f"an image of shape {pixels.shape} and type {pixels.dtype}") from exc
+        raise ValueError(f"no image has shape {pixels.shape} and type {pixels.dtype}") from exc

@@ -25,17 +25,19 @@ from cachesvc.cli.conventions.options import (
 if TYPE_CHECKING:
     from cachesvc_client import CacheClient, Entry
 
-app = typer.Typer(no_args_is_help=True, help="Fetch entries, filling them from the origin.")
+app = typer.Typer(
+    no_args_is_help=True, help="Fetch entries; an entry that is not cached is read from the origin."
+)
 
 Output = Annotated[
     Path | None,
     typer.Option(
         "--output",
         metavar="DIR",
-        help="Write each entry as PART.safetensors, and its images as FIELD.png.",
+        help="Write each entry to this folder as PART.safetensors, and its images as FIELD.png.",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite files.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 Version = Annotated[str, typer.Option(help="Refuse tensors of another model version.")]
 
 
@@ -74,7 +76,7 @@ def garment(
     target: Target = None,
     timeout_s: Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Fetch one garment: garm_img, garm_tensor. Without --owner only what is cached."""
+    """Fetch one garment: garm_img, garm_tensor. Without --owner, the origin is not asked."""
 
     def fetch(client: CacheClient) -> dict[str, Entry]:
         found = client.get_garment(
@@ -97,7 +99,7 @@ def text(
     target: Target = None,
     timeout_s: Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Fetch the five embeddings of one garment's text. Without --owner only what is cached."""
+    """Fetch the five embeddings of one garment's text. Without --owner, the origin is not asked."""
 
     def fetch(client: CacheClient) -> dict[str, Entry]:
         found = client.get_text(
@@ -121,7 +123,7 @@ def tryon(
     target: Target = None,
     timeout_s: Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Fetch all that one try-on needs. Without --owner the garment is the person's own."""
+    """Fetch the person, garment and text of one try-on. --owner defaults to the person."""
 
     def fetch(client: CacheClient) -> dict[str, Entry]:
         found = client.get_tryon(user_id, clothing_id, category, owner, origin_after=origin_after)
@@ -142,7 +144,7 @@ def entry(
     target: Target = None,
     timeout_s: Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Fetch any entry by namespace and id, of an added kind too."""
+    """Fetch an entry of any kind by namespace and id."""
 
     def fetch(client: CacheClient) -> dict[str, Entry]:
         return {namespace: client.get(namespace, id, owner, origin_after=origin_after)}
@@ -198,6 +200,6 @@ def _print_tables(entries: dict[str, Entry], elapsed_ms: float, written: list[Pa
         table.add_section()
     console.print(table)
     total = output.size_text(sum(found.info.size_bytes for found in entries.values()))
-    console.print(f"{total} in {elapsed_ms:.1f} ms, the connection included")
+    console.print(f"{total} in {elapsed_ms:.1f} ms, including the connection")
     for path in written:
         console.print(f"wrote {path}", soft_wrap=True)

@@ -29,7 +29,7 @@ _SERVING = bytes((1 << 3, 1))
 
 def health(
     ready: Annotated[
-        bool, typer.Option("--ready", help="Also ask whether it is ready, as /readyz says.")
+        bool, typer.Option("--ready", help="Also ask whether the daemon is ready, as /readyz does.")
     ] = False,
     as_json: Json = False,
     target: Target = None,
@@ -37,9 +37,9 @@ def health(
         float, typer.Option("--timeout", min=0.001, help="Seconds for the answer.")
     ] = DEFAULT_HEALTH_TIMEOUT_S,
 ) -> None:
-    """Say whether the daemon answers; with --ready, whether it is ready.
+    """Say whether the daemon answers; with --ready, also whether it is ready.
 
-    Exit code 0 if so; 1 if it answers but is not ready; 4 if nobody answers in time.
+    Exit code 0: yes; 1: it answers, but is not ready; 4: no daemon answers in time.
     """
     from cachesvc_client import CacheServiceError, InvalidSettings
 
@@ -57,8 +57,8 @@ def health(
         fail(why, ExitCode.AWAY)
     if ready and status != "serving":
         fail(
-            "the daemon answers, but is not ready: it is starting or shutting down, or /readyz "
-            "and its log name a problem"
+            "the daemon answers, but is not ready: it is starting, shutting down, or has a problem "
+            "that /readyz and its log name"
         )
     if not as_json:
         print(status)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    namespace: Annotated[str, typer.Argument(help="Such as human_upper_body, garment, text.")],
+    namespace: Annotated[str, typer.Argument(help="For example human_upper_body, garment, text.")],
     id: Annotated[str, typer.Argument(help="A user_id or clothing_id.")],
     as_json: Json = False,
     target: Target = None,
@@ -24,8 +24,8 @@ def inspect(
 ) -> None:
     """Show which tiers hold a key, since when and until when.
 
-    Neither the origin nor the entry's recency is touched. A key that no tier holds
-    is an answer like any other: exit code 0.
+    The origin is not asked, and no access is counted. If no tier holds the key, the exit
+    code is still 0.
     """
     with connected(target, timeout_s) as client:
         found = client.inspect(namespace, id)

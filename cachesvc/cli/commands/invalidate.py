@@ -14,21 +14,26 @@ from cachesvc.cli.conventions.options import DEFAULT_TIMEOUT_S, Json, Target, Ti
 
 
 def invalidate(
-    user: Annotated[str | None, typer.Option(help="All categories of this person.")] = None,
-    clothing: Annotated[str | None, typer.Option(help="This garment and its text.")] = None,
+    user: Annotated[str | None, typer.Option(help="The person's entries, of all areas.")] = None,
+    clothing: Annotated[
+        str | None, typer.Option(help="The garment's entry and its text's.")
+    ] = None,
     owner: Annotated[
-        str | None, typer.Option(help="All that was read from this owner's prefix.")
+        str | None,
+        typer.Option(help="Every entry that was read from, or put for, this owner's prefix."),
     ] = None,
     key: Annotated[str | None, typer.Option(metavar="NS/ID", help="One entry.")] = None,
     namespace: Annotated[str | None, typer.Option(help="Every entry of a namespace.")] = None,
     everything: Annotated[bool, typer.Option("--everything", help="Every entry.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --everything.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask before invalidating everything.")
+    ] = False,
     changed_at: Annotated[
         datetime | None,
         typer.Option(
             parser=parse_moment,
             metavar="TIME",
-            help="When the source changed; Puts of older sources are refused from now on.",
+            help="When the source changed. Default: now. Puts of older sources are refused.",
         ),
     ] = None,
     erase: Annotated[
@@ -40,7 +45,7 @@ def invalidate(
 ) -> None:
     """Invalidate entries. After exit code 0, no later Get is served their bytes.
 
-    Name exactly one of --user, --clothing, --owner, --key, --namespace, --everything.
+    Give exactly one of --user, --clothing, --owner, --key, --namespace, --everything.
     """
     given: dict[str, Any] = {
         "user_id": user,
@@ -53,18 +58,18 @@ def invalidate(
     chosen = {name: value for name, value in given.items() if value is not None}
     if len(chosen) != 1:
         fail(
-            "name exactly one of --user, --clothing, --owner, --key, --namespace, --everything",
+            "give exactly one of --user, --clothing, --owner, --key, --namespace, --everything",
             ExitCode.USAGE,
         )
     if everything and not yes:
-        typer.confirm("Remove every entry from memory and disk?", abort=True)
+        typer.confirm("Invalidate every entry in memory and on disk?", abort=True)
     with connected(target, timeout_s) as client:
         done = client.invalidate(**chosen, changed_at=changed_at, erase=erase)
     if as_json:
         output.print_json(done._asdict())
         return
     at = output.time_text(done.invalidated_at)
-    output.console().print(f"removed {done.removed_count}, invalidated at {at}")
+    output.console().print(f"invalidated at {at}; entries that were cached: {done.removed_count}")
 
 
 def _key(text: str) -> tuple[str, str]:

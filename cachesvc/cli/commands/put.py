@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Store an entry from files: its fields as FIELD.png, FIELD.npy or FIELD=FILE, or "
-    "several in one .safetensors file, such as `get --output` writes.",
+    help="Store an entry from files. A file holds one field (FIELD.png, FIELD.npy, FIELD=FILE), or "
+    "several (a .safetensors file, such as `get --output` writes).",
 )
 
 Files = Annotated[
@@ -39,16 +39,16 @@ AsOf = Annotated[
     typer.Option(
         parser=parse_moment,
         metavar="TIME",
-        help="When the source was read (ISO 8601 with a zone); default: now.",
+        help="When the source was read (ISO 8601 with a zone). Default: now.",
     ),
 ]
 Ttl = Annotated[
     timedelta | None,
     typer.Option(
-        parser=parse_duration, metavar="TIME", help="How long to keep it: 90s, 15m, 24h, 7d."
+        parser=parse_duration, metavar="TIME", help="How long to keep the entry: 90s, 15m, 24h, 7d."
     ),
 ]
-Persist = Annotated[bool, typer.Option("--persist", help="Also write the origin's own objects.")]
+Persist = Annotated[bool, typer.Option("--persist", help="First write the objects to the origin.")]
 
 
 @app.command()
@@ -116,7 +116,7 @@ def entry(
     target: Target = None,
     timeout_s: Timeout = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Store any entry by namespace and id, of an added kind too."""
+    """Store an entry of any kind by namespace and id."""
     options = _options(owner, as_of, ttl, persist)
     _store(namespace, id, files, options, target, timeout_s, as_json)
 
@@ -148,4 +148,4 @@ def _store(
         return
     size = output.size_text(info.size_bytes)
     until = output.time_text(info.expires_at)
-    output.console().print(f"stored {namespace}/{id}, {size}, until {until}")
+    output.console().print(f"stored {namespace}/{id}, {size}, which expires at {until}")

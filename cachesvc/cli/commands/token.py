@@ -33,16 +33,16 @@ def _group() -> None:
 
 @app.command("new")
 def new(
-    name: Annotated[str, typer.Argument(help="The caller's name, for the audit log.")],
-    role: Annotated[list[Role], typer.Option(help="The caller's role; may be repeated.")],
+    name: Annotated[str, typer.Argument(help="The caller's name in the audit log.")],
+    role: Annotated[list[Role], typer.Option(help="What the caller may do; may be repeated.")],
     expires_in: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="A duration such as 90d. Default: never.")
+        str | None, typer.Option(metavar="DURATION", help="For example 90d. Default: never.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print a new token once, and its lines for `access.file`."""
+    """Print a new token once, and the lines for the file that `access.file` names."""
     if not is_id(name):
-        fail(f"the name must match {ID_PATTERN}", ExitCode.USAGE)
+        fail(f"NAME must match {ID_PATTERN}", ExitCode.USAGE)
     token = _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     roles = list(dict.fromkeys(each.value for each in role))
     expires = None
@@ -55,7 +55,10 @@ def new(
         known = {key: value for key, value in entry.items() if value is not None}
         output.print_json({"token": token, "entry": known})
         return
-    print(f"The token, shown this once:\n\n{token}\n\nFor the file of access.file:\n")
+    print(
+        f"The token, which is shown only now:\n\n{token}\n\n"
+        "Lines for the file that access.file names:\n"
+    )
     print(f'[[tokens]]\nname = "{name}"\nsha256 = "{digest}"\nroles = {json.dumps(roles)}')
     if expires:
         print(f"expires = {expires}")

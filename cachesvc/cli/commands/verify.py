@@ -34,9 +34,9 @@ def verify(
 ) -> None:
     """Check every entry of L2 against its checksum, with or without a running daemon.
 
-    Run it as the daemon's user, with the daemon's settings. Nothing is changed without
-    --quarantine; the daemon finds damage itself too, when an entry is next read from disk.
-    Exit code 1 if anything is damaged or cannot be read.
+    Run it as the daemon's user, with the daemon's settings. Without --quarantine nothing is
+    changed; the daemon itself finds damage when it next reads the entry from disk.
+    Exit code 1: an entry is damaged or cannot be read.
     """
     from cachesvc import config as configuration
     from cachesvc.core.errors import ConfigError, CorruptEntry
@@ -48,9 +48,12 @@ def verify(
     except ConfigError as exc:
         fail(str(exc), ExitCode.USAGE)
     except CorruptEntry as exc:
-        fail(f"{exc.message}; the daemon sets it aside at its next write, and L2 starts empty")
+        fail(
+            f"{exc.message}; at its next write the daemon sets the catalog aside, "
+            "and L2 starts empty"
+        )
     except OSError as exc:
-        fail(f"the L2 root cannot be opened: {exc.strerror}; see CACHESVC_L2__ROOT")
+        fail(f"the L2 root cannot be opened: {exc.strerror}; CACHESVC_L2__ROOT sets it")
     if as_json:
         output.print_json(tally.plain())
     else:
@@ -146,5 +149,5 @@ def _print(tally: Tally) -> None:
 
 def _advice(tally: Tally) -> str:
     if all(quarantined for _, quarantined in tally.bad):
-        return "; they are in .quarantine, and are filled anew when they are next asked for"
-    return "; --quarantine moves damaged files aside; then look at the disk itself (dmesg)"
+        return "; their files are in .quarantine, and the next Get of each reads the origin"
+    return "; --quarantine moves damaged files aside; dmesg may say whether the disk fails"

@@ -11,7 +11,7 @@ from cachesvc.cli.conventions.options import Json
 
 
 def version(as_json: Json = False) -> None:
-    """Show the version, Python's and the libraries'."""
+    """Show the versions of the program, the contract, Python and the libraries."""
     libraries = {name: installed(name) for name in LIBRARIES}
     if as_json:
         output.print_json(

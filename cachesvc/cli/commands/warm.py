@@ -20,10 +20,10 @@ DEFAULT_WARM_TIMEOUT_S = 300.0
 
 
 def warm(
-    user: Annotated[str, typer.Option(help="The person.")] = "",
+    user: Annotated[str, typer.Option(help="The person's id.")] = "",
     category: Annotated[
         list[Category] | None,
-        typer.Option(help="An area of the person; may be repeated. None: all"),
+        typer.Option(help="An area of the person; may be repeated. Default: all three."),
     ] = None,
     garment: Annotated[
         list[str] | None,
@@ -35,11 +35,12 @@ def warm(
 ) -> None:
     """Fetch a person and garments ahead of their use, and show the progress.
 
-    The daemon goes on if this is stopped. Keys that fail are named, and make the exit code 1.
+    If the command is stopped, the daemon goes on. Each key that fails is named; then the exit
+    code is 1.
     """
     garments = [_garment(text) for text in garment or ()]
     if not user and not garments:
-        fail("name a person with --user, or garments with --garment", ExitCode.USAGE)
+        fail("--user or --garment is needed", ExitCode.USAGE)
     with connected(target, timeout_s) as client:
         steps = client.warm(user, categories=category or (), garments=garments, timeout_s=timeout_s)
         failures, last = _follow(steps, quiet=as_json)
@@ -47,7 +48,7 @@ def warm(
         named = [{**failure.key._asdict(), "reason": failure.reason} for failure in failures]
         output.print_json({"done": last.done, "total": last.total, "failed": named})
     if failures:
-        fail(f"{len(failures)} of {last.total} could not be fetched")
+        fail(f"{len(failures)} of {last.total} entries could not be fetched")
 
 
 def _follow(

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 # By reason: advice for this program's users that the daemon's message does not give.
 _ADVICE = {
-    "OWNER_REQUIRED": "name the garment's owner with --owner",
-    "NOT_DURABLE": "it is no longer served; run the command again for the acknowledgement",
-    "DRAINING": "the daemon is shutting down; run the command again once it is back",
+    "OWNER_REQUIRED": "--owner names the garment's owner",
+    "NOT_DURABLE": "the old entry is no longer served; run the command again until it succeeds",
+    "DRAINING": "run the command again once the daemon is back",
 }
 # A person or a script soon hears that no daemon answers. A worker's wait covers a restart.
 WAIT_S = 3.0
-START_IT = "is it running? `cachesvc serve` starts one, --target names another socket"
+START_IT = "`cachesvc serve` starts a daemon, --target names another socket"
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def _verdict(error: CacheServiceError) -> tuple[str, ExitCode]:
         advice = advice or START_IT * (not isinstance(error, CacheUnreachable))
     elif isinstance(error, DeadlineExceeded):
         code = ExitCode.AWAY
-        advice = "--timeout gives it longer"
+        advice = "--timeout sets a longer time"
     elif isinstance(error, InvalidRequest):
         code = ExitCode.USAGE
     elif isinstance(error, OriginDenied | OriginUnavailable):

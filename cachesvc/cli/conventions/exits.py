@@ -24,8 +24,8 @@ class ExitCode(IntEnum):
 
 
 MEANINGS = (
-    "Exit codes: 0 done; 1 it failed, the message says why; 2 wrong usage or settings; "
-    "3 neither the cache nor the origin has it; 4 no daemon answered in time."
+    "Exit codes: 0 done; 1 failed, the message says why; 2 wrong usage or settings; "
+    "3 neither the cache nor the origin has the entry; 4 no daemon answered in time."
 )
 
 

@@ -28,9 +28,11 @@ def parse_moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter("not an ISO 8601 time such as 2026-03-01T12:00:00Z") from None
+        raise typer.BadParameter(
+            "this is not an ISO 8601 time such as 2026-03-01T12:00:00Z"
+        ) from None
     if moment.tzinfo is None:
-        raise typer.BadParameter("needs a time zone, such as the Z of 2026-03-01T12:00:00Z")
+        raise typer.BadParameter("the time needs a zone, such as the Z of 2026-03-01T12:00:00Z")
     return moment
 
 
@@ -39,36 +41,38 @@ def parse_duration(text: str) -> timedelta:
     match = _DURATION.fullmatch(text)
     seconds = float(match[1]) * _UNIT_S[match[2]] if match else 0.0
     if seconds <= 0:
-        raise typer.BadParameter("not a duration such as 90s, 15m, 24h or 7d")
+        raise typer.BadParameter("this is not a duration such as 90s, 15m, 24h or 7d")
     try:
         return timedelta(seconds=seconds)
     except OverflowError:
-        raise typer.BadParameter("too long") from None
+        raise typer.BadParameter("the duration is too long") from None
 
 
 Target = Annotated[
     str | None,
     typer.Option(
-        help="The daemon: a socket's path or host:port. Default: the socket that "
-        "CACHESVC_GRPC__SOCKET or CACHESVC_RUNTIME_DIR name.",
+        help="The daemon's socket or host:port. Default: the socket that "
+        "CACHESVC_GRPC__SOCKET or CACHESVC_RUNTIME_DIR names.",
         show_default=False,
     ),
 ]
 Timeout = Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds for the whole call.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Owner = Annotated[
-    str, typer.Option(help="The garment's owner, under whose prefix the origin keeps it.")
+    str, typer.Option(help="The owner, under whose prefix the origin keeps the garment.")
 ]
-AreaOfPerson = Annotated[Category, typer.Option(help="Which area of the person.")]
+AreaOfPerson = Annotated[Category, typer.Option(help="The area of the person.")]
 OriginAfter = Annotated[
     datetime | None,
     typer.Option(
         parser=parse_moment,
         metavar="TIME",
-        help="Refuse what the origin last changed before this time (ISO 8601 with a zone).",
+        help="Refuse objects that the origin last changed before this time (ISO 8601 with a zone).",
     ),
 ]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", help="TOML file; CACHESVC_* variables win over it."),
+    typer.Option(
+        "--config", metavar="FILE", help="The daemon's TOML file. CACHESVC_* variables win over it."
+    ),
 ]

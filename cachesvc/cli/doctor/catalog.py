@@ -35,18 +35,18 @@ def check_clock(patient: Patient) -> Iterator[Finding]:
         yield warning(
             check,
             f"the catalog was last written at {written:%Y-%m-%d %H:%M} UTC, {behind_s:.0f} s later "
-            "than this host's clock says now: the clock is behind, or was ahead then",
-            "set the clock right before the daemon starts (timedatectl, chronyc makestep)",
+            "than this host's clock now: the clock is behind, or was ahead at that write",
+            "correct the clock before the daemon starts (timedatectl, chronyc makestep)",
         )
     else:
-        yield ok(check, f"last written at {written:%Y-%m-%d %H:%M} UTC")
+        yield ok(check, f"the catalog was last written at {written:%Y-%m-%d %H:%M} UTC")
 
 
 def check_state(patient: Patient) -> Iterator[Finding]:
     """Find an older state, as after a restored snapshot, which the next start sets aside."""
     check = "catalog.state"
     if daemon_pid(patient.settings.socket_path) is not None:
-        yield ok(check, "the daemon runs with it")
+        yield ok(check, "the running daemon uses the catalog")
         return
     facts = _facts(patient)
     if not isinstance(facts, Facts):
@@ -64,12 +64,12 @@ def check_state(patient: Patient) -> Iterator[Finding]:
     if later:
         yield warning(
             check,
-            f"{later[0]} knows of a later state than {settings.state_dir} holds, as after a "
-            "snapshot was put back: the next start sets the catalog aside, and L2 starts empty",
-            "nothing, if that was meant; otherwise find out who restores this directory",
+            f"{later[0]} knows of a later state than the catalog in {settings.state_dir}, as after "
+            "a snapshot was restored: the next start sets the catalog aside, and L2 starts empty",
+            "do nothing if you restored it; otherwise find out who restores this directory",
         )
     else:
-        yield ok(check, "nothing knows of a later state of it")
+        yield ok(check, "no witness knows of a later state")
 
 
 def _facts(patient: Patient) -> Facts | Finding | None:
@@ -84,9 +84,9 @@ def _facts(patient: Patient) -> Facts | Finding | None:
     except (ConfigError, CorruptEntry) as exc:
         return warning(
             "catalog",
-            f"{exc}: the next start brings it to its own version, or sets it aside and starts "
-            "with an empty L2",
-            "start the daemon; its log says which",
+            f"{exc}: the next start updates the catalog, or sets it aside and "
+            "starts with an empty L2",
+            "start the daemon; its log says what it did",
         )
     finally:
         view.close()

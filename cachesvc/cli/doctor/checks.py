@@ -68,6 +68,6 @@ def findings(patient: Patient) -> Iterator[Finding]:
             where = f"{exc.filename}: " if exc.filename else ""
             yield error(
                 name,
-                f"could not be checked: {where}{exc.strerror or exc}",
+                f"this could not be checked: {where}{exc.strerror or exc}",
                 "run doctor as the daemon's user",
             )

@@ -20,7 +20,7 @@ DEFAULT_DEADLINE_S = 10.0
 
 def doctor(
     object_key: Annotated[
-        str, typer.Option("--object", metavar="KEY", help="Also read this object of the origin.")
+        str, typer.Option("--object", metavar="KEY", help="Also read this object from the origin.")
     ] = "",
     deadline_s: Annotated[
         float, typer.Option("--timeout", min=0.1, help="Seconds for each question to the origin.")
@@ -28,10 +28,10 @@ def doctor(
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Check this host against the settings. Each finding says what it means and its fix.
+    """Check this host against the settings, and print a fix for each fault.
 
-    Run it as the daemon's user with the daemon's settings; the daemon may run or not.
-    Nothing that stays is changed. Exit code 1 if there is an error, 0 with warnings.
+    Run it as the daemon's user with the daemon's settings; the daemon need not run.
+    Nothing stays changed. Exit code 1: there is an error; 0: there are at most warnings.
     """
     from cachesvc import config as configuration
     from cachesvc.core.errors import ConfigError
@@ -63,12 +63,15 @@ def doctor(
         )
     else:
         _print(found)
+    summary = f"errors: {levels[Level.ERROR]}, warnings: {levels[Level.WARNING]}"
     if levels[Level.ERROR]:
-        fail(f"{levels[Level.ERROR]} errors, {levels[Level.WARNING]} warnings")
+        fail(summary)
+    if not as_json:
+        print(f"\n{summary}")
 
 
 def _print(found: list[Finding]) -> None:
-    table = output.table("", ("", "Check", "Finding"))
+    table = output.table("", ("Level", "Check", "Finding"))
     table.box = None
     for finding in found:
         fix = f"\nfix: {finding.fix}" if finding.fix else ""

@@ -13,7 +13,7 @@ from cachesvc.core.errors import ConfigError
 from cachesvc.edge import tls_files
 from cachesvc.edge.tls_files import Dates, TlsFiles
 
-_RENEW = "put a new one in its place by renaming; the daemon reads it without a restart"
+_RENEW = "rename a new file over it; the daemon reads it without a restart"
 
 
 def check_tls(patient: Patient) -> Iterator[Finding]:
@@ -21,7 +21,7 @@ def check_tls(patient: Patient) -> Iterator[Finding]:
     settings = patient.settings
     for listener, tls in (("grpc", settings.grpc.tls), ("http", settings.http.tls)):
         check = f"{listener}.tls"
-        yield _files(check, listener, tls) if tls.is_on else ok(check, "off")
+        yield _files(check, listener, tls) if tls.is_on else ok(check, "this listener has no TLS")
 
 
 def check_grants(patient: Patient) -> Iterator[Finding]:
@@ -33,7 +33,11 @@ def check_grants(patient: Patient) -> Iterator[Finding]:
         if access.file is not None:
             parts.append(read_grants(access.file))
     except ConfigError as exc:
-        yield error(check, str(exc), "mend the file; until then the grants before it stay in force")
+        yield error(
+            check,
+            str(exc),
+            "correct the file; until then the running daemon keeps the earlier grants",
+        )
         return
     now = datetime.now(UTC)
     tokens = [token for part in parts for token in part.tokens]
@@ -41,8 +45,8 @@ def check_grants(patient: Patient) -> Iterator[Finding]:
     if over:
         yield warning(
             check,
-            f"tokens that are over: {', '.join(over)}",
-            "give their holders new ones, and remove these",
+            f"these tokens have expired: {', '.join(over)}",
+            "give their holders new tokens, and delete these",
         )
     else:
         certificates = sum(len(part.certificates) for part in parts)
@@ -56,7 +60,8 @@ def _files(check: str, listener: str, tls: TlsSettings) -> Finding:
         return error(
             check,
             str(exc),
-            "mend the files: the daemon does not start with them, and one that runs keeps the old",
+            "correct the files: the daemon does not start with them, and a running daemon keeps "
+            "the old files",
         )
     return _dates(check, tls, files)
 
@@ -69,16 +74,16 @@ def _dates(check: str, tls: TlsSettings, files: TlsFiles) -> Finding:
     for name, dates in Dates.of(files).at(now_s):
         path, outlook = getattr(tls, name), dates.outlook(now_s)
         ends.append(f"{path} until {_text(dates.ends_s)}")
-        found[outlook] = f"{path}: holds from {_text(dates.starts_s)} until {_text(dates.ends_s)}"
+        found[outlook] = f"{path} is valid from {_text(dates.starts_s)} until {_text(dates.ends_s)}"
     for outlook, what in (
-        (Outlook.EXPIRED, "it is over, so every handshake that needs it fails"),
-        (Outlook.NOT_YET, "it does not hold yet, or this host's clock is wrong"),
+        (Outlook.EXPIRED, "it has expired, so every handshake that needs it fails"),
+        (Outlook.NOT_YET, "it is not valid yet, or this host's clock is wrong"),
     ):
         if outlook in found:
-            return error(check, f"{found[outlook]}: {what}", f"{_RENEW}, and look at the clock")
+            return error(check, f"{found[outlook]}: {what}", f"{_RENEW}; check the clock")
     if Outlook.ENDS_SOON in found:
-        return warning(check, f"{found[Outlook.ENDS_SOON]}: it ends soon", _RENEW)
-    return ok(check, f"the files can be used: {', '.join(ends)}")
+        return warning(check, f"{found[Outlook.ENDS_SOON]}: it expires soon", _RENEW)
+    return ok(check, f"the files are valid: {', '.join(ends)}")
 
 
 def _text(moment_s: float) -> str:

@@ -19,8 +19,8 @@ from cachesvc.tiers.host_limits import Limit, MemoryNeeds
 # 30 threads were seen with two cores; gRPC and the workers take some for each core.
 _THREADS, _THREADS_PER_CORE = 48, 4
 _RAISE = (
-    "raise it (MemoryMax= in the systemd unit, --memory in Docker, resources.limits.memory in "
-    "Kubernetes), or lower CACHESVC_L1__MAX_BYTES"
+    "raise the limit (MemoryMax= in the systemd unit, --memory in Docker, "
+    "resources.limits.memory in Kubernetes), or lower CACHESVC_L1__MAX_BYTES"
 )
 
 
@@ -32,15 +32,15 @@ def check_memory(patient: Patient) -> Iterator[Finding]:
         yield ok(check, "no cgroup limits the memory")
         return
     state = (
-        f"{limit.group} may have {output.size_text(limit.value)}; a full L1 of "
+        f"{limit.group} allows {output.size_text(limit.value)}; a full L1 of "
         f"{output.size_text(patient.settings.l1.max_bytes)} needs "
-        f"{output.size_text(needs.least_bytes)} with the bare process, and "
-        f"{output.size_text(needs.working_bytes)} with all the calls that may be under way"
+        f"{output.size_text(needs.least_bytes)} for the idle daemon, and "
+        f"{output.size_text(needs.working_bytes)} with the most calls under way"
     )
     if limit.value < needs.least_bytes:
-        yield error(check, f"{state}: the kernel ends the daemon before L1 is full", _RAISE)
+        yield error(check, f"{state}: the kernel kills the daemon before L1 is full", _RAISE)
     elif limit.value < needs.working_bytes:
-        yield warning(check, f"{state}: under load the kernel may end the daemon", _RAISE)
+        yield warning(check, f"{state}: under load the kernel may kill the daemon", _RAISE)
     else:
         yield ok(check, state)
 
@@ -56,12 +56,12 @@ def check_threads(patient: Patient) -> Iterator[Finding]:
         allowed.append(_Allowed(None, most))
     least = min(allowed, key=lambda one: one.value, default=None)
     if least is None:
-        yield ok(check, "no limit")
+        yield ok(check, "nothing limits the threads")
     elif least.value < needed:
         yield warning(
             check,
-            f"{least.where} allows {least.value} threads, and the daemon alone may have {needed}",
-            "raise it: TasksMax= or LimitNPROC= in the systemd unit, --pids-limit in Docker",
+            f"{least.where} allows {least.value} threads, and the daemon may need {needed}",
+            "raise the limit: TasksMax= or LimitNPROC= in the systemd unit, --pids-limit in Docker",
         )
     else:
         yield ok(check, f"{needed} may be needed, {least.value} are allowed ({least.where})")

@@ -31,32 +31,34 @@ def check_socket(patient: Patient) -> Iterator[Finding]:
     if len(os.fsencode(path)) > _MAX_SOCKET_PATH_BYTES:
         yield error(
             check,
-            f"{path} has more than {_MAX_SOCKET_PATH_BYTES} bytes, the most that a socket's may",
+            f"{path} is longer than a socket's path may be ({_MAX_SOCKET_PATH_BYTES} bytes)",
             "set CACHESVC_GRPC__SOCKET or CACHESVC_RUNTIME_DIR to a shorter path",
         )
         return
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
-        yield ok(check, f"{path} will be made at the start")
+        yield ok(check, f"the daemon will make {path}")
         return
     if not stat.S_ISSOCK(mode):
         yield error(
-            check, f"{path} is not a socket", "remove it, or set CACHESVC_GRPC__SOCKET to another"
+            check,
+            f"{path} is not a socket",
+            "remove it, or set CACHESVC_GRPC__SOCKET to another path",
         )
         return
     pid = daemon_pid(path)
     if pid is not None and not holder_of(patient.settings.runtime_dir):
         yield error(
             check,
-            f"{path}: pid {pid} listens, and is no daemon with this runtime directory: the daemon "
-            "refuses to start",
-            "stop it, or set CACHESVC_GRPC__SOCKET to another",
+            f"pid {pid} listens on {path}, but is no daemon with this runtime directory: the "
+            "daemon refuses to start",
+            "stop that process, or set CACHESVC_GRPC__SOCKET to another path",
         )
     elif pid is not None:
-        yield ok(check, f"{path}: pid {pid} listens")
+        yield ok(check, f"the daemon, pid {pid}, listens on {path}")
     else:
-        yield ok(check, f"{path} was left by a daemon that died; the next start replaces it")
+        yield ok(check, f"a daemon that died left {path}; the next start replaces it")
 
 
 def check_http(patient: Patient) -> Iterator[Finding]:
@@ -78,17 +80,17 @@ def check_loopback_role(patient: Patient) -> Iterator[Finding]:
     elif role is Role.ADMIN and others:
         yield warning(
             check,
-            f"every user of this host may purge the cache over HTTP ({', '.join(others[:5])})",
-            "set CACHESVC_HTTP__LOOPBACK_ROLE=observer, unless all of them may",
+            f"every user of this host may purge the cache over HTTP: {', '.join(others[:5])}",
+            "set CACHESVC_HTTP__LOOPBACK_ROLE=observer, unless all of them should be able to",
         )
     else:
-        yield ok(check, f"a caller on this host without a credential is {role.value}")
+        yield ok(check, f"a caller on this host needs no credential for the role {role.value}")
 
 
 def check_group(patient: Patient) -> Iterator[Finding]:
     check, name = "group", patient.settings.group
     if not name:
-        yield ok(check, "no group is set: workers must run as the daemon's own user or group")
+        yield ok(check, "no group is set: workers must run as the daemon's user or group")
         return
     try:
         found = grp.getgrnam(name)
@@ -96,17 +98,17 @@ def check_group(patient: Patient) -> Iterator[Finding]:
         yield error(
             check,
             f"this host has no group {name!r}: the daemon refuses to start",
-            f"groupadd --system {name}, or set CACHESVC_GROUP to another",
+            f"groupadd --system {name}, or set CACHESVC_GROUP to another group",
         )
         return
     if patient.uid != 0 and found.gr_gid not in {os.getegid(), *os.getgroups()}:
         yield error(
             check,
-            f"this user is not in {name!r}, so it may not give its files to that group",
-            f"usermod --append --groups {name} the daemon's user, and start a new session",
+            f"this user is not in group {name!r}, so the daemon may not give files to it",
+            f"usermod --append --groups {name} USER (the daemon's), and start a new session",
         )
     else:
-        yield ok(check, f"{name!r} is gid {found.gr_gid}")
+        yield ok(check, f"group {name!r} has gid {found.gr_gid}")
 
 
 def check_descriptors(patient: Patient) -> Iterator[Finding]:
@@ -125,12 +127,12 @@ def check_descriptors(patient: Patient) -> Iterator[Finding]:
     if most != resource.RLIM_INFINITY and most < needed:
         yield warning(
             "descriptors",
-            f"RLIMIT_NOFILE allows {most}, and {entries} entries in L1 with their callers may "
-            f"need {needed}",
-            "raise it: LimitNOFILE= in the systemd unit, --ulimit nofile= in Docker",
+            f"RLIMIT_NOFILE allows {most} descriptors, and {entries} entries in L1 with their "
+            f"callers may need {needed}",
+            "raise the limit: LimitNOFILE= in the systemd unit, --ulimit nofile= in Docker",
         )
     else:
-        yield ok("descriptors", f"{needed} may be needed, {most} are allowed")
+        yield ok("descriptors", f"the daemon may need {needed} descriptors, and {most} are allowed")
 
 
 def listener_of(port: int, proc: Path = Path("/proc")) -> tuple[int, str] | None:
@@ -157,7 +159,7 @@ def other_people(patient: Patient) -> list[str]:
 
 def _check_port(patient: Patient, check: str, address: str, setting: str) -> Iterator[Finding]:
     if not address:
-        yield ok(check, "off")
+        yield ok(check, "this listener is off")
         return
     host, port = split_address(address)
     problem = _bind_problem(host, port)
@@ -165,17 +167,17 @@ def _check_port(patient: Patient, check: str, address: str, setting: str) -> Ite
         yield ok(check, f"{address} is free")
         return
     if problem.errno != errno.EADDRINUSE:
-        yield error(check, f"{address}: {problem.strerror}", f"set {setting} to another")
+        yield error(check, f"{address}: {problem.strerror}", f"set {setting} to another address")
         return
     who = listener_of(port)
     if who is not None and who[0] == daemon_pid(patient.settings.socket_path):
-        yield ok(check, f"{address}: the daemon, pid {who[0]}, listens")
+        yield ok(check, f"the daemon, pid {who[0]}, listens on {address}")
         return
     named = f"pid {who[0]} ({who[1]})" if who else "another user's process"
     yield error(
         check,
-        f"{address} is taken by {named}: the daemon refuses to start",
-        f"stop that, or set {setting} to another port",
+        f"{named} listens on {address}: the daemon refuses to start",
+        f"stop that process, or set {setting} to another port",
     )
 
 

@@ -50,7 +50,7 @@ def check_filesystem(patient: Patient) -> Iterator[Finding]:
         yield warning(
             "runtime.filesystem",
             f"{patient.settings.runtime_dir} lies on {mount.filesystem} ({mount.point}), not in "
-            "memory: L1 writes to a disk, and hits depend on the page cache",
+            "memory: L1 is written to a disk, and hits depend on the page cache",
             f"set {_SETTING} to a directory in a tmpfs such as /dev/shm",
         )
 
@@ -61,7 +61,7 @@ def check_space(patient: Patient) -> Iterator[Finding]:
     path = settings.runtime_dir
     usage = os.statvfs(nearest_existing(path))
     available = usage.f_bavail * usage.f_frsize + _given_back_bytes(settings)
-    sizes = f"{output.size_text(available)} for L1, whose limit is " + output.size_text(
+    sizes = f"{output.size_text(available)} are free for L1, whose limit is " + output.size_text(
         settings.l1.max_bytes
     )
     if available >= settings.l1.max_bytes:
@@ -72,7 +72,7 @@ def check_space(patient: Patient) -> Iterator[Finding]:
         "or lower CACHESVC_L1__MAX_BYTES"
     )
     if settings.l1.allow_heap:
-        meaning = "what does not fit is served from the heap, without local delivery"
+        meaning = "entries that do not fit are served from the heap, without local delivery"
         yield warning("runtime.space", f"{sizes}: {meaning}", fix)
     else:
         yield error("runtime.space", f"{sizes}: the daemon refuses to start", fix)
@@ -88,7 +88,7 @@ def check_physical_memory(patient: Patient) -> Iterator[Finding]:
     if limit * 2 > total_bytes:
         yield warning(
             "runtime.memory",
-            f"{share}: more than half; tmpfs cannot be reclaimed, it can only be swapped",
+            f"{share}, which is more than half; the kernel can swap a tmpfs but not reclaim it",
             "lower CACHESVC_L1__MAX_BYTES",
         )
     else:
@@ -107,16 +107,16 @@ def check_kernel(patient: Patient) -> Iterator[Finding]:
             raise OSError(f"a lease was refused for a file that nobody else has open: {refusal}")
         shared.file.punch()
         if any(shared.view()):
-            raise OSError("a punched hole does not read as zeros")
+            raise OSError("a hole does not read as zeros")
     except OSError as exc:
         yield error(
             "runtime.kernel",
-            f"{folder}: {exc.strerror or exc}: bytes that readers hold could not be counted, "
-            "or erased",
+            f"{folder}: {exc.strerror or exc}: the daemon could not count the bytes that readers "
+            "hold, nor erase them",
             f"set {_SETTING} to a directory in a tmpfs of this host, not a network filesystem",
         )
     else:
-        yield ok("runtime.kernel", f"{folder} has write leases and punches holes")
+        yield ok("runtime.kernel", f"{folder} supports write leases and holes")
     finally:
         os.close(fd)
         os.close(directory_fd)
@@ -126,12 +126,12 @@ def check_hard_links(patient: Patient) -> Iterator[Finding]:
     """Check that no other user can make hard links, which keep an unlinked file's link count up."""
     check, path = "runtime.hard_links", patient.filesystem / "proc/sys/fs/protected_hardlinks"
     if files.hard_links_are_protected(path):
-        yield ok(check, "nobody can make hard links of files that they may only read")
+        yield ok(check, "no user can make hard links of files that the user may only read")
     else:
         yield warning(
             check,
-            "fs.protected_hardlinks is not 1: whoever may read L1's files could keep them valid by "
-            "a hard link, so the daemon hands out none: every answer is inline",
+            "fs.protected_hardlinks is not 1: a user who may read L1's files could keep them valid "
+            "by a hard link, so the daemon shares no files and every answer is inline",
             "sysctl -w fs.protected_hardlinks=1",
         )
 
@@ -140,9 +140,9 @@ def check_remove_ipc(patient: Patient) -> Iterator[Finding]:
     """Check whether systemd-logind deletes the daemon's files when its user's last session ends."""
     check, path = "runtime.remove_ipc", patient.settings.runtime_dir
     if not path.resolve().is_relative_to("/dev/shm"):  # noqa: S108 - compared only
-        yield ok(check, f"{path} is not in /dev/shm, which is what systemd-logind cleans")
+        yield ok(check, f"{path} is not in /dev/shm, which systemd-logind cleans")
     elif not (patient.filesystem / "run/systemd/system").is_dir():
-        yield ok(check, "systemd does not run this host")
+        yield ok(check, "this host does not run systemd")
     elif patient.uid <= last_system_uid(patient.filesystem):
         yield ok(
             check, f"uid {patient.uid} is a system user: systemd-logind leaves its files alone"
@@ -150,12 +150,12 @@ def check_remove_ipc(patient: Patient) -> Iterator[Finding]:
     elif not removes_ipc(patient.filesystem):
         yield ok(check, "logind.conf says RemoveIPC=no")
     elif _lingers(patient):
-        yield ok(check, "this user lingers: it always has a session")
+        yield ok(check, "this user lingers, so its session never ends")
     else:
         yield error(
             check,
             f"uid {patient.uid} is not a system user: when its last login session ends, "
-            f"systemd-logind deletes its files in /dev/shm, {path} with them, under the daemon",
+            f"systemd-logind deletes its files in /dev/shm, and with them {path}",
             "run the daemon as a system user (useradd --system), or set RemoveIPC=no in "
             "/etc/systemd/logind.conf, or loginctl enable-linger",
         )

@@ -29,9 +29,9 @@ _FIXES = {
     reasons.WRONG_REGION: "set CACHESVC_ORIGIN__REGION to the bucket's region",
     reasons.CLOCK_SKEW: "set this host's clock: chronyc makestep",
     reasons.UNREACHABLE: "check the endpoint (CACHESVC_ORIGIN__ENDPOINT_URL), routes and DNS",
-    reasons.TIMEOUT: "check routes, security groups and the VPC endpoint of S3",
+    reasons.TIMEOUT: "check routes, security groups and S3's VPC endpoint",
 }
-_UNKNOWN_FIX = "see docs/errors.md for the reason"
+_UNKNOWN_FIX = "docs/errors.md explains the reason"
 
 
 def check_credentials(patient: Patient) -> Iterator[Finding]:
@@ -45,9 +45,9 @@ def check_credentials(patient: Patient) -> Iterator[Finding]:
         yield _refused(check, exc)
         return
     if source is None:
-        yield error(check, "no link of AWS's chain has credentials", _FIXES[reasons.NO_CREDENTIALS])
+        yield error(check, "AWS's chain finds no credentials", _FIXES[reasons.NO_CREDENTIALS])
     else:
-        yield ok(check, f"found by {source}, as this user; the daemon may find others")
+        yield ok(check, f"this user's credentials come from {source}; the daemon may find others")
 
 
 def check_access(patient: Patient) -> Iterator[Finding]:
@@ -119,7 +119,7 @@ def _absent(
 ) -> Finding:
     bucket = patient.settings.origin.bucket
     if isinstance(absent, NoSuchObject):
-        return ok("origin.access", f"bucket {bucket}: absent objects are answered as absent")
+        return ok("origin.access", f"bucket {bucket}: S3 says whether an object is absent")
     if isinstance(absent, OriginDenied) and absent.reason == reasons.ACCESS_DENIED:
         if listed is None:
             return error(
@@ -130,8 +130,8 @@ def _absent(
         return error(
             "origin.access",
             f"bucket {bucket}: without s3:ListBucket S3 answers 403 for an absent object too, so "
-            "a person who is not preprocessed is a failure (ORIGIN_ACCESS_DENIED) and never "
-            "NOT_FOUND; whether objects that exist may be read, --object KEY finds out",
+            "a Get of a person who is not preprocessed fails with ORIGIN_ACCESS_DENIED and never "
+            "with NOT_FOUND; --object KEY checks whether an existing object may be read",
             f"{_ALLOW_LIST.format(bucket=bucket)}; {_ALLOW_GET.format(bucket=bucket)}",
         )
     assert absent is not None  # no object has that id
@@ -141,9 +141,9 @@ def _absent(
 def _present(patient: Patient, problem: OriginError | NoSuchObject | None) -> Finding:
     check, bucket = "origin.object", patient.settings.origin.bucket
     if problem is None:
-        return ok(check, "the object that was named can be read")
+        return ok(check, "the object of --object can be read")
     if problem.reason == reasons.ACCESS_DENIED:
-        message = "the object that was named may not be read, or is not there"
+        message = "the object of --object may not be read, or does not exist"
         return error(check, message, _ALLOW_GET.format(bucket=bucket))
     return _refused(check, problem)
 
@@ -155,7 +155,7 @@ async def _clock(patient: Patient, origin: DatedOrigin) -> list[Finding]:
     except OriginError as exc:
         return [_refused("origin.clock", exc)]
     if server is None:
-        return [ok("origin.clock", "the origin does not say what time it is")]
+        return [ok("origin.clock", "the origin's answer has no date")]
     return [skew_finding((datetime.now(UTC) - server).total_seconds(), patient)]
 
 
@@ -172,9 +172,9 @@ def skew_finding(ahead_s: float, patient: Patient) -> Finding:
     if apart_s > max(grace_s, 1.0):
         return warning(
             check,
-            f"{said}: origin_after, as_of and changed_at are compared across both, with a grace "
-            f"of {grace_s:g} s",
-            "let chrony or systemd-timesyncd keep it, on the backend's hosts too",
+            f"{said}: the daemon compares times of both (origin_after, as_of, changed_at), with a "
+            f"grace of {grace_s:g} s",
+            "run chrony or systemd-timesyncd here and on the backend's hosts",
         )
     return ok(check, f"this host's clock and S3's differ by {apart_s:.0f} s")
 

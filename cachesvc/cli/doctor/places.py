@@ -90,39 +90,41 @@ def examine_directory(
         yield from _can_be_made(check, path, setting)
         return
     if not stat.S_ISDIR(found.st_mode):
-        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no directory"
+        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "not a directory"
         yield error(
-            check, f"{path} is {what}, which the daemon refuses", f"name another: {setting}"
+            check,
+            f"{path} is {what}, which the daemon refuses",
+            f"set {setting} to another directory",
         )
         return
     if found.st_uid != patient.uid:
         yield error(
             check,
-            f"{path} belongs to uid {found.st_uid}, and this is uid {patient.uid}: a daemon "
-            "refuses a directory that is not its own",
-            f"run doctor as the daemon's user, or chown it, or name another: {setting}",
+            f"{path} belongs to uid {found.st_uid}, but doctor runs as uid {patient.uid}: a daemon "
+            "refuses a directory of another user",
+            f"run doctor as the daemon's user, chown the directory, or set {setting} to another",
         )
         return
     beyond = stat.S_IMODE(found.st_mode) & ~mode
     if beyond:
         yield warning(
             check,
-            f"{path} has mode {stat.S_IMODE(found.st_mode):04o}: more users than needed get in",
+            f"{path} has mode {stat.S_IMODE(found.st_mode):04o}: too many users have access",
             f"chmod {mode:04o} {path}",
         )
         return
-    yield ok(check, f"{path} is this user's, mode {stat.S_IMODE(found.st_mode):04o}")
+    yield ok(check, f"{path} belongs to this user, mode {stat.S_IMODE(found.st_mode):04o}")
 
 
 def _can_be_made(check: str, path: Path, setting: str) -> Iterator[Finding]:
     above = nearest_existing(path)
     if os.access(above, os.W_OK | os.X_OK):
-        yield ok(check, f"{path} will be made at the start")
+        yield ok(check, f"the daemon will make {path}")
     else:
         yield error(
             check,
-            f"{path} does not exist, and this user may not make it in {above}",
-            f"make it for the daemon's user, or name another: {setting}",
+            f"{path} does not exist, and this user may not create it in {above}",
+            f"create it for the daemon's user, or set {setting} to another directory",
         )
 
 

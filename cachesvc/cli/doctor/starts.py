@@ -29,7 +29,7 @@ from cachesvc_format import control_page
 # A page of SQLite: what its first write needs.
 _PROBE_BYTES = 4096
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 compared only
-_MEND = "remove or rename it, or name another directory in the settings"
+_MEND = "remove or rename that file, or set another directory"
 
 
 def check_separate(patient: Patient) -> Iterator[Finding]:
@@ -49,11 +49,11 @@ def check_separate(patient: Patient) -> Iterator[Finding]:
     if same:
         yield error(
             "start.separate",
-            f"{'; '.join(same)}: one place for two purposes, which the daemon refuses",
-            "give each a place of its own",
+            f"{'; '.join(same)} are the same place, which the daemon refuses",
+            "set a different place for each",
         )
     else:
-        yield ok("start.separate", "directories and listeners are apart")
+        yield ok("start.separate", "each directory and listener has its own place")
 
 
 def check_directories(patient: Patient) -> Iterator[Finding]:
@@ -62,7 +62,8 @@ def check_directories(patient: Patient) -> Iterator[Finding]:
     below_root = (TEMPORARY, quarantine.NAME, *settings.build_kinds().namespaces)
     paths = [settings.runtime_dir / control_page.L1_DIRECTORY]
     paths += [settings.l2.root / name for name in below_root]
-    yield _all_pass("start.directories", [_opens(path) for path in paths if os.path.lexists(path)])
+    tries = [_opens(path) for path in paths if os.path.lexists(path)]
+    yield _all_pass("start.directories", tries, "the daemon can open its directories")
 
 
 def check_names(patient: Patient) -> Iterator[Finding]:
@@ -77,19 +78,20 @@ def check_names(patient: Patient) -> Iterator[Finding]:
     ]
     if not settings.audit.plain_ids and os.path.lexists(settings.state_dir / audit.KEY_FILE):
         tries.append(lambda: _discard(audit.load_key(settings.state_dir)))
-    yield _all_pass("start.names", tries)
+    yield _all_pass("start.names", tries, "no foreign file has a name that the daemon needs")
 
 
 def check_writing(patient: Patient) -> Iterator[Finding]:
     """Write a page where each start writes the control page and the catalog."""
     settings = patient.settings
     paths = [path for path in (settings.runtime_dir, settings.state_dir) if path.is_dir()]
-    yield _all_pass("start.writing", [_takes_a_page(path) for path in paths])
+    tries = [_takes_a_page(path) for path in paths]
+    yield _all_pass("start.writing", tries, "the daemon can write its directories")
 
 
 def _shared_listeners(settings: Settings) -> Iterator[str]:
     if settings.socket_path.resolve() == settings.admin_socket_path.resolve():
-        yield f"{ENV_PREFIX}GRPC__SOCKET and the admin's socket"
+        yield f"{ENV_PREFIX}GRPC__SOCKET and the admin socket"
     if settings.grpc.listen and settings.http.listen:
         (host, port), (other, taken) = map(
             split_address, (settings.grpc.listen, settings.http.listen)
@@ -98,7 +100,7 @@ def _shared_listeners(settings: Settings) -> Iterator[str]:
             yield f"{ENV_PREFIX}GRPC__LISTEN and {ENV_PREFIX}HTTP__LISTEN"
 
 
-def _all_pass(check: str, tries: list[Callable[[], None]]) -> Finding:
+def _all_pass(check: str, tries: list[Callable[[], None]], passed: str) -> Finding:
     problems = []
     for attempt in tries:
         try:
@@ -107,7 +109,7 @@ def _all_pass(check: str, tries: list[Callable[[], None]]) -> Finding:
             problems.append(str(exc))
     if problems:
         return error(check, f"the daemon refuses to start: {'; '.join(problems)}", _MEND)
-    return ok(check, "nothing stands in the way of a start")
+    return ok(check, passed)
 
 
 def _opens(path: Path) -> Callable[[], None]:
@@ -123,14 +125,14 @@ def _takes_a_page(path: Path) -> Callable[[], None]:
             finally:
                 os.close(fd)
         except OSError as exc:
-            raise ConfigError(f"{path}: nothing can be written there: {exc.strerror}") from exc
+            raise ConfigError(f"{path} cannot be written: {exc.strerror}") from exc
 
     return attempt
 
 
 def _is_no_directory(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        raise ConfigError(f"{path}: is a directory, in the place of a file")
+        raise ConfigError(f"{path}: is a directory, but the daemon needs a file of this name")
 
 
 def _is_file_or_absent(path: Path) -> None:

@@ -35,15 +35,15 @@ def check_mount(patient: Patient) -> Iterator[Finding]:
     if mount.filesystem == "tmpfs":
         yield warning(
             "l2.mount",
-            f"{root} lies in a tmpfs ({mount.point}): L2 takes memory, and a reboot empties it",
+            f"{root} lies in a tmpfs ({mount.point}): L2 takes memory and is lost at a reboot",
             f"set {_ROOT} to a directory on NVMe",
         )
     elif str(mount.point) == "/":
         yield warning(
             "l2.mount",
-            f"{root} lies on the root filesystem: the instance's NVMe is not mounted there, or "
-            "was not after its last stop; L2 then fills the system's disk",
-            f"mount the NVMe (a stopped instance comes back with it empty), or set {_ROOT}",
+            f"{root} lies on the root filesystem: the instance's NVMe may not be mounted, and "
+            "L2 then fills the system's disk",
+            f"mount the NVMe, which is empty after a stop of the instance, or set {_ROOT}",
         )
     elif "ro" in mount.options:
         yield error("l2.mount", f"{mount.point} is mounted read-only", "mount it read-write")
@@ -63,13 +63,13 @@ def check_space(patient: Patient) -> Iterator[Finding]:
     if free <= l2.free_floor_bytes:
         yield error(
             "l2.space",
-            f"{state}: below the floor nothing is admitted, and what is there is evicted",
+            f"{state}: below the floor L2 admits nothing and evicts what it has",
             "free some space, or lower CACHESVC_L2__FREE_FLOOR_BYTES",
         )
     elif total < l2.max_bytes + l2.free_floor_bytes:
         yield warning(
             "l2.space",
-            f"{state}: the disk is too small for both, so the floor is what limits L2",
+            f"{state}: the disk is smaller than limit and floor together, so the floor limits L2",
             f"lower CACHESVC_L2__MAX_BYTES to {max(0, total - l2.free_floor_bytes)} or less",
         )
     else:
@@ -87,14 +87,19 @@ def check_inodes(patient: Patient) -> Iterator[Finding]:
     ):
         usage = os.statvfs(nearest_existing(path))
         if not usage.f_files or usage.f_favail >= needed:  # btrfs makes inodes on demand
-            yield ok(check, f"{usage.f_favail:,} are free" if usage.f_files else "no limit")
+            yield ok(
+                check,
+                f"{usage.f_favail:,} inodes are free"
+                if usage.f_files
+                else "inodes are not limited",
+            )
         else:
             yield warning(
                 check,
-                f"{path}: {usage.f_favail:,} of {usage.f_files:,} inodes are free, and as many "
-                f"entries as its limits allow need {needed:,}: the filesystem is full before them",
-                "remove files that nobody needs, or make it with more inodes (mkfs -N, mount -o "
-                "nr_inodes= for a tmpfs)",
+                f"{path}: {usage.f_favail:,} of {usage.f_files:,} inodes are free, and a "
+                f"full cache may need {needed:,}: the filesystem may be full before the cache",
+                "delete unused files, or make a filesystem with more inodes (mkfs -N; for a tmpfs "
+                "mount -o nr_inodes=)",
             )
 
 
@@ -114,17 +119,17 @@ def check_fsync(patient: Patient) -> Iterator[Finding]:
     except OSError as exc:
         yield error(
             "l2.fsync",
-            f"{folder}: a file cannot be written and synced: {exc.strerror}",
-            f"give the daemon's user a directory that it can write, or set {_ROOT}",
+            f"{folder}: no file can be written and synced: {exc.strerror}",
+            f"let the daemon's user write there, or set {_ROOT} to another directory",
         )
         return
     took_s = time.monotonic() - begun
-    took = f"1 MiB was durable on {folder} after {took_s * 1e3:.0f} ms"
+    took = f"1 MiB was durable in {folder} after {took_s * 1e3:.0f} ms"
     if took_s > _SLOW_FSYNC_S:
         yield warning(
             "l2.fsync",
-            f"{took}: Puts wait for that, and commits queue behind it",
-            "put L2 on local NVMe; see whether something else keeps the disk busy",
+            f"{took}: Puts wait for this sync, and commits queue behind it",
+            "put L2 on local NVMe; check what else uses the disk",
         )
     else:
         yield ok("l2.fsync", took)
@@ -141,15 +146,15 @@ def check_state_place(patient: Patient) -> Iterator[Finding]:
     if state_dir.resolve().is_relative_to(root.resolve()):
         yield error(
             "state.place",
-            f"{state_dir} lies in the L2 root: a clean-up of old files there (V2's own does "
-            "that) deletes the catalog under the daemon",
+            f"{state_dir} lies in the L2 root: a clean-up of old files there, such as V2's, "
+            "deletes the catalog while the daemon runs",
             f"set {_STATE} to a directory outside {root}",
         )
     elif mount_of(state_dir).filesystem == "tmpfs":
         yield warning(
             "state.place",
-            f"{state_dir} lies in a tmpfs: after a reboot L2 starts empty, and Puts of sources "
-            "from before it are judged without what was invalidated",
+            f"{state_dir} lies in a tmpfs: after a reboot L2 starts empty, and the daemon no "
+            "longer knows what was invalidated when it judges Puts of older sources",
             f"set {_STATE} to a directory on a disk",
         )
     else:

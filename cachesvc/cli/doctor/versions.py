@@ -22,8 +22,8 @@ def check_libraries(_: Patient) -> Iterator[Finding]:
     if missing:
         yield error(
             "libraries",
-            f"missing: {', '.join(missing)}",
-            "pip install cachesvc, with what it needs",
+            f"these libraries are missing: {', '.join(missing)}",
+            "pip install cachesvc with its dependencies",
         )
     else:
         named = (f"{name} {installed(name)}" for name in ("grpcio", "protobuf", "aioboto3"))
@@ -34,11 +34,11 @@ def check_protobuf(_: Patient) -> Iterator[Finding]:
     """Check for upb: the pure Python implementation is slow, and has no limit on nesting."""
     found = api_implementation.Type()
     if found == "upb":
-        yield ok("protobuf", "its C implementation, upb, is used")
+        yield ok("protobuf", "the C implementation, upb, is in use")
     else:
         yield error(
             "protobuf",
-            f"its {found} implementation is used, which deeply nested messages can crash",
+            f"the {found} implementation is in use, which deeply nested messages can crash",
             "unset PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION; install a protobuf wheel",
         )
 
@@ -50,7 +50,7 @@ def check_sqlite(_: Patient) -> Iterator[Finding]:
         yield error(
             "sqlite",
             f"{sqlite3.sqlite_version}: the catalog needs 3.35 for RETURNING",
-            "use a Python whose SQLite is newer",
+            "use a Python with a newer SQLite",
         )
 
 
@@ -58,21 +58,28 @@ def check_daemon(patient: Patient) -> Iterator[Finding]:
     """Compare versions: a program and a daemon one version apart understand each other."""
     check, path = "daemon", patient.settings.socket_path
     if daemon_pid(path) is None:
-        yield ok(check, "none runs with these settings")
+        yield ok(check, "no daemon runs with these settings")
         return
     try:
         with CacheClient(str(path), timeout_s=patient.deadline_s, wait_s=0.0) as client:
             running = client.stats().version
     except CacheServiceError as exc:
-        yield warning(check, f"somebody listens on {path}, but: {exc}", "is it a cachesvc daemon?")
+        yield warning(
+            check,
+            f"a process listens on {path}, but: {exc}",
+            "check whether that process is a cachesvc daemon",
+        )
         return
     if _minor(running) == _minor(__version__):
-        yield ok(check, f"version {running} runs, and this is {__version__}; {CONTRACT}")
+        yield ok(
+            check,
+            f"the daemon is {running}, this program is {__version__}, the contract is {CONTRACT}",
+        )
     else:
         yield warning(
             check,
-            f"version {running} runs, and this is {__version__}",
-            "restart the daemon after an update; one version apart understand each other",
+            f"the daemon is {running}, this program is {__version__}",
+            "restart the daemon; versions more than one apart may not understand each other",
         )
 
 

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from cachesvc_proto.v1.cache_pb2 import StatsResponse
 
 DEFAULT_INTERVAL_S = 2.0
-_COUNTERS = {
+# One line of the text each.
+_FILLS = {
     "fills": "fills",
     "failed_fills": "failed fills",
     "fenced_fills": "fenced fills",
     "coalesced_waiters": "coalesced waiters",
     "flights": "flights now",
+}
+_CHANGES = {
     "puts": "puts",
     "invalidations": "invalidations",
     "damaged_entries": "damaged entries",
@@ -40,12 +43,12 @@ def stats(
         typer.Option(
             "--interval",
             min=0.1,
-            help=f"--watch: seconds between two looks. Default: {DEFAULT_INTERVAL_S:g}.",
+            help=f"With --watch: seconds between two updates. Default: {DEFAULT_INTERVAL_S:g}.",
             show_default=False,
         ),
     ] = None,
     count: Annotated[
-        int | None, typer.Option(min=1, help="--watch: end after so many looks.")
+        int | None, typer.Option(min=1, help="With --watch: end after that many updates.")
     ] = None,
     as_json: Json = False,
     target: Target = None,
@@ -53,10 +56,10 @@ def stats(
 ) -> None:
     """Show what each tier and namespace holds, and how Gets were answered.
 
-    With --watch --json, each look is one line.
+    With --watch --json, each update is one line.
     """
     if not keep_looking and (interval_s is not None or count is not None):
-        fail("--interval and --count belong to --watch", ExitCode.USAGE)
+        fail("--interval and --count need --watch", ExitCode.USAGE)
     with connected(target, timeout_s) as client:
         if keep_looking:
             from cachesvc.cli.stats import watch
@@ -72,10 +75,10 @@ def stats(
     console.print(f"cachesvc {answer.version}, started {started:%Y-%m-%d %H:%M:%S} UTC\n")
     console.print(_tiers(answer))
     console.print(namespaces_table(answer))
-    counts = (f"{text} {getattr(answer, name)}" for name, text in _COUNTERS.items())
-    console.print(", ".join(counts))
+    for line in (_FILLS, _CHANGES):
+        console.print(", ".join(f"{text} {getattr(answer, name)}" for name, text in line.items()))
     console.print(
-        f"not found {answer.requests.not_found}, failed {answer.requests.failed}, "
+        f"Gets not found {answer.requests.not_found}, failed {answer.requests.failed}; "
         f"held by readers after eviction {output.size_text(answer.held_bytes)}"
     )
 

@@ -111,9 +111,12 @@ def _show(looks: Iterator[Look], interval_s: float) -> None:
     from rich.live import Live
 
     # Redraw at each look, not four times a second.
-    with Live(console=output.console(), auto_refresh=False, vertical_overflow="crop") as live:
+    console = output.console()
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         for look in looks:
             live.update(screen(look, interval_s), refresh=True)
+    if not console.is_terminal:
+        console.print()  # rich ends the last line on terminals only
 
 
 def _line(look: Look) -> dict[str, object]:

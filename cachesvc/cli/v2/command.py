@@ -28,13 +28,15 @@ def import_v2(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="V2's ssd_root, or a copy that kept its times.")
     ],
-    owner: Annotated[str, typer.Option(help="The owner of garments and texts.")] = "",
+    owner: Annotated[
+        str, typer.Option(help="The owner of garments and texts that --owners does not name.")
+    ] = "",
     owners: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Owners by garment: a JSON object, or CSV lines clothing_id,owner_id. "
-            "--owner is for the rest.",
+            help="The owner of each garment: a JSON object, or CSV lines clothing_id,owner_id. "
+            "All others belong to --owner.",
         ),
     ] = None,
     namespace: Annotated[
@@ -45,12 +47,12 @@ def import_v2(
         typer.Option(
             "--margin",
             min=2.0,
-            help="Seconds that a file must be newer than its origin object, and within which "
-            "V2 wrote an entry's files.",
+            help="Seconds by which a file must be newer than its origin object, and within which "
+            "V2 must have written all files of an entry.",
         ),
     ] = DEFAULT_MARGIN_S,
     compare_all: Annotated[
-        bool, typer.Option("--compare-all", help="Compare garments and texts with the origin too.")
+        bool, typer.Option("--compare-all", help="Compare also garments and texts with the origin.")
     ] = False,
     kind_version: Annotated[
         str, typer.Option(help="The version of the model that made V2's tensors.")
@@ -59,7 +61,7 @@ def import_v2(
         bool, typer.Option("--dry-run", help="Do everything except storing.")
     ] = False,
     listed: Annotated[
-        bool, typer.Option("--list", help="Name each entry that is skipped.")
+        bool, typer.Option("--list", help="Name each skipped entry and why.")
     ] = False,
     config: ConfigFile = None,
     as_json: Json = False,
@@ -69,8 +71,8 @@ def import_v2(
     """Put V2's entries into the running daemon. V2's files are read, never changed.
 
     Run it with the daemon's settings and AWS credentials: a person is adopted only if every
-    file is newer than its object at the origin. It may be stopped and run again: what the
-    cache has is skipped. Exit code 1 if entries were skipped that another run may adopt.
+    file is newer than its object at the origin. It may be stopped and run again: entries that
+    the cache has are skipped. Exit code 1: another run may adopt some of the skipped entries.
     """
     from cachesvc.cli.v2.adoption import Policy
     from cachesvc.core.errors import ConfigError
@@ -91,7 +93,7 @@ def import_v2(
             _show(tally, as_json=as_json, listed=listed)
     again = tally.worth_another_try()
     if again:
-        fail(f"{again} entries were skipped that another run may adopt; --list names them")
+        fail(f"another run may adopt {again} of the skipped entries; --list names them")
 
 
 class Tally:
@@ -164,7 +166,7 @@ def _entries(files: V2Directory, wanted: Iterable[str]) -> list[tuple[str, str]]
     unknown = sorted(set(wanted) - set(there))
     if unknown or not there:
         what = ", ".join(unknown) or "human_upper_body or any other namespace"
-        fail(f"there is no {what} in it: is it V2's ssd_root?", ExitCode.USAGE)
+        fail(f"DIR has no {what}; DIR must be V2's ssd_root", ExitCode.USAGE)
     chosen = [name for name in there if name in set(wanted)] or list(there)
     return [(namespace, name) for namespace in chosen for name in files.names(namespace)]
 

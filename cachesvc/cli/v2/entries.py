@@ -103,11 +103,13 @@ def source_ns(members: dict[str, Member], wall_ns: int, margin_s: float) -> int:
     if newest > wall_ns + NS_PER_S:
         raise Skipped(Outcome.FROM_THE_FUTURE)
     if oldest < 0:
-        raise Skipped(Outcome.OUTDATED, "it says that it was written before 1970")
+        raise Skipped(Outcome.OUTDATED, "its files are dated before 1970")
     if newest > wall_ns - margin_ns:
-        raise Skipped(Outcome.CHANGING, "it was written just now")
+        raise Skipped(Outcome.CHANGING, "its files were written just now")
     if newest - oldest > margin_ns:
-        raise Skipped(Outcome.MIXED, f"written over {(newest - oldest) / NS_PER_S:.0f} s")
+        raise Skipped(
+            Outcome.MIXED, f"its files were written {(newest - oldest) / NS_PER_S:.0f} s apart"
+        )
     return oldest
 
 

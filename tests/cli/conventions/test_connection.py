@@ -49,7 +49,7 @@ def test_a_strangers_socket_is_one_line(
         os.chown(socket, STRANGER, STRANGER)
         line = one_line(run_alone(*command, "--target", str(socket)), AWAY)
     assert f"CACHESVC_DAEMON_USER={STRANGER}" in line
-    assert "is it running" not in line
+    assert "starts a daemon" not in line
     assert server.calls == []
 
 
@@ -88,4 +88,4 @@ def test_a_daemon_user_whom_this_host_does_not_know_is_one_line_and_wrong_settin
 def test_a_name_that_nobody_has_is_one_line(run_alone: Run) -> None:
     line = one_line(run_alone("stats", "--target", "gpu1.invalid:8443"), AWAY)
     assert "gpu1.invalid: " in line
-    assert "is it running" not in line
+    assert "starts a daemon" not in line

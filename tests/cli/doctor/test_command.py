@@ -37,7 +37,7 @@ def test_an_error_is_code_1_and_its_fix_is_beside_it(
     done = beside_daemon("doctor")
     assert done.exit_code == 1
     assert "groupadd" in done.stdout
-    assert done.stderr.startswith("cachesvc: 1 errors")
+    assert done.stderr.startswith("cachesvc: errors: 1, ")
 
 
 def test_a_check_that_cannot_look_does_not_stop_the_others(

@@ -37,7 +37,7 @@ def lasting(left: timedelta) -> Certificate:
 def grpc_tls(settings: dict[str, Any], certificate: Path, key: Path) -> Finding:
     settings["grpc"] = {"tls": {"cert_file": certificate, "key_file": key}}
     found, http = credentials.check_tls(Patient(Settings(**settings)))
-    assert http.message == "off"
+    assert http.message == "this listener has no TLS"
     return found
 
 
@@ -50,10 +50,10 @@ def test_a_certificate_with_its_own_key_is_well(
 @pytest.mark.parametrize(
     ("left", "level", "says"),
     [
-        (15 * DAY, Level.OK, "can be used"),
-        (13 * DAY, Level.WARNING, "it ends soon"),
-        (-timedelta(minutes=1), Level.ERROR, "it is over"),
-        (91 * DAY, Level.ERROR, "it does not hold yet"),
+        (15 * DAY, Level.OK, "are valid"),
+        (13 * DAY, Level.WARNING, "it expires soon"),
+        (-timedelta(minutes=1), Level.ERROR, "it has expired"),
+        (91 * DAY, Level.ERROR, "it is not valid yet"),
     ],
 )
 def test_a_certificate_that_is_over_or_soon_will_be_is_said_to_be(
@@ -75,7 +75,7 @@ def test_the_callers_authority_counts_too(
     }
     found, _ = credentials.check_tls(Patient(Settings(**settings)))
     assert found.level is Level.ERROR
-    assert found.message.startswith(f"{authority}: holds from ")
+    assert found.message.startswith(f"{authority} is valid from ")
     authority.write_bytes(authority.read_bytes() + lasting(80 * DAY).pem)
     found, _ = credentials.check_tls(Patient(Settings(**settings)))
     assert found.level is Level.OK
@@ -124,4 +124,4 @@ def test_a_token_that_is_over_is_named_and_a_broken_file_an_error(
         file.write(token.format("over", "1" * 64, "2020-01-01T00:00:00Z"))
     found = examine(credentials.check_grants)
     assert found.level is Level.WARNING
-    assert found.message == "tokens that are over: over"
+    assert found.message == "these tokens have expired: over"

@@ -37,7 +37,7 @@ def test_a_port_that_somebody_has_is_an_error_that_names_them(
 def test_a_free_port_and_none_at_all_are_well(examine: Examine, settings: dict[str, Any]) -> None:
     settings["grpc"] = {"listen": "127.0.0.1:0"}
     assert examine(listeners.check_grpc).level is Level.OK
-    assert examine(listeners.check_http).message == "off"
+    assert examine(listeners.check_http).message == "this listener is off"
 
 
 def test_a_running_daemons_own_port_and_socket_are_well(
@@ -47,7 +47,7 @@ def test_a_running_daemons_own_port_and_socket_are_well(
     settings["runtime_dir"] = daemon.runtime_dir
     assert "the daemon, pid" in examine(listeners.check_http).message
     assert "listens" in examine(listeners.check_socket).message
-    assert "runs, and this is" in examine(versions.check_daemon).message
+    assert "this program is" in examine(versions.check_daemon).message
 
 
 def test_a_socket_that_is_something_else_or_too_long_is_an_error(
@@ -67,7 +67,7 @@ def test_a_socket_that_nobody_listens_on_was_left_behind(
     found = examine(listeners.check_socket)
     assert found.level is Level.OK
     assert "died" in found.message
-    assert examine(versions.check_daemon).message == "none runs with these settings"
+    assert examine(versions.check_daemon).message == "no daemon runs with these settings"
 
 
 def test_somebody_who_listens_and_is_no_daemon_is_a_warning(
@@ -115,7 +115,7 @@ def test_a_group_that_the_user_is_not_in_cannot_be_given_files(
     examine: Examine, settings: dict[str, Any]
 ) -> None:
     settings["group"] = "games"
-    assert "not in 'games'" in examine(listeners.check_group, uid=4321).message
+    assert "not in group 'games'" in examine(listeners.check_group, uid=4321).message
 
 
 def test_too_few_descriptors_for_the_entries_are_a_warning(

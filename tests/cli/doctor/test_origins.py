@@ -115,7 +115,7 @@ def test_credentials_are_named_by_their_source_and_never_shown(
     examine: Examine, credentials: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     found = examine(origins.check_credentials)
-    assert "by env" in found.message
+    assert "from env" in found.message
     profile = tmp_path / "credentials"
     key, secret = credentials["AWS_ACCESS_KEY_ID"], credentials["AWS_SECRET_ACCESS_KEY"]
     profile.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")

@@ -115,7 +115,7 @@ def test_a_root_that_is_a_file_is_an_error(
     examine: Examine, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     (tmp_path / "l2").write_text("")
-    assert "no directory" in examine(storage.check_root).message
+    assert "not a directory" in examine(storage.check_root).message
 
 
 def test_too_few_inodes_for_as_many_entries_as_fit_are_a_warning(
