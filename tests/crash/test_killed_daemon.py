@@ -96,7 +96,7 @@ class Large:
 
 @pytest.fixture
 def large(new_daemon: NewDaemon) -> Large:
-    daemon = new_daemon()
+    daemon = new_daemon(is_forked=False)
     empty_cpu_s = daemon.cpu_s()
     with CacheClient(daemon.target) as client:
         put_version(client, "many", 1)
@@ -160,7 +160,7 @@ def test_a_killed_daemon_is_back_at_once_with_what_it_answered(large: Large, kil
 def test_a_daemon_that_is_asked_to_end_amid_fills_and_invalidations_loses_no_answer(
     new_daemon: NewDaemon, rounds: int
 ) -> None:
-    daemon = new_daemon(ORIGIN__ADDED_LATENCY_MS="50")
+    daemon = new_daemon(is_forked=False, ORIGIN__ADDED_LATENCY_MS="50")
     filled = [fresh_id("text") for _ in range(FILLS)]
     removed = [fresh_id("text") for _ in range(INVALIDATIONS)]
     for clothing_id in filled:

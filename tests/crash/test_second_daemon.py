@@ -34,7 +34,7 @@ def test_a_second_daemon_in_any_of_the_firsts_places_ends_with_2_and_the_first_s
 ) -> None:
     """tests/e2e/test_lifecycle.py has the L2 root and the runtime directory."""
     port = ReservedPort()
-    first = new_daemon(GRPC__LISTEN=f"127.0.0.1:{port.number}")
+    first = new_daemon(is_forked=False, GRPC__LISTEN=f"127.0.0.1:{port.number}")
     places = {**first.settings, "GRPC__SOCKET": str(first.socket)}
     text, over = fresh_id("text"), threading.Event()
     with CacheClient(first.target) as client:

@@ -196,7 +196,7 @@ def test_a_hundred_real_fills_leave_at_most_150_mb_of_private_memory_and_no_torc
     new_daemon: NewDaemon, record_property: Callable[[str, object], None]
 ) -> None:
     """Promise 5. Half of the tensors are torch.save files, so that both readers are used."""
-    daemon = new_daemon()
+    daemon = new_daemon(is_forked=False)
     stub, idle_bytes = daemon.stub(), daemon.private_bytes()
     templates = [
         sample_objects.person("template-of-pickles", sizes=REAL),

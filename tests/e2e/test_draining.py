@@ -71,7 +71,7 @@ class Callers:
 
 @pytest.fixture
 def callers(new_daemon: NewDaemon) -> Iterator[Callers]:
-    daemon = new_daemon(ORIGIN__ADDED_LATENCY_MS=str(LATENCY_MS))
+    daemon = new_daemon(is_forked=False, ORIGIN__ADDED_LATENCY_MS=str(LATENCY_MS))
     with ThreadPoolExecutor(16) as pool:
         made = Callers(daemon, pool)
         try:

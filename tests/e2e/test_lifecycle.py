@@ -77,7 +77,7 @@ def test_settings_that_do_not_fit_together_are_all_named_at_once(tmp_path: Path)
 
 def test_a_socket_that_a_killed_daemon_left_is_no_obstacle(new_daemon: NewDaemon) -> None:
     """Promise 9."""
-    daemon = new_daemon()
+    daemon = new_daemon(is_forked=False)
     daemon.kill()
     assert daemon.socket.is_socket()
     daemon.start()
@@ -86,7 +86,7 @@ def test_a_socket_that_a_killed_daemon_left_is_no_obstacle(new_daemon: NewDaemon
 
 def test_a_kill_leaves_no_litter_after_the_next_start(new_daemon: NewDaemon) -> None:
     """Promise 9."""
-    daemon = new_daemon()
+    daemon = new_daemon(is_forked=False)
     users = [fresh_id("u") for _ in range(6)]
     for user in users:
         sample_objects.put_in_folder(daemon.origin_dir, sample_objects.person(user, sizes=REAL))
@@ -114,7 +114,7 @@ def _files_with_rows(daemon: Daemon) -> set[Path]:
 
 
 def test_an_idle_daemon_ends_at_sigterm_with_0_and_empties_memory(new_daemon: NewDaemon) -> None:
-    daemon = new_daemon()
+    daemon = new_daemon(is_forked=False)
     user = fresh_id("u")
     sample_objects.put_in_folder(daemon.origin_dir, sample_objects.person(user))
     get_human(daemon.stub(), user)
@@ -125,7 +125,9 @@ def test_an_idle_daemon_ends_at_sigterm_with_0_and_empties_memory(new_daemon: Ne
 
 
 def test_a_call_without_a_deadline_gets_the_default_one(new_daemon: NewDaemon) -> None:
-    daemon = new_daemon(GRPC__DEFAULT_DEADLINE_S="0.3", ORIGIN__ADDED_LATENCY_MS="1500")
+    daemon = new_daemon(
+        is_forked=False, GRPC__DEFAULT_DEADLINE_S="0.3", ORIGIN__ADDED_LATENCY_MS="1500"
+    )
     user = fresh_id("u")
     sample_objects.put_in_folder(daemon.origin_dir, sample_objects.person(user))
     request = pb.GetHumanRequest(user_id=user, category=pb.HUMAN_CATEGORY_UPPER_BODY)
@@ -167,7 +169,7 @@ def test_readiness_does_not_wait_on_a_scan_of_100_000_entries(
     new_daemon: NewDaemon, record_property: Callable[[str, object], None]
 ) -> None:
     """Promise 6. Measured from the start of the process, imports included."""
-    daemon = new_daemon()
+    daemon = new_daemon(is_forked=False)
     empty_cpu_s = daemon.cpu_s()
     user, stub = fresh_id("u"), daemon.stub()
     sample_objects.put_in_folder(daemon.origin_dir, sample_objects.person(user))
@@ -188,7 +190,7 @@ def test_readiness_does_not_wait_on_a_scan_of_100_000_entries(
 
 def test_readiness_does_not_wait_on_the_walk_for_litter(new_daemon: NewDaemon) -> None:
     """Promise 6."""
-    daemon = new_daemon()
+    daemon = new_daemon(is_forked=False)
     daemon.kill()
     for number in range(LITTER):
         directory = daemon.l2_root / "garment" / f"g{number}"

@@ -90,7 +90,7 @@ def test_a_signal_that_means_nothing_or_a_reload_does_not_end_it(
 
 @pytest.mark.parametrize("number", DRAINS, ids=name_of)
 def test_a_signal_that_ends_it_drains_it_first(new_daemon: NewDaemon, number: int) -> None:
-    daemon, user = new_daemon(), fresh_id("u")
+    daemon, user = new_daemon(is_forked=False), fresh_id("u")
     put_in_folder(daemon.origin_dir, person(user))
     get_human(daemon.stub(), user)
     assert daemon.l1_bytes() > 0
@@ -106,7 +106,7 @@ def test_a_signal_that_ends_it_drains_it_first(new_daemon: NewDaemon, number: in
 
 @pytest.mark.parametrize("number", ENDS, ids=name_of)
 def test_a_signal_that_reports_a_defect_ends_it_at_once(new_daemon: NewDaemon, number: int) -> None:
-    daemon = new_daemon()
+    daemon = new_daemon(is_forked=False)
     os.kill(daemon.pid, number)
     assert daemon.wait() == -number
     assert "draining" not in events_of_json(daemon)

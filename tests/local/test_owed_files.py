@@ -55,7 +55,8 @@ def daemon(tmp_path: Path, unwritable: Unwritable) -> Iterator[Daemon]:
     if unwritable is mode_0550 and os.geteuid() != 0:
         pytest.skip("setpriv needs root here")
     under = NO_OVERRIDE if unwritable is mode_0550 else ()
-    daemon = Daemon(tmp_path, {"KINDS__TEXT__MAX_ENTRIES": str(MAX_TEXTS)}, under=under)
+    settings = {"KINDS__TEXT__MAX_ENTRIES": str(MAX_TEXTS)}
+    daemon = Daemon(tmp_path, settings, under=under, is_forked=not under)
     try:
         daemon.start()
         yield daemon

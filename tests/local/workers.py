@@ -1,12 +1,12 @@
 """How does a test run client code in another process, step by step?
 
-A worker is a process of its own (spawned, never forked) with one `CacheClient`. A test sends it
+A worker is a process of its own with one `CacheClient`. It is forked from a process without threads
+and without clients, never from the test's own, and ends as an interpreter does. A test sends it
 functions of `tests.local.steps` by reference, and receives their results.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import traceback
@@ -17,11 +17,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cachesvc_client import CacheClient, LocalOptions
 from cachesvc_client.entry import Entry
+from tests.support.forked_daemons import FORKING, end_after
 
 P = ParamSpec("P")
 R = TypeVar("R")
 ANSWERS_WITHIN_S = 50.0
-_SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass
@@ -42,9 +42,9 @@ class Worker:
     def __init__(
         self, target: str, environment: Mapping[str, str], client: Mapping[str, Any]
     ) -> None:
-        self._pipe, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(
-            target=_serve, args=(theirs, target, dict(environment), dict(client)), daemon=True
+        self._pipe, theirs = FORKING.Pipe()
+        self._process = FORKING.Process(
+            target=_begin, args=(theirs, target, dict(environment), dict(client)), daemon=True
         )
         self._process.start()
         theirs.close()
@@ -93,6 +93,12 @@ class Worker:
         self._process.join(ANSWERS_WITHIN_S)
         self.kill()
         return self._process.exitcode
+
+
+def _begin(
+    pipe: Connection, target: str, environment: dict[str, str], client: dict[str, Any]
+) -> None:
+    end_after(lambda: _serve(pipe, target, environment, client))
 
 
 def _serve(

@@ -16,6 +16,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.support.forked_daemons import ForkedDaemon
+
+ServerProcess = subprocess.Popen[bytes] | ForkedDaemon
+
 READY_WITHIN_S = 30.0
 _POLL_S = 0.02
 # A command sets the signal, because Python code between fork and exec (preexec_fn) makes gRPC's
@@ -25,7 +29,7 @@ _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 # The death signal follows the thread that forked, not its process. So one thread, which lives as
 # long as the process, forks all servers.
 _FORKING = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawn")
-_RUNNING: set[subprocess.Popen[bytes]] = set()
+_RUNNING: set[ServerProcess] = set()
 
 
 class ReservedPort:
@@ -67,14 +71,20 @@ def start(
     return process
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def started(process: ForkedDaemon) -> ForkedDaemon:
+    """Have `process`, which began in another way, end with the tests too."""
+    _RUNNING.add(process)
+    return process
+
+
+def kill(process: ServerProcess) -> None:
     """Send SIGKILL, and wait until the process is gone. Killing it twice is harmless."""
     process.kill()
     process.wait()
     _RUNNING.discard(process)
 
 
-def wait_until_http_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_http_answers(url: str, process: ServerProcess, log: Path) -> None:
     """Return once `url` answers with any status, an error included."""
     give_up = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < give_up:

@@ -33,15 +33,7 @@ def run(config: Path | None) -> None:
     allocator.limit_kept_memory()
     import asyncio
 
-    # structlog loads rich if it is installed, for tracebacks that are not used here: a tenth of the
-    # start's processor time.
-    with _hidden("rich"):
-        import structlog  # noqa: F401
-
-    # aiohttp's client reads the CA bundle on import, into contexts that nothing here uses:
-    # botocore's client has its own.
-    with _no_default_roots():
-        import aiohttp  # noqa: F401
+    import_libraries()
 
     from cachesvc import config as configuration
     from cachesvc.core import pools
@@ -71,6 +63,19 @@ def run(config: Path | None) -> None:
         if not pools.is_refused_thread(exc):
             raise
         fail(pools.NO_THREAD, ExitCode.USAGE)
+
+
+def import_libraries() -> None:
+    """Import two libraries without the parts that the daemon does not use."""
+    # structlog loads rich if it is installed, for tracebacks that are not used here: a tenth of the
+    # start's processor time.
+    with _hidden("rich"):
+        import structlog  # noqa: F401
+
+    # aiohttp's client reads the CA bundle on import, into contexts that nothing here uses:
+    # botocore's client has its own.
+    with _no_default_roots():
+        import aiohttp  # noqa: F401
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import multiprocessing
 import os
 import pkgutil
 import traceback
@@ -18,12 +17,12 @@ import pytest
 
 from cachesvc_client import CacheClient, CacheServiceError, _door
 from tests.client.support.scripted_server import ScriptedServer
+from tests.support.forked_daemons import FORKING
 
 # No account has these numbers, so messages show the numbers.
 STRANGER, NEIGHBOUR = 61_812, 61_813
 WITHIN_S = 30
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
-_SPAWN = multiprocessing.get_context("spawn")
 
 
 def become(uid: int, *groups: int) -> None:
@@ -62,8 +61,8 @@ def as_user(
     uid: int, act: Callable[..., Any], *arguments: Any, groups: tuple[int, ...] = ()
 ) -> Any:
     """Return what `act` returns in a process of the user `uid`. A failure there is raised here."""
-    ours, theirs = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=_act, args=(theirs, uid, groups, act, arguments))
+    ours, theirs = FORKING.Pipe()
+    process = FORKING.Process(target=_act, args=(theirs, uid, groups, act, arguments))
     process.start()
     theirs.close()
     try:
@@ -80,8 +79,8 @@ def as_user(
 @contextmanager
 def served_by(uid: int, socket: Path) -> Iterator[Callable[[], list[str]]]:
     """Serve at `socket` as the user `uid`; yield a function that returns the calls so far."""
-    ours, theirs = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=_serve, args=(theirs, uid, socket))
+    ours, theirs = FORKING.Pipe()
+    process = FORKING.Process(target=_serve, args=(theirs, uid, socket))
     process.start()
     theirs.close()
 
