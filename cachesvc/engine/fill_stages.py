@@ -8,7 +8,6 @@ slot if too many bytes already wait to be decoded.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
@@ -34,7 +33,7 @@ class FillStages:
 
     def has_slot(self, on_read: Callable[[], None]) -> None:
         """Begin; `on_read` is called when all members are read."""
-        self._began, self._on_read = time.monotonic(), on_read
+        self._began, self._on_read = _now_s(), on_read
 
     def begin_reading(self, object_keys: Sequence[str], max_entry_bytes: int) -> None:
         self._unread = list(object_keys)
@@ -86,7 +85,12 @@ class FillStages:
         return HostBusy("too many images wait to be decoded; retry later", reason="DECODE_QUEUE")
 
     def _had_its_part(self, began: float) -> bool:
-        return time.monotonic() - began >= ORIGINS_PART * self._deadline_s
+        return _now_s() - began >= ORIGINS_PART * self._deadline_s
+
+
+def _now_s() -> float:
+    """Return the time of the clock that the fill's deadline is measured with."""
+    return asyncio.get_running_loop().time()
 
 
 class Slots:
