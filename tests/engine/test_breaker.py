@@ -86,7 +86,7 @@ async def test_one_failure_fewer_leaves_it_closed(house: EngineHouse) -> None:
     [NoSuchObject("none"), OriginDenied("no")],
     ids=lambda answer: type(answer).__name__,
 )
-async def test_an_answer_of_any_kind_starts_the_count_anew(
+async def test_an_answer_of_any_kind_starts_the_count_again(
     house: EngineHouse, answer: CacheError
 ) -> None:
     for index in range(2 * FAILURES):
@@ -246,6 +246,13 @@ def test_a_bad_object_that_is_every_first_probe_does_not_keep_the_circuit_open(
     assert not is_refused(breaker, person(2))
 
 
+def test_after_an_answer_fills_ask_side_by_side_again(breaker: OriginBreaker, time: Steady) -> None:
+    time.now_s += OPEN_S
+    ask_well(breaker, person(0))
+    with breaker.asking(person(1)):
+        assert not is_refused(breaker, person(2))
+
+
 def test_probes_of_several_entries_that_fail_begin_another_pause(
     breaker: OriginBreaker, time: Steady
 ) -> None:
@@ -327,6 +334,29 @@ async def test_fills_that_wait_for_a_slot_in_vain_do_not_open_it(
     assert not house.cache.levels().is_origin_left_alone
     stop.release()
     assert await filling == 1
+
+
+async def test_puts_that_cannot_be_persisted_do_not_open_it(house: EngineHouse) -> None:
+    for index in range(2 * FAILURES):
+        fail(house, person(index))
+        with pytest.raises(OriginUnavailable):
+            await house.put(person(index), 1, persist=True)
+    healthy = person(100)
+    house.upload(healthy, 1)
+    assert await house.version(healthy) == 1
+
+
+def test_a_fill_from_before_the_opening_that_fails_does_not_prolong_the_pause(
+    time: Steady,
+) -> None:
+    breaker = OriginBreaker(FAILURES, OPEN_S, time.ns)
+    with suppress(OriginUnavailable), breaker.asking(person(100)):
+        for index in range(FAILURES):
+            ask_in_vain(breaker, person(index))
+        time.now_s += OPEN_S / 2
+        raise AWAY
+    time.now_s += OPEN_S / 2
+    assert not is_refused(breaker, person(100))
 
 
 def test_a_probe_that_is_cancelled_lets_the_next_one_ask(
