@@ -1,4 +1,4 @@
-"""What goes on around one simulated daemon: callers, uploads, an origin that fails, a full disk."""
+"""What goes on around one simulated daemon: callers, uploads, outages, a full disk, a set clock."""
 
 from __future__ import annotations
 
@@ -8,29 +8,38 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from cachesvc.core.clock import NS_PER_S
-from cachesvc.core.errors import CacheError, CorruptEntry, Draining, NoSuchObject, StaleFill
+from cachesvc.core.errors import (
+    CacheError,
+    CorruptEntry,
+    Draining,
+    NoSuchObject,
+    OriginError,
+    StaleFill,
+)
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Subject
 from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from cachesvc.engine.flight import Served
 from cachesvc.engine.get import ReadRequest
 from cachesvc.engine.put import PutHeader
+from tests.simulation.circuit import NEVER, REFUSED
 from tests.simulation.history import Call, History, Source
-from tests.simulation.parts import KINDS, TellingOrigin, blob_of, moments_of
-from tests.simulation.world import KEYS, Life, owners_of
+from tests.simulation.parts import KINDS, TellingOrigin, Trouble, blob_of, moments_of
+from tests.simulation.world import KEYS, MORE_KEYS, Life, owners_of
 
 # Mostly at once, so that things meet; now and then longer than a TTL.
 PAUSES_S = (0.0, 0.0, 1e-3, 1e-3, 1e-2, 0.1, 2.5)
+# In some lives entries expire, so that outages meet them.
+LONG_PAUSES_S = (1e-3, 0.1, 2.5)
 LEAVES = 0.1
-EVENTS = ("delete", "origin", "catalog", "disk", "wait", *("upload",) * 5)
+EVENTS = ("delete", "catalog", "disk", "wait", *("upload",) * 5)
 # Nobody shuts down while calls are under way, and these stay in the engine.
 UNEXPECTED = (Draining, StaleFill, CorruptEntry)
-# A Put that notices a clock that was set is refused; so are those of the next minute whose
-# source may be from before that.
-PUT_ATTEMPTS = 3
-PUT_PAUSE_S = 61.0
-# Some hosts have a short deadline, and all answers come from a slow world.
-GET_ATTEMPTS = 20
+# Which keys all calls of a life are about. A circuit opens for failures of several.
+FEW = (KEYS[:1], KEYS[2:], KEYS)
+MANY = (KEYS[1:], KEYS, MORE_KEYS, MORE_KEYS)
+MAX_OUTAGES = 2
+OUTAGES_S = (0.1, 1.0, 4.0)
 # By how much a clock is set, either way.
 CLOCK_STEPS_S = (3, 90, 5 * 3600, 3 * 24 * 3600, 365 * 24 * 3600)
 
@@ -49,12 +58,15 @@ class Callers:
         self._history = history
         self._origin = origin
         self._choose = choose
-        self._keys = choose.choice((KEYS[:1], KEYS[2:], KEYS))
+        has_breaker = life.host.limits.breaker_failures < NEVER
+        self._keys = choose.choice(MANY if has_breaker else FEW)
+        has_long_pauses = has_breaker and choose.random() < 0.3
+        self._pauses_s = LONG_PAUSES_S if has_long_pauses else PAUSES_S
         # Gets that name no owner, for what is cached only.
         self._has_ownerless = choose.random() < 0.3
         # Some hosts have a disk that is full again and again, some a clock that jumps.
         self._events = EVENTS + choose.choice(((), ("disk",) * 10, ("clock",) * 5))
-        self._leaves = LEAVES
+        self.leaves = LEAVES
         self.unexpected: list[str] = []
 
     async def run(self, callers: int, calls: int) -> None:
@@ -62,15 +74,16 @@ class Callers:
         tasks = [asyncio.create_task(self._repeat(self._call, calls)) for _ in range(callers)]
         behind = [
             asyncio.create_task(self._repeat(self._change_world, calls)),
+            asyncio.create_task(self._suffer_outages()),
             asyncio.create_task(self._life.sweep_litter()),
             asyncio.create_task(self._repeat(self._upkeep, 3)),
         ]
         await asyncio.gather(*tasks, *behind)
-        self._origin.failing = self._life.writes.failing = self._life.files.is_full = False
+        self._life.writes.failing = self._life.files.is_full = False
 
     async def _repeat(self, do: Callable[[], Awaitable[None]], times: int) -> None:
         for _ in range(times):
-            await asyncio.sleep(self._choose.choice(PAUSES_S) * self._choose.random())
+            await asyncio.sleep(self._choose.choice(self._pauses_s) * self._choose.random())
             await do()
 
     async def _upkeep(self) -> None:
@@ -89,8 +102,6 @@ class Callers:
         match self._choose.choice(self._events):
             case "delete":
                 self._origin.delete(self._choose.choice(object_keys))
-            case "origin":
-                self._origin.failing = not self._origin.failing
             case "catalog":
                 self._life.writes.failing = not self._life.writes.failing
             case "disk":
@@ -103,6 +114,24 @@ class Callers:
                 for object_key in object_keys:
                     self._origin.upload(object_key)
                     await asyncio.sleep(self._choose.choice((0.0, 1e-4, 1e-2)))
+
+    async def _suffer_outages(self) -> None:
+        """Begin outages and end them. The first may have begun in the life before this one."""
+        origin, choose = self._origin, self._choose
+        for _ in range(choose.randint(0, MAX_OUTAGES) + bool(origin.troubles)):
+            if not origin.troubles:
+                await asyncio.sleep(choose.choice(self._pauses_s) * choose.random())
+                origin.troubles = self._drawn_outage()
+            await asyncio.sleep(choose.choice(OUTAGES_S) * choose.random())
+            origin.troubles = {}
+
+    def _drawn_outage(self) -> dict[EntryKey, Trouble]:
+        """Return what becomes of which entries: of all of them alike, or of each by itself."""
+        choose = self._choose
+        if choose.random() < 0.5:
+            return dict.fromkeys(MORE_KEYS, choose.choice((Trouble.AWAY, Trouble.AWAY, *Trouble)))
+        bad = choose.sample(self._keys, choose.randint(1, len(self._keys)))
+        return {key: choose.choice(list(Trouble)) for key in bad}
 
     def _draw(self) -> tuple[EntryKey, str]:
         key = self._choose.choice(self._keys)
@@ -124,7 +153,7 @@ class Callers:
         """Wait for the answer, or leave early; write down how it ended."""
         task = asyncio.create_task(work)
         patience_s = None
-        if self._choose.random() < self._leaves:
+        if self._choose.random() < self.leaves:
             patience_s = self._life.loop.delay_s()
         try:
             async with asyncio.timeout(patience_s):
@@ -134,7 +163,8 @@ class Callers:
         except CacheError as exc:
             call.ended = self._history.moment()
             call.error = exc.reason
-            if isinstance(exc, UNEXPECTED) or type(exc) is CacheError:
+            refused_a_change = exc.reason == REFUSED and call.kind != "get"
+            if isinstance(exc, UNEXPECTED) or type(exc) is CacheError or refused_a_change:
                 self.unexpected.append(f"{call.kind}: {exc!r}")
             call.found_absent = isinstance(exc, NoSuchObject) and exc.reason == "NO_SUCH_OBJECT"
             return None
@@ -159,17 +189,35 @@ class Callers:
             # As a warm-up does, which names no time.
             to_memory=bool(needed_ns) or choose.random() < 0.8,
         )
-        call = self._history.begin("get", key, owner=owner, needed_ns=needed_ns)
-        await self._served(call, request)
+        await self.served(request)
 
-    async def _served(self, call: Call, request: ReadRequest) -> bool:
+    async def served(self, request: ReadRequest) -> bool:
+        """Run a Get, and write down what it was served, or what L2 held when it failed."""
+        owner, needed_ns = request.owner, request.origin_after_ns
+        call = self._history.begin("get", request.key, owner=owner, needed_ns=needed_ns)
         arrived_ns = self._life.clock.read().wall_ns
-        served: Served | None = await self._answered(call, self._life.cache.get(request))
+        served: Served | None = await self._answered(call, self._ask(call, request))
         if served is not None:
             call.source = self._source_of(served)
             call.shown_ns = max(arrived_ns, self._life.clock.read().wall_ns)
+            call.is_stale = served.is_stale
             call.is_kept = served.expires_ns > served.meta.confirmed_ns
         return served is not None
+
+    async def _ask(self, call: Call, request: ReadRequest) -> Served:
+        """Run a Get. No other task runs between the look at what is held and its first step."""
+        life = self._life
+        began_ns = life.clock.true_ns
+        is_first = not life.state.flights.is_filling(request.key)
+        held = life.servable_generation(request) if is_first else None
+        try:
+            served = await life.cache.get(request)
+        except OriginError:
+            call.was_held = held is not None and held == life.servable_generation(request)
+            raise
+        if served.is_stale:
+            self.unexpected += life.objections_to_stale(served, began_ns)
+        return served
 
     def _source_of(self, served: Served) -> Source:
         """Return what an answer was made of: its earliest read, by its content alone."""
@@ -188,6 +236,13 @@ class Callers:
         header = PutHeader(key, KINDS.of(key.namespace), owner, as_of_ns, ttl_s)
         call = self._history.begin("put", key, owner=owner, source=source)
         await self._answered(call, self._upload(header, call))
+
+    async def put_named(self, key: EntryKey, owner: str, ttl_s: float | None = None) -> bool:
+        """Put what is read now, and return whether it was stored."""
+        source = self._read_photo(key, owner, named=True)
+        header = PutHeader(key, KINDS.of(key.namespace), owner, source.changed_ns, ttl_s)
+        call = self._history.begin("put", key, owner=owner, source=source)
+        return await self._answered(call, self._upload(header, call)) is not None
 
     def _read_photo(self, key: EntryKey, owner: str, *, named: bool) -> Source:
         clock = self._life.clock
@@ -218,36 +273,10 @@ class Callers:
                 Scope(ScopeKind.EVERYTHING),
             )
         )
+        await self.invalidate(scope, erase=self._choose.random() < 0.1)
+
+    async def invalidate(self, scope: Scope, *, erase: bool = False) -> bool:
+        """Invalidate `scope`, and return whether that was acknowledged."""
         call = self._history.begin("invalidate", scope=scope)
-        erase = self._choose.random() < 0.1
         await self._answered(call, self._life.cache.invalidate(scope, erase=erase))
-
-    # ---- once everything is quiet
-
-    async def what_is_lost(self) -> list[str]:
-        """Return whether some key cannot be put or served again, with an origin that works."""
-        key = self._choose.choice(KEYS)
-        return await self._lost(key, self._choose.choice(owners_of(key)))
-
-    async def _lost(self, key: EntryKey, owner: str) -> list[str]:
-        self._leaves, kind = 0.0, KINDS.of(key.namespace)
-        found = [] if await self._put_again(key, owner) else [f"{key} of {owner} is not put"]
-        changed_ns = self._life.clock.true_ns
-        for member in kind.fields:
-            self._origin.upload(kind.object_key(member, key, owner))
-        request = ReadRequest(key, kind, owner, changed_ns)
-        for _ in range(GET_ATTEMPTS):
-            call = self._history.begin("get", key, owner=owner, needed_ns=changed_ns)
-            if await self._served(call, request):
-                return found
-        return [*found, f"{key} is not served: {call.error}"]
-
-    async def _put_again(self, key: EntryKey, owner: str) -> bool:
-        for _ in range(PUT_ATTEMPTS):
-            source = self._read_photo(key, owner, named=True)
-            header = PutHeader(key, KINDS.of(key.namespace), owner, source.changed_ns)
-            call = self._history.begin("put", key, owner=owner, source=source)
-            if await self._answered(call, self._upload(header, call)) is not None:
-                return True
-            await asyncio.sleep(PUT_PAUSE_S)
-        return False
+        return call.is_done

@@ -43,7 +43,9 @@ class Call:
     is what a Get was served or a Put brought; None for an Invalidate, and for a Get that
     was told of a failure. `found_absent`: a Get was told NOT_FOUND. `is_kept`: what a Get was
     served is not only for those who waited for it. `shown_ns` is the latest that the
-    host's clock showed, when the call came or was answered.
+    host's clock showed, when the call came or was answered. `is_stale`: a Get was served an
+    entry that had expired, because the origin could not be asked. `was_held`: a Get was answered
+    with the origin's error, although L2 held the same entry for it from its start to its end.
     """
 
     kind: str
@@ -58,6 +60,8 @@ class Call:
     found_absent: bool = False
     is_kept: bool = True
     shown_ns: int = FOREVER
+    is_stale: bool = False
+    was_held: bool = False
     error: str = ""
 
 

@@ -201,6 +201,9 @@ def judge(history: History, grace_ns: int) -> list[Violation]:
             text = tuple(_describe(step) for step in steps)
             found.append(Violation(key, "no order of these calls explains what was served", text))
     for call in history.calls:
+        if call.was_held and not _was_changed_during(history, call):
+            what = f"L2 holds it, and a Get was answered {call.error}"
+            found.append(Violation(call.key, what, (f"{call.began}-{call.ended}",)))
         source = call.source
         if source is None or not call.needed_ns:
             continue
@@ -212,6 +215,18 @@ def judge(history: History, grace_ns: int) -> list[Violation]:
         if source.changed_ns > call.shown_ns and not _was_asked(history, call, source):
             found.append(Violation(call.key, "from later than now, for origin_after", text))
     return found + [_describe_overlap(overlap) for overlap in needless_overlaps(history)]
+
+
+def _was_changed_during(history: History, get: Call) -> bool:
+    """Return whether a change of the key may have kept the Get from what L2 held all the time."""
+    assert get.key is not None
+    return any(
+        call.began < get.ended
+        and call.ended > get.began
+        and (call.scope.covers(get.key, None) if call.scope else call.kind == "put")
+        for call in history.calls
+        if call.scope or call.key == get.key
+    )
 
 
 def _was_asked(history: History, call: Call, answer: Source) -> bool:

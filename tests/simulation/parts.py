@@ -11,10 +11,17 @@ import errno
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 from cachesvc.core.clock import Now
-from cachesvc.core.errors import InvalidRequest, NoSuchObject, NotDurable, OriginUnavailable
+from cachesvc.core.errors import (
+    InvalidRequest,
+    NoSuchObject,
+    NotDurable,
+    OriginDenied,
+    OriginUnavailable,
+)
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Encoding, Field, Kind, Kinds, Namespace, Subject
 from cachesvc.core.origin import OriginObject, OriginStamp
@@ -109,7 +116,10 @@ class LoopClock:
         return START_NS + self._loop.now_ns
 
     def read(self) -> Now:
-        return Now(self.true_ns + self.wall_off_ns, self.true_ns + self._steady_off_ns)
+        return Now(self.true_ns + self.wall_off_ns, self.steady_at(self.true_ns))
+
+    def steady_at(self, true_ns: int) -> int:
+        return true_ns + self._steady_off_ns
 
 
 class FillableFiles(DiskFiles):
@@ -128,8 +138,23 @@ class FillableFiles(DiskFiles):
             return os.listdir(fd)
 
 
+class Trouble(Enum):
+    """What the origin does in an outage."""
+
+    AWAY = "away"
+    SLOW = "slow"
+    DENIES = "denies"
+
+
+# No deadline of a fill is longer than this.
+SLOW_S = 6.0
+
+
 class TellingOrigin:
-    """Implements core.origin.Origin. Outlives the engines; `clock` is the life's."""
+    """Implements core.origin.Origin. Outlives the engines; `clock` is the life's.
+
+    `troubles` is the outage, if there is one: which entries it is about, and what it does.
+    """
 
     def __init__(self, history: History, choose: random.Random) -> None:
         self._history = history
@@ -138,7 +163,7 @@ class TellingOrigin:
         # object key -> (etag, last_modified_ns)
         self._objects: dict[str, tuple[str, int]] = {}
         self._owners: dict[str, tuple[EntryKey, str]] = {}
-        self.failing = False
+        self.troubles: dict[EntryKey, Trouble] = {}
         self.sizes_bytes: tuple[int, ...] = (SHORT,)
         self.clock: LoopClock
         self.reads = 0
@@ -188,17 +213,26 @@ class TellingOrigin:
         assert isinstance(loop, VirtualLoop)
         await asyncio.sleep(loop.delay_s())
         self.reads += 1
+        await self._suffer(self.troubles.get(key))
         held = self._objects.get(object_key)
         source = self._history.add_source(
             key, owner, changed_ns=held[1] if held else 0, is_absent=held is None
         )
-        fails = self.failing
         await asyncio.sleep(loop.delay_s())
-        if fails:
-            raise OriginUnavailable("away")
         if held is None:
             raise NoSuchObject("absent", object_keys=(object_key,))
         return source.moment, held
+
+    async def _suffer(self, trouble: Trouble | None) -> None:
+        """Fail as `trouble` says. No object is read then: nothing may be made of it."""
+        match trouble:
+            case Trouble.AWAY:
+                raise OriginUnavailable("away")
+            case Trouble.SLOW:
+                await asyncio.sleep(SLOW_S)
+                raise AssertionError("a fill outlived its deadline")
+            case Trouble.DENIES:
+                raise OriginDenied("denied")
 
     async def write(self, object_key: str, data: Buffer) -> OriginStamp:
         raise NotImplementedError("no Put of a simulation persists")

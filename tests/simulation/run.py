@@ -20,6 +20,7 @@ import structlog.testing
 from tests.simulation.callers import Callers, clock_step_ns
 from tests.simulation.history import History
 from tests.simulation.linearizable import judge
+from tests.simulation.quiet import LastCalls
 from tests.simulation.scheduler import NothingLeftToRun, VirtualLoop
 from tests.simulation.world import GRACE_NS, KEEP_EXPIRED_NS, Host, Life, new_origin
 
@@ -74,12 +75,14 @@ def _run(seed: int, folder: Path, logged: list[Any], *, keep_log: bool) -> Outco
                 outcome.problems += life.leftovers(had_full_disk=was_full)
                 loop.run_until_complete(_clean_up(life))
                 outcome.problems += life.leftovers(had_full_disk=was_full)
-                outcome.problems += loop.run_until_complete(callers.what_is_lost())
+                last_calls = LastCalls(callers, life, origin, choose)
+                outcome.problems += loop.run_until_complete(last_calls.problems())
         except NothingLeftToRun as exc:
             outcome.problems.append(f"hangs: {exc}")
-        outcome.problems += callers.unexpected
+        outcome.problems += callers.unexpected + life.breaker.problems
         outcome.problems += [str(line) for line in logged if line["event"] in DEFECTS]
         outcome.counts.update({"lives": 1, "steps": loop.steps})
+        outcome.counts += life.breaker.counts
         trace.update(loop.trace.encode())
         outcome.problems += _dropped_too_early(life)
         outcome.counts["clocks set"] += life.clock.wall_off_ns != wall_off_ns
@@ -91,6 +94,7 @@ def _run(seed: int, folder: Path, logged: list[Any], *, keep_log: bool) -> Outco
     outcome.counts["left or cut off"] = sum(
         not call.is_done and not call.error for call in history.calls
     )
+    outcome.counts["served stale"] = sum(call.is_stale for call in history.calls)
     outcome.counts["origin reads"] = origin.reads
     outcome.problems += map(str, judge(history, GRACE_NS))
     outcome.trace = trace.hexdigest()

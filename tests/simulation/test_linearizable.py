@@ -46,6 +46,9 @@ class Told:
     def get(self, source: Source, *, is_kept: bool = True) -> None:
         self.end(self.begin_get(source.key), source, is_kept=is_kept)
 
+    def end_with_error(self, call: Call) -> None:
+        call.ended, call.error = self.history.moment(), "ORIGIN_UNAVAILABLE"
+
     def get_absent(self) -> None:
         call = self.begin_get()
         call.ended, call.found_absent = self.history.moment(), True
@@ -268,3 +271,26 @@ def test_an_invalidation_is_a_reason_for_two_fills_side_by_side(told: Told) -> N
     told.history.overlaps.append(Overlap(KEY, "ann", first, told.history.moment()))
     told.end(invalidating)
     assert told.is_allowed
+
+
+def test_the_origins_error_is_no_answer_while_l2_holds_the_entry(told: Told) -> None:
+    getting = told.begin_get()
+    getting.was_held = True
+    told.end_with_error(getting)
+    assert not told.is_allowed
+
+
+def test_a_change_during_a_get_may_keep_it_from_what_l2_holds(told: Told) -> None:
+    getting = told.begin_get()
+    getting.was_held = True
+    told.invalidate()
+    told.end_with_error(getting)
+    assert told.is_allowed
+
+
+def test_a_change_of_another_key_keeps_no_get_from_what_l2_holds(told: Told) -> None:
+    getting = told.begin_get()
+    getting.was_held = True
+    told.invalidate(key_scope(COAT))
+    told.end_with_error(getting)
+    assert not told.is_allowed

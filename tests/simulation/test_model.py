@@ -35,15 +35,15 @@ from cachesvc.core.scopes import Scope, ScopeKind, key_scope, subject_scope
 from cachesvc.engine.get import ReadRequest
 from cachesvc.engine.put import PutHeader
 from cachesvc.tiers.disk_files import BLOCK_BYTES, Location, stored_bytes
+from tests.simulation.circuit import NEVER
 from tests.simulation.history import History
-from tests.simulation.parts import KINDS, SHORT, blob_of, moments_of
+from tests.simulation.parts import KINDS, SHORT, Trouble, blob_of, moments_of
 from tests.simulation.scheduler import VirtualLoop
-from tests.simulation.world import GRACE_NS, KEYS, NEVER, Host, Life, new_origin, owners_of
+from tests.simulation.world import GRACE_NS, MORE_KEYS, Host, Life, new_origin, owners_of
 from tests.support.engine.house import LIMITS
 
 T = TypeVar("T")
 ONE_YEAR_NS = 365 * 24 * 3600 * 1_000_000_000
-MORE_KEYS = (*KEYS, EntryKey("upper", "bea"), EntryKey("garment", "hat"))
 SIZES_BYTES = (SHORT, 2500, 6000)
 L1_BYTES = 20_000
 L2_BLOCKS = 6
@@ -85,7 +85,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.choose = random.Random(seed)
         self.folder = Path(tempfile.mkdtemp(dir="/dev/shm", prefix="cachesvc-test-"))
         self.history, self.model = History(), Model()
-        self.origin = new_origin(self.history, self.choose, MORE_KEYS)
+        self.origin = new_origin(self.history, self.choose)
         self.origin.sizes_bytes = SIZES_BYTES
         self.host = Host(
             L2_BLOCKS,
@@ -187,7 +187,7 @@ class CacheMachine(RuleBasedStateMachine):
     def something_fails_or_works_again(self, what: str, fails: bool) -> None:
         match what:
             case "origin":
-                self.origin.failing = fails
+                self.origin.troubles = dict.fromkeys(MORE_KEYS, Trouble.AWAY) if fails else {}
             case "l2":
                 self.life.files.is_full = fails
             case "catalog":

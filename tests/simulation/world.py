@@ -14,12 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.entry import GenerationSource, Row
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.leaving import Leaving
 from cachesvc.core.memory_index import NamespaceLimits
+from cachesvc.core.ttl import STEPS
+from cachesvc.core.verdict import Use
 from cachesvc.core.watermarks import Watermarks
 from cachesvc.engine.cache import Cache
+from cachesvc.engine.flight import Served
+from cachesvc.engine.get import ReadRequest
 from cachesvc.engine.state import Limits, State
 from cachesvc.engine.upkeep import LitterSweeper
 from cachesvc.metrics import Metrics
@@ -27,6 +32,7 @@ from cachesvc.tiers.catalog import Catalog
 from cachesvc.tiers.disk import DiskTier, Written
 from cachesvc.tiers.disk_files import BLOCK_BYTES, Location
 from cachesvc.tiers.memory import MemoryTier
+from tests.simulation.circuit import NEVER, WatchedBreaker
 from tests.simulation.history import History
 from tests.simulation.parts import (
     KINDS,
@@ -40,8 +46,8 @@ from tests.simulation.scheduler import VirtualLoop
 from tests.support.engine.house import LIMITS
 
 GRACE_NS = 1_000_000
-# The breaker is left out of what is simulated: what it refuses is nobody's schedule.
-NEVER = 1 << 30
+# How long a flight may take from its failure at the origin to a stale answer.
+STALE_DELAY_NS = 2 * NS_PER_S
 KEEP_EXPIRED_NS = 3_000_000_000
 DAY_NS = 24 * 3600 * 1_000_000_000
 
@@ -62,7 +68,8 @@ class Host:
     def drawn(cls, choose: random.Random) -> Host:
         limits = replace(
             LIMITS,
-            breaker_failures=NEVER,
+            breaker_failures=choose.choice((2, 2, 2, 3, 4, NEVER, NEVER, NEVER, NEVER)),
+            breaker_open_s=choose.choice((0.05, 0.5)),
             fill_deadline_s=choose.choice((0.2, 5.0)),
             origin_after_grace_ns=GRACE_NS,
             max_concurrent_fills=choose.choice((1, 8)),
@@ -98,11 +105,13 @@ class Life:
         wall_off_ns: int = 0,
     ) -> None:
         self.loop = loop
+        self.host = host
         self._stored_ns = host.stored_ns
         # What left by its age, and how old it was by the true clock, at most.
         self.expired: list[tuple[EntryKey, int]] = []
         self.clock = LoopClock(loop, wall_off_ns)
         origin.clock = self.clock
+        self._began_ns = self.clock.true_ns
         self.files = FillableFiles(folder / "l2", KINDS.namespaces)
         self.catalog = Catalog(
             folder,
@@ -148,6 +157,9 @@ class Life:
             host.believed_ns.append(gap_ns)
         self._believed_ns = sum(host.believed_ns)
         self.cache = Cache(self.state, origin, PlainCodec())
+        filler = self.cache._filler
+        self.breaker = WatchedBreaker(filler.breaker, host.limits, filler._steady_ns)
+        filler.breaker = self.breaker  # type: ignore[assignment]
 
     def _note_leaving(self, row: Row, cause: Leaving) -> None:
         if cause is Leaving.EXPIRED:
@@ -156,6 +168,33 @@ class Life:
 
     def _note_stored(self, generation: int) -> None:
         self._stored_ns[generation] = self.clock.true_ns
+
+    def servable_generation(self, request: ReadRequest) -> int | None:
+        """Return which entry of L2 answers a Get, None if there is none or nobody can tell."""
+        row = self.catalog.lookup(request.key)
+        if row is None or request.origin_after_ns:  # a clock that is set changes what is new enough
+            return None
+        if Use.SERVE not in self.state.use_of(row, request.kind):
+            return None
+        location = Location(request.key, row.meta.generation)
+        return row.meta.generation if location in self.l2_files() else None
+
+    def objections_to_stale(self, served: Served, began_ns: int) -> list[str]:
+        """Return why an expired entry may not answer a Get that began at `began_ns` (true)."""
+        key, kind = served.meta.key, KINDS.of(served.meta.key.namespace)
+        found = []
+        if kind.private or not kind.stale_if_error_s:
+            found.append(f"{key} was served stale, which its kind forbids")
+        # The flight may have begun before the call that joined it.
+        if self.breaker.in_vain_ns.get(key, 0) < self.clock.steady_at(began_ns) - STALE_DELAY_NS:
+            found.append(f"{key} was served stale, and no fill of it could not ask the origin")
+        stored_ns = self._stored_ns[served.meta.generation]
+        ttl_s = served.meta.explicit_ttl_s or STEPS[0][1] * kind.ttl_s
+        most_ns = int((ttl_s + kind.stale_if_error_s) * NS_PER_S) + STALE_DELAY_NS
+        # The steady clock of an earlier life may have been another one.
+        if stored_ns >= self._began_ns and self.clock.true_ns - stored_ns > most_ns:
+            found.append(f"{key} was served stale for longer than its kind allows")
+        return found
 
     def kill(self) -> None:
         """End it where it stands. Only what the kernel would do for the dead is done."""
@@ -213,17 +252,17 @@ def _refuse_reset() -> None:
 
 
 KEYS = (EntryKey("upper", "ann"), EntryKey("lower", "ann"), EntryKey("garment", "coat"))
+# An outage that opens a circuit is about several entries.
+MORE_KEYS = (*KEYS, EntryKey("upper", "bea"), EntryKey("garment", "hat"))
 
 
 def owners_of(key: EntryKey) -> tuple[str, ...]:
     return (key.id,) if key.namespace != "garment" else ("ann", "bob")
 
 
-def new_origin(
-    history: History, choose: random.Random, keys: tuple[EntryKey, ...] = KEYS
-) -> TellingOrigin:
+def new_origin(history: History, choose: random.Random) -> TellingOrigin:
     origin = TellingOrigin(history, choose)
-    for key in keys:
+    for key in MORE_KEYS:
         for owner in owners_of(key):
             origin.know(key, owner)
     return origin
