@@ -31,7 +31,7 @@ def new_file(directory_fd: int, name: str, mode: int) -> Iterator[int]:
     fd = os.open(name, _CREATE, mode, dir_fd=directory_fd)
     try:
         yield fd
-    except BaseException:  # an interrupt too leaves nothing half-written
+    except BaseException:  # an interrupt must not leave a half-written file either
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=directory_fd)
         raise
@@ -47,14 +47,14 @@ def write(fd: int, *parts: Buffer) -> None:
 
 
 def move(name: str, directory_fd: int, to_name: str, to_directory_fd: int) -> None:
-    """Give a file that is written its place, and return once the disk has its name.
+    """Move a written file to its place, and return once the disk has its name.
 
     If the disk does not take the name, the file is removed. Raises OSError.
     """
     os.rename(name, to_name, src_dir_fd=directory_fd, dst_dir_fd=to_directory_fd)
     try:
         os.fsync(to_directory_fd)
-    except BaseException:  # the file has its final name, and its writer learns only of the failure
+    except BaseException:  # its writer is told of a failure, so the file must not stay
         os.unlink(to_name, dir_fd=to_directory_fd)
         raise
 

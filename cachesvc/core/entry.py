@@ -11,7 +11,7 @@ from cachesvc.core.keys import EntryKey
 from cachesvc.core.origin import OriginStamp
 
 FORMAT_VERSION = 1
-# The catalog's column refuses a larger number, and with it the whole batch.
+# SQLite refuses a larger number, and the whole batch would fail.
 MAX_ACCESSES = (1 << 63) - 1
 
 

@@ -124,7 +124,7 @@ class Kind:
         except ValueError as exc:
             raise problem from exc
         for _, name, layout, conversion in parts:
-            # Plain names only: a width could make gigabytes, an attribute reach any value.
+            # Plain names only: a width could make gigabytes, an attribute could reach any value.
             if name is not None and (name not in _PLACEHOLDERS or layout or conversion):
                 raise problem
         key = field.template.format(owner="o", id="i", part="p", version="v")

@@ -94,5 +94,5 @@ def is_stored_new_enough(meta: EntryMeta, ask: Ask) -> bool:
 
 
 def is_said_new_enough(meta: EntryMeta, ask: Ask) -> bool:
-    """Return the same for an answer that the origin gave after the call's arrival."""
+    """As `is_stored_new_enough`, for an answer that the origin gave after the call's arrival."""
     return is_answer_new_enough(meta.origin_ns, ask.need, ask.grace_ns)

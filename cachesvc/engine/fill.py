@@ -143,7 +143,7 @@ class Filler:
             metrics.revalidations.inc("unchanged")
             return unchanged
         metrics.revalidations.inc("changed")
-        # Changes are rare, so all members are read again, from one moment, by the same code.
+        # Changes are rare, so all members are read again: an entry never mixes two answers.
         return await self._fill(kind, key, owner, stages)
 
     async def _bounded(

@@ -72,8 +72,8 @@ class Invalidator:
         """Remove what `scope` covers and remember when its source changed.
 
         Raises:
-            NotDurable: nothing of `scope` is served any more. The daemon retries, but for
-                reason ERASE_FAILED: then the caller has to.
+            NotDurable: nothing of `scope` is served any more. The daemon retries, except for
+                reason ERASE_FAILED, which the caller has to retry.
         """
         arrival = self._state.read_time()
         changed_ns = min(changed_at_ns or arrival.wall_ns, arrival.wall_ns)

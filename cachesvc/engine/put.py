@@ -1,7 +1,7 @@
 """Stores an entry that a caller brings: durable before it answers, newer than any fill.
 
 stream arrives (an invalidation meanwhile fences it) -> checked -> `persist`: origin written,
-each object unless it is fenced by then -> file written and synced
+each object unless the Put is fenced by then -> file written and synced
 one function: fence flights, unlink L1's file, tombstone, queue the row
 await the row -> one function: lift, fence what flew meanwhile, publish to L1 -> answer
 """

@@ -30,7 +30,7 @@ class Rewarmer:
             log.warning("rewarming_failed", error=exc.message)
             return 0
         promoted = 0
-        # Promote the hottest last; otherwise L1's LRU would evict it first.
+        # Promote the hottest last; otherwise L1 would evict it first.
         for row in reversed(self._fitting(rows)):
             await self._wait_for_calm()
             promoted += await self._promote(row)

@@ -56,7 +56,7 @@ def _store(db: sqlite3.Connection, values: tuple[Any, ...]) -> None:
 def _both(known: tuple[int, int, str], namespaces: str) -> str:
     _, up_to_generation, earlier = known
     if up_to_generation and not earlier:
-        return ""  # all of them
+        return ""  # the earlier change covers all namespaces
     return ",".join(sorted({*earlier.split(","), *namespaces.split(",")} - {""}))
 
 
@@ -70,13 +70,13 @@ def forget(db: sqlite3.Connection, before_ns: int, lost: Change) -> None:
     if not forgotten:
         return
     _add_to_count(db, -len(forgotten))
-    # A spoilt record may be younger than its time.
+    # The time in a spoilt record may be too early.
     until_ns = before_ns if all(map(_is_sound, forgotten)) else lost.changed_ns
     record(db, Change(Scope(ScopeKind.EVERYTHING), until_ns), lost)
 
 
 def lower(db: sqlite3.Connection, now_ns: int) -> int:
-    """Lower the times of changes later than `now_ns` to it, but for spoilt records.
+    """Lower the times of changes later than `now_ns` to it. Spoilt records stay as they are.
 
     Returns how many were later.
     """

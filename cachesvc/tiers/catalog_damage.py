@@ -1,6 +1,6 @@
 """Which of SQLite's errors mean that the catalog is damaged?
 
-A full disk, a lock or an I/O error passes; a damaged catalog is set aside.
+A full disk, a lock and an I/O error go away and are no damage. A damaged catalog is set aside.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# Errors that are not the file's fault: a full disk, a lock, a missing right. These pass.
-_PASSING = frozenset(
+# Errors of a sound file: a full disk, a lock, a missing right.
+_OF_A_SOUND_FILE = frozenset(
     {
         sqlite3.SQLITE_PERM,
         sqlite3.SQLITE_ABORT,
@@ -33,7 +33,7 @@ _DAMAGE = frozenset(
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
         sqlite3.SQLITE_FORMAT,
-        sqlite3.SQLITE_CONSTRAINT,  # our statements violate none
+        sqlite3.SQLITE_CONSTRAINT,  # our statements violate no constraint
     }
 )
 _PROBE_BYTES = 1 << 16  # what SQLite needs for its log's index, and more
@@ -63,7 +63,7 @@ class _Connection(sqlite3.Connection):
 
 
 def connect(path: str, *, timeout_s: float, uri: bool = False) -> sqlite3.Connection:
-    """Open a connection. A text that is no UTF-8 any more is read all the same: its sum fails."""
+    """Open a connection. It also reads text that is not UTF-8 any more, whose sum does not fit."""
     db = sqlite3.connect(
         path,
         isolation_level=None,
@@ -81,7 +81,7 @@ def _text(stored: bytes) -> str:
 
 
 def is_damage(exc: sqlite3.Error) -> bool:
-    """Return whether the file is damaged; a full disk, a lock or an I/O error passes."""
+    """Return whether the error means that the file is damaged."""
     if isinstance(exc, UnknownSchema | UnreadableRow):
         return True
     code = _code_of(exc)
@@ -91,14 +91,14 @@ def is_damage(exc: sqlite3.Error) -> bool:
 
 
 def is_damage_at_open(exc: sqlite3.Error, path: Path) -> bool:
-    """As `is_damage`, at opening: only the file itself or its rights can be the cause."""
+    """As `is_damage`, for an error of opening: its cause is the file itself or its rights."""
     if _code_of(exc) in _OF_RIGHTS_OR_HEADERS:
         return is_of_header(exc, path)
-    return is_damage(exc) or _code_of(exc) not in _PASSING
+    return is_damage(exc) or _code_of(exc) not in _OF_A_SOUND_FILE
 
 
 def is_of_header(exc: sqlite3.Error, path: Path) -> bool:
-    """Return whether SQLite refuses a file that can be written: its header is spoilt."""
+    """Return whether SQLite refuses a file that we can write: then its header is spoilt."""
     return _code_of(exc) in _OF_RIGHTS_OR_HEADERS and _can_be_written(path)
 
 

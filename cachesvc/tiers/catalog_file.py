@@ -1,7 +1,7 @@
 """The catalog's file: opened and brought to the newest schema, or set aside.
 
 A file that SQLite refuses to open is damaged, unless a full disk, a lock or a missing right
-is the cause: those pass. Believe in damage only when a second attempt finds it too.
+is the cause. Believe in damage only when a second attempt finds it too.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class CatalogFile:
                     raise ConfigError(f"{path}: is not a regular file; remove it")
 
     def open_undamaged(self) -> Opened:
-        """Open it. Raises Damaged, but sqlite3.Error for what passes: a full disk, a lock."""
+        """Open the database. Raises Damaged; for a full disk or a lock, sqlite3.Error."""
         try:
             return self._open()
         except sqlite3.Error as exc:
@@ -74,7 +74,7 @@ class CatalogFile:
             raise
 
     def open_twice(self) -> Opened:
-        """Open it. Raises Damaged only when a second attempt finds damage too.
+        """Open the database. Raises Damaged only when a second attempt finds damage too.
 
         SQLite reports a transient read error (EIO) as corruption.
         """
@@ -129,7 +129,7 @@ class CatalogFile:
     # ---- damage
 
     def is_damage(self, exc: sqlite3.Error) -> bool:
-        """Return whether an error of an open connection is damage, and not one that passes."""
+        """Return whether an error of an open connection means damage."""
         return damage.is_damage(exc) or damage.is_of_header(exc, self.path)
 
     def set_aside(self, why: str) -> None:

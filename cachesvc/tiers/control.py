@@ -5,8 +5,8 @@ It is one page in the runtime directory, mapped by every worker; its layout is i
 and the very inodes that the page names: a filesystem that caches attributes shows a worker
 old link counts.
 
-While a file of L1 cannot be unlinked, its link count is no token, so the page suspends all
-local hits. Calls are answered.
+A file of L1 that cannot be unlinked keeps its link count and looks valid, so the page then
+suspends all local hits. Calls are answered.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class ControlPage:
         return self._is_shared
 
     def suspend(self, why: str) -> None:
-        """End local hits at once, until `resume(why)`. May be called before `start`, and again."""
+        """End local hits at once, until `resume(why)`. Safe to call before `start`, or again."""
         self._suspended_for.add(why)
         self._write_own_state()
 

@@ -24,11 +24,12 @@ from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.scopes import Scope
 from cachesvc.tiers.shared_files import HeapBytes, Mapping, OpenFile, SharedFile
-from cachesvc.tiers.spares import Leaving, Spares
+from cachesvc.tiers.spares import GivenBack, Spares
 
 log = structlog.get_logger()
 # Without leases, a file's readers cannot be seen. Workers let go of unlinked files within 0.5 s,
-# and of tensors in use after a try-on. After this time only tmpfs knows of readers.
+# and of tensors in use after a try-on. After this time the file is given up: tmpfs keeps its pages
+# for readers that are still there, and L1 no longer counts them.
 HELD_UNSEEN_NS = 60 * NS_PER_S
 # How often, and how far apart, the thread looks whether an answer of the daemon still has a file:
 # the function that removed the file may not have returned yet.
@@ -107,7 +108,7 @@ class Departures:
         # In the order in which the thread ends them.
         self._leaving: deque[_Departed] = deque()
         self._for_thread: deque[tuple[_Departed, list[SharedFile]]] = deque()
-        self._batch: Leaving | None = None
+        self._batch: GivenBack | None = None
         self._on_heap: weakref.WeakKeyDictionary[HeapBytes, Whose] = weakref.WeakKeyDictionary()
         self.held_bytes = 0
 

@@ -90,7 +90,7 @@ class DiskFiles:
     def _remove_temporaries(self) -> None:
         with directory(self._root_fd, TEMPORARY) as fd:
             for name in os.listdir(fd):
-                with contextlib.suppress(OSError):  # a directory: not ours
+                with contextlib.suppress(OSError):  # a directory, which is not ours
                     os.unlink(name, dir_fd=fd)
 
     def free_bytes(self) -> int:

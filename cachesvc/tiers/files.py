@@ -1,4 +1,4 @@
-"""The few file operations both tiers need, each checked.
+"""The file operations that both tiers need, with their checks.
 
 Directories are opened without following a symlink in the last component and
 must be ours: a planted link or directory is refused, not used.
@@ -73,7 +73,7 @@ def _make_parents(path: Path) -> None:
 def _make_directory(path: Path, mode: int) -> bool:
     """Return whether it had to be made; then its name survives a power cut.
 
-    Otherwise everything below it could be lost, although that was synced.
+    Otherwise a power cut could take everything below it, although that was synced.
     """
     try:
         os.mkdir(path, mode)

@@ -31,7 +31,7 @@ def is_open_elsewhere(fd: int) -> bool:
 
 
 def why_not(fd: int) -> str | None:
-    """Return why leases do not work here, None if they do. No other process may have the file."""
+    """Return why leases do not work here, None if they do. No other process may have `fd` open."""
     return _refusal(fd)
 
 

@@ -207,7 +207,7 @@ class MemoryTier:
                 "l1_has_less_room_than_its_limit",
                 used_bytes=self.index.used_bytes,
                 max_bytes=self.index.max_bytes,
-                consequence="what was used least leaves L1",
+                consequence="the least recently used entries leave L1",
             )
 
     def room_bytes(self, filesystem_free_bytes: int) -> int:

@@ -1,4 +1,4 @@
-"""Damaged files of L2, kept for a person to look at: few, for a week, and never past an erase.
+"""Damaged files of L2, kept for a person to look at: at most 100, for a week, until an erase.
 
 A file's name tells its key and not its owner, so an erase by owner removes all files.
 Every function here blocks and belongs in a worker thread; errors are OSError.

@@ -80,7 +80,7 @@ class RoomWriter:
         try:
             for chunk in chunks:
                 _write(fd, chunk)
-        except BaseException:  # also whatever `chunks` raises
+        except BaseException:  # `chunks` may raise anything
             self._drop(fd, room)
             raise
         try:

@@ -53,7 +53,7 @@ class _Prepared:
 
 
 @dataclass(slots=True)
-class Leaving:
+class GivenBack:
     """Pages that the thread is about to give back. More may be added while it `is_waiting`."""
 
     size_bytes: int
@@ -68,7 +68,8 @@ class Spares:
     """Unnamed files of L1, at most `max_bytes` of them, and what is being given back.
 
     `ready_bytes` are held by files, ready or being made; `leaving_bytes` are of files that
-    the thread has yet to close. Any thread may read them: reading changes nothing. Otherwise:
+    the thread has yet to close. Any thread may read them, because reading changes nothing. If it
+    did (M reads for the metrics, L is the loop):
 
         M: reads `ready_bytes`, makes a list without what failed, X is in it
         | L: takes X, publishes alice's bytes in it | M: stores its list
@@ -81,7 +82,7 @@ class Spares:
         # No spares if L1's filesystem knows no unnamed files, or /proc is missing.
         self._max_bytes = max_bytes if can_name_unnamed(directory_fd) else 0
         self._prepared: list[_Prepared] = []
-        self._leaving: list[Leaving] = []
+        self._leaving: list[GivenBack] = []
         self._thread = started_pool(1, "l1-pages")
         # Set while a thread waits for pages.
         self._hurry = threading.Event()
@@ -163,12 +164,12 @@ class Spares:
         """Close a spare that was taken and not used."""
         self.give_back(spare.size_bytes, os.close, spare.fd)
 
-    def give_back(self, size_bytes: int, call: Callable[..., None], *args: object) -> Leaving:
+    def give_back(self, size_bytes: int, call: Callable[..., None], *args: object) -> GivenBack:
         """Have the thread run `call`, which frees `size_bytes`: freeing pages takes time."""
         # The one thread ends them in this order.
         while self._leaving and self._leaving[0].done.done():
             self._leaving.pop(0)
-        leaving = Leaving(size_bytes, self._later(call, *args))
+        leaving = GivenBack(size_bytes, self._later(call, *args))
         self._leaving.append(leaving)
         return leaving
 

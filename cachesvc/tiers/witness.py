@@ -1,4 +1,4 @@
-"""Tells whether a catalog is the newest that was ever acknowledged from, or an older state.
+"""Tells whether a catalog is the newest state that was acknowledged, or an older one.
 
 A restored snapshot, or a log that a flipped bit cut short, is a sound catalog that has
 forgotten invalidations. So each commit is noted outside the catalog before it is acknowledged:

@@ -174,7 +174,7 @@ def read_header(text: bytes, size_bytes: int) -> BlobLayout:
     metadata = _checked_metadata(header.pop(_METADATA, {}))
     data_at = HEADER_LENGTH.size + len(text)
     fields = [_field(name, entry, data_at, metadata) for name, entry in header.items()]
-    # `end` too, because an empty tensor begins where its neighbour begins.
+    # Sort by `end` as well: an empty tensor begins where its neighbour begins.
     fields.sort(key=lambda field: (field.begin, field.end))
     _check_cover(fields, data_at, size_bytes)
     return BlobLayout({field.name: field for field in fields}, metadata)
