@@ -15,6 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import NamedTuple
 
 from cachesvc_client._blob import Layout
@@ -27,6 +28,7 @@ from cachesvc_proto.v1 import cache_pb2
 # A process has few descriptors (1,024 by default), and each kept entry needs one.
 DEFAULT_MAX_ENTRIES = 256
 DEFAULT_MAX_BYTES = 2 << 30
+_NEVER_MET_NS = 1 << 63
 
 
 class LocalHits(NamedTuple):
@@ -44,6 +46,17 @@ class Wanted(NamedTuple):
     key: tuple[str, str]
     needed_ns: int
     kind_version: str
+
+
+def needed_ns(origin_after: datetime | None) -> int:
+    """Return `origin_after` in wall nanoseconds; a moment in the future counts as now."""
+    if origin_after is None:
+        return 0
+    if origin_after.tzinfo is None:
+        return _NEVER_MET_NS  # the call will be refused, with a clear error
+    since = origin_after - datetime(1970, 1, 1, tzinfo=timezone.utc)
+    asked_ns = (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
+    return min(asked_ns, time.time_ns())
 
 
 @dataclass

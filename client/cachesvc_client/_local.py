@@ -8,37 +8,29 @@ docs/local-delivery.md.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
-import re
 import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
 from cachesvc_client._control import ControlPage
 from cachesvc_client._files import Unusable, find_files
 from cachesvc_client._kept import (
     DEFAULT_MAX_BYTES,
     DEFAULT_MAX_ENTRIES,
-    Kept,
     KeptEntries,
     LocalHits,
     Wanted,
-    private_mapping,
 )
-from cachesvc_client._opened import Opened, opened_file, opened_inline
-from cachesvc_client._reading import Attachment, Received, SharedFile
+from cachesvc_client._opened import Opened, opened_inline
+from cachesvc_client._reading import Attachment, Received
+from cachesvc_client._shared_file import keep_file, name_of, open_file
 from cachesvc_client._trust import Trust
-from cachesvc_client.answers import EntryInfo
-from cachesvc_client.errors import UnreadableAnswer
 from cachesvc_client.requests import PARTS, TryOnKey
-from cachesvc_format.control_page import L1_DIRECTORY
 from cachesvc_format.namespaces import HUMAN_NAMESPACES
-from cachesvc_proto.v1 import cache_pb2
 
 log = logging.getLogger("cachesvc_client")
 
@@ -48,9 +40,6 @@ ATTACH_EVERY_S = 5.0
 REPORT_TIMEOUT_S = 1.0
 # No step of the upkeep takes longer than a report.
 UPKEEP_ENDS_WITHIN_S = 2 * REPORT_TIMEOUT_S
-_NAME = re.compile(f"{L1_DIRECTORY}/([A-Za-z0-9][A-Za-z0-9._-]*)")
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEVER_MET_NS = 1 << 63
 
 # Takes the hits and sends them to the daemon. The upkeep's thread calls it, and so do a client's
 # close and the process's exit; it may fail silently.
@@ -159,7 +148,7 @@ class LocalDelivery:
         """Return whether this Get should also look for the daemon's directory."""
         return self._options.enabled and not self.is_attached and now_s >= self._next_attach_s
 
-    def attach_without_asking(self, now_s: float) -> bool:
+    def attach_to_known(self, now_s: float) -> bool:
         """Attach to the known directory; return False if the daemon must be asked."""
         known = self._directory
         if known is None:
@@ -170,7 +159,7 @@ class LocalDelivery:
             self._log_why()
         return self._only_there
 
-    def attach_where(self, attachment: Attachment | None, now_s: float) -> None:
+    def attach_to_named(self, attachment: Attachment | None, now_s: float) -> None:
         """Attach to the directory that the daemon named; None = the daemon is too old for that."""
         if attachment is None:
             self._next_attach_s = now_s + ATTACH_EVERY_S
@@ -234,12 +223,10 @@ class LocalDelivery:
         """
         if received.file is None:
             return opened_inline(received)
-        named = _NAME.fullmatch(received.file.name)
-        if named is None:
-            raise UnreadableAnswer("the shared file in the answer has a name that is not valid")
+        name = name_of(received.file)
         try:
-            found = self._open(named[1], received.boot_id)
-            return found and _take(*found, received.info, received.file, asked_ns)
+            found = self._open(name, received.boot_id)
+            return found and keep_file(*found, received.info, received.file, asked_ns)
         except OSError as exc:
             # No descriptor is left, for example: close those of the kept entries.
             with self._lock:
@@ -260,7 +247,7 @@ class LocalDelivery:
                     self._next_attach_s = 0.0
                 return None
             try:
-                fd = _open_file(name, self._directory_fd)
+                fd = open_file(name, self._directory_fd)
             except FileNotFoundError:
                 return None  # unlinked since the answer
         # A restarted daemon may use the name again for another entry (in containers pids repeat).
@@ -355,72 +342,6 @@ class LocalDelivery:
             self._kept.abandon()
             os.close(self._directory_fd)
         self._forget()
-
-
-def needed_ns(origin_after: datetime | None) -> int:
-    """Return `origin_after` in wall nanoseconds; a moment in the future counts as now."""
-    if origin_after is None:
-        return 0
-    if origin_after.tzinfo is None:
-        return _NEVER_MET_NS  # the call will be refused, with a clear error
-    since = origin_after - datetime(1970, 1, 1, tzinfo=timezone.utc)
-    asked_ns = (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
-    return min(asked_ns, time.time_ns())
-
-
-def _open_file(name: str, directory_fd: int) -> int:
-    """Open a shared file by its name. Raises OSError.
-
-    The daemon closes a file to readers right after unlinking it, and this `open` may come between:
-
-        A: finds the name | D: unlinks, sets the mode to 0 | A: is refused -> looks again: no name
-    """
-    try:
-        return os.open(name, _FILE, dir_fd=directory_fd)
-    except PermissionError:
-        return os.open(name, _FILE, dir_fd=directory_fd)
-
-
-def _take(
-    kept: KeptEntries,
-    fd: int,
-    info: EntryInfo | cache_pb2.EntryInfo,
-    file: SharedFile,
-    asked_ns: int,
-) -> Opened | None:
-    """Map the file, and keep it for the next Get; None if it was unlinked. Takes over `fd`.
-
-    A is this function, D the daemon. D unlinks before it punches, so a file that still has its name
-    after the read was not erased before:
-
-        A: opens | D: erases: unlinks, punches | A: reads zeros, for a header or for the fields
-    """
-    with contextlib.ExitStack() as unless_kept:
-        unless_kept.callback(os.close, fd)
-        try:
-            # mmap also refuses a file that is too short; the header must cover every byte.
-            entry = opened_file(info, fd, private_mapping(fd, info.size_bytes))
-        except ValueError as exc:
-            raise UnreadableAnswer("the shared file is shorter than the answer says") from exc
-        except UnreadableAnswer:
-            if os.fstat(fd).st_nlink:
-                raise
-            return None
-        if not os.fstat(fd).st_nlink:
-            return None
-        unless_kept.pop_all()
-    kept.keep(
-        (info.key.namespace, info.key.id),
-        Kept(
-            fd=fd,
-            info=info,
-            layout=entry.layout,
-            expires_ns=asked_ns + file.expires_in_ns,
-            origin_ns=file.origin_ns,
-            newest_needed_ns=file.origin_ns + file.grace_ns,
-        ),
-    )
-    return entry
 
 
 def _keep_up(this: weakref.ref[LocalDelivery], ended: threading.Event) -> None:

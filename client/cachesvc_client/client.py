@@ -16,8 +16,9 @@ import grpc
 
 from cachesvc_client import _options, answers, requests
 from cachesvc_client._credentials import TlsFiles
+from cachesvc_client._kept import needed_ns
 from cachesvc_client._link import GrpcLink, Link
-from cachesvc_client._local import REPORT_TIMEOUT_S, LocalDelivery, LocalOptions, needed_ns
+from cachesvc_client._local import REPORT_TIMEOUT_S, LocalDelivery, LocalOptions
 from cachesvc_client._opened import Opened, opened_inline
 from cachesvc_client._prefetch import follow_all
 from cachesvc_client._reading import Received, ReceivedTryOn
@@ -452,14 +453,14 @@ class CacheClient:
 
     def _attach(self, ends_s: float) -> None:
         now_s = time.monotonic()
-        if not self._local.wants_attach(now_s) or self._local.attach_without_asking(now_s):
+        if not self._local.wants_attach(now_s) or self._local.attach_to_known(now_s):
             return
         try:
             attachment = self._link.ask(requests.attach(), ends_s - now_s)
         except Unsupported:
-            self._local.attach_where(None, now_s)
+            self._local.attach_to_named(None, now_s)
         else:
-            self._local.attach_where(attachment, now_s)
+            self._local.attach_to_named(attachment, now_s)
 
     def _report(self) -> None:
         hits = self._local.take_hits()

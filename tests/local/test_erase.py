@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cachesvc_client import CacheClient, _local
+from cachesvc_client import CacheClient, _shared_file
 from tests.conftest import NewDaemon
 from tests.local import steps
 from tests.local.conftest import NewWorker
@@ -89,7 +89,7 @@ def test_an_entry_that_is_erased_while_it_is_opened_is_asked_for_again(
     text, reader, l1 = fresh_id("text"), new_client(daemon), daemon.runtime_dir / "l1"
     put_version(client, text, 7)
     already = deleted_files(os.getpid(), l1)
-    original, erasures = getattr(_local, step), iter([text])
+    original, erasures = getattr(_shared_file, step), iter([text])
 
     def erase() -> None:
         for erased in erasures:  # only the first time
@@ -103,7 +103,7 @@ def test_an_entry_that_is_erased_while_it_is_opened_is_asked_for_again(
         erase()
         return result
 
-    monkeypatch.setattr(_local, step, erase_around)
+    monkeypatch.setattr(_shared_file, step, erase_around)
     assert version_of(reader.get_text(text)) == 8
     assert set(deleted_files(os.getpid(), l1)) <= set(already)
 
