@@ -1,7 +1,7 @@
 """Remembers for a short time which objects the origin does not have.
 
-A page that shows a garment without tensors asks again and again; this spares the
-origin. The memory is bounded, and a Put or an Invalidate clears it.
+A page that shows a garment without tensors asks again and again; the memory
+spares the origin these requests. The memory is bounded, and a Put or an Invalidate clears it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_ABSENCES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """`asked_ns` (wall) is when the origin was asked; `until_ns` (steady) is its end."""
+    """`asked_ns` (wall) is when the origin was asked; `until_ns` (steady) ends the absence."""
 
     asked_ns: int
     until_ns: int

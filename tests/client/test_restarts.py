@@ -60,9 +60,7 @@ class Caller:
         self._thread.start()
 
     def wait_for_another(self) -> None:
-        """Return once a call that began after this one was answered, or once any call has
-        failed.
-        """
+        """Return once a call that begins from now on is answered, or any call has failed."""
         enough = self.answered + 2
         wait_until(lambda: self.answered >= enough or bool(self.errors), 60)
 

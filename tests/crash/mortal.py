@@ -78,7 +78,7 @@ class Mortal:
 
 
 def _live(life: Callable[[Callable[[Event], None]], None], writing: int) -> None:
-    """Run in the child. A line is written whole at once: it is shorter than a pipe's unit."""
+    """Run in the child. A line is written whole at once: it is shorter than PIPE_BUF."""
     code = 1
     try:
         os.dup2(2, 1)  # the log must not mix with the report

@@ -30,7 +30,7 @@ TIMEOUT_S = 20
 WORKER = bearer("token-of-worker")
 IDLE = 60
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"  # the first bytes of a TLS hello
-NO_MESSAGE = b"\x0a\xff"  # claims a field of 127 bytes, and ends
+NO_MESSAGE = b"\x0a\xff"  # a field whose length is cut off
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04\x00" + bytes(4)
 _HEADERS, _RST_STREAM, _END_HEADERS = 1, 3, 4
 
