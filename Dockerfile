@@ -3,7 +3,7 @@
 #   docker build -t cachesvc .
 #   docker build -t cachesvc-worker --build-arg EXTRAS=torch .    # images that run the client too
 FROM docker.io/library/python:3.11-slim-bookworm AS build
-# Another package index and its certificates, for hosts without access to pypi.org.
+# Another package index and its certificates, for hosts that cannot reach pypi.org.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_CERT
@@ -36,7 +36,7 @@ ENV PATH=/opt/cachesvc/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 8002:8002
 # The catalog and L2. The third directory, /dev/shm/cachesvc, is memory: --shm-size or a tmpfs volume.
 VOLUME ["/var/lib/cachesvc", "/opt/dlami/nvme/vton-cache"]
-# Each check starts a process that imports grpc, so it is not made often. It fails during a drain.
+# Each check starts a process that imports grpc, so the interval is long. It fails during a drain.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 \
   CMD ["cachesvc", "health", "--ready", "--timeout", "4"]
 STOPSIGNAL SIGTERM

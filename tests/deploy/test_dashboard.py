@@ -24,7 +24,7 @@ QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
 FAILURES = (
     "Failed Gets",
     "Not durable",
-    "Origin left alone",
+    "Origin not asked",
     "Calls that failed",
     "Statuses other than OK",
     "Objects that could not be decoded",

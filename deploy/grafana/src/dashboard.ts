@@ -69,7 +69,7 @@ const now: Row = {
     }),
     stat({
       title: "Hits",
-      description: "Share of the Gets that did not ask the origin, workers' own hits included.",
+      description: "Share of the Gets that did not ask the origin, including workers' local hits.",
       unit: "percentunit",
       max: 1,
       queries: asked(share(HITS, REQUESTS), BY_HOST),
@@ -82,7 +82,7 @@ const now: Row = {
     }),
     stat({
       title: "Failed Gets",
-      description: "Share that found neither an entry nor an absence. Runbook: CachesvcRequestsFailing.",
+      description: "Share of the Gets that found neither an entry nor an absence. Runbook: CachesvcRequestsFailing.",
       unit: "percentunit",
       warnAt: 0.01,
       badAt: 0.05,
@@ -90,7 +90,7 @@ const now: Row = {
     }),
     stat({
       title: "Not durable",
-      description: "Invalidations that the disk keeps from being final. Runbook: CachesvcInvalidationsNotDurable.",
+      description: "Invalidations that the disk has not made final yet. Runbook: CachesvcInvalidationsNotDurable.",
       unit: "none",
       badAt: 1,
       queries: asked(
@@ -99,7 +99,7 @@ const now: Row = {
       ),
     }),
     stat({
-      title: "Origin left alone",
+      title: "Origin not asked",
       description: "1 while the circuit is open: misses fail at once. Runbook: CachesvcOriginCircuitOpen.",
       unit: "none",
       badAt: 1,
@@ -107,7 +107,7 @@ const now: Row = {
     }),
     stat({
       title: "L1 full",
-      description: "Entries and what readers still hold, of l1.max_bytes. A full L1 is as meant.",
+      description: "Entries and the bytes that readers still hold, as a share of l1.max_bytes. A full L1 is normal.",
       unit: "percentunit",
       max: 1,
       queries: asked(
@@ -117,7 +117,7 @@ const now: Row = {
     }),
     stat({
       title: "L2 full",
-      description: "Of l2.max_bytes. Eviction keeps it below the high watermark.",
+      description: "Share of l2.max_bytes. Eviction keeps it below the high watermark.",
       unit: "percentunit",
       max: 1,
       warnAt: 0.97,
@@ -127,20 +127,20 @@ const now: Row = {
 };
 
 const gets: Row = {
-  title: "Gets: from where, how fast, how often not",
+  title: "Gets: which tier, how fast, how many fail",
   width: 8,
   height: 8,
   panels: [
     graph({
       title: "Gets by the tier that served",
-      description: "local: a worker's own mapping, without a call.",
+      description: "local: from a worker's own mapping, without a call.",
       unit: "reqps",
       stacked: true,
       queries: asked(perSecond("requests_total", "instance, tier"), "{{instance}} {{tier}}"),
     }),
     graph({
       title: "Hit ratio",
-      description: "Without the origin; and from memory alone.",
+      description: "Share of Gets answered without the origin, and from memory alone.",
       unit: "percentunit",
       max: 1,
       queries: [
@@ -150,19 +150,19 @@ const gets: Row = {
     }),
     graph({
       title: "Time to find an entry, p95",
-      description: "In the daemon, without the way to the caller. A gap: none were asked for.",
+      description: "In the daemon, without the transfer to the caller. A gap means no Gets.",
       unit: "s",
       queries: asked(quantile(0.95, "request_seconds", "instance, tier"), "{{instance}} {{tier}}"),
     }),
     graph({
       title: "Time of a call, p95",
-      description: "In the handler, without serializing and sending.",
+      description: "In the handler, before the answer is serialized and sent.",
       unit: "s",
       queries: asked(quantile(0.95, "call_seconds", "instance, rpc"), "{{instance}} {{rpc}}"),
     }),
     graph({
       title: "Calls that failed",
-      description: "The daemon's or the origin's matter, by RPC.",
+      description: "Failures of the daemon or the origin, by RPC.",
       unit: "reqps",
       queries: asked(
         perSecond("calls_total", "instance, rpc", 'outcome="failed"'),
@@ -189,7 +189,7 @@ const fills: Row = {
   panels: [
     graph({
       title: "Stages of a fill, p95",
-      description: "origin: one object's read; decode: its decoding; l1_write; l2_commit, behind the answer.",
+      description: "origin: the read of one object; decode: its decoding; l1_write; l2_commit: after the answer.",
       unit: "s",
       queries: asked(
         quantile(0.95, "fill_stage_seconds", "instance, stage"),
@@ -207,8 +207,8 @@ const fills: Row = {
       ),
     }),
     graph({
-      title: "Fills, and what became of them",
-      description: "coalesced: Gets that joined another's flight. fenced: lost to a newer change.",
+      title: "Fills by their end",
+      description: "coalesced: Gets that joined a flight. fenced: dropped because of a newer change.",
       unit: "cps",
       queries: [
         { expr: perSecond("fills_total", "instance"), legend: "{{instance}} started" },
@@ -219,7 +219,7 @@ const fills: Row = {
     }),
     graph({
       title: "Expired entries",
-      description: "unchanged: renewed without a body. stale: served because the origin did not answer.",
+      description: "unchanged: renewed without a download. stale: served because the origin did not answer.",
       unit: "cps",
       queries: [
         {
@@ -237,7 +237,7 @@ const fills: Row = {
     }),
     graph({
       title: "Flights and absences",
-      description: "Flights under way with their limit; absences that are remembered.",
+      description: "Flights under way and their limit; remembered absences.",
       unit: "none",
       queries: [
         { expr: of("queue_depth", 'queue="flights"'), legend: "{{instance}} flights" },
@@ -249,13 +249,13 @@ const fills: Row = {
 };
 
 const changes: Row = {
-  title: "Changes: is what must be gone gone?",
+  title: "Changes: are invalidations final?",
   width: 8,
   height: 8,
   panels: [
     graph({
       title: "Invalidations and Puts",
-      description: "Acknowledged per second, and invalidations that could not be.",
+      description: "Acknowledged per second, and invalidations that failed.",
       unit: "cps",
       queries: [
         { expr: perSecond("invalidations_total", "instance"), legend: "{{instance}} invalidations" },
@@ -277,7 +277,7 @@ const changes: Row = {
     }),
     graph({
       title: "Invalidations under way",
-      description: "tombstones: not durable yet. unfinished: the disk refuses; act at once.",
+      description: "tombstones: not durable yet. unfinished: the disk refuses them; act at once.",
       unit: "none",
       queries: asked(
         of("queue_depth", 'queue=~"tombstones|unfinished_invalidations"'),
@@ -294,7 +294,7 @@ const tiers: Row = {
   panels: [
     graph({
       title: "L1: bytes by namespace",
-      description: "held: evicted, but readers still have it. spare: made for the next misses. Both count against the limit.",
+      description: "held: evicted, but readers still have it. spare: files made for the next misses. Both count against the limit.",
       unit: "bytes",
       stacked: true,
       queries: [
@@ -304,8 +304,8 @@ const tiers: Row = {
       ],
     }),
     graph({
-      title: "L1: entries, of the namespace's limit",
-      description: "At 100 % each new entry evicts the one that was used longest ago.",
+      title: "L1: entries, as a share of the namespace's limit",
+      description: "At 100 % each new entry evicts the least recently used one.",
       unit: "percentunit",
       max: 1,
       queries: asked(
@@ -325,7 +325,7 @@ const tiers: Row = {
     }),
     graph({
       title: "L2: bytes by namespace",
-      description: "With the mark above which entries are evicted.",
+      description: "And the high watermark, above which entries are evicted.",
       unit: "bytes",
       queries: [
         { expr: of("disk_bytes"), legend: "{{instance}} {{namespace}}" },
@@ -335,7 +335,7 @@ const tiers: Row = {
     }),
     graph({
       title: "Free space of the file systems",
-      description: "Whoever uses it. Below the floor L2 admits nothing.",
+      description: "Whichever program uses the rest. Below the floor L2 admits nothing.",
       unit: "bytes",
       queries: [
         { expr: of("filesystem_free_bytes"), legend: "{{instance}} {{tier}}" },
@@ -344,7 +344,7 @@ const tiers: Row = {
     }),
     graph({
       title: "Left L2",
-      description: "To make room, or by age.",
+      description: "Evicted to make room, or expired.",
       unit: "cps",
       stacked: true,
       queries: asked(
@@ -354,7 +354,7 @@ const tiers: Row = {
     }),
     graph({
       title: "Age at eviction, mean",
-      description: "Well below the TTL: the tier is too small. 0: nothing was evicted.",
+      description: "An age well below the TTL means that the tier is too small. 0: nothing was evicted.",
       unit: "s",
       queries: asked(
         share(
@@ -366,7 +366,7 @@ const tiers: Row = {
     }),
     graph({
       title: "Written to L2",
-      description: "Bytes per second; the SSD wears by them.",
+      description: "Bytes per second, which wear the SSD.",
       unit: "Bps",
       queries: asked(perSecond("disk_written_bytes_total", "instance"), BY_HOST),
     }),
@@ -397,7 +397,7 @@ const daemon: Row = {
     }),
     graph({
       title: "Queues",
-      description: "The catalog's writes; Puts with their limit.",
+      description: "The catalog's writes; Puts and their limit.",
       unit: "none",
       queries: [
         { expr: of("queue_depth", 'queue=~"catalog|puts"'), legend: "{{instance}} {{queue}}" },
@@ -406,7 +406,7 @@ const daemon: Row = {
     }),
     graph({
       title: "Waiting to be written to L2",
-      description: "What is beyond the limit stays in L1 only.",
+      description: "Entries beyond the limit stay in L1 only.",
       unit: "bytes",
       queries: [
         { expr: of("disk_pending_bytes"), legend: "{{instance}} waiting" },
@@ -415,19 +415,19 @@ const daemon: Row = {
     }),
     graph({
       title: "Cores in use",
-      description: "Decoding is most of it.",
+      description: "Decoding uses most of them.",
       unit: "short",
       queries: asked(rate("process_cpu_seconds_total"), BY_HOST),
     }),
     graph({
       title: "Resident memory",
-      description: "The process's own, and what it has mapped of L1's files.",
+      description: "The process's own memory, and its mappings of L1's files.",
       unit: "bytes",
       queries: asked(of("process_resident_memory_bytes"), BY_HOST),
     }),
     graph({
       title: "Descriptors in use",
-      description: "Of their limit. Runbook: CachesvcDescriptorsLow.",
+      description: "Share of their limit. Runbook: CachesvcDescriptorsLow.",
       unit: "percentunit",
       max: 1,
       queries: asked(`${of("process_open_fds")} / ${of("process_max_fds")}`, BY_HOST),
