@@ -153,7 +153,7 @@ class State:
         now = self.read_time()
         self.owe_lowering()  # upkeep lowers the rest
         self.tombstones.lower(now.wall_ns)
-        await self.disk.lower_changes(now, self.changes_known_from_ns)
+        await self.disk.later_times.lower_changes(now, self.changes_known_from_ns)
 
     async def lower_times(self) -> None:
         """Lower all stored times later than now; if that fails, it stays owed."""
@@ -162,7 +162,7 @@ class State:
         self.tombstones.lower(now.wall_ns)
         self.memory.lower_times(now.wall_ns)
         try:
-            await self.disk.lower_times(now, self.changes_known_from_ns)
+            await self.disk.later_times.lower_all(now, self.changes_known_from_ns)
         except BaseException:  # also if cancelled: upkeep has to try again
             self.owe_lowering()
             raise

@@ -2,7 +2,7 @@
 
 The engine decides when something is stored or removed; this module keeps the order
 that makes it durable: file first, then row; row first, then unlink. How full the disk is stands
-in `disk_room.py`, files without a row in `disk_litter.py`.
+in `disk_room.py`, files without a row in `disk_litter.py`, a wrong clock in `later_times.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import errno
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ from cachesvc.core.errors import CorruptEntry, NotDurable
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.leaving import Leaving
 from cachesvc.core.pools import started_pool
-from cachesvc.core.scopes import Change, Scope, ScopeKind
+from cachesvc.core.scopes import Change, Scope
 from cachesvc.core.tensors import Buffer
 from cachesvc.core.watermarks import Watermarks
 from cachesvc.tiers.anchors import Anchor, NameLost, lost_of
@@ -32,11 +32,12 @@ from cachesvc.tiers.catalog_facts import Total
 from cachesvc.tiers.disk_files import DiskFiles, Location, stored_bytes
 from cachesvc.tiers.disk_litter import DiskLitter
 from cachesvc.tiers.disk_room import DiskRoom
+from cachesvc.tiers.later_times import LaterTimes
+from cachesvc.tiers.unrecorded import UnrecordedChanges
 
 log = structlog.get_logger()
 # Rows that one step of the sweeper deletes, so that no commit becomes long.
 EXPIRE_BATCH = 200
-LOWER_BATCH = 200
 # Changes older than this are forgotten; a Put whose source is older is always refused.
 CHANGES_KEPT_NS = 30 * 24 * 3600 * NS_PER_S
 # The bytes or inodes of a filesystem or a quota are used up.
@@ -92,12 +93,11 @@ class DiskTier:
         self._writers = started_pool(write_threads, "l2-write")
         self.litter = DiskLitter(files, catalog, self._readers, self._unlink)
         self._evicting = asyncio.Lock()
-        # Changes that a full disk kept out of the catalog; `step` tries again.
-        self._unrecorded: dict[Scope, Change] = {}
+        self._unrecorded = UnrecordedChanges()
+        self.later_times = LaterTimes(catalog, self._readers, self._unrecorded)
         # The first release recorded no last write; its last generation tells when it last stored.
         self._proven_time = ProvenTime(catalog.last_write_ns or catalog.last_generation)
         stored_last = Now(catalog.last_generation, catalog.last_generation)
-        self._has_later_rows = False
         written_last = Now(catalog.last_write_ns, catalog.last_write_steady_ns)
         self._age_limit = AgeLimit(written_last if catalog.last_write_ns else stored_last)
         # Files, with their owners, whose commit failed and whose unlink failed after it.
@@ -152,8 +152,7 @@ class DiskTier:
 
     async def last_change_ns(self, scopes: tuple[Scope, ...]) -> int:
         """Return the latest change recorded for any of `scopes`, wall time, 0 if none."""
-        kept = (self._unrecorded.get(scope) for scope in scopes)
-        unrecorded = max((change.changed_ns for change in kept if change), default=0)
+        unrecorded_ns = self._unrecorded.last_ns(scopes)
         try:
             await self._read(self._catalog.check_changes)
         except CorruptEntry:
@@ -165,7 +164,7 @@ class DiskTier:
             self._on_damage()
             await self._catalog.assume_changed(scopes)
             recorded = await self._read(self._catalog.last_change_ns, scopes)
-        return max(unrecorded, recorded)
+        return max(unrecorded_ns, recorded)
 
     # ---- storing
 
@@ -333,12 +332,8 @@ class DiskTier:
             await self._unlink_durably([*locations, *uncommitted])
             for location in uncommitted:
                 self._uncommitted.pop(location, None)
-            self._remember_unrecorded(change)
+            self._unrecorded.remember(change)
             return locations
-
-    def _remember_unrecorded(self, change: Change) -> None:
-        earlier = self._unrecorded.get(change.scope, change)
-        self._unrecorded[change.scope] = change.and_of(earlier)
 
     async def unlink(self, locations: list[Location]) -> None:
         """Unlink files whose rows are gone."""
@@ -355,11 +350,9 @@ class DiskTier:
             useless_ns = self._age_limit.expired_before_ns(now, self._keep_expired_ns)
             while await self._expire(useless_ns):
                 pass
-            for scope, change in list(self._unrecorded.items()):
+            for change in self._unrecorded:
                 await self._catalog.record_change(change)
-                # step: records t1 | invalidate: refused, remembers t2 | step: t2 is still to do
-                if self._unrecorded[scope] == change:
-                    del self._unrecorded[scope]
+                self._unrecorded.forget(change)
             while not self._catalog.all_have_sums:
                 await self._catalog.add_sums()
             await self._catalog.forget_changes(self._proven_time.at(now) - CHANGES_KEPT_NS)
@@ -420,47 +413,6 @@ class DiskTier:
         for row in rows:
             self._on_leaving(row, cause)
         return size_bytes
-
-    async def lower_changes(self, now: Now, changes_known_from_ns: int) -> None:
-        """Lower the times of recorded changes later than now to now.
-
-        Unless `changes_known_from_ns` is 0, record a change of everything at that time, which
-        deletes nothing. Raises NotDurable.
-        """
-        for scope, change in self._unrecorded.items():
-            if change.changed_ns > now.wall_ns:
-                self._unrecorded[scope] = replace(change, changed_ns=now.wall_ns)
-        if await self._catalog.lower_changes(now.wall_ns):
-            # Each Put has recorded its `as_of` as a change: only such a change shows later rows.
-            self._has_later_rows = True
-        if changes_known_from_ns:
-            everything = Scope(ScopeKind.EVERYTHING)
-            await self._catalog.record_change(Change(everything, changes_known_from_ns))
-
-    async def lower_times(self, now: Now, changes_known_from_ns: int) -> None:
-        """As `lower_changes`, and lower rows put or used later than now. May read all rows."""
-        await self.lower_changes(now, changes_known_from_ns)
-        last_use_ns = max((row.last_access_ns for row in await self.hottest(1)), default=0)
-        if self._has_later_rows or last_use_ns > now.steady_ns:
-            await self._lower_rows(now, max(0, last_use_ns - now.steady_ns))
-            self._has_later_rows = False
-
-    async def _lower_rows(self, now: Now, use_lead_ns: int) -> None:
-        """Lower Puts' times; move all uses back by `use_lead_ns`, so that their order stays.
-
-        Otherwise entries used from now on would be evicted before entries used earlier.
-        """
-        after: EntryKey | None = EntryKey("", "")
-        while after is not None:
-            later = await self._read(self._catalog.later_rows, now, after, LOWER_BATCH)
-            for row in later:
-                meta, last_access_ns = row.meta.lowered(now.wall_ns), row.last_access_ns
-                if meta is not row.meta:
-                    await self._catalog.confirm(replace(row, meta=meta))
-                if last_access_ns > now.steady_ns:
-                    moved = replace(row, meta=meta, last_access_ns=last_access_ns - use_lead_ns)
-                    await self._catalog.record_accesses([moved])
-            after = later[-1].meta.key if later else None
 
     async def confirm(self, row: Row) -> None:
         """Renew a generation in the catalog. If the disk is full, a later Get asks again."""
