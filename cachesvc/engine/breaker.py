@@ -25,7 +25,7 @@ from cachesvc.core.errors import (
 )
 from cachesvc.core.keys import EntryKey
 
-# One entry never opens the circuit, whatever the setting says.
+# Even if the setting is lower: failures of one entry alone never open the circuit.
 LEAST_ENTRIES = 2
 
 
@@ -120,7 +120,7 @@ class OriginBreaker:
 
     def _fail(self, key: EntryKey, asked: Asking) -> None:
         if self._paused_until_ns is not None and self._probe is not asked:
-            return  # it began before the circuit opened, so its failure is no news
+            return  # the fill began before the circuit opened: its failure says nothing new
         until_ns = self._steady_ns() + self._open_ns
         self._failed[key] = until_ns
         if len(self._failed) < self._most_failed:

@@ -51,7 +51,7 @@ class OutageLog:
         if self._since_ns is None:
             self._since_ns, self._failed = now_ns, 0
         self._failed += 1
-        # One bad object among good ones begins an outage each time it is asked for.
+        # Otherwise one bad object among good ones would be logged each time it is asked for.
         if self._said_ns is not None and now_ns - self._said_ns < REPEAT_NS:
             return
         self._said_ns = now_ns

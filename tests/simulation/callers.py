@@ -27,20 +27,20 @@ from tests.simulation.history import Call, History, Source
 from tests.simulation.parts import KINDS, TellingOrigin, Trouble, blob_of, moments_of
 from tests.simulation.world import KEYS, MORE_KEYS, Life, owners_of
 
-# Mostly at once, so that things meet; now and then longer than a TTL.
+# Mostly short, so that calls meet; sometimes about as long as a TTL.
 PAUSES_S = (0.0, 0.0, 1e-3, 1e-3, 1e-2, 0.1, 2.5)
 # In some lives entries expire, so that outages meet them.
 LONG_PAUSES_S = (1e-3, 0.1, 2.5)
 LEAVES = 0.1
 EVENTS = ("delete", "catalog", "disk", "wait", *("upload",) * 5)
-# Nobody shuts down while calls are under way, and these stay in the engine.
+# No daemon shuts down while calls are under way, and the other two stay in the engine.
 UNEXPECTED = (Draining, StaleFill, CorruptEntry)
 # Which keys all calls of a life are about. A circuit opens for failures of several.
 FEW = (KEYS[:1], KEYS[2:], KEYS)
 MANY = (KEYS[1:], KEYS, MORE_KEYS, MORE_KEYS)
 MAX_OUTAGES = 2
 OUTAGES_S = (0.1, 1.0, 4.0)
-# By how much a clock is set, either way.
+# By how much a clock is set, forward or back.
 CLOCK_STEPS_S = (3, 90, 5 * 3600, 3 * 24 * 3600, 365 * 24 * 3600)
 
 
@@ -49,7 +49,7 @@ def clock_step_ns(choose: random.Random) -> int:
 
 
 class Callers:
-    """All that happens to one life. Every choice is the seed's."""
+    """Everything that happens to one life. The seed makes every choice."""
 
     def __init__(
         self, life: Life, history: History, origin: TellingOrigin, choose: random.Random
@@ -62,15 +62,15 @@ class Callers:
         self._keys = choose.choice(MANY if has_breaker else FEW)
         has_long_pauses = has_breaker and choose.random() < 0.3
         self._pauses_s = LONG_PAUSES_S if has_long_pauses else PAUSES_S
-        # Gets that name no owner, for what is cached only.
+        # Gets without an owner, which only a cached entry answers.
         self._has_ownerless = choose.random() < 0.3
-        # Some hosts have a disk that is full again and again, some a clock that jumps.
+        # On some hosts the disk is often full, on others the clock often jumps.
         self._events = EVENTS + choose.choice(((), ("disk",) * 10, ("clock",) * 5))
         self.leaves = LEAVES
         self.unexpected: list[str] = []
 
     async def run(self, callers: int, calls: int) -> None:
-        """Do everything, and return when all calls have been answered."""
+        """Make all calls and events; return when all calls are answered."""
         tasks = [asyncio.create_task(self._repeat(self._call, calls)) for _ in range(callers)]
         behind = [
             asyncio.create_task(self._repeat(self._change_world, calls)),
@@ -91,7 +91,7 @@ class Callers:
             await self._life.cache.upkeep.memory_step()
             await self._life.cache.upkeep.disk_step()
         except CacheError:
-            pass  # the daemon's loop logs it, and comes again
+            pass  # the daemon's loop logs it and tries again
 
     # ---- the world
 
@@ -126,7 +126,7 @@ class Callers:
             origin.troubles = {}
 
     def _drawn_outage(self) -> dict[EntryKey, Trouble]:
-        """Return what becomes of which entries: of all of them alike, or of each by itself."""
+        """Return an outage: one trouble for all entries, or one for each of some entries."""
         choose = self._choose
         if choose.random() < 0.5:
             return dict.fromkeys(MORE_KEYS, choose.choice((Trouble.AWAY, Trouble.AWAY, *Trouble)))
@@ -150,7 +150,7 @@ class Callers:
                 await self._get(key, owner)
 
     async def _answered(self, call: Call, work: Coroutine[Any, Any, Any]) -> Any:
-        """Wait for the answer, or leave early; write down how it ended."""
+        """Wait for the answer, or leave early; record how the call ended."""
         task = asyncio.create_task(work)
         patience_s = None
         if self._choose.random() < self.leaves:
@@ -159,7 +159,7 @@ class Callers:
             async with asyncio.timeout(patience_s):
                 answer = await task
         except TimeoutError:
-            return None  # it left; what it asked for may still happen
+            return None  # the caller left; the call may still take effect
         except CacheError as exc:
             call.ended = self._history.moment()
             call.error = exc.reason
@@ -168,7 +168,7 @@ class Callers:
                 self.unexpected.append(f"{call.kind}: {exc!r}")
             call.found_absent = isinstance(exc, NoSuchObject) and exc.reason == "NO_SUCH_OBJECT"
             return None
-        except Exception as exc:  # noqa: BLE001 nothing else may reach a caller
+        except Exception as exc:  # noqa: BLE001 no other error may reach a caller
             self.unexpected.append(f"{call.kind}: {exc!r}")
             return None
         call.ended = self._history.moment()
@@ -186,13 +186,13 @@ class Callers:
             KINDS.of(key.namespace),
             owner,
             origin_after_ns=needed_ns,
-            # As a warm-up does, which names no time.
+            # Only a call without `origin_after`, such as a warm-up's, leaves L1 unfilled.
             to_memory=bool(needed_ns) or choose.random() < 0.8,
         )
         await self.served(request)
 
     async def served(self, request: ReadRequest) -> bool:
-        """Run a Get, and write down what it was served, or what L2 held when it failed."""
+        """Run a Get; record what it was served, or whether L2 held the entry when it failed."""
         owner, needed_ns = request.owner, request.origin_after_ns
         call = self._history.begin("get", request.key, owner=owner, needed_ns=needed_ns)
         arrived_ns = self._life.clock.read().wall_ns
@@ -205,7 +205,7 @@ class Callers:
         return served is not None
 
     async def _ask(self, call: Call, request: ReadRequest) -> Served:
-        """Run a Get. No other task runs between the look at what is held and its first step."""
+        """Run a Get. No other task runs between the look-up in L2 and the Get's first step."""
         life = self._life
         began_ns = life.clock.true_ns
         is_first = not life.state.flights.is_filling(request.key)
@@ -220,7 +220,7 @@ class Callers:
         return served
 
     def _source_of(self, served: Served) -> Source:
-        """Return what an answer was made of: its earliest read, by its content alone."""
+        """Return the source that the answer's bytes name: the earliest read of a member."""
         sources = [self._history.sources[moment] for moment in moments_of(served.blob.view())]
         assert len({(source.key, source.owner) for source in sources}) == 1
         return min(sources, key=lambda source: source.moment)
@@ -254,9 +254,9 @@ class Callers:
     async def _upload(self, header: PutHeader, call: Call) -> Served:
         cache = self._life.cache
         async with cache.receive_put(header) as upload:
-            if call.source is None:  # its arrival counts
+            if call.source is None:  # without `as_of` the Put's arrival counts
                 call.source = self._read_photo(header.key, header.owner, named=False)
-            # The host's clock may have been set forward, and back again, before anybody looked.
+            # The clock may have been set forward and back again since the photo was read.
             call.source = self._history.arrived(call.source, upload.arrival.wall_ns)
             await asyncio.sleep(self._life.loop.delay_s())
             upload.append(blob_of(header.kind, call.source.moment))

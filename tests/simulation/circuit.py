@@ -5,11 +5,11 @@ fill was let through or refused, and how it ended, and applies the documented ru
 
 - closed: the breaker refuses nothing. Fills of `breaker_failures` different entries that
   could not ask the origin, without an answer in between, open the circuit;
-- open: for `breaker_open_s` it lets nothing through, then one probe at a time. An entry whose
-  probe failed waits for `breaker_open_s`, and so does everybody after as many such entries as
-  open the circuit. A probe that takes longer than that keeps nobody out any more;
+- open: for `breaker_open_s` it lets no fill through, then one probe at a time. An entry whose
+  probe failed waits for `breaker_open_s`; after failed probes of as many entries as open the
+  circuit, all entries do. A probe keeps others out for `breaker_open_s` at most;
 - any answer closes the circuit: a whole entry, an absence, a refusal. A fill that was fenced,
-  or that this host had no slot for, says nothing.
+  or that got no slot, says nothing of the origin.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cachesvc.engine.breaker import Asking, OriginBreaker
 from cachesvc.engine.state import Limits
 
 REFUSED = "ORIGIN_CIRCUIT_OPEN"
-# A host with this many is a host without a breaker.
+# So many failures open no circuit.
 NEVER = 1 << 30
 
 
@@ -55,10 +55,10 @@ class WatchedBreaker:
         self._open_ns = int(limits.breaker_open_s * NS_PER_S)
         self._steady_ns = steady_ns
         self._opened_ns: int | None = None  # None = closed
-        # When fills of these entries failed, of those that count towards opening.
+        # Entries whose failure counts towards opening, and when it was.
         self._failed_ns: dict[EntryKey, int] = {}
         self._probe: Fill | None = None
-        # When a fill of the entry could last not ask the origin, for whatever reason.
+        # When a fill of each entry was last refused, or could not ask the origin.
         self.in_vain_ns: dict[EntryKey, int] = {}
         self.problems: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -118,7 +118,7 @@ class WatchedBreaker:
             self._failed_ns.clear()
         elif isinstance(error, OriginUnavailable):
             self.in_vain_ns[fill.key] = self._steady_ns()
-            # The failure of a fill that began before the circuit opened is no news.
+            # Otherwise the fill began before the circuit opened, and says nothing new.
             if is_probe or self._opened_ns is None:
                 self._count(fill.key)
         elif isinstance(error, HostBusy):

@@ -1,7 +1,7 @@
 """What happened to the cache, as its callers and its origin saw it, in one total order.
 
-Moments are numbers that only grow, one for each thing that happens: everything runs on one
-thread, so a smaller number was earlier. No clock is compared.
+A moment is a number that grows with every event. All events run on one thread, so a smaller
+number is an earlier event. No clocks are compared.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ FOREVER = 1 << 62
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """A moment at which somebody read what an entry is made of, which is the entry's name.
+    """The moment at which an entry's objects were read. It identifies the entry.
 
-    A fill's is its first read at the origin, `is_absent` if there was nothing. A Put's is
-    when its caller read the photo; `named` if the call said so (`as_of`). `changed_ns` is the
-    origin's time of the object, or what the host's clock showed when the photo was read, and
-    `true_ns` when that was.
+    A fill's source is its first read at the origin, `is_absent` if there was no object. A Put's
+    source is its caller's read of the photo, `named` if the call named that time (`as_of`).
+    `changed_ns` is the origin's time of the object, for a Put the time that the host's clock
+    showed when the photo was read; `true_ns` is then the true time of that read.
     """
 
     moment: int
@@ -37,15 +37,15 @@ class Source:
 
 @dataclass(slots=True)
 class Call:
-    """One call, from its start to its answer. `ended` FOREVER = it never came.
+    """One call, from its start to its answer. `ended` FOREVER = there is no answer.
 
-    `is_done`: answered with OK. Otherwise a change may or may not have happened. `source`
-    is what a Get was served or a Put brought; None for an Invalidate, and for a Get that
-    was told of a failure. `found_absent`: a Get was told NOT_FOUND. `is_kept`: what a Get was
-    served is not only for those who waited for it. `shown_ns` is the latest that the
-    host's clock showed, when the call came or was answered. `is_stale`: a Get was served an
-    entry that had expired, because the origin could not be asked. `was_held`: a Get was answered
-    with the origin's error, although L2 held the same entry for it from its start to its end.
+    `is_done`: the answer was OK; without it, a change may have happened or not. `source` is the
+    entry that a Get was served or a Put brought; None for an Invalidate and a Get that failed.
+    `found_absent`: a Get was answered NOT_FOUND. `is_kept`: the entry that a Get was served was
+    published to a tier. `is_stale`: that entry had expired, and the origin could not be asked.
+    `shown_ns` is the later of what the host's clock showed at the call's start and at its answer.
+    `was_held`: a Get was answered with the origin's error, although L2 held one and the same
+    entry for it from its start to its end.
     """
 
     kind: str
@@ -93,7 +93,7 @@ class History:
         return source
 
     def arrived(self, source: Source, wall_ns: int) -> Source:
-        """Return `source` as of when its Put came: a moment in the future counts as that."""
+        """Return the source of a Put that arrives at `wall_ns`; it counts as read by then."""
         if source.changed_ns > wall_ns:
             source = self.sources[source.moment] = replace(source, changed_ns=wall_ns)
         return source
@@ -104,7 +104,7 @@ class History:
         return call
 
     def crash(self) -> None:
-        """Whatever was under way has ended here, and nobody knows how."""
+        """End all calls that are under way; whether they took effect is unknown."""
         moment = self.moment()
         for call in self.calls:
             if call.ended == FOREVER:

@@ -1,28 +1,29 @@
-"""Is a history of Gets, Puts and Invalidates one that promise 1 allows?
+"""Does promise 1 allow a history of Gets, Puts and Invalidates?
 
-Wing and Gong's search, with Lowe's memory of what was tried: is there an order of the calls,
-each at one moment between its start and its answer, in which a small model does what was
-seen? Keys are judged one by one; an Invalidate of a user, an owner or a namespace is a call
-of its own on each key that it covers (nobody promises that all of them go at once).
+Wing and Gong's search, with Lowe's memory of what was tried, looks for an order of the calls,
+each at one moment between its start and its answer, in which a small model answers as the
+cache did. Each key is judged alone. An Invalidate of a user, an owner or a namespace counts as
+one call on each key that it covers: no promise says that all of them are invalidated at once.
 
-The model of one key knows which sources may still be served, and which Puts may still come:
+The model of one key knows which sources may be served, and which sources may be put:
 
-- a source is read (at a moment that is known): it may be served from now on;
-- Get: serves a source that may be served. What was read earlier from the same owner's prefix
-  may not be served any more: no Get goes back behind what another one was served before it.
-  Half an upload, and what is served stale, is for those who waited only, and ends nothing.
-  Nor does anything where Gets name no owner: theirs is another flight than their owner's,
-  and the later one to land may have read first;
-- Get says NOT_FOUND: an absence that was read may still be told;
-- Put: only what it brought, and what is read from now on, may be served. Its source must have
-  been read after the last Invalidate, and if it names `as_of`, after every stored Put's;
-- Invalidate: nothing that was read so far may be served or put any more. One of an owner
-  leaves what came from other prefixes alone.
+- A source is read, at a known moment: from then on it may be served.
+- Get serves a source that may be served. After it, sources that were read earlier from the
+  same owner's prefix may not be served: no Get goes back behind what another Get was served.
+  An answer that was published to no tier (half an upload, a stale entry) excludes nothing. Nor
+  does any Get of a key that is asked for without an owner: such Gets have a flight of their
+  own, and of two flights the one that lands later may have read first.
+- Get answers NOT_FOUND: an absence that was read may be served.
+- Put: only its source, and sources that are read later, may be served. Its source must have
+  been read after the last Invalidate, and if it names `as_of`, after every stored Put's source.
+- Invalidate: no source that was read so far may be served or put. An Invalidate of an owner
+  excludes only sources from that owner's prefix.
 
-Evictions, expiry and restarts need no rule: to be served, bytes need a source, and one that
-is read now may always be served. A call that failed, or that a crash cut off, may have
-happened at a moment until its end, or never. Beside it `judge` checks what is not about the
-order: `origin_after`, and that fills of one key and owner do not run side by side (promise 4).
+Evictions, expiry and restarts need no rule: served bytes need a source, and a source that is
+read now may always be served. A call that failed, or that a crash cut off, took effect at some
+moment before its end, or never. `judge` also checks rules that are not about the order:
+`origin_after`, that fills of one key and owner do not run side by side (promise 4), and that
+the origin's error answers no Get of an entry that L2 holds (promise 8).
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ from dataclasses import dataclass
 from cachesvc.core.keys import EntryKey
 from tests.simulation.history import FOREVER, Call, History, Overlap, Source
 
-# (what may be served, what may be put, the newest source that was put)
+# (sources that may be served, sources that may be put, the moment of the newest that was put)
 State = tuple[frozenset[Source], frozenset[Source], int]
 EMPTY: State = (frozenset(), frozenset(), 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One operation on one key: it takes effect once, in [began, ended], or if `optional` never.
+    """One operation on one key. It takes effect once in [began, ended]; if `optional`, maybe never.
 
     `binds`: no Get goes back behind this one.
     """
@@ -53,7 +54,7 @@ class Step:
     binds: bool = True
 
     def apply(self, state: State) -> State | None:
-        """Return the state after it, None if the model does not do this."""
+        """Return the state after this step; None if the model does not allow it."""
         if self.call is None:
             assert self.source is not None
             return _read(state, self.source)
@@ -72,7 +73,7 @@ def _read(state: State, source: Source) -> State:
 def _get(state: State, call: Call, *, binds: bool) -> State | None:
     served, put, newest = state
     if call.found_absent:
-        # Without an owner the cached entry's is asked for.
+        # A Get without an owner asks for the cached entry's owner.
         told = any(s.is_absent and call.owner in ("", s.owner) for s in served)
         return state if told else None
     source = call.source
@@ -106,7 +107,7 @@ def _invalidate(state: State, call: Call) -> State:
 
 
 def steps_of(history: History, key: EntryKey) -> list[Step]:
-    """Return what concerns `key`. Reads that nobody was served cannot matter: they are left out."""
+    """Return the steps of `key`. Sources that no call was served or put are left out."""
     calls = [call for call in history.calls if _concerns(call, key)]
     named = {call.source for call in calls if call.source is not None}
     absences_matter = any(call.found_absent for call in calls)
@@ -126,7 +127,7 @@ def steps_of(history: History, key: EntryKey) -> list[Step]:
 def _concerns(call: Call, key: EntryKey) -> bool:
     if call.kind == "invalidate":
         assert call.scope is not None
-        # Of an owner: whose bytes this key has stands in the sources.
+        # An owner's Invalidate covers every key; the sources say whose bytes a key has.
         return call.scope.covers(key, None)
     if call.key != key:
         return False
@@ -157,7 +158,7 @@ def is_linearizable(steps: list[Step]) -> bool:
 
 
 def _next(steps: list[Step], done_mask: int, state: State) -> Iterator[tuple[int, State]]:
-    """Yield what may come next: whatever began before anything still to come has ended."""
+    """Yield the steps that may come next: those that began before any remaining step ended."""
     pending = [(i, step) for i, step in enumerate(steps) if not done_mask >> i & 1]
     must_end = min((step.ended for _, step in pending if not step.optional), default=FOREVER)
     for index, step in pending:
@@ -171,7 +172,7 @@ def _next(steps: list[Step], done_mask: int, state: State) -> Iterator[tuple[int
 
 
 def _latest_start(steps: list[Step], done_mask: int) -> int:
-    """Return when the latest done step began: nothing that ended before that may follow."""
+    """Return when the latest done step began: a step that ended before that cannot follow."""
     highest = done_mask.bit_length() - 1
     return steps[highest].began if done_mask else 0
 
@@ -181,7 +182,7 @@ def _latest_start(steps: list[Step], done_mask: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """Why a history is not allowed, for a person to read."""
+    """Why a history is not allowed."""
 
     key: EntryKey | None
     what: str
@@ -192,7 +193,7 @@ class Violation:
 
 
 def judge(history: History, grace_ns: int) -> list[Violation]:
-    """Return what is wrong with a history; nothing, if all of it is allowed."""
+    """Return the violations of a history; none if all of it is allowed."""
     found = []
     keys = sorted({call.key for call in history.calls if call.key is not None})
     for key in keys:
@@ -208,17 +209,17 @@ def judge(history: History, grace_ns: int) -> list[Violation]:
         if source is None or not call.needed_ns:
             continue
         text = (f"needed {call.needed_ns}, served {source}",)
-        # Who puts with a clock that is ahead says so of the source: nobody can know better.
+        # A Put from a host whose clock is ahead dates its source too late; no one can notice.
         if max(source.changed_ns, source.true_ns) + grace_ns < call.needed_ns:
             found.append(Violation(call.key, "older than origin_after", text))
-        # Of what was stored a time that is later than now says nothing: the origin is asked.
+        # A stored time that is later than now proves nothing: the origin must be asked.
         if source.changed_ns > call.shown_ns and not _was_asked(history, call, source):
             found.append(Violation(call.key, "from later than now, for origin_after", text))
     return found + [_describe_overlap(overlap) for overlap in needless_overlaps(history)]
 
 
 def _was_changed_during(history: History, get: Call) -> bool:
-    """Return whether a change of the key may have kept the Get from what L2 held all the time."""
+    """Return whether a change of the key ran beside the Get, and so may have hidden L2's entry."""
     assert get.key is not None
     return any(
         call.began < get.ended
@@ -230,10 +231,7 @@ def _was_changed_during(history: History, get: Call) -> bool:
 
 
 def _was_asked(history: History, call: Call, answer: Source) -> bool:
-    """Return whether the origin was read, or confirmed what is stored, during the call.
-
-    What somebody put meanwhile is as new.
-    """
+    """Return whether the origin was asked during the call, or a Put brought the entry then."""
     return answer.moment > call.began or any(
         (source.key, source.owner) == (answer.key, answer.owner) and not source.is_put
         for moment, source in history.sources.items()
@@ -244,8 +242,8 @@ def _was_asked(history: History, call: Call, answer: Source) -> bool:
 def needless_overlaps(history: History) -> list[Overlap]:
     """Return where two fills of a key and owner ran side by side without a reason.
 
-    Reasons: a call that makes the older fill useless (Invalidate, Put, `origin_after`), or a
-    Get that names no owner, which is a flight of its own.
+    A reason is a call that makes the older fill useless (Invalidate, Put, `origin_after`), or a
+    Get without an owner, which has a flight of its own.
     """
     return [
         overlap

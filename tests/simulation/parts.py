@@ -1,7 +1,7 @@
 """What stands around the engine in a simulation: kinds, codec, origin, clock, the catalog's writer.
 
-Each answers at a moment that the seed picks. The origin gives every read bytes of its own:
-the moment of the read is their content, so that whatever is served says what it was made of.
+Each answers at a moment that the seed chooses. The origin answers each read with the moment of
+that read, so an entry's content shows when its objects were read.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ GARMENT = Kind(
     absent_ttl_s=0.2,
 )
 KINDS = Kinds((PERSON, GARMENT))
-SHORT = 12  # bytes of a member that has nothing but its moment
+SHORT = 12  # bytes of a member that holds only its moment
 
 
 def member_of(moment: int, size_bytes: int = SHORT) -> bytes:
@@ -79,7 +79,7 @@ def blob_of(kind: Kind, moment: int, size_bytes: int = SHORT) -> bytes:
 
 
 class PlainCodec:
-    """Members as they are, beside each other."""
+    """Joins the members of an entry without changing them."""
 
     def plan_member(self, field: Field, data: bytes) -> DecodePlan:
         return DecodePlan(len(data), len(data))
@@ -102,8 +102,8 @@ class PlainCodec:
 class LoopClock:
     """The host's clocks. `wall_off_ns` is by how much its wall clock is wrong.
 
-    As in core.clock, the steady one starts from what the wall clock says. `true_ns` is the
-    time of everybody else: of the origin, and of who names a moment of a change.
+    As in core.clock, the steady clock starts with the wall clock's time. `true_ns` is the time
+    of all other machines: of the origin, and of callers that name the time of a change.
     """
 
     def __init__(self, loop: VirtualLoop, wall_off_ns: int = 0) -> None:
@@ -123,7 +123,7 @@ class LoopClock:
 
 
 class FillableFiles(DiskFiles):
-    """L2's files on a disk that can be full: it takes no new byte, and everything else."""
+    """L2's files on a disk that can be full: it then refuses writes, and nothing else."""
 
     is_full = False
 
@@ -133,7 +133,7 @@ class FillableFiles(DiskFiles):
         super().write(location, *parts)
 
     def unfinished(self) -> list[str]:
-        """Return the names of files that were begun and are not in their place."""
+        """Return the names of files that were begun and not yet renamed to their place."""
         with directory(self._root_fd, TEMPORARY) as fd:
             return os.listdir(fd)
 
@@ -171,7 +171,7 @@ class TellingOrigin:
         self._reading: dict[str, list[int]] = {}
 
     def know(self, key: EntryKey, owner: str) -> None:
-        """Learn whose entry an object key belongs to."""
+        """Learn the object keys of an entry."""
         kind = KINDS.of(key.namespace)
         for member in kind.fields:
             self._owners[kind.object_key(member, key, owner)] = (key, owner)
@@ -195,7 +195,7 @@ class TellingOrigin:
         return found.stamp if found.stamp.etag == stamp.etag else found
 
     async def _ask(self, object_key: str) -> tuple[int, tuple[str, int]]:
-        """Take the object as it is at one moment, between the question and the answer."""
+        """Read the object at one moment between the request and the answer."""
         key, owner = self._owners[object_key]
         began = self._history.moment()
         under_way = self._reading.setdefault(object_key, [])
@@ -224,7 +224,7 @@ class TellingOrigin:
         return source.moment, held
 
     async def _suffer(self, trouble: Trouble | None) -> None:
-        """Fail as `trouble` says. No object is read then: nothing may be made of it."""
+        """Fail as `trouble` says, before an object is read: the history has no source of it."""
         match trouble:
             case Trouble.AWAY:
                 raise OriginUnavailable("away")
@@ -243,7 +243,10 @@ class TellingOrigin:
 
 
 class ScheduledWrites(WriteQueue):
-    """The catalog's writer as jobs of the loop: in order, some together, each heard of later."""
+    """The catalog's writer without a thread.
+
+    It commits writes in order, some of them together; their futures are resolved later.
+    """
 
     def __init__(self, run_batch: RunBatch, loop: VirtualLoop, choose: random.Random) -> None:
         self._run_batch = run_batch
@@ -283,5 +286,5 @@ class ScheduledWrites(WriteQueue):
         self._begin()
 
     def close(self) -> None:
-        """A crash: what is queued never happens."""
+        """Crash: drop the writes that are queued."""
         self._waiting.clear()

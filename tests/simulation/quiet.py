@@ -1,7 +1,7 @@
-"""What must still be possible once everything is quiet? Puts, Gets, and one more outage.
+"""Which calls must succeed once everything is quiet? Puts, Gets, and calls in one more outage.
 
-These are the last calls of a run. The world works by then, so that each of them has to
-succeed in the end; how long things take, and what comes first, is still the seed's.
+These are the last calls of a run. The tiers and the origin work again, so each of them has to
+succeed after a few attempts. The seed still chooses how long each step takes.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from tests.simulation.circuit import NEVER
 from tests.simulation.parts import KINDS, TellingOrigin, Trouble
 from tests.simulation.world import KEYS, MORE_KEYS, Life, owners_of
 
-# A Put that notices a clock that was set is refused; so are those of the next minute whose
-# source may be from before that.
+# A Put that notices that the clock was set is refused. In the next minute so is every Put whose
+# source may be older than that.
 PUT_ATTEMPTS = 3
 PUT_PAUSE_S = 61.0
-# Some hosts have a short deadline, and all answers come from a slow world. Such a Get counts as
-# a failure of the origin, so the next attempt comes after the circuit's pause.
+# On a host with a short deadline some fills are late. A late fill counts as a failure of the
+# origin, so the next attempt comes after the circuit's pause.
 GET_ATTEMPTS = 20
-# In how many of the runs with a breaker there is a last outage.
+# The share of the runs with a breaker that end with an outage.
 OUTAGES = 0.4
-# An outage outlasts the first of these. Stale bytes are served for 3 s more.
+# An entry expires during the last outage, and may then be served stale, or it does not.
 SHORT_TTL_S = 1.5
 LONG_TTL_S = 3600.0
 

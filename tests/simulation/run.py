@@ -25,14 +25,14 @@ from tests.simulation.scheduler import NothingLeftToRun, VirtualLoop
 from tests.simulation.world import GRACE_NS, KEEP_EXPIRED_NS, Host, Life, new_origin
 
 MAX_LIVES = 3
-# What the engine logs where it met a defect of its own.
+# The engine logs these if it meets a defect of its own.
 DEFECTS = {"flight_failed", "invalidation_failed", "upkeep_defect"}
 QUIET_WITHIN_S = 120.0
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What one seed did: `problems` is empty if every promise held."""
+    """What one seed did. `problems` is empty if every promise held."""
 
     seed: int
     trace: str = ""
@@ -71,7 +71,7 @@ def _run(seed: int, folder: Path, logged: list[Any], *, keep_log: bool) -> Outco
             outcome.counts["refused writes"] += life.writes.failed
             if is_last:
                 was_full = outcome.counts["refused writes"] > 0
-                # Before anything is swept: a sweep would take away what nobody counts.
+                # Look before the sweep, which would delete files that nobody accounts for.
                 outcome.problems += life.leftovers(had_full_disk=was_full)
                 loop.run_until_complete(_clean_up(life))
                 outcome.problems += life.leftovers(had_full_disk=was_full)
@@ -88,7 +88,7 @@ def _run(seed: int, folder: Path, logged: list[Any], *, keep_log: bool) -> Outco
         outcome.counts["clocks set"] += life.clock.wall_off_ns != wall_off_ns
         began_ns, wall_off_ns = loop.now_ns, life.clock.wall_off_ns
         life.kill()
-        logged.clear()  # what a dying task says is nobody's defect
+        logged.clear()  # what a task logs while it is killed is no defect
         history.crash()
     outcome.counts.update(call.kind for call in history.calls)
     outcome.counts["left or cut off"] = sum(
@@ -114,9 +114,10 @@ async def _live(life: Life, callers: Callers, choose: random.Random, *, is_last:
 
 
 def _dropped_too_early(life: Life) -> list[str]:
-    """Return what left L2 by its age, in a life that began astray, before it was that old.
+    """Return the entries that left L2 by their age before they had reached it.
 
-    It has to be confirmed at the origin instead.
+    Only lives that began with a clock astray are looked at: they have to confirm such entries at
+    the origin instead.
     """
     return [
         f"{key} was dropped by its age {age_ns / 1e9:.3f} s after it was stored"
@@ -131,7 +132,7 @@ async def _clean_up(life: Life) -> None:
 
 
 def summary_of(seeds: int, counts: Counter[str]) -> str:
-    """Return what so many seeds did, for a person to read."""
+    """Return in one line what the seeds did."""
     return f"{seeds:,} seeds: " + ", ".join(f"{counts[what]:,} {what}" for what in sorted(counts))
 
 

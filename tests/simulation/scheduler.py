@@ -1,19 +1,19 @@
-"""In which order may things happen? In any that a seed picks, and again by that seed.
+"""In which order do callbacks run? In an order that a seed chooses, and that it can repeat.
 
 `VirtualLoop` is an asyncio event loop that never waits and has no threads:
 
-- of what is ready, a seeded choice runs next, one callback at a time. asyncio runs them in
-  the order they became ready; code that is right in every order is right in that one;
-- time is virtual: when nothing is ready, it jumps to the next timer. Each callback takes a
-  microsecond, so no two of them happen at the same moment;
-- a job for a thread pool runs as a whole at a seeded later moment, and its caller hears of
-  it at a later one still, whatever happened in between. One that was cancelled before it
-  began may run all the same, as a thread does that has just taken it;
+- The seed chooses which ready callback runs next. asyncio runs callbacks in the order in which
+  they became ready; code that is right in every order is right in that one.
+- Time is virtual: when no callback is ready, it jumps to the next timer. Each callback takes a
+  microsecond, so no two callbacks run at the same moment.
+- A job for a thread pool runs whole at a later moment that the seed chooses, and its caller
+  learns the result later still. A job that is cancelled before it begins may run nevertheless:
+  a thread may just have taken it.
 - `abandon` ends a life as kill -9 does: nothing that was under way goes on.
 
-Futures and tasks are numbered, and hash by their number, so that sets of them have the same
-order in every process. `trace` is a digest of everything that ran: the same seed gives the
-same trace. What it cannot reach: code that reads the system's clock, or starts a thread itself.
+Futures and tasks have numbers and hash by them, so that a set of them has the same order in
+every process. `trace` is a digest of all callbacks that ran: the same seed gives the same
+trace. The loop does not control code that reads the system's clock or starts a thread itself.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from contextvars import Context
 from typing import Any, TypeVar
 
 STEP_NS = 1_000
-# How long a job takes to begin, or its end to be heard of: mostly little, now and then long.
+# How long a job takes to begin, and its result to arrive: mostly short, sometimes long.
 DELAYS_S = (1e-5, 1e-4, 1e-4, 1e-3, 1e-3, 1e-2, 1e-1)
 T = TypeVar("T")
 
 
 class NothingLeftToRun(AssertionError):
-    """Everything waits for something that nobody will do: a call hangs."""
+    """Every task waits, and no callback or timer is left that could wake one: a call hangs."""
 
 
 class NumberedFuture(asyncio.Future[Any]):
@@ -51,7 +51,7 @@ class NumberedFuture(asyncio.Future[Any]):
 
 
 class NumberedTask(asyncio.Task[Any]):
-    """The same for tasks."""
+    """A task that hashes by its number."""
 
     def __init__(self, coro: Coroutine[Any, Any, Any], number: int, **more: Any) -> None:
         # A task hashes itself into the table of all tasks while it is made.
@@ -63,7 +63,7 @@ class NumberedTask(asyncio.Task[Any]):
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """See the module. `choose` is all its chance; `began_ns` is where its time goes on."""
+    """See the module. `choose` makes every random choice; time starts at `began_ns`."""
 
     _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
@@ -85,7 +85,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._digest.hexdigest()
 
     def delay_s(self) -> float:
-        """Return how long something takes that a thread or another machine does."""
+        """Return how long a thread or another machine takes."""
         return self._choose.choice(DELAYS_S) * self._choose.random()
 
     # ---- asyncio's hooks
@@ -126,7 +126,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         else:
             self.call_later(self.delay_s(), _settle, future, result)
         finally:
-            # As a thread pool does: the error has this frame, and would keep what it was told.
+            # A thread pool does this as well: an error's traceback keeps this frame and its names.
             del future, func, args
 
     def _run_once(self) -> None:
@@ -141,7 +141,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             handle._run()
 
     def _take_due(self) -> bool:
-        """Move what is due to what is ready; True if there is something."""
+        """Move timers that are due to the ready callbacks; return whether there were any."""
         taken = False
         while self._scheduled and (
             self._scheduled[0].cancelled() or self._scheduled[0].when() * 1e9 <= self.now_ns
@@ -172,24 +172,24 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if self.log is not None:
             self.log.append(line)
 
-    # ---- its end
+    # ---- the end of a life
 
     def abandon(self) -> None:
-        """Stop for ever, as kill -9 does: no task runs on, no thread's work is heard of."""
+        """Stop as kill -9 does: no task goes on, and no thread's result arrives."""
         self.set_exception_handler(lambda loop, context: None)
         self._ready.clear()
         self._scheduled.clear()
         for task in list(self._tasks.values()):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-            # Closed here, one by one, and not by the garbage collector in the middle of the
-            # next life. What `finally` blocks await is refused; the dead do not act.
+            # Otherwise the garbage collector closes them in the middle of the next life. An
+            # `await` in a `finally` block raises RuntimeError: a killed process does nothing more.
             with contextlib.suppress(RuntimeError):
                 task.get_coro().close()
         self._tasks.clear()
         self._ready.clear()
         self.close()
 
-    # A loop without threads and without a selector needs neither of these.
+    # asyncio's base class needs these for threads and a selector, which this loop has not.
     def _write_to_self(self) -> None: ...
 
     def _process_events(self, event_list: object) -> None: ...

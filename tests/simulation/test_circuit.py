@@ -1,6 +1,6 @@
-"""Does the judge of the circuit find what a breaker does wrong, and let pass what is right?
+"""Does the judge of the circuit object to a breaker that breaks a rule, and only to that?
 
-The judge stands before a breaker that lets through and refuses as each test says.
+The breaker behind the judge refuses the fills that a test chooses.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Does the judge of histories find what promise 1 forbids, and let pass what it allows?
+"""Does the judge of histories object to what promise 1 forbids, and only to that?
 
-Histories written by hand, one moment after the other. `read` and `photo` are sources.
+Each test writes a history, one moment after the other. `read` and `photo` return sources.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COAT = EntryKey("garment", "coat")
 
 
 class Told:
-    """Writes a history down. `begin_x` gives a call that `end` answers; `x` does both."""
+    """Writes a history. `begin_x` returns a call that `end` answers; `x` does both."""
 
     def __init__(self) -> None:
         self.history = History()

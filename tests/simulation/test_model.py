@@ -1,9 +1,9 @@
-"""Promises 1, 2 and 5: whatever is done in whatever order, do accounts, catalog and files agree?
+"""Promises 1, 2 and 5: do accounts, catalog and files agree after any calls in any order?
 
-A hypothesis state machine does one thing after the other to the real engine and tiers, and
-lets everything behind the answers end. The model beside it knows of each key only what a
-Get may still be served. After each step: bytes accounted == bytes of the files, the catalog
-names exactly the files that are there, and every limit holds.
+A hypothesis state machine makes one call after another of the real engine and tiers, and waits
+until the work behind each answer has ended. A model knows for each key what a Get may be
+served. After each step L1's and L2's accounts equal the sizes of their files, the catalog names
+exactly the files that exist, and every limit holds.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ a_key = st.sampled_from(MORE_KEYS)
 
 
 class Model:
-    """What a Get of each key may be served: what was cached last, and what is read from now on."""
+    """What a Get of each key may be served: the entry cached last, or one that is read later."""
 
     def __init__(self) -> None:
         self._cached: dict[EntryKey, tuple[int, str]] = {}
@@ -73,12 +73,19 @@ class Model:
             del self._cached[key]
 
     def allows(self, key: EntryKey, moment: int, call_began: int) -> bool:
-        """Read during the call, or cached: evictions and expiry are the tiers' own affair."""
+        """Return whether the entry was read during the call or cached last.
+
+        Evictions and expiry need no rule: after them the Get reads the origin.
+        """
         return moment > call_began or moment == self._cached.get(key, (0, ""))[0]
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """One host. `lost` are rows whose file is gone, by damage or where the catalog was full."""
+    """One host.
+
+    `lost` are rows whose file is gone: it was damaged, or unlinked because the catalog refused
+    the write.
+    """
 
     @initialize(seed=st.integers(0, 1 << 30))
     def start(self, seed: int) -> None:
@@ -108,13 +115,13 @@ class CacheMachine(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
     def do(self, work: Coroutine[Any, Any, T]) -> T | CacheError:
-        """Run one call and all that goes on behind it; return its answer or its error."""
+        """Run one call and the work behind its answer; return the answer or the error."""
 
         async def to_the_end() -> T | CacheError:
             try:
                 answer: T | CacheError = await work
             except CacheError as exc:
-                # Its traceback has this frame: the two would keep each other, and the blobs in it.
+                # Otherwise the traceback and this frame keep each other alive, with their blobs.
                 answer = exc.with_traceback(None)
             await self.life.settle()
             return answer
@@ -240,7 +247,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.live(began_ns, wall_off_ns)
         self.do(self.life.sweep_litter())
 
-    # ---- what must be so
+    # ---- what must hold
 
     def rows(self) -> dict[Location, Row]:
         found = self.life.catalog.hottest(1000)
@@ -258,12 +265,12 @@ class CacheMachine(RuleBasedStateMachine):
         if not hasattr(self, "life"):
             return
         memory = self.life.memory
-        # As upkeep does twice a second: no answer is under way, so none has a file any more.
+        # Upkeep does this twice a second. No answer is under way, so none holds a file.
         memory.spares.finish()
         memory.departures.step(self.life.state.clock.read().steady_ns)
         if memory.held_bytes:
-            # An error and a frame that awaited it keep each other until a collection, and with
-            # them the frames of the last answers: the loop here runs inside the test's own.
+            # An error and a frame that awaited it keep each other, and the frames of the last
+            # answers, alive until the garbage collector runs.
             gc.collect()
             memory.departures.step(self.life.state.clock.read().steady_ns)
         sizes = {name: os.stat(self.folder / "l1" / name).st_size for name in self.l1_names()}
@@ -300,7 +307,7 @@ EVERY_CHECK = list(HealthCheck)
 
 
 def run_quietly(examples: int, steps: int, **more: Any) -> None:
-    """Run so many examples; what the engine logs about faults on purpose is nobody's news."""
+    """Run so many examples, without the log lines about faults that the test causes."""
     chosen = settings(
         max_examples=examples,
         stateful_step_count=steps,

@@ -1,4 +1,4 @@
-"""Does the virtual loop keep asyncio's promises, and play the same seed the same way?"""
+"""Does the virtual loop behave as asyncio's does, and repeat a seed's schedule exactly?"""
 
 from __future__ import annotations
 

@@ -343,12 +343,12 @@ class Tooth(NamedTuple):
 
 NO_ORDER = "no order of these calls explains what was served"
 QUICK_TEETH = (
-    Tooth(a_refused_put_keeps_the_replaced_file, "files without a row", 100),
+    Tooth(a_refused_put_keeps_the_replaced_file, "files without a row"),
     Tooth(a_stored_time_later_than_now_meets_origin_after, "older than origin_after"),
     Tooth(changes_from_later_than_now_are_kept, "is not put"),
     Tooth(as_of_ignored, NO_ORDER),
-    Tooth(put_forgotten_when_its_caller_leaves, NO_ORDER, 250),
-    Tooth(row_queued_without_a_look_at_the_fence, "a row outlived its removal", 100),
+    Tooth(put_forgotten_when_its_caller_leaves, NO_ORDER),
+    Tooth(row_queued_without_a_look_at_the_fence, "a row outlived its invalidation"),
     Tooth(put_answered_before_its_row, NO_ORDER),
     Tooth(flight_ends_with_the_waiter_that_leaves, "the daemon is shutting down"),
     Tooth(each_miss_is_a_flight_of_its_own, "objects are read at"),
@@ -359,14 +359,14 @@ QUICK_TEETH = (
     Tooth(a_bad_entry_takes_every_probe, "a probe of the same entry had just failed"),
     Tooth(an_absence_counts_as_a_failure, "was refused, and the circuit was not open"),
     Tooth(the_circuit_refuses_what_l2_holds, "L2 holds it, and a Get was answered"),
-    Tooth(stale_bytes_answer_for_an_origin_that_refuses, "no fill of it could not ask the origin"),
 )
 # The same, in schedules that are rarer.
 RARE_TEETH = (
+    Tooth(stale_bytes_answer_for_an_origin_that_refuses, "no fill of it could not ask the origin"),
     Tooth(promotion_outside_the_flight, NO_ORDER),
     Tooth(fence_checked_before_the_last_await, NO_ORDER),
     Tooth(a_start_astray_drops_by_age, "was dropped by its age"),
-    Tooth(no_tombstone, ""),
+    Tooth(no_tombstone, NO_ORDER),
     Tooth(no_fence_check_at_publication, NO_ORDER),
     Tooth(changes_under_way_ignored, NO_ORDER),
     Tooth(invalidation_answered_before_its_commit, NO_ORDER),

@@ -1,7 +1,7 @@
 """One simulated host: the real engine and tiers on a virtual loop, an origin, and its callers.
 
-A run has a few lives. Between them the daemon is killed at a seeded moment: L2's files
-and rows stay as they were at that moment, and all else is lost.
+A run has up to three lives. Between them the daemon is killed at a moment that the seed
+chooses: L2's files and rows stay as they are, and everything else is lost.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ DAY_NS = 24 * 3600 * 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What differs from seed to seed and stays for all lives of a run."""
+    """What the seed chooses for all lives of a run."""
 
     l2_blocks: int
     limits: Limits
     l1_bytes: int = 1 << 16
-    # By generation, when it was stored, or confirmed at the origin, by the true clock.
+    # When each generation was stored, or last confirmed at the origin, by the true clock.
     stored_ns: dict[int, int] = field(default_factory=dict)
-    # By how much clocks were set forward at starts that a daemon has to believe.
+    # By how much the clock was set forward before a start, if the daemon cannot notice it.
     believed_ns: list[int] = field(default_factory=list)
 
     @classmethod
@@ -74,12 +74,12 @@ class Host:
             origin_after_grace_ns=GRACE_NS,
             max_concurrent_fills=choose.choice((1, 8)),
         )
-        # In an L1 of one byte nothing fits: what L2 does not take either is refused.
+        # Nothing fits into an L1 of one byte, so an entry that L2 has no room for is refused.
         return cls(choose.choice((2, 4, 100)), limits, choose.choice((1 << 16, 1 << 16, 1)))
 
 
 class WatchedDisk(DiskTier):
-    """The real L2. `on_stored` hears of each generation that is stored or confirmed."""
+    """The real L2. It calls `on_stored` with each generation that is stored or confirmed."""
 
     on_stored: Callable[[int], None]
 
@@ -107,7 +107,7 @@ class Life:
         self.loop = loop
         self.host = host
         self._stored_ns = host.stored_ns
-        # What left by its age, and how old it was by the true clock, at most.
+        # Entries that left by their age, and their greatest possible age by the true clock.
         self.expired: list[tuple[EntryKey, int]] = []
         self.clock = LoopClock(loop, wall_off_ns)
         origin.clock = self.clock
@@ -151,7 +151,7 @@ class Life:
         if self.files.was_used:
             self.state.changes_known_from_ns = self.clock.read().wall_ns
         gap_ns = self.clock.read().wall_ns - self.disk.last_write_ns
-        # The catalog's last write and this start are too far from each other to be believed.
+        # The clock cannot be right at both times: the last write is too far from this start.
         self.began_astray = bool(self.disk.last_write_ns) and abs(gap_ns) > DAY_NS
         if self.disk.last_write_ns and 0 < gap_ns <= DAY_NS:
             host.believed_ns.append(gap_ns)
@@ -170,7 +170,7 @@ class Life:
         self._stored_ns[generation] = self.clock.true_ns
 
     def servable_generation(self, request: ReadRequest) -> int | None:
-        """Return which entry of L2 answers a Get, None if there is none or nobody can tell."""
+        """Return the entry of L2 that answers a Get; None if there is none, or it is unknown."""
         row = self.catalog.lookup(request.key)
         if row is None or request.origin_after_ns:  # a clock that is set changes what is new enough
             return None
@@ -197,7 +197,7 @@ class Life:
         return found
 
     def kill(self) -> None:
-        """End it where it stands. Only what the kernel would do for the dead is done."""
+        """End the daemon as kill -9 does; only what the kernel does for a dead process follows."""
         self.loop.abandon()
         self.disk.close()
         self.memory.close()
@@ -207,14 +207,14 @@ class Life:
         await LitterSweeper(self.state).run()
 
     async def settle(self) -> None:
-        """Return once nothing goes on behind the answers."""
+        """Return once no work goes on behind the answers."""
         while tasks := self.state.tasks:
             await asyncio.wait(tasks)
 
-    # ---- what must be so once everything is quiet
+    # ---- what must hold once the engine is quiet
 
     def leftovers(self, *, had_full_disk: bool) -> list[str]:
-        """Return what a quiet engine still holds and should not."""
+        """Return what a quiet engine still holds, but should have given up."""
         found = [f"{count} {what}" for what, count in self.held_counts().items()]
         files = self.l2_files()
         rows = {Location(row.meta.key, row.meta.generation) for row in self.catalog.hottest(1000)}
@@ -228,7 +228,7 @@ class Life:
         return found
 
     def held_counts(self) -> dict[str, int]:
-        """Return what of work under way is there; empty in a quiet engine."""
+        """Count what exists only while work is under way; empty in a quiet engine."""
         state = self.state
         counts = {
             "flights": len(state.flights),
