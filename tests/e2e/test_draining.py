@@ -14,25 +14,25 @@ import pytest
 
 from cachesvc_client import AsyncCacheClient, CacheClient, LocalOptions
 from cachesvc_proto.v1 import cache_pb2 as pb
-from tests.conftest import NewDaemon
+from tests.e2e.conftest import S3Setup
 from tests.local.versioned import put_version, version_of
 from tests.support import sample_objects
-from tests.support.daemons import Daemon, wait_until
+from tests.support.daemons import wait_until
 from tests.support.grpc_calls import get_human, refused
 from tests.support.http_calls import ask
-from tests.support.sample_objects import REAL, Sample, fresh_id
+from tests.support.sample_objects import REAL, fresh_id
 
-# The latency of each object: long enough to see the call under way and to send the signal.
-LATENCY_MS = 4000
+pytestmark = pytest.mark.s3
+
 WITHIN_S = 20.0
 INLINE = LocalOptions(enabled=False)
 
 
 class Callers:
-    """A daemon with a slow origin, and calls that wait for the daemon in threads of their own."""
+    """A daemon whose origin can hold its answers back, and calls that wait in threads."""
 
-    def __init__(self, daemon: Daemon, pool: ThreadPoolExecutor) -> None:
-        self.daemon = daemon
+    def __init__(self, on_s3: S3Setup, pool: ThreadPoolExecutor) -> None:
+        self.daemon, self.upload, self._store = on_s3.daemon, on_s3.put, on_s3.store
         self._pool = pool
         self._stack = contextlib.ExitStack()
         self._begun: list[Future[Any]] = []
@@ -46,17 +46,20 @@ class Callers:
         assert client.transport.startswith("inline" if options else "shared_file")
         return client
 
-    def upload(self, *samples: Sample) -> None:
-        sample_objects.put_in_folder(self.daemon.origin_dir, *samples)
-
     def begin(self, call: Callable[[], Any]) -> Future[Any]:
+        """Begin a call; the origin answers from now on only after `let_origin_answer`."""
+        self._store.hold()
         self._begun.append(self._pool.submit(call))
         return self._begun[-1]
 
     def terminate_with(self, *, flights: int) -> None:
-        """Send SIGTERM once that many flights are under way."""
+        """Send SIGTERM once that many flights are under way, and return once the daemon drains."""
         wait_until(lambda: self._flights() >= flights, WITHIN_S, self._describe)
         self.daemon.terminate()
+        wait_until(lambda: '"draining"' in self.daemon.log_text(), WITHIN_S)
+
+    def let_origin_answer(self) -> None:
+        self._store.release()
 
     def _describe(self) -> str:
         ended = [str(call.exception() or "answered") for call in self._begun if call.done()]
@@ -70,13 +73,13 @@ class Callers:
 
 
 @pytest.fixture
-def callers(new_daemon: NewDaemon) -> Iterator[Callers]:
-    daemon = new_daemon(is_forked=False, ORIGIN__ADDED_LATENCY_MS=str(LATENCY_MS))
+def callers(on_s3: S3Setup) -> Iterator[Callers]:
     with ThreadPoolExecutor(16) as pool:
-        made = Callers(daemon, pool)
+        made = Callers(on_s3, pool)
         try:
             yield made
         finally:
+            made.let_origin_answer()
             made.close()
 
 
@@ -109,6 +112,7 @@ def test_gets_under_way_at_sigterm_are_answered_to_every_kind_of_caller(callers:
         callers.begin(lambda: asyncio.run(ask_by_asyncio())),
     ]
     callers.terminate_with(flights=9)
+    callers.let_origin_answer()
 
     person, *_ = found = [call.result(WITHIN_S) for call in calls]
     assert all(found)
@@ -123,6 +127,7 @@ def test_no_answer_names_a_file_once_the_daemon_drains(callers: Callers) -> None
     shared = pb.DELIVERY_SHARED_FILE
     call = callers.begin(lambda: get_human(daemon.stub(), user, delivery=shared))
     callers.terminate_with(flights=1)
+    callers.let_origin_answer()
     assert call.result(WITHIN_S).WhichOneof("payload") != "file"
     assert daemon.wait() == 0
     daemon.start()
@@ -142,6 +147,7 @@ def test_streams_under_way_at_sigterm_are_answered(callers: Callers) -> None:
 
     calls = [callers.begin(stream), callers.begin(lambda: list(client.warm(other)))]
     callers.terminate_with(flights=4)
+    callers.let_origin_answer()
     size, progress = (call.result(WITHIN_S) for call in calls)
     assert size > 0
     assert (progress[-1].done, progress[-1].total, progress[-1].failed) == (3, 3, None)
@@ -183,9 +189,9 @@ def test_local_hits_go_on_until_the_calls_under_way_are_answered(callers: Caller
     callers.upload(sample_objects.person(user))
     call = callers.begin(lambda: client.get_human(user))
     callers.terminate_with(flights=1)
-    wait_until(lambda: '"draining"' in callers.daemon.log_text(), WITHIN_S)
     assert version_of(client.get_text(text)) == 1
     assert not call.done()
+    callers.let_origin_answer()
     assert call.result(WITHIN_S)
     assert callers.daemon.wait() == 0
     assert client.transport.startswith("inline")
@@ -197,10 +203,10 @@ def test_http_operations_under_way_at_sigterm_are_answered(callers: Callers) -> 
     body = {"user_id": user, "categories": ["upper_body"]}
     warming = callers.begin(lambda: ask(daemon, "POST", "/cache/warmup", body=body))
     callers.terminate_with(flights=1)
-    wait_until(lambda: '"draining"' in daemon.log_text(), WITHIN_S)
     assert daemon.http("/readyz")[0] == 503
     refusal = ask(daemon, "DELETE", f"/cache/human/{user}")
     assert (refusal.status, refusal.reason) == (503, "DRAINING")
+    callers.let_origin_answer()
     answer = warming.result(WITHIN_S)
     assert (answer.status, answer.body["done"]) == (200, 1)
     assert daemon.wait() == 0
