@@ -46,7 +46,7 @@ programs:  ## Install the Debian packages that tests need, or name them (as make
 
 test: $(VENV)/.tests  ## Run the tests (TESTS=path for some of them).
 	@$(PROGRAMS) --tried $(VENV)/.programs $(TESTS)
-	$(BIN)/python -m pytest -n 2 -m 'not slow' $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow' $(TESTS)
 
 test-long: $(VENV)/.tests  ## Run the slow tests too, and print their counts.
 	@$(PROGRAMS) --tried $(VENV)/.programs --slow $(TESTS)

@@ -43,7 +43,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon for this file alone, because these lines clear everything."""
-    with running_daemon(tmp_path_factory.mktemp("v2")) as running:
+    with running_daemon(tmp_path_factory.mktemp("v2"), is_forked=True) as running:
         yield running
 
 

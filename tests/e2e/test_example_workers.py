@@ -109,7 +109,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     another test: invalidates everything | the worker: reads a photo, as of its clock less the
     margin, which lies before that | its Put is outdated, rightly.
     """
-    with running_daemon(tmp_path_factory.mktemp("daemon")) as running:
+    with running_daemon(tmp_path_factory.mktemp("daemon"), is_forked=True) as running:
         yield running
 
 

@@ -118,7 +118,7 @@ def shared_daemon(
 ) -> Iterator[Daemon]:
     folder: Path = tmp_path_factory.mktemp("daemon")
     settings = settings_of(faulty_s3, ORIGIN__BREAKER_OPEN_S=str(OPEN_S))
-    with running_daemon(folder, settings, aws_environment.with_key()) as daemon:
+    with running_daemon(folder, settings, aws_environment.with_key(), is_forked=True) as daemon:
         yield daemon
 
 

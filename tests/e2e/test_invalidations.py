@@ -32,7 +32,7 @@ SCOPES: dict[str, Callable[[str], pb.InvalidateRequest]] = {
 @pytest.fixture(scope="module")
 def crashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One daemon, which these tests kill and start again, one after the other."""
-    with running_daemon(tmp_path_factory.mktemp("crashing")) as running:
+    with running_daemon(tmp_path_factory.mktemp("crashing"), is_forked=True) as running:
         yield running
 
 

@@ -35,7 +35,9 @@ class Observed:
 
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
-    with running_daemon(tmp_path_factory.mktemp("load"), {"LOG_LEVEL": "debug"}) as daemon:
+    with running_daemon(
+        tmp_path_factory.mktemp("load"), {"LOG_LEVEL": "debug"}, is_forked=True
+    ) as daemon:
         with running_load(daemon, CALLERS) as load:
             found = Observed(load)
             found.scrapes.append(daemon.http("/metrics")[1])

@@ -64,7 +64,7 @@ def use_everything(daemon: Daemon) -> None:
 @pytest.fixture(scope="module")
 def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Used]:
     folder = tmp_path_factory.mktemp("used")
-    with running_daemon(folder, {"LOG_LEVEL": "debug"}) as daemon:
+    with running_daemon(folder, {"LOG_LEVEL": "debug"}, is_forked=True) as daemon:
         before = daemon.metrics()
         use_everything(daemon)
         damage_and_read_again(daemon)

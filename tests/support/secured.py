@@ -94,7 +94,7 @@ def secured_daemon(
     port = ReservedPort(host)
     address = f"{host}:{port.number}"
     settings = credentials.settings(address, demand_certificates=demand_certificates)
-    daemon = Daemon(folder, settings, arguments=arguments)
+    daemon = Daemon(folder, settings, arguments=arguments, is_forked=True)
     try:
         daemon.start()
         yield daemon, address

@@ -23,7 +23,7 @@ from tests.support.sample_objects import Sample, fresh_id, put_in_folder
 def own_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon for this file alone, because verify reads all of its L2."""
     folder = tmp_path_factory.mktemp("verified")
-    with running_daemon(folder, {"KINDS__HUMAN__MAX_ENTRIES": "1"}) as daemon:
+    with running_daemon(folder, {"KINDS__HUMAN__MAX_ENTRIES": "1"}, is_forked=True) as daemon:
         yield daemon
 
 

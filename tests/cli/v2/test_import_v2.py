@@ -34,7 +34,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon for this file alone: other files' tests invalidate everything, and V2's files are
     older.
     """
-    with running_daemon(tmp_path_factory.mktemp("daemon")) as running:
+    with running_daemon(tmp_path_factory.mktemp("daemon"), is_forked=True) as running:
         yield running
 
 
