@@ -21,6 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from cachesvc import config_kinds
 from cachesvc.config_access import (
     ENV_PREFIX,
     NOT_TOML,
@@ -30,16 +31,14 @@ from cachesvc.config_access import (
     listener_problems,
     split_address,
 )
-from cachesvc.core import kinds
+from cachesvc.config_kinds import MAX_TTL_HOURS, KindSettings
 from cachesvc.core.access import Role
 from cachesvc.core.errors import ConfigError
-from cachesvc.core.kinds import Encoding, Kind, Kinds, Namespace, Subject
+from cachesvc.core.kinds import Kinds
 from cachesvc.core.watermarks import Watermarks
 
 GIB = 1 << 30
 MIB = 1 << 20
-# The same limit as a Put's `ttl`: an expiry time in nanoseconds has to fit 63 bits.
-MAX_TTL_HOURS = 366 * 24
 
 
 class GrpcSettings(Section):
@@ -153,32 +152,6 @@ class LimitSettings(Section):
     max_concurrent_puts: int = Field(16, ge=1)
 
 
-class FieldSettings(Section):
-    name: str
-    encoding: Encoding
-    template: str
-
-
-class NamespaceSettings(Section):
-    name: str
-    part: str = ""
-
-
-class KindSettings(Section):
-    """Changes a built-in kind's limits, or describes a new kind."""
-
-    max_entries: int | None = Field(None, ge=1)
-    max_bytes: int | None = Field(None, ge=0)
-    ttl_hours: float | None = Field(None, gt=0, le=MAX_TTL_HOURS)
-    stale_if_error_s: float | None = Field(None, ge=0)
-    absent_ttl_s: float | None = Field(None, ge=0)
-    version: str | None = None
-    private: bool | None = None
-    subject: Subject | None = None
-    namespaces: tuple[NamespaceSettings, ...] | None = None
-    fields_: tuple[FieldSettings, ...] | None = Field(None, alias="fields")
-
-
 class Settings(BaseSettings):
     """Everything that can be set. Frozen."""
 
@@ -222,31 +195,7 @@ class Settings(BaseSettings):
         Raises:
             ConfigError: a kind is not valid.
         """
-        built_in = {kind.name: kind for kind in kinds.BUILT_IN}
-        names = [*built_in, *(name for name in self.kinds if name not in built_in)]
-        return Kinds(tuple(self._build_kind(name, built_in.get(name)) for name in names))
-
-    def _build_kind(self, name: str, known: Kind | None) -> Kind:
-        given = self.kinds.get(name, KindSettings())
-        values: dict[str, Any] = {
-            "max_entries": given.max_entries,
-            "max_bytes": given.max_bytes,
-            "ttl_s": (given.ttl_hours or self.ttl_hours) * 3600.0,
-            "stale_if_error_s": given.stale_if_error_s,
-            "absent_ttl_s": given.absent_ttl_s,
-            "version": given.version,
-            "private": given.private,
-            "subject": given.subject,
-            "namespaces": _converted(given.namespaces, Namespace),
-            "fields": _converted(given.fields_, kinds.Field),
-        }
-        values = {key: value for key, value in values.items() if value is not None}
-        if known is not None:
-            values = {k: getattr(known, k) for k in _KIND_VALUES} | values
-        missing = [k for k in ("max_entries", "subject", "namespaces", "fields") if k not in values]
-        if missing:
-            raise ConfigError(f"kinds.{name}: a new kind also needs {', '.join(missing)}")
-        return Kind(name=name, **values)
+        return config_kinds.build(self.kinds, self.ttl_hours)
 
     @classmethod
     def settings_customise_sources(
@@ -259,19 +208,6 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # init_settings holds the TOML file's values (see `load`): variables win over them.
         return env_settings, init_settings
-
-
-_KIND_VALUES = (
-    "max_entries",
-    "max_bytes",
-    "stale_if_error_s",
-    "absent_ttl_s",
-    "version",
-    "private",
-    "subject",
-    "namespaces",
-    "fields",
-)
 
 
 def load(config_file: Path | None = None) -> Settings:
@@ -352,7 +288,3 @@ def _all_problems(exc: ValidationError) -> str:
         variable = ENV_PREFIX + "__".join(path).upper()
         lines.append(f"{'.'.join(path)} ({variable}): {error['msg']}")
     return "; ".join(lines)
-
-
-def _converted(given: tuple[Section, ...] | None, to: type[Any]) -> tuple[Any, ...] | None:
-    return None if given is None else tuple(to(**part.model_dump()) for part in given)
