@@ -336,7 +336,7 @@ class LocalDelivery:
         if self._directory_fd >= 0:
             os.close(self._directory_fd)
 
-    def start_anew(self) -> None:
+    def reset_after_fork(self) -> None:
         """Forget everything in a forked child: threads are gone, locks may be held."""
         if self._kept is not None:
             self._kept.abandon()
@@ -362,7 +362,7 @@ _all: weakref.WeakSet[LocalDelivery] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for local in list(_all):
-        local.start_anew()
+        local.reset_after_fork()
 
 
 def _at_exit() -> None:
