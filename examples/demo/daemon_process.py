@@ -16,7 +16,7 @@ from cachesvc_client import CacheClient, CacheServiceError
 STARTED_WITHIN_S = 30.0
 # Longer than the daemon's own drain.
 STOPPED_WITHIN_S = 15.0
-# What one read of an object costs at S3, more or less.
+# Roughly the time of one object's read from S3.
 ADDED_LATENCY_MS = 100
 L1_MAX_BYTES = 256 << 20
 
@@ -61,7 +61,7 @@ class DaemonProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # a Ctrl-C is for the demo, which then stops it
+                start_new_session=True,  # Ctrl-C ends the demo, which then stops the daemon
             )
         with CacheClient(str(self.socket), wait_s=STARTED_WITHIN_S) as client:
             try:
@@ -71,7 +71,7 @@ class DaemonProcess:
                 raise DaemonFailed(f"the daemon did not start: {exc}\n{tail}") from exc
 
     def kill(self) -> None:
-        """Kill it with no chance to tidy up, as a crash does."""
+        """Kill the daemon without a clean end, like a crash."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()

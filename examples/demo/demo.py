@@ -1,7 +1,7 @@
 """One person tries ten outfits: what comes from where, and how long does it take?
 
 Starts the real daemon beside an origin in a folder, which answers each read 100 ms
-late. Every answer's photo is compared with the origin's, byte for byte; a stale one
+late. Every answer's photo is compared with the origin's, byte for byte; a stale photo
 ends the demo with exit code 1. All times are measured in the run that prints them.
 """
 
@@ -46,7 +46,7 @@ class Demo:
             cold = self._try_on_cold()
             self._client.invalidate(everything=True)
             first = self._act("1. Ten outfits, nothing cached yet")
-            again = self._act("2. The same ten again")
+            again = self._act("2. The same ten outfits again")
             self._change_photo()
             self._crash()
             report.print_sum(self._console, cold, first, again)
@@ -56,9 +56,7 @@ class Demo:
         for outfit in sample_data.GARMENTS[:COLD_TRYONS]:
             self._client.invalidate(everything=True)
             requests.append(self._try_on(outfit))
-        title = (
-            f"0. Without a cache: everything forgotten before each, {ADDED_LATENCY_MS} ms a read"
-        )
+        title = f"0. Without a cache: all is invalidated before each, {ADDED_LATENCY_MS} ms a read"
         report.print_requests(self._console, title, requests)
         return requests
 
@@ -89,8 +87,8 @@ class Demo:
         elapsed_ms = (time.perf_counter() - begun) * 1e3
         self._act("3. The person uploads a new photo, the backend invalidates", ("outfit-01",))
         self._console.print(
-            f"Invalidate took {elapsed_ms:.1f} ms and removed {removed} entry;"
-            " the answer above holds the new photo.\n"
+            f"Invalidate took {elapsed_ms:.1f} ms; entries that were cached: {removed};"
+            " the answer above has the new photo.\n"
         )
 
     def _crash(self) -> None:
@@ -102,7 +100,7 @@ class Demo:
         begun = time.perf_counter()
         self._daemon.start()
         elapsed_s = time.perf_counter() - begun
-        self._act("4. kill -9, a new daemon, the ten outfits once more")
+        self._act("4. kill -9, a new daemon, the same ten outfits")
         self._console.print(
             f"From its start to its first answer the daemon took {elapsed_s:.1f} s.\n"
         )
@@ -111,9 +109,9 @@ class Demo:
 def main() -> int:
     """Run the demo; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--keep", action="store_true", help="keep the daemon until Ctrl-C")
+    parser.add_argument("--keep", action="store_true", help="keep the daemon running until Ctrl-C")
     keep = parser.parse_args().keep
-    # As Ctrl-C, so that the folders and the daemon go then, too.
+    # SIGTERM acts like Ctrl-C: the daemon ends and its folders are deleted.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = report.make_console()
     try:

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-# Given, not measured: what the diffusion model takes for one outfit.
+# The time of the diffusion model for one outfit: given, not measured.
 DIFFUSION_S = 7.0
 MAX_WIDTH = 100
 
@@ -58,8 +58,8 @@ def print_sum(
     table.add_column("Total", justify="right")
     rows = (
         ("without the cache", f"{outfits} x {cold_s:.4f} s", outfits * cold_s),
-        ("with, first round", "sum of act 1", first_s),
-        ("with, once more", "sum of act 2", again_s),
+        ("with it, first round", "sum of act 1", first_s),
+        ("with it, again", "sum of act 2", again_s),
     )
     diffusion_s = outfits * DIFFUSION_S
     for name, formula, inputs_s in rows:
@@ -72,8 +72,8 @@ def print_sum(
     console.print(f"[bold]{outfits} outfits, with and without the cache[/bold]")
     console.print(table)
     console.print(
-        f"{cold_s:.4f} s is the median of act 0. Its parts are read side by side; a service\n"
-        "that reads its objects one after the other waits longer."
+        f"{cold_s:.4f} s is the median of act 0, whose objects are read at once. A service that\n"
+        "reads them one after the other waits longer."
     )
 
 

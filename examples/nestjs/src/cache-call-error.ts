@@ -1,10 +1,10 @@
-/** What did the daemon answer, when it was not OK? */
+/** What did the daemon answer if it was not OK? */
 
 import { status as Code, type ServiceError } from '@grpc/grpc-js';
 
 import { verdictOn, type Verdict } from './retry-table';
 
-/** `reason` is stable (docs/errors.md): match on it, not on the text. '' is gRPC's own error. */
+/** `reason` is stable (docs/errors.md): match on it, not on the text. '' = an error of gRPC itself. */
 export class CacheCallError extends Error {
   override readonly name = 'CacheCallError';
 

@@ -24,12 +24,12 @@ import {
   type Receipt,
 } from './outbox';
 
-/** `changedAt`: what the database holds as the time of the change; else now. */
+/** `changedAt`: the time of the change in the database; otherwise now. */
 export interface ChangeOptions {
   changedAt?: Date;
 }
 
-/** An entry to ask for. A garment that is not cached can be looked for only with its owner. */
+/** An entry to ask for. Only with its owner can a garment that is not cached be found. */
 export type Wanted = { originAfter?: Date } & (
   | { userId: string; category: HumanCategory }
   | { clothingId: string; ownerId?: string; part?: 'garment' | 'text' }
@@ -40,7 +40,7 @@ export interface Warmed {
   done: number;
   total: number;
   failed: { namespace: string; id: string; reason: string }[];
-  /** Of the call. DEADLINE_EXCEEDED: the daemon goes on by itself. */
+  /** The call's status. After DEADLINE_EXCEEDED the daemon goes on. */
   error?: CacheCallError;
 }
 
@@ -59,7 +59,7 @@ export class CacheService implements OnModuleInit, OnApplicationShutdown {
     this.outbox = new Outbox(options, (host, change) => this.deliver(host, change));
   }
 
-  /** Does not wait: a backend serves while Redis is away, and its invalidations are refused. */
+  /** Does not wait for Redis: without it the backend serves, and invalidations are refused. */
   onModuleInit(): void {
     void this.outbox.checkRedis().catch(() => undefined); // its connection logs what is wrong
   }
@@ -79,12 +79,12 @@ export class CacheService implements OnModuleInit, OnApplicationShutdown {
     return this.outbox.add(changeOf({ clothing_id: checked(clothingId) }, options));
   }
 
-  /** Everything of an owner: also zeroed where workers have it mapped. */
+  /** All entries of an owner. Bytes that workers have mapped are also zeroed. */
   async deleteAccount(ownerId: string, options: ChangeOptions = {}): Promise<Receipt> {
     return this.outbox.add({ ...changeOf({ owner_id: checked(ownerId) }, options), erase: true });
   }
 
-  /** Resolves when every host has acknowledged: from then on it is final everywhere. */
+  /** Resolves when every host has acknowledged: from then on the change is final everywhere. */
   acknowledged(receipt: Receipt, timeoutMs: number): Promise<Acknowledgement[]> {
     return this.outbox.acknowledged(receipt, timeoutMs);
   }
@@ -101,7 +101,7 @@ export class CacheService implements OnModuleInit, OnApplicationShutdown {
     return this.outbox.redeliver(host, id);
   }
 
-  /** Fetches ahead, on every host side by side. Best effort: a host that is down is an `error`. */
+  /** Warms every host at once. Best effort: a host that is down is an `error`. */
   async warmup(
     userId: string,
     wanted: { categories?: HumanCategory[]; garments?: Garment[] } = {},
@@ -126,8 +126,8 @@ export class CacheService implements OnModuleInit, OnApplicationShutdown {
   }
 
   /**
-   * Whether a host's cache or the origin has it; no bytes travel. The first host that can say
-   * so is believed: they share the origin. Rejects with CacheCallError where none can.
+   * Whether a host's cache or the origin has the entry; no bytes are sent. The first host that
+   * can tell is believed, because all share the origin. Rejects with CacheCallError if none can.
    */
   async exists(wanted: Wanted): Promise<boolean> {
     const { method, request } = findingOf(wanted);
@@ -163,7 +163,7 @@ export class CacheService implements OnModuleInit, OnApplicationShutdown {
   }
 }
 
-/** Refused before it is a job: the daemon would refuse it for ever. */
+/** Refuses what the daemon would always refuse, before it becomes a job. */
 export function checked(id: string): string {
   if (!ID.test(id)) throw new RangeError('not an id: [A-Za-z0-9][A-Za-z0-9._-]{0,127}');
   return id;

@@ -16,14 +16,14 @@ import {
   type TlsFiles,
 } from './options';
 
-/** Of this repository; a backend of its own copies the file and says `protoFile`. */
+/** This repository's file. A backend elsewhere copies the file and sets `protoFile`. */
 export const PROTO_FILE = join(__dirname, '../../../../proto/cachesvc/v1/cache.proto');
 
 const CHANNEL: grpc.ChannelOptions = {
-  // A host that is back is found within seconds, not two minutes.
+  // A host that is back is found within seconds instead of two minutes.
   'grpc.initial_reconnect_backoff_ms': 200,
   'grpc.max_reconnect_backoff_ms': 5_000,
-  // A host that vanished without a word: its connection is given up after 35 s. The daemon
+  // The connection to a host that vanished silently is given up after 35 s. The daemon
   // refuses pings that come more often than every 20 s.
   'grpc.keepalive_time_ms': 30_000,
   'grpc.keepalive_timeout_ms': 5_000,
@@ -53,7 +53,7 @@ export class HostClient {
     return this.unary(method, request);
   }
 
-  /** The last progress, and every key that failed. The daemon goes on where the deadline passes. */
+  /** The last progress, and every key that failed. If the deadline passes, the daemon goes on. */
   async warm(request: WarmRequest, onProgress: (step: WarmResponse) => void): Promise<void> {
     const timeoutMs = this.options.warmTimeoutMs ?? DEFAULT_WARM_TIMEOUT_MS;
     await new Promise<void>((resolve, reject) => {
@@ -106,7 +106,7 @@ export class HostClient {
     return metadata;
   }
 
-  /** A connection keeps the certificate that it was made with: new files, new connection. */
+  /** A connection keeps its certificate, so new files need a new connection. */
   private client(): grpc.Client {
     const files = versionsOf(this.options.tls);
     if (this.connection?.files !== files) {

@@ -37,7 +37,7 @@ export interface WarmResponse {
   failed: { key: { namespace: string; id: string }; reason: string } | null;
 }
 
-/** Milliseconds are all that a Date has: keep the time of a change in no finer unit. */
+/** A Date has milliseconds: store the time of a change in no finer unit. */
 export function timestampOf(moment: Date): Timestamp {
   const ms = moment.getTime();
   const seconds = Math.floor(ms / 1000);

@@ -1,38 +1,38 @@
-/** Which hosts are there, and how does one speak to them? All problems are reported together. */
+/** Which hosts are there, and how are they called? All problems are reported together. */
 
 import type { RedisOptions } from 'bullmq';
 
 /** PEM files. They are read again when they change; replace them by renaming. */
 export interface TlsFiles {
   caFile: string;
-  /** The backend's own certificate, where the daemons demand one (mTLS). */
+  /** The backend's own certificate, if the daemons require one (mTLS). */
   certFile?: string;
   keyFile?: string;
 }
 
-/** One GPU host. Each has a daemon of its own, and gets every invalidation by itself. */
+/** One GPU host. Each has its own daemon, which gets every invalidation. */
 export interface HostOptions {
-  /** Stable: its jobs lie in Redis under this name, also while the backend is down. */
+  /** Must not change: Redis keeps the host's jobs under this name, also while the backend is down. */
   name: string;
   /** `10.0.0.5:8443`, or `unix:/path` on the same host. */
   address: string;
-  /** The name in the daemon's certificate, where it is not the address. */
+  /** The name in the daemon's certificate, if it is not the address. */
   serverName?: string;
 }
 
 export interface CacheOptions {
   hosts: HostOptions[];
-  /** Where the outbox lies. Needs `appendonly yes` and `maxmemory-policy noeviction`. */
+  /** The Redis of the outbox. It needs `appendonly yes` and `maxmemory-policy noeviction`. */
   redis: RedisOptions;
   tls?: TlsFiles;
-  /** A bearer token, asked for before each call, so that a new one counts at once. */
+  /** Returns the bearer token. Called before each call, so that a new token is used at once. */
   token?: () => string;
   /** For each attempt. grpc-js has no deadline of its own, and would wait forever. */
   callTimeoutMs?: number;
   warmTimeoutMs?: number;
-  /** False in processes that only make jobs, where another one delivers them. */
+  /** False in a process that only makes jobs, which another process delivers. */
   deliver?: boolean;
-  /** Longest wait between two attempts. */
+  /** The longest wait between two attempts. */
   maxBackoffMs?: number;
   protoFile?: string;
 }
@@ -46,7 +46,7 @@ export const DEFAULT_MAX_BACKOFF_MS = 60_000;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 const LOCAL = /^(unix:.*|127\.0\.0\.1:\d+|localhost:\d+|\[::1\]:\d+)$/;
 
-/** Throws one error with everything that is wrong. */
+/** Throws one error that names all problems. */
 export function checkOptions(options: CacheOptions): void {
   const names = options.hosts.map((host) => host.name);
   const problems = [

@@ -1,11 +1,11 @@
 /**
- * What makes an invalidation arrive at every host, whoever is down? One job for each host.
+ * How does an invalidation reach every host, even if some are down? One job for each host.
  *
  * A job is in Redis before `add` answers, and leaves only when its host has acknowledged, or
- * when the host said that it will never (a dead letter, kept until somebody looks). Each host
- * has a queue of its own: one that hangs takes nobody else's turn. The time of the change is
- * fixed when the job is made, so that a delivery days later refuses exactly what was older
- * then; delivering twice does no harm.
+ * when the host has refused it for ever (a dead letter, kept until `redeliver`). Each host has
+ * its own queue, so a host that hangs delays no other. The time of the change is fixed when the
+ * job is made: a delivery days later refuses exactly what was older then, and delivering twice
+ * does no harm.
  */
 
 import { Logger } from '@nestjs/common';
@@ -36,9 +36,9 @@ export interface Receipt {
 export interface Backlog {
   host: string;
   waiting: number;
-  /** Of the oldest change that is not acknowledged. */
+  /** The time of the oldest change that is not acknowledged. */
   oldestChangedAt?: Date;
-  /** Why the last attempt failed, of the oldest one that was tried. */
+  /** Why the last attempt failed of the oldest change that was tried. */
   lastError?: string;
 }
 
@@ -57,7 +57,7 @@ const UNFINISHED = ['active', 'waiting', 'delayed', 'prioritized'] as const;
 const JOB_OPTIONS = {
   attempts: Number.MAX_SAFE_INTEGER,
   backoff: { type: 'custom' },
-  // Acknowledgements can be asked for so long; dead letters stay until they are retried.
+  // How long `acknowledged` can find a job; dead letters stay until they are redelivered.
   removeOnComplete: { age: 24 * 3600, count: 10_000 },
   removeOnFail: false,
   stackTraceLimit: 1,
@@ -65,7 +65,7 @@ const JOB_OPTIONS = {
 };
 const FIRST_BACKOFF_MS = 200;
 const CONCURRENT_CALLS = 8;
-// Of each state, where the backlog is looked through for the oldest job.
+// How many jobs of each state `backlog` reads to find the oldest.
 const LOOKED_THROUGH = 100;
 
 export class Outbox {
@@ -89,7 +89,7 @@ export class Outbox {
     }
   }
 
-  /** Warns where a restart of Redis would lose jobs. Waits for Redis, without end. */
+  /** Warns if a restart of Redis would lose jobs. Waits for Redis without a limit. */
   async checkRedis(): Promise<void> {
     const [queue] = this.queues.values();
     const info = await (await queue!.client).info();
@@ -109,8 +109,8 @@ export class Outbox {
         opts: JOB_OPTIONS,
       })),
     );
-    // BullMQ waits without end for a Redis that it never reached. What arrives after all does
-    // no harm.
+    // BullMQ waits without a limit for a Redis that it never reached. A job that arrives late
+    // does no harm.
     const nodes = await within(this.callTimeoutMs, added, 'Redis did not take the jobs in time');
     const jobs = nodes.map(({ job }, at) => ({ host: hosts[at]!, id: job.id! }));
     return { changedAt: new Date(change.changedAt), jobs };
@@ -127,7 +127,7 @@ export class Outbox {
     );
   }
 
-  /** What waits, for each host: an alert belongs on `oldestChangedAt`. */
+  /** The waiting jobs of each host. Set an alert on `oldestChangedAt`. */
   async backlog(): Promise<Backlog[]> {
     return Promise.all(
       [...this.queues].map(async ([host, queue]) => {
@@ -145,7 +145,7 @@ export class Outbox {
     );
   }
 
-  /** What a host will never acknowledge as it is. Nothing of it is deleted by itself. */
+  /** The jobs that a host refused for ever. They stay until `redeliver`. */
   async deadLetters(): Promise<DeadLetter[]> {
     const lists = [...this.queues].map(async ([host, queue]) =>
       present(await queue.getFailed()).map((job) => ({
@@ -185,16 +185,16 @@ export class Outbox {
       new Worker<Change, Acknowledgement>(queueOf(host), (job) => this.attempt(host, job), {
         ...this.following(),
         concurrency: CONCURRENT_CALLS,
-        // A process that died holding a job lets go of it after its lock and two looks.
+        // The job of a process that died is free after its lock's time and two checks.
         lockDuration: lockMs,
         stalledInterval: lockMs / 2,
-        // A process may die at the same job any number of times: it is delivered again.
+        // However often processes die at the same job, it is delivered again.
         maxStalledCount: Number.MAX_SAFE_INTEGER,
         settings: { backoffStrategy: (attempts, _, error) => this.pause(attempts, error) },
       }),
     );
     worker.on('failed', (job, error) => {
-      // Who it is about stays out of the log.
+      // The log must not name the person.
       if (job?.finishedOn) this.log.error(`dead letter ${job.id} for ${host}: ${error.message}`);
       else this.log.warn(`job ${job?.id} for ${host} will be tried again: ${error.message}`);
     });
@@ -216,7 +216,7 @@ export class Outbox {
     const maxMs = this.options.maxBackoffMs ?? DEFAULT_MAX_BACKOFF_MS;
     if (error instanceof CacheCallError && error.verdict === 'slowly') return maxMs;
     const backoffMs = Math.min(maxMs, FIRST_BACKOFF_MS * 2 ** Math.min(attempts - 1, 20));
-    // Full jitter on half of it, or all jobs of a host come back together.
+    // Full jitter on half of the wait; otherwise all jobs of a host come back together.
     return backoffMs / 2 + Math.random() * (backoffMs / 2);
   }
 
@@ -228,7 +228,7 @@ export class Outbox {
     return { connection: { ...this.options.redis, maxRetriesPerRequest: null } };
   }
 
-  /** A connection that breaks is made again by itself; without a listener it ends the process. */
+  /** ioredis reconnects by itself; without a listener its `error` event would end the process. */
   private watched<T extends { on(event: 'error', listener: (error: Error) => void): unknown }>(
     part: T,
   ): T {

@@ -1,9 +1,9 @@
 /**
- * In which order is a photo changed, so that no host ever shows the old one?
+ * In which order is a photo changed, so that no host ever shows the old photo?
  *
- * The time of the change comes first and goes along everywhere: a host that meets it in a job
- * (`photo_changed_at`) is right by that alone. Every step can be repeated, and what was begun
- * is found again by `resume`: nothing depends on a process living to the end.
+ * The time of the change is stored first and is part of every job (`photo_changed_at`): with it
+ * a host that missed the invalidation still answers correctly. Every step can be repeated, and
+ * `resume` finds unfinished changes, so a process may die at any step.
  */
 
 import { Inject, Injectable } from '@nestjs/common';
@@ -16,7 +16,7 @@ export interface PhotoChangeRecord {
   changedAt: Date;
 }
 
-/** What is the backend's own. Each step is idempotent. */
+/** The steps that the backend implements. Each is idempotent. */
 export interface PhotoChangeSteps {
   /**
    * Store the photo, then the time of its change by the database's clock in whole
@@ -24,14 +24,14 @@ export interface PhotoChangeSteps {
    * before this resolves.
    */
   recordChange(userId: string): Promise<Date>;
-  /** Delete what was prepared of the old photo at the origin. */
+  /** Delete the objects that were prepared from the old photo at the origin. */
   deletePrepared(userId: string): Promise<void>;
   /**
    * Have a worker prepare the photo and Put it with an `as_of` that is not after its reading.
    * `superseded` is its 409 PUT_OUTDATED: a newer photo's change is known already.
    */
   prepare(change: PhotoChangeRecord): Promise<'done' | 'superseded'>;
-  /** Only where `changedAt` is still that person's latest. */
+  /** Only if `changedAt` is still that person's latest change. */
   finishChange(change: PhotoChangeRecord): Promise<void>;
   unfinishedChanges(): Promise<PhotoChangeRecord[]>;
 }
@@ -45,29 +45,29 @@ export class PhotoChange {
     private readonly cache: CacheService,
   ) {}
 
-  /** Resolves with the time that belongs into every try-on job from now on. */
+  /** Resolves with the time that every try-on job must carry from now on. */
   async change(userId: string): Promise<Date> {
     const changedAt = await this.steps.recordChange(userId);
     await this.carryOut({ userId, changedAt });
     return changedAt;
   }
 
-  /** At each start, and every few minutes: what another process left unfinished. */
+  /** Finishes what another process left unfinished. Call it at each start and every few minutes. */
   async resume(): Promise<void> {
     for (const change of await this.steps.unfinishedChanges()) await this.carryOut(change);
   }
 
   private async carryOut(change: PhotoChangeRecord): Promise<void> {
     await this.steps.deletePrepared(change.userId);
-    // In Redis is enough to go on: a host that hears of it later is kept right by
-    // `photo_changed_at` until then.
+    // Jobs in Redis are enough to go on: until a host has its job, `photo_changed_at` keeps its
+    // answers correct.
     await this.cache.invalidateHuman(change.userId, { changedAt: change.changedAt });
     const prepared = await this.steps.prepare(change);
     if (prepared === 'done') await this.steps.finishChange(change);
   }
 }
 
-/** The body of the worker's POST /tryon, which passes the time on as `origin_after`. */
+/** The body of the worker's POST /tryon. The worker passes the time as `origin_after`. */
 export function tryOnBody(
   person: { userId: string; photoChangedAt: Date },
   garment: { clothingId: string; ownerId: string },

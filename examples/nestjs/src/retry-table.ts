@@ -1,5 +1,5 @@
 /**
- * Is it worth calling again? By the reason where it says more than the status.
+ * Is another call worthwhile? The reason decides if it says more than the status.
  *
  * Every call of the contract is idempotent, so repeating one is always allowed. An
  * invalidation that gives up is a stale photo: `never` is only for what the daemon would
@@ -30,13 +30,13 @@ export const BY_CODE: Readonly<Record<Code, Verdict>> = {
   [Code.OUT_OF_RANGE]: 'never',
   [Code.UNIMPLEMENTED]: 'slowly',
   [Code.INTERNAL]: 'slowly',
-  // Without a reason also a TLS handshake that failed: gRPC has no call yet to refuse.
+  // Also a failed TLS handshake, which has no reason: gRPC has no call yet that could be refused.
   [Code.UNAVAILABLE]: 'soon',
   [Code.DATA_LOSS]: 'slowly',
   [Code.UNAUTHENTICATED]: 'slowly',
 };
 
-/** Where the same status means something else. */
+/** Reasons with another verdict than their status. */
 export const BY_REASON: Readonly<Record<string, Verdict>> = {
   OWNER_REQUIRED: 'never', // name the owner
   KIND_VERSION_MISMATCH: 'never', // deploy the same model on both sides

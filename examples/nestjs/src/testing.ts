@@ -1,15 +1,15 @@
-/** How do an application's own tests do without Redis and daemons? With this provider. */
+/** How do an application's own tests work without Redis and daemons? With this provider. */
 
 import type { Provider } from '@nestjs/common';
 
 import { CacheService, checked, type ChangeOptions, type Wanted, type Warmed } from './cache.service';
 import type { Acknowledgement, Change, Receipt } from './outbox';
 
-/** The service's public face, without what is private to it. */
+/** The public methods of the service. */
 export type CacheLike = Pick<CacheService, keyof CacheService>;
 
 /**
- * Remembers what it was told, in order. Ids are refused as by the real one. Every change
+ * Records the calls in order. Refuses the same ids as the real service. Every change
  * is acknowledged at once, by one host named `fake`.
  */
 export class FakeCache implements CacheLike {
@@ -17,7 +17,7 @@ export class FakeCache implements CacheLike {
   readonly warmedUsers: string[] = [];
   /** What `exists` finds: ids of people and garments. */
   readonly present = new Set<string>();
-  /** Makes every call reject, as while Redis is away. */
+  /** Makes every call reject, as without Redis. */
   failure: Error | undefined;
 
   onModuleInit(): void {}
