@@ -100,7 +100,7 @@ class Metrics:
             "stale_served", "Expired entries served because the origin could not be asked."
         )
         self.coalesced = make.counter(
-            "coalesced_waiters", "Gets that joined another's flight (V2: stampede_prevented)."
+            "coalesced_waiters", "Gets that joined a flight under way (V2: stampede_prevented)."
         )
         self.invalidations = make.counter("invalidations", "Acknowledged invalidations.")
         self.failed_invalidations = make.counter(
@@ -128,7 +128,7 @@ class Metrics:
         )
         self.disk_refused_writes = make.counter(
             "disk_refused_writes",
-            "Writes that found the filesystem's bytes or inodes used up; L2 gave way, once each.",
+            "Writes refused for lack of bytes or inodes; L2 makes room once for each.",
         )
         self.disk_written_bytes = make.counter("disk_written_bytes", "Bytes written to L2.")
         self.catalog_resets = make.counter(
@@ -136,21 +136,22 @@ class Metrics:
         )
         self.reload_failures = make.counter(
             "reload_failures",
-            "Changed files of certificates or grants that could not be used; the old ones stay.",
+            "Changed files of certificates or grants that cannot be used; the old stay in force.",
             "what",
             RELOADED,
         )
         self.handshake_failures = make.counter(
             "handshake_failures",
-            "TLS handshakes that failed: not this protocol, or not our certificates.",
+            "TLS handshakes that failed: another protocol, or certificates that are refused.",
             "listener",
             LISTENERS,
         )
         self.foreign_names = make.gauge(
-            "disk_foreign_names", "Names under the L2 root that are not ours."
+            "disk_foreign_names", "Names under the L2 root that are not the daemon's."
         )
         self.memory_limit = make.gauge(
-            "cgroup_memory_limit_bytes", "What the daemon's cgroup may have, +Inf without a limit."
+            "cgroup_memory_limit_bytes",
+            "Memory limit of the daemon's cgroup; +Inf if none.",
         )
         # The process collector's start time cannot be trusted if systemd hides /proc/stat.
         make.gauge("start_time_seconds", "Unix time of the start.").set_to_current_time()
@@ -287,7 +288,7 @@ class _DroppedLines(Collector):
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        name, text = "cachesvc_log_lines_dropped", "Log lines that nobody read in time."
+        name, text = "cachesvc_log_lines_dropped", "Log lines that were dropped."
         yield CounterMetricFamily(name, text, value=self._read())
 
 
