@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# Errors of a sound file: a full disk, a lock, a missing right.
+# Errors of a sound file: a full disk, a lock, a missing right. They go away.
 _OF_A_SOUND_FILE = frozenset(
     {
         sqlite3.SQLITE_PERM,

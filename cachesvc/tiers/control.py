@@ -139,7 +139,7 @@ def replace_control_page(directory_fd: int, gid: int | None) -> ControlPage:
     """Put a new page, not serving yet, in the place of the old one. Raises OSError."""
     temporary = f".{NAME}.new"
     boot_id = os.urandom(16)
-    # A dead start may have left the name, or a FIFO was planted, on which an open would hang.
+    # A start that died may have left the name. A planted FIFO would make the open hang.
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary, dir_fd=directory_fd)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -136,7 +136,9 @@ class DiskTier:
 
     async def _distrust(self, key: EntryKey) -> None:
         """Delete a row that may not be served, and the files of `key` that have no row."""
-        with contextlib.suppress(NotDurable):  # until then each lookup refuses the row
+        with contextlib.suppress(
+            NotDurable
+        ):  # until the delete succeeds, each lookup refuses the row
             await self._unlink(await self._catalog.distrust(key))
             await self.litter.sweep_key(key)
 

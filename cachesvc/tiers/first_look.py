@@ -15,8 +15,8 @@ from cachesvc.tiers import files, leases
 
 log = structlog.get_logger()
 _UNSEEN = (
-    "evicted files count as held for 60 s, whoever reads them; then only tmpfs knows, "
-    "and an erasure does not reach them"
+    "evicted files count within l1.max_bytes for 60 s, even if nobody reads them; files that are "
+    "read for longer count only in tmpfs, and an erasure does not reach them"
 )
 
 
