@@ -19,12 +19,10 @@ from cachesvc.core.clock import AgeLimit
 from cachesvc.core.entry import EntryMeta, Row
 from cachesvc.core.errors import (
     CacheError,
-    HostBusy,
     MemoryFull,
     NoSuchObject,
     OriginDenied,
     OriginUnavailable,
-    StaleFill,
 )
 from cachesvc.core.freshness import Need
 from cachesvc.core.keys import EntryKey
@@ -268,23 +266,6 @@ def a_bad_entry_takes_every_probe(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(OriginBreaker, "_admit", forgetting)
 
 
-def a_probe_that_says_nothing_keeps_its_slot(patch: pytest.MonkeyPatch) -> None:
-    asking = OriginBreaker.asking
-
-    @contextmanager
-    def keeping(self: OriginBreaker, key: EntryKey) -> Iterator[Asking]:
-        probe = None
-        try:
-            with asking(self, key) as asked:
-                probe = self._probe if self._probe is asked else None
-                yield asked
-        except (StaleFill, HostBusy):
-            self._probe = probe or self._probe
-            raise
-
-    patch.setattr(OriginBreaker, "asking", keeping)
-
-
 def an_absence_counts_as_a_failure(patch: pytest.MonkeyPatch) -> None:
     asking = OriginBreaker.asking
 
@@ -347,8 +328,10 @@ QUICK_TEETH = (
     Tooth(a_stored_time_later_than_now_meets_origin_after, "older than origin_after"),
     Tooth(changes_from_later_than_now_are_kept, "is not put"),
     Tooth(as_of_ignored, NO_ORDER),
+    Tooth(promotion_outside_the_flight, NO_ORDER, 200),
+    Tooth(fence_checked_before_the_last_await, NO_ORDER, 460),
     Tooth(put_forgotten_when_its_caller_leaves, NO_ORDER),
-    Tooth(row_queued_without_a_look_at_the_fence, "a row outlived its invalidation"),
+    Tooth(row_queued_without_a_look_at_the_fence, "a row outlived its invalidation", 100),
     Tooth(put_answered_before_its_row, NO_ORDER),
     Tooth(flight_ends_with_the_waiter_that_leaves, "the daemon is shutting down"),
     Tooth(each_miss_is_a_flight_of_its_own, "objects are read at"),
@@ -359,18 +342,15 @@ QUICK_TEETH = (
     Tooth(a_bad_entry_takes_every_probe, "a probe of the same entry had just failed"),
     Tooth(an_absence_counts_as_a_failure, "was refused, and the circuit was not open"),
     Tooth(the_circuit_refuses_what_l2_holds, "L2 holds it, and a Get was answered"),
+    Tooth(stale_bytes_answer_for_an_origin_that_refuses, "no fill of it could not ask the origin"),
 )
 # The same, in schedules that are rarer.
 RARE_TEETH = (
-    Tooth(stale_bytes_answer_for_an_origin_that_refuses, "no fill of it could not ask the origin"),
-    Tooth(promotion_outside_the_flight, NO_ORDER),
-    Tooth(fence_checked_before_the_last_await, NO_ORDER),
     Tooth(a_start_astray_drops_by_age, "was dropped by its age"),
     Tooth(no_tombstone, NO_ORDER),
     Tooth(no_fence_check_at_publication, NO_ORDER),
     Tooth(changes_under_way_ignored, NO_ORDER),
     Tooth(invalidation_answered_before_its_commit, NO_ORDER),
-    Tooth(a_probe_that_says_nothing_keeps_its_slot, "was refused, and the circuit was not open"),
 )
 
 
