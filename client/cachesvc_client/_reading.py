@@ -5,6 +5,7 @@ Every reader raises UnreadableAnswer.
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple, TypeVar
 
@@ -36,6 +37,10 @@ _TIERS = {
     int(cache_pb2.TIER_DISK): Tier.DISK,
     int(cache_pb2.TIER_ORIGIN): Tier.ORIGIN,
 }
+# Fields of EntryInfo that have the message's name and value.
+_PLAIN_FIELDS = tuple(
+    field.name for field in dataclasses.fields(EntryInfo) if field.type in ("bool", "int", "str")
+)
 
 
 class SharedFile(NamedTuple):
@@ -225,16 +230,11 @@ def info_of(info: EntryInfo | cache_pb2.EntryInfo) -> EntryInfo:
 def _info(info: cache_pb2.EntryInfo) -> EntryInfo:
     return EntryInfo(
         key=_key(info.key),
-        size_bytes=info.size_bytes,
         tier=_tier(info.tier),
-        etag=info.etag,
-        generation=info.generation,
         filled_at=_time(info.filled_at) if info.HasField("filled_at") else None,
         expires_at=_time(info.expires_at) if info.HasField("expires_at") else None,
         origin_time=_time(info.origin_time) if info.HasField("origin_time") else None,
-        format_version=info.format_version,
-        kind_version=info.kind_version,
-        stale=info.stale,
+        **{name: getattr(info, name) for name in _PLAIN_FIELDS},
     )
 
 
