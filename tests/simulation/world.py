@@ -7,6 +7,7 @@ chooses: L2's files and rows stay as they are, and everything else is lost.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.entry import GenerationSource, Row
+from cachesvc.core.errors import CorruptEntry
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.leaving import Leaving
 from cachesvc.core.memory_index import NamespaceLimits
@@ -171,7 +173,11 @@ class Life:
 
     def servable_generation(self, request: ReadRequest) -> int | None:
         """Return the entry of L2 that answers a Get; None if there is none, or it is unknown."""
-        row = self.catalog.lookup(request.key)
+        row = None
+        # A refused invalidation unlinked the file, and its change was recorded later: the row stays
+        # until a look-up of the tier deletes it.
+        with contextlib.suppress(CorruptEntry):
+            row = self.catalog.lookup(request.key)
         if row is None or request.origin_after_ns:  # a clock that is set changes what is new enough
             return None
         if Use.SERVE not in self.state.use_of(row, request.kind):
