@@ -199,7 +199,12 @@ class Putter:
         if header.as_of_ns is None:
             # Its source is as new as this call, whatever the clock did since the last change.
             return
-        if self._state.watch.is_from_before(header.as_of_ns, self._state.read_time()):
+        now, watch = self._state.read_time(), self._state.watch
+        # The caller's time, or the arrival that stands for it, may be from before the clock went
+        # back: what was put or invalidated since then has an earlier time.
+        if as_of_ns > now.wall_ns or any(
+            watch.is_from_before(moment_ns, now) for moment_ns in (header.as_of_ns, as_of_ns)
+        ):
             raise _outdated()
         newest_ns = await self._newest_ns(header)
         if newest_ns > self._state.read_time().wall_ns:

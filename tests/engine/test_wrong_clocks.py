@@ -19,6 +19,7 @@ from cachesvc.core.scopes import Scope, ScopeKind, key_scope
 from cachesvc.core.watermarks import Watermarks
 from cachesvc.edge import messages
 from cachesvc.engine.rewarm import Rewarmer
+from tests.support.engine.entries import blob_of
 from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
@@ -184,6 +185,29 @@ async def test_a_source_that_was_read_before_the_clock_went_back_and_was_invalid
     await assert_outdated(house, read_ns)
     house.clock.advance(1)
     await house.put(PERSON, 2, as_of_ns=wall_ns(house))
+
+
+@pytest.mark.parametrize("steps_s", [(-HOUR_S,), (-120.0, -HOUR_S), (-HOUR_S, -2.0)])
+async def test_a_put_that_arrived_before_the_clock_went_back_replaces_no_newer_put(
+    house: EngineHouse, steps_s: tuple[float, ...]
+) -> None:
+    """The newer Put's time is lowered with the clock; the older Put still has the time before."""
+    first, *later = steps_s
+    read_ns = wall_ns(house)
+    if later:
+        house.clock.step_wall(first)
+    async with house.receive(PERSON, as_of_ns=read_ns) as older:
+        older.append(blob_of(house.kinds.of(PERSON.namespace), 1))
+        house.clock.advance(1)
+        await house.put(PERSON, 2)
+        for step_s in later or steps_s:
+            house.clock.step_wall(step_s)
+            await house.cache.upkeep.disk_step()
+        house.clock.advance(1)
+        with pytest.raises(Aborted) as failed:
+            await house.cache.store_put(older)
+    assert failed.value.reason == "PUT_OUTDATED"
+    assert await house.version(PERSON) == 2
 
 
 async def test_what_was_recorded_while_the_clock_was_behind_lets_no_older_source_pass(

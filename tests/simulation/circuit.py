@@ -58,7 +58,7 @@ class WatchedBreaker:
         # Entries whose failure counts towards opening, and when it was.
         self._failed_ns: dict[EntryKey, int] = {}
         self._probe: Fill | None = None
-        # When a fill of each entry was last refused, or could not ask the origin.
+        # When a fill of each entry was last refused, or failed for want of the origin or the host.
         self.in_vain_ns: dict[EntryKey, int] = {}
         self.problems: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -113,16 +113,15 @@ class WatchedBreaker:
         is_probe = self._probe is fill
         if is_probe:
             self._probe = None
+        # This includes fills whose objects were read, but not decoded in time.
+        if isinstance(error, OriginUnavailable | HostBusy):
+            self.in_vain_ns[fill.key] = self._steady_ns()
         if fill.has_answer or _is_answer(error):
             self._opened_ns = None
             self._failed_ns.clear()
-        elif isinstance(error, OriginUnavailable):
-            self.in_vain_ns[fill.key] = self._steady_ns()
+        elif isinstance(error, OriginUnavailable) and (is_probe or self._opened_ns is None):
             # Otherwise the fill began before the circuit opened, and says nothing new.
-            if is_probe or self._opened_ns is None:
-                self._count(fill.key)
-        elif isinstance(error, HostBusy):
-            self.in_vain_ns[fill.key] = self._steady_ns()
+            self._count(fill.key)
 
     def _count(self, key: EntryKey) -> None:
         self._failed_ns[key] = self._steady_ns()
