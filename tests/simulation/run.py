@@ -69,6 +69,7 @@ def _run(seed: int, folder: Path, logged: list[Any], *, keep_log: bool) -> Outco
         try:
             loop.run_until_complete(_live(life, callers, choose, is_last=is_last))
             outcome.counts["refused writes"] += life.writes.failed
+            host.refused_writes.append(life.writes.failed)
             if is_last:
                 was_full = outcome.counts["refused writes"] > 0
                 # Look before the sweep, which would delete files that nobody accounts for.

@@ -7,7 +7,6 @@ chooses: L2's files and rows stay as they are, and everything else is lost.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import random
 from collections.abc import Callable
@@ -65,6 +64,8 @@ class Host:
     stored_ns: dict[int, int] = field(default_factory=dict)
     # By how much the clock was set forward before a start, if the daemon cannot notice it.
     believed_ns: list[int] = field(default_factory=list)
+    # Of each life that has ended, how many writes the catalog refused.
+    refused_writes: list[int] = field(default_factory=list)
 
     @classmethod
     def drawn(cls, choose: random.Random) -> Host:
@@ -174,10 +175,13 @@ class Life:
     def servable_generation(self, request: ReadRequest) -> int | None:
         """Return the entry of L2 that answers a Get; None if there is none, or it is unknown."""
         row = None
-        # A refused invalidation unlinked the file, and its change was recorded later: the row stays
-        # until a look-up of the tier deletes it.
-        with contextlib.suppress(CorruptEntry):
+        try:
             row = self.catalog.lookup(request.key)
+        except CorruptEntry:
+            # A refused invalidation unlinks the files, and its change is recorded later: the rows
+            # stay until the tier looks them up.
+            if not self.writes.failed + sum(self.host.refused_writes):
+                raise
         if row is None or request.origin_after_ns:  # a clock that is set changes what is new enough
             return None
         if Use.SERVE not in self.state.use_of(row, request.kind):
