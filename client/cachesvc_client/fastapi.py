@@ -20,11 +20,11 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from cachesvc_client._v2_stats import v2_cache_stats
 from cachesvc_client.aio import AsyncCacheClient
 from cachesvc_client.answers import WarmProgress
 from cachesvc_client.client import CacheClient
 from cachesvc_client.errors import CacheServiceError, DeadlineExceeded
+from cachesvc_format.v2_stats import v2_cache_stats
 
 __all__ = ["cache_router", "v2_cache_stats"]
 

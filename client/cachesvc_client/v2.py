@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from cachesvc_client import _values
 from cachesvc_client._options import DEFAULT_WAIT_S
 from cachesvc_client._v2_arguments import warn_about
-from cachesvc_client._v2_stats import v2_cache_stats
 from cachesvc_client.aio import AsyncCacheClient
 from cachesvc_client.answers import EntryInfo
 from cachesvc_client.client import CacheClient
 from cachesvc_client.entry import EntryFields
 from cachesvc_client.errors import InvalidRequest, NotCached, PreconditionFailed
 from cachesvc_client.requests import PutOptions
+from cachesvc_format.v2_stats import v2_cache_stats
 
 if TYPE_CHECKING:
     from cachesvc_client._torch import DeviceLike

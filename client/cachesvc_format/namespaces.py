@@ -28,11 +28,3 @@ FIELDS: dict[str, tuple[str, ...]] = {
     GARMENT_NAMESPACE: (GARMENT_IMAGE, GARMENT_TENSOR),
     TEXT_NAMESPACE: TEXT_TENSORS,
 }
-# V2's names for the number of L1's entries in each namespace.
-V2_COUNTS = {
-    "l1_human_upper_count": "human_upper_body",
-    "l1_human_lower_count": "human_lower_body",
-    "l1_human_dresses_count": "human_dresses",
-    "l1_garment_count": GARMENT_NAMESPACE,
-    "l1_text_count": TEXT_NAMESPACE,
-}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from aiohttp import web
 
@@ -14,12 +13,10 @@ from cachesvc.edge.http.gauges import Gauges
 from cachesvc.edge.http.routes import Route
 from cachesvc.edge.statistics import Statistics
 from cachesvc.metrics import GaugeReading, Metrics
-from cachesvc_format.namespaces import V2_COUNTS
-from cachesvc_proto.v1 import cache_pb2 as pb
+from cachesvc_format.v2_stats import v2_cache_stats
 
 # What is not ready, by part; empty = ready.
 NotReady = Callable[[], dict[str, str]]
-_GIB = 1 << 30
 # V2's own text: scripts compare it.
 _CACHING = "2-Level (L1: Memory LRU, L2: SSD)"
 
@@ -82,29 +79,3 @@ class HealthRoutes:
             "problems": problems,
         }
         return web.json_response(body, status=503 if problems else 200)
-
-
-def v2_cache_stats(stats: pb.StatsResponse) -> dict[str, Any]:
-    """Return V2's `cache_stats`. The client's `TwoLevelCacheV2.get_stats` says the same."""
-    requests = stats.requests
-    l1_hits = requests.memory_hits + requests.local_hits
-    found = l1_hits + requests.disk_hits + requests.origin_fills
-    total = found + requests.not_found + requests.failed
-    in_memory = {name.namespace: name.memory_entries for name in stats.namespaces}
-    return {
-        "l1_hits": l1_hits,
-        "l2_hits": requests.disk_hits,
-        "l3_hits": requests.origin_fills,
-        "evictions": stats.memory.evictions + stats.disk.evictions,
-        "stampede_prevented": stats.coalesced_waiters,
-        "total_requests": total,
-        "l1_hit_rate": _percentage(l1_hits, total),
-        "l2_hit_rate": _percentage(requests.disk_hits, total),
-        **{key: in_memory.get(namespace, 0) for key, namespace in V2_COUNTS.items()},
-        "l2_disk_usage_gb": round(stats.disk.size_bytes / _GIB, 2),
-        "l2_disk_limit_gb": round(stats.disk.max_bytes / _GIB, 2),
-    }
-
-
-def _percentage(part: int, whole: int) -> float:
-    return round(100 * part / whole, 2) if whole else 0.0

@@ -1,19 +1,27 @@
-"""The daemon's counters under V2's names, the same as in the daemon's `/health`."""
+"""The daemon's counters under V2's names: in its `/health`, and in the client."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cachesvc_format.namespaces import V2_COUNTS
+from cachesvc_format.namespaces import GARMENT_NAMESPACE, TEXT_NAMESPACE
 
-if TYPE_CHECKING:
-    from cachesvc_proto.v1.cache_pb2 import StatsResponse
-
+# V2's names for the number of L1's entries in each namespace.
+V2_COUNTS = {
+    "l1_human_upper_count": "human_upper_body",
+    "l1_human_lower_count": "human_lower_body",
+    "l1_human_dresses_count": "human_dresses",
+    "l1_garment_count": GARMENT_NAMESPACE,
+    "l1_text_count": TEXT_NAMESPACE,
+}
 _GIB = 1 << 30
 
 
-def v2_cache_stats(stats: StatsResponse) -> dict[str, Any]:
-    """Return V2's `cache_stats`. Rates are shares of all Gets, in percent: `68.18`."""
+def v2_cache_stats(stats: Any) -> dict[str, Any]:
+    """Return V2's `cache_stats` of a `StatsResponse`.
+
+    Rates are shares of all Gets, in percent: `68.18`.
+    """
     requests = stats.requests
     # A worker's local hits are L1 hits.
     l1_hits = requests.memory_hits + requests.local_hits
