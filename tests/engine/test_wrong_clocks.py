@@ -187,13 +187,15 @@ async def test_a_source_that_was_read_before_the_clock_went_back_and_was_invalid
     await house.put(PERSON, 2, as_of_ns=wall_ns(house))
 
 
+@pytest.mark.parametrize("read_for_s", [0.0, 600.0], ids=lambda s: f"read {s:.0f}s before")
 @pytest.mark.parametrize("steps_s", [(-HOUR_S,), (-120.0, -HOUR_S), (-HOUR_S, -2.0)])
 async def test_a_put_that_arrived_before_the_clock_went_back_replaces_no_newer_put(
-    house: EngineHouse, steps_s: tuple[float, ...]
+    house: EngineHouse, steps_s: tuple[float, ...], read_for_s: float
 ) -> None:
     """The newer Put's time is lowered with the clock; the older Put still has the time before."""
     first, *later = steps_s
     read_ns = wall_ns(house)
+    house.clock.advance(read_for_s)
     if later:
         house.clock.step_wall(first)
     async with house.receive(PERSON, as_of_ns=read_ns) as older:
