@@ -10,12 +10,14 @@ ARG PIP_CERT
 # torch is larger than everything else together, and the daemon never imports it.
 ARG EXTRAS=""
 WORKDIR /src
-COPY pyproject.toml requirements.lock constraints.txt README.md ./
+COPY pyproject.toml hatch_build.py requirements.lock constraints.txt README.md ./
 RUN python -m venv /opt/cachesvc \
  && /opt/cachesvc/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
 COPY cachesvc cachesvc
 COPY client client
-RUN /opt/cachesvc/bin/pip install --no-cache-dir --no-deps ./client . \
+# The commit, which `make image` passes: the image is built without git's folder.
+ARG REVISION=""
+RUN SOURCE_REVISION="$REVISION" /opt/cachesvc/bin/pip install --no-cache-dir --no-deps ./client . \
  && if [ -n "$EXTRAS" ]; then \
       /opt/cachesvc/bin/pip install --no-cache-dir -c constraints.txt ".[$EXTRAS]"; fi \
  && /opt/cachesvc/bin/pip uninstall --yes setuptools pip \

