@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cachesvc.codec.foreign import foreign_tensor
 from cachesvc.codec.long_text import LongText, latin1
 from cachesvc.codec.opcodes import Dialect, Function, Value, run
 from cachesvc.codec.refusal import pickle_refused
@@ -22,6 +23,7 @@ from cachesvc.codec.torch_views import (
     gather,
 )
 from cachesvc.codec.torch_zip import SIGNATURE, read_zip
+from cachesvc.core.errors import OriginDataCorrupt
 from cachesvc.core.tensors import DecodePlan
 from cachesvc_format.blob import Tensor
 
@@ -45,7 +47,11 @@ def decode_pickle(data: bytes) -> Tensor:
     """
     if len(data) > MAX_OBJECT_BYTES:
         raise pickle_refused(f"it is larger than {MAX_OBJECT_BYTES} bytes")
-    return gather(_read(memoryview(data)))
+    try:
+        view = _read(memoryview(data))
+    except OriginDataCorrupt as exc:
+        raise foreign_tensor(data, exc) from exc
+    return gather(view)
 
 
 def _read(data: memoryview) -> View:

@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 from isal import isal_zlib
 
+from cachesvc.codec.foreign import foreign_image
 from cachesvc.codec.refusal import image_refused
 from cachesvc.core.tensors import Buffer
+from cachesvc_format.foreign import PNG_SIGNATURE
 
 # An 8K frame; real images have 0.8 Mi. Below Pillow's own bomb warning (85 Mi).
 MAX_IMAGE_PIXELS = 32 * 1024 * 1024
@@ -28,7 +30,7 @@ MAX_ANCILLARY_CHUNKS = 32
 # Twice the chunks of the largest image in the smallest common chunks, 8 KiB.
 MAX_CHUNKS = 32 * 1024
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURE = PNG_SIGNATURE
 HEADER, PIXELS, END = b"IHDR", b"IDAT", b"IEND"
 _CHUNK = struct.Struct(">I4s")
 _CRC = struct.Struct(">I")
@@ -91,7 +93,7 @@ def read_header(data: bytes) -> ImageHeader:
         OriginDataCorrupt: reason IMAGE_REFUSED.
     """
     if data[: len(SIGNATURE)] != SIGNATURE:
-        raise image_refused("it is not a PNG")
+        raise foreign_image(data)
     if len(data) < _HEADER_AT:
         raise image_refused("it is cut short")
     size_bytes, name = _CHUNK.unpack_from(data, len(SIGNATURE))

@@ -441,7 +441,9 @@ REFUSED_FOR = {
 
 @pytest.mark.parametrize("attack", REFUSED_FOR)
 def test_an_attack_is_refused_by_the_first_check_that_can_tell(attack: str) -> None:
-    assert REFUSED_FOR[attack] in _assert_refused(STREAMS[attack]).message
+    refusal = _assert_refused(STREAMS[attack])
+    # The message may name a foreign format instead; its cause is what the reader refused.
+    assert REFUSED_FOR[attack] in str(refusal.__cause__ or refusal)
 
 
 def test_a_text_that_would_take_four_times_its_length_is_not_decoded() -> None:
