@@ -46,7 +46,7 @@ PAGES_IN_SHAPE = {
     "README.ko.md": 1180,
     "docs/README.md": 300,
     "docs/backend.md": 800,
-    "docs/client.md": 1250,
+    "docs/client.md": 1275,
     "docs/http.md": 1000,
     "docs/migrating-from-v2.md": 1050,
     "docs/migrating-from-v2.ko.md": 940,

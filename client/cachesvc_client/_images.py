@@ -11,7 +11,10 @@ from cachesvc_format.blob import CHANNELS, FieldLayout, Tensor, image_shape
 try:
     from PIL import Image
 except ImportError as exc:
-    raise ImportError("images need Pillow: pip install 'cachesvc-client[images]'") from exc
+    raise ImportError(
+        "images need Pillow: pip install pillow, or install the client's wheel or checkout with "
+        "its extra [images]"
+    ) from exc
 
 
 def image_of(blob: memoryview, field: FieldLayout) -> Image.Image:

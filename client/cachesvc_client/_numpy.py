@@ -14,7 +14,10 @@ try:
     import numpy as np
     import numpy.typing as npt
 except ImportError as exc:
-    raise ImportError("arrays need numpy: pip install 'cachesvc-client[numpy]'") from exc
+    raise ImportError(
+        "arrays need numpy: pip install numpy, or install the client's wheel or checkout with "
+        "its extra [numpy]"
+    ) from exc
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),

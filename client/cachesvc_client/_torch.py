@@ -15,7 +15,10 @@ from cachesvc_format.blob import FieldLayout, Tensor
 try:
     import torch
 except ImportError as exc:
-    raise ImportError("tensors need torch: pip install 'cachesvc-client[torch]'") from exc
+    raise ImportError(
+        "tensors need torch: pip install torch, or install the client's wheel or checkout with "
+        "its extra [torch]"
+    ) from exc
 
 if TYPE_CHECKING:
     from typing import TypeAlias

@@ -14,17 +14,24 @@ from datetime import datetime
 from typing import Any
 
 import grpc
-from fastapi import APIRouter, Request, Response
-from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
-from pydantic import BaseModel
 
 from cachesvc_client.aio import AsyncCacheClient
 from cachesvc_client.answers import WarmProgress
 from cachesvc_client.client import CacheClient
 from cachesvc_client.errors import CacheServiceError, DeadlineExceeded
 from cachesvc_format.v2_stats import v2_cache_stats
+
+try:
+    from fastapi import APIRouter, Request, Response
+    from fastapi.concurrency import run_in_threadpool
+    from fastapi.responses import JSONResponse
+    from fastapi.routing import APIRoute
+    from pydantic import BaseModel
+except ImportError as exc:
+    raise ImportError(
+        "the routes need FastAPI: pip install fastapi, or install the client's wheel or checkout "
+        "with its extra [fastapi]"
+    ) from exc
 
 __all__ = ["cache_router", "v2_cache_stats"]
 

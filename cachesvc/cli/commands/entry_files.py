@@ -140,8 +140,8 @@ def _bf16(path: Path, name: str) -> Any:
             return file.get_tensor(name)
     except ImportError as exc:
         raise ValueError(
-            f"{name} is BF16; reading BF16 needs torch: pip install 'cachesvc[torch]'"
-        ) from (exc)
+            f"{name} is BF16; reading BF16 needs torch: pip install torch beside this command"
+        ) from exc
 
 
 def _image(pixels: Any) -> Any:

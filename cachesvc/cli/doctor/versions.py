@@ -23,7 +23,7 @@ def check_libraries(_: Patient) -> Iterator[Finding]:
         yield error(
             "libraries",
             f"these libraries are missing: {', '.join(missing)}",
-            "pip install cachesvc with its dependencies",
+            "install the wheels of the daemon and the client again, or requirements.lock",
         )
     else:
         named = (f"{name} {installed(name)}" for name in ("grpcio", "protobuf", "aioboto3"))
