@@ -34,11 +34,11 @@ from cachesvc.core.tier import Tier
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 TIERS = tuple(Tier)
 SERVED_BY = ("local", *TIERS)
-FAILURES = ("not_found", "failed")
+UNSERVED = ("not_found", "failed")
 STAGES = ("origin", "decode", "l1_write", "l2_commit")
 RELOADED = ("grpc_tls", "http_tls", "access")
 LISTENERS = ("grpc", "http")
-ORIGIN_OUTCOMES = ("ok", "not_found", "unavailable", "denied", "corrupt")
+ORIGIN_OUTCOMES = ("ok", "not_found", "cancelled", "unavailable", "denied", "corrupt")
 # RPCs that callers wait for; the others are only counted.
 TIMED_RPCS = ("GetHuman", "GetGarment", "GetText", "GetTryOn", "Put", "Invalidate")
 _LEAVES_MEMORY_BY = (
@@ -73,13 +73,19 @@ class Metrics:
         self.requests = make.counter(
             "requests", "Gets answered, by the tier that served.", "tier", SERVED_BY
         )
-        self.request_failures = make.counter(
-            "request_failures", "Gets that got no entry.", "outcome", FAILURES
+        self.unserved_requests = make.counter(
+            "unserved_requests",
+            "Gets that got no entry: the origin has none, or they failed.",
+            "outcome",
+            UNSERVED,
         )
         self.request_seconds = make.histogram(
             "request_seconds", "Time to find an entry.", "tier", TIERS, _LATENCY_S
         )
         self.fills = make.counter("fills", "Sets of origin reads started.")
+        self.absent_fills = make.counter(
+            "absent_fills", "Sets of origin reads that found no object: an answer, no failure."
+        )
         self.failed_fills = make.counter("failed_fills", "Sets of origin reads that failed.")
         self.fenced_fills = make.counter(
             "fenced_fills", "Flights that lost to an invalidation or a Put."

@@ -7,6 +7,9 @@ a failure is never a miss.
 
 from __future__ import annotations
 
+# The reason of an absence, which is an answer of the origin and no failure.
+NO_SUCH_OBJECT = "NO_SUCH_OBJECT"
+
 
 class CacheError(Exception):
     """Base of all errors that a caller may see.
@@ -54,7 +57,7 @@ class PermissionDenied(CacheError):
 class NoSuchObject(CacheError):
     """The origin said that it has no such object, or only one older than `origin_after`."""
 
-    default_reason = "NO_SUCH_OBJECT"
+    default_reason = NO_SUCH_OBJECT
 
 
 class Overloaded(CacheError):

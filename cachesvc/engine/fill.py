@@ -163,14 +163,19 @@ class Filler:
                 stages = FillStages(self._state.limits.fill_deadline_s, asking.answered)
                 try:
                     async with (
-                        asyncio.timeout(self._state.limits.fill_deadline_s),
+                        asyncio.timeout(self._state.limits.fill_deadline_s) as deadline,
                         self._slots.taken(stages),
                     ):
+                        stages.runs_until(deadline)
                         check_fence()
                         return await work(stages)
                 except TimeoutError as exc:
                     raise stages.too_late() from exc
         except StaleFill:
+            raise
+        except NoSuchObject as exc:
+            metrics.absent_fills.inc()
+            self._outages.found_absent(key, exc, _ms_since(started))
             raise
         except CacheError as exc:
             metrics.failed_fills.inc()
@@ -201,7 +206,7 @@ class Filler:
     async def _read_if_changed(
         self, stamp: OriginStamp, stages: FillStages
     ) -> OriginObject | OriginStamp:
-        with self._counted(), stages.reading(stamp.object_key):
+        with self._counted(stages), stages.reading(stamp.object_key):
             return await self._origin.read_if_changed(stamp)
 
     def _deadline(self) -> asyncio.Timeout:
@@ -229,13 +234,17 @@ class Filler:
         return Filled(stamps, parts, size_bytes, checksum(*parts))
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _counted(self, stages: FillStages) -> Iterator[None]:
         """Count and time one request to the origin."""
         outcome: str | None = "unavailable"
         started = time.monotonic()
         try:
             yield
             outcome = "ok"
+        except asyncio.CancelledError:
+            if not stages.is_origin_late():
+                outcome = "cancelled"
+            raise
         except NoSuchObject:
             outcome = "not_found"
             raise
@@ -256,7 +265,7 @@ class Filler:
     async def _member(
         self, field: Field, object_key: str, stages: FillStages
     ) -> tuple[OriginStamp, Tensor]:
-        with stages.reading(object_key), self._counted():
+        with stages.reading(object_key), self._counted(stages):
             found = await self._origin.read(object_key)
         stages.has_read(found.data)
         return found.stamp, await self._decoded(field, object_key, found.data, stages)

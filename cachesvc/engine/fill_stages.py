@@ -24,6 +24,7 @@ class FillStages:
         self._deadline_s = deadline_s
         self._on_answer = on_answer
         self._on_read: Callable[[], None] = lambda: None
+        self._deadline: asyncio.Timeout | None = None
         self._began: float | None = None
         self._unread: list[str] = []
         self._max_entry_bytes = 0
@@ -34,6 +35,9 @@ class FillStages:
     def has_slot(self, on_read: Callable[[], None]) -> None:
         """Begin; `on_read` is called when all members are read."""
         self._began, self._on_read = _now_s(), on_read
+
+    def runs_until(self, deadline: asyncio.Timeout) -> None:
+        self._deadline = deadline
 
     def begin_reading(self, object_keys: Sequence[str], max_entry_bytes: int) -> None:
         self._unread = list(object_keys)
@@ -71,6 +75,14 @@ class FillStages:
                 reason="ENTRY_TOO_LARGE",
                 object_keys=(self._largest[1],) if self._largest[1] else (),
             )
+
+    def is_origin_late(self) -> bool:
+        """Return whether a read that is cancelled now had its time.
+
+        Otherwise the answer of another member has decided the fill, or the fill began late.
+        """
+        is_over = self._deadline is not None and self._deadline.expired()
+        return is_over and self._began is not None and self._had_its_part(self._began)
 
     def too_late(self) -> CacheError:
         """Return the error of a fill whose time is up."""

@@ -60,10 +60,10 @@ class Getter:
         try:
             served = await self._get(request)
         except NoSuchObject:
-            metrics.request_failures.inc("not_found")
+            metrics.unserved_requests.inc("not_found")
             raise
         except CacheError:
-            metrics.request_failures.inc("failed")
+            metrics.unserved_requests.inc("failed")
             raise
         metrics.requests.inc(served.tier)
         metrics.request_seconds.observe(time.monotonic() - started, served.tier)

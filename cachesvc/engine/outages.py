@@ -1,8 +1,9 @@
 """Logs an origin that fails, without a warning for each call.
 
 At `warning`: the first failure of an outage, each change of the circuit, and once a minute
-how many fills have failed. Each failed fill is logged at `info`. An outage is a series of
-failures without an answer in between. Entries and objects are named by their pseudonyms.
+how many fills have failed. Each failed fill is logged at `info`, and so is each absence, under
+a name of its own. An outage is a series of failures without an answer in between. Entries and
+objects are named by their pseudonyms.
 """
 
 from __future__ import annotations
@@ -35,9 +36,16 @@ class OutageLog:
 
     def fill_failed(self, key: EntryKey, error: CacheError, took_ms: float) -> None:
         """Log that one fill failed, whatever the reason."""
+        self._say("fill_failed", key, error, took_ms)
+
+    def found_absent(self, key: EntryKey, error: CacheError, took_ms: float) -> None:
+        """Log an absence, which is an answer of the origin."""
+        self._say("fill_absent", key, error, took_ms)
+
+    def _say(self, event: str, key: EntryKey, error: CacheError, took_ms: float) -> None:
         objects = [self._pseudonyms.of(name) for name in error.object_keys[:MAX_OBJECTS_NAMED]]
         log.info(
-            "fill_failed",
+            event,
             namespace=key.namespace,
             what=f"{key.namespace}/{self._pseudonyms.of(key.id)}",
             objects=objects,

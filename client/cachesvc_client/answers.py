@@ -76,14 +76,19 @@ class Invalidated(NamedTuple):
 
 
 class WarmFailure(NamedTuple):
-    """A key that could not be fetched; `reason` is the reason that its Get would raise."""
+    """A key that is not cached now; `reason` is the reason that its Get would raise."""
 
     key: EntryKey
     reason: str
 
+    @property
+    def is_absent(self) -> bool:
+        """Whether the origin said that it has no such object: an answer, and no failure."""
+        return self.reason == "NO_SUCH_OBJECT"
+
 
 class WarmProgress(NamedTuple):
-    """The number of finished keys, with failed ones, the total, and the key that just failed."""
+    """The number of finished keys, the total, and the key that was just found absent or failed."""
 
     done: int
     total: int

@@ -130,7 +130,7 @@ class _Routes:
     async def warm(self, body: WarmupBody) -> JSONResponse:
         garments: list[str | tuple[str, str]] = [*body.clothing_ids]
         garments += [(garment.clothing_id, garment.owner_id) for garment in body.garments]
-        tally: dict[str, Any] = {"done": 0, "total": 0, "failed": []}
+        tally: dict[str, Any] = {"done": 0, "total": 0, "absent": [], "failed": []}
         try:
             await self._follow(body, garments, tally)
         except DeadlineExceeded:
@@ -139,7 +139,8 @@ class _Routes:
                 raise
             message = "Warm-up goes on in the background"
             return JSONResponse({"status": "running", "message": message, **tally}, 202)
-        message = f"Warmed {tally['done'] - len(tally['failed'])} of {tally['total']} entries"
+        warmed = tally["done"] - len(tally["absent"]) - len(tally["failed"])
+        message = f"Warmed {warmed} of {tally['total']} entries"
         return JSONResponse({"status": "success", "message": message, **tally})
 
     async def _follow(
@@ -180,7 +181,8 @@ def _count(tally: dict[str, Any], progress: WarmProgress) -> None:
     tally["done"], tally["total"] = progress.done, progress.total
     if progress.failed is not None:
         (namespace, entry_id), reason = progress.failed
-        tally["failed"].append({"namespace": namespace, "id": entry_id, "reason": reason})
+        found = {"namespace": namespace, "id": entry_id, "reason": reason}
+        tally["absent" if progress.failed.is_absent else "failed"].append(found)
 
 
 def _error_response(error: CacheServiceError) -> JSONResponse:

@@ -249,7 +249,7 @@ def test_a_thousand_requests_for_a_missing_person_cost_one_set_of_origin_reads(
     metrics = daemon.metrics()
     assert metrics["cachesvc_fills_total"] == 1
     assert metrics["cachesvc_absences"] == 1
-    assert metrics['cachesvc_request_failures_total{outcome="not_found"}'] == MISSING_REQUESTS
+    assert metrics['cachesvc_unserved_requests_total{outcome="not_found"}'] == MISSING_REQUESTS
 
     person = sample_objects.person(user)
     put(stub, "human_upper_body", user, person.blob())

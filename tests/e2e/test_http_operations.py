@@ -121,10 +121,13 @@ def test_a_warm_up_fetches_the_persons_own_garments_and_borrowed_ones(daemon: Da
         },
     )
     assert answer.status == 200
-    assert {name: answer.body[name] for name in ("status", "done", "total", "failed")} == {
+    assert {
+        name: answer.body[name] for name in ("status", "done", "total", "absent", "failed")
+    } == {
         "status": "success",
         "done": 5,
         "total": 5,
+        "absent": [],
         "failed": [],
     }
     for namespace, entry_id in (("human_upper_body", user), ("garment", own), ("text", borrowed)):
@@ -137,8 +140,10 @@ def test_a_warm_up_names_what_the_origin_has_not(daemon: Daemon) -> None:
     sample_objects.put_in_folder(daemon.origin_dir, sample_objects.person(user))
     answer = ask(daemon, "POST", "/cache/warmup", body={"user_id": user})
     assert (answer.body["status"], answer.body["total"]) == ("success", 3)
-    failed = {(f["namespace"], f["id"], f["reason"]) for f in answer.body["failed"]}
-    assert failed == {
+    assert answer.body["message"] == "Warmed 1 of 3 entries"
+    assert answer.body["failed"] == []
+    absent = {(f["namespace"], f["id"], f["reason"]) for f in answer.body["absent"]}
+    assert absent == {
         (namespace, user, "NO_SUCH_OBJECT") for namespace in ("human_lower_body", "human_dresses")
     }
 

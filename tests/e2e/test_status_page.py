@@ -62,6 +62,17 @@ _CONTRASTS = """
 """
 
 
+GETS_PER_SECOND = """
+() => {
+  const tiles = [...document.querySelectorAll("#figures > div")];
+  const tile = tiles.find((one) => one.firstChild.textContent === "Gets per second, last 10 s");
+  const legend = [...document.querySelectorAll("#chart-gets .legend li")];
+  const number = (element) => Number(element.textContent.match(/[\\d.]+$/)?.[0] ?? 0);
+  return [number(tile.querySelector("dd")), legend.map(number)];
+}
+"""
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with running_chromium() as running:
@@ -123,6 +134,9 @@ def test_live_figures_change_under_load_without_a_complaint_or_a_foreign_request
         expect(figure(page, "Hit ratio")).to_have_text(re.compile(r"^(99\.\d|100) %$"))
         expect(page.locator("#chart-gets path.of-memory")).to_have_count(1, timeout=WITHIN_MS)
         expect(page.locator("#chart-latency .legend")).to_contain_text(re.compile(r"L1 memory \d"))
+        # Both in one step of the page, or a poll could come in between.
+        tile, parts = page.evaluate(GETS_PER_SECOND)
+        assert tile == pytest.approx(sum(parts), rel=0.02)
         assert opening.complaints == []
         assert {url.startswith(address(daemon)) for url in opening.requests} == {True}
 

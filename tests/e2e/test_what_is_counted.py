@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import grpc
@@ -12,6 +13,7 @@ from tests.conftest import NewDaemon
 from tests.support import sample_objects
 from tests.support.daemons import Daemon, running_daemon, wait_until
 from tests.support.grpc_calls import TIMEOUT_S, get_garment, get_human, put, refused
+from tests.support.http_calls import ask
 
 MAX_SERIES = 300
 # Distinctive, so that searching all of the daemon's output for it is meaningful.
@@ -197,6 +199,31 @@ def test_stats_says_the_same_as_the_scrape(new_daemon: NewDaemon) -> None:
     assert metrics["cachesvc_puts_total"] == stats.puts == 1
     assert metrics["cachesvc_decode_failures_total"] == stats.decode_failures >= 1
     assert stats.memory.entries == stats.disk.entries == 0
+
+
+def test_absences_of_a_healthy_origin_are_nowhere_failures(new_daemon: NewDaemon) -> None:
+    daemon = new_daemon()
+    stub = daemon.stub()
+    people = [f"{MARK}-{n}" for n in range(20)]
+    for user in people:
+        with refused() as refusal:
+            get_human(stub, user)
+        assert refusal.code is grpc.StatusCode.NOT_FOUND
+    list(stub.Warm(pb.WarmRequest(user_id=f"{MARK}-warmed"), timeout=TIMEOUT_S))
+    metrics, stats = daemon.metrics(), stub.Stats(pb.StatsRequest())
+    asked = len(people) + 3
+    assert metrics["cachesvc_absent_fills_total"] == metrics["cachesvc_fills_total"] == asked
+    failures = {
+        name: count
+        for name, count in metrics.items()
+        if re.search(r"fail|error|unavailable|denied|corrupt|reject|damaged", name) and count
+    }
+    assert failures == {}
+    assert (stats.failed_fills, stats.requests.failed, stats.requests.not_found) == (0, 0, asked)
+    status = ask(daemon, "GET", "/api/status").body
+    assert (status["fills"]["absent"], status["fills"]["failed"]) == (asked, 0)
+    assert status["warnings"] == []
+    assert "failed" not in daemon.log_text()
 
 
 def test_an_error_never_names_a_path_of_the_host(daemon: Daemon) -> None:

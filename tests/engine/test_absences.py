@@ -66,7 +66,7 @@ async def test_a_thousand_requests_for_a_missing_key_cost_one_set_of_origin_read
     assert {type(failure) for failure in failures} == {NoSuchObject}
     assert len(failures) == REQUESTS
     assert all(house.origin.reads.count(key) <= 1 for key in house.object_keys(GARMENT, OWNER))
-    assert house.metrics.value("request_failures", outcome="not_found") == REQUESTS
+    assert house.metrics.value("unserved_requests", outcome="not_found") == REQUESTS
 
 
 async def test_a_remembered_absence_names_the_same_objects(house: EngineHouse) -> None:

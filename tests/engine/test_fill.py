@@ -9,7 +9,9 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+import structlog
 
+from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.errors import (
     CacheError,
     HostBusy,
@@ -21,10 +23,12 @@ from cachesvc.core.errors import (
     PreconditionFailed,
 )
 from cachesvc.core.keys import EntryKey
+from cachesvc.metrics import ORIGIN_OUTCOMES
 from tests.support.engine.house import EngineHouse
 
 PERSON = EntryKey("human_upper_body", "alice")
 GARMENT = EntryKey("garment", "shirt")
+DAY_NS = 24 * 3600 * NS_PER_S
 
 
 async def test_a_missing_member_is_not_found_and_the_rest_is_not_kept(house: EngineHouse) -> None:
@@ -39,6 +43,57 @@ async def test_a_missing_member_is_not_found_and_the_rest_is_not_kept(house: Eng
     assert inspected.disk is None
 
 
+async def test_an_absence_is_counted_and_logged_as_an_answer(house: EngineHouse) -> None:
+    house.upload(PERSON, 1)
+    members = house.object_keys(PERSON)
+    del house.origin.objects[members[-1]]
+    # These reads are under way when the absence decides the fill.
+    for object_key in members[:-1]:
+        house.gates.stop(f"origin {object_key}")
+    with structlog.testing.capture_logs() as lines, pytest.raises(NoSuchObject):
+        await house.get(PERSON)
+    outcomes = {
+        outcome: house.metrics.value("origin_requests", outcome=outcome)
+        for outcome in ORIGIN_OUTCOMES
+    }
+    expected = {"not_found": 1, "cancelled": len(members) - 1}
+    assert outcomes == dict.fromkeys(ORIGIN_OUTCOMES, 0) | expected
+    assert house.metrics.value("absent_fills") == 1
+    assert house.metrics.value("failed_fills") == 0
+    assert [line["event"] for line in lines] == ["fill_absent"]
+
+
+async def test_a_read_that_ends_with_the_deadline_had_no_answer(closed_house: EngineHouse) -> None:
+    house = closed_house
+    house.open(fill_deadline_s=0.01)
+    house.upload(PERSON, 1)
+    members = house.object_keys(PERSON)
+    for object_key in members:
+        house.gates.stop(f"origin {object_key}")
+    with pytest.raises(OriginUnavailable):
+        await house.get(PERSON)
+    assert house.metrics.value("origin_requests", outcome="unavailable") == len(members)
+    assert house.metrics.value("failed_fills") == 1
+
+
+async def test_an_expired_entry_whose_object_is_gone_is_an_absence(
+    closed_house: EngineHouse,
+) -> None:
+    house = closed_house
+    house.keep_expired_ns = DAY_NS
+    house.open()
+    house.upload(PERSON, 1)
+    await house.get(PERSON)
+    await house.settle()
+    house.clock.advance(house.kinds.of(PERSON.namespace).ttl_s * 4)
+    for object_key in house.object_keys(PERSON):
+        del house.origin.objects[object_key]
+    with pytest.raises(NoSuchObject):
+        await house.get(PERSON)
+    assert house.metrics.value("absent_fills") == 1
+    assert house.metrics.value("failed_fills") == 0
+
+
 @pytest.mark.parametrize(
     "error",
     [OriginUnavailable("away"), OriginDenied("no"), OriginDataCorrupt("bad")],
@@ -51,8 +106,8 @@ async def test_a_failure_of_the_origin_is_never_not_found(
     house.origin.errors[house.object_keys(PERSON)[2]] = error
     with pytest.raises(type(error)):
         await house.get(PERSON)
-    assert house.metrics.value("request_failures", outcome="not_found") == 0
-    assert house.metrics.value("request_failures", outcome="failed") == 1
+    assert house.metrics.value("unserved_requests", outcome="not_found") == 0
+    assert house.metrics.value("unserved_requests", outcome="failed") == 1
 
 
 async def test_a_member_that_cannot_be_decoded_names_its_object(house: EngineHouse) -> None:

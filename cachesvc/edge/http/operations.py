@@ -13,7 +13,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cachesvc.core.access import Action, Principal
-from cachesvc.core.errors import InvalidRequest
+from cachesvc.core.errors import NO_SUCH_OBJECT, InvalidRequest
 from cachesvc.edge import messages
 from cachesvc.edge.audit import AuditedInvalidations
 from cachesvc.edge.http.routes import Route
@@ -125,7 +125,7 @@ class OperationRoutes:
 
     async def _warm(self, request: web.Request, _: Principal) -> web.Response:
         reads = self._read.warm((await _warmup_body(request)).request())
-        tally: dict[str, Any] = {"done": 0, "total": len(reads), "failed": []}
+        tally: dict[str, Any] = {"done": 0, "total": len(reads), "absent": [], "failed": []}
         try:
             async with asyncio.timeout(self._warm_wait_s):
                 async for progress in self._cache.warm(reads):
@@ -133,7 +133,8 @@ class OperationRoutes:
         except TimeoutError:
             message = "Warm-up goes on in the background"
             return web.json_response({"status": "running", "message": message, **tally}, status=202)
-        message = f"Warmed {tally['done'] - len(tally['failed'])} of {tally['total']} entries"
+        warmed = tally["done"] - len(tally["absent"]) - len(tally["failed"])
+        message = f"Warmed {warmed} of {tally['total']} entries"
         return web.json_response({"status": "success", "message": message, **tally})
 
 
@@ -141,7 +142,8 @@ def _count(tally: dict[str, Any], progress: Progress) -> None:
     tally["done"] = progress.done
     if progress.failed is not None:
         (namespace, entry_id), reason = progress.failed
-        tally["failed"].append({"namespace": namespace, "id": entry_id, "reason": reason})
+        found = {"namespace": namespace, "id": entry_id, "reason": reason}
+        tally["absent" if reason == NO_SUCH_OBJECT else "failed"].append(found)
 
 
 async def _warmup_body(request: web.Request) -> WarmupBody:

@@ -89,6 +89,7 @@ class StatusReport:
             "flights": {"running": stats.flights, "max": limits.max_flights},
             "fills": {
                 "started": stats.fills,
+                "absent": self._metrics.value("absent_fills"),
                 "failed": stats.failed_fills,
                 "fenced": stats.fenced_fills,
                 "max_concurrent": limits.max_concurrent_fills,

@@ -45,8 +45,8 @@ function asked(expr: string, legend: string): Query[] {
 const REQUESTS = perSecond("requests_total", "instance");
 const HITS = perSecond("requests_total", "instance", 'tier!="origin"');
 const MEMORY_HITS = perSecond("requests_total", "instance", 'tier=~"local|memory"');
-const ALL_GETS = `(${REQUESTS} + ${perSecond("request_failures_total", "instance")})`;
-const FAILED = perSecond("request_failures_total", "instance", 'outcome="failed"');
+const ALL_GETS = `(${REQUESTS} + ${perSecond("unserved_requests_total", "instance")})`;
+const FAILED = perSecond("unserved_requests_total", "instance", 'outcome="failed"');
 const L1_BYTES = `sum by (instance) (${of("memory_bytes")})`;
 const L1_MAX = `sum by (instance) (${of("tier_max_bytes", 'tier="memory"')})`;
 const L2_BYTES = `sum by (instance) (${of("disk_bytes")})`;
@@ -198,7 +198,7 @@ const fills: Row = {
     }),
     graph({
       title: "Origin requests by outcome",
-      description: "denied: credentials or policy. unavailable: no usable answer.",
+      description: "not_found: an absence. cancelled: another member's answer decided the fill. denied: credentials or policy. unavailable: no usable answer.",
       unit: "reqps",
       stacked: true,
       queries: asked(
@@ -208,10 +208,11 @@ const fills: Row = {
     }),
     graph({
       title: "Fills by their end",
-      description: "coalesced: Gets that joined a flight. fenced: dropped because of a newer change.",
+      description: "absent: the origin has no such object. coalesced: Gets that joined a flight. fenced: dropped because of a newer change.",
       unit: "cps",
       queries: [
         { expr: perSecond("fills_total", "instance"), legend: "{{instance}} started" },
+        { expr: perSecond("absent_fills_total", "instance"), legend: "{{instance}} absent" },
         { expr: perSecond("failed_fills_total", "instance"), legend: "{{instance}} failed" },
         { expr: perSecond("fenced_fills_total", "instance"), legend: "{{instance}} fenced" },
         { expr: perSecond("coalesced_waiters_total", "instance"), legend: "{{instance}} coalesced" },

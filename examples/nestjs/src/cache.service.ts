@@ -35,11 +35,19 @@ export type Wanted = { originAfter?: Date } & (
   | { clothingId: string; ownerId?: string; part?: 'garment' | 'text' }
 );
 
+export interface WarmFailure {
+  namespace: string;
+  id: string;
+  reason: string;
+}
+
 export interface Warmed {
   host: string;
   done: number;
   total: number;
-  failed: { namespace: string; id: string; reason: string }[];
+  /** What the origin does not have, such as a category of which a person has no photo. */
+  absent: WarmFailure[];
+  failed: WarmFailure[];
   /** The call's status. After DEADLINE_EXCEEDED the daemon goes on. */
   error?: CacheCallError;
 }
@@ -113,7 +121,7 @@ export class CacheService implements OnModuleInit, OnApplicationShutdown {
     };
     return Promise.all(
       [...this.hosts.values()].map(async (host) => {
-        const warmed: Warmed = { host: host.name, done: 0, total: 0, failed: [] };
+        const warmed: Warmed = { host: host.name, done: 0, total: 0, absent: [], failed: [] };
         try {
           await host.warm(request, (step) => follow(warmed, step));
         } catch (error) {
@@ -193,5 +201,7 @@ function findingOf(wanted: Wanted) {
 
 function follow(warmed: Warmed, { done, total, failed }: WarmResponse): void {
   Object.assign(warmed, { done, total });
-  if (failed) warmed.failed.push({ ...failed.key, reason: failed.reason });
+  if (!failed) return;
+  const list = failed.reason === 'NO_SUCH_OBJECT' ? warmed.absent : warmed.failed;
+  list.push({ ...failed.key, reason: failed.reason });
 }

@@ -54,7 +54,7 @@ export class FakeCache implements CacheLike {
   async warmup(userId: string): Promise<Warmed[]> {
     this.refuse();
     this.warmedUsers.push(checked(userId));
-    return [{ host: 'fake', done: 0, total: 0, failed: [] }];
+    return [{ host: 'fake', done: 0, total: 0, absent: [], failed: [] }];
   }
 
   async exists(wanted: Wanted): Promise<boolean> {

@@ -125,7 +125,8 @@ test('a warm-up says for each host what came of it', async () => {
   const [down, up] = await cache.warmup('kim', { categories: ['upper_body', 'dresses'] });
   assert.equal(down!.error!.code, Code.UNAVAILABLE);
   assert.deepEqual([up!.done, up!.total], [2, 2]);
-  assert.deepEqual(up!.failed, [
+  assert.deepEqual(up!.failed, []);
+  assert.deepEqual(up!.absent, [
     { namespace: 'human_dresses', id: 'kim', reason: 'NO_SUCH_OBJECT' },
   ]);
 });

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+
+import pytest
 
 from tests.cli.conftest import Run, on_daemon
 from tests.conftest import NewDaemon
@@ -34,16 +37,51 @@ def test_warm_fetches_a_person_and_garments(run: Run, daemon: Daemon) -> None:
 def test_warm_of_a_borrowed_garment_asks_its_owner(run: Run, daemon: Daemon) -> None:
     owner, clothing = _wardrobe(daemon)
     warmed = run("warm", "--garment", f"{clothing}:{owner}", "--json")
-    assert json.loads(warmed.stdout) == {"done": 2, "total": 2, "failed": []}
+    assert json.loads(warmed.stdout) == {"done": 2, "total": 2, "absent": [], "failed": []}
 
 
-def test_warm_names_what_failed_and_is_code_1(run: Run, daemon: Daemon) -> None:
+def test_warm_of_a_person_without_some_areas_has_done_all_that_was_asked(
+    run: Run, daemon: Daemon
+) -> None:
     user, clothing = _wardrobe(daemon)
+    warmed = run("warm", "--user", user, "--garment", clothing)
+    assert warmed.exit_code == 0, warmed.output
+    assert f"human_dresses/{user}: absent: NO_SUCH_OBJECT" in warmed.stdout
+    shown = json.loads(run("warm", "--user", user, "--json").stdout)
+    assert {one["namespace"] for one in shown["absent"]} == {"human_dresses", "human_lower_body"}
+    assert shown["failed"] == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--garment", "{clothing}:{user}", "--garment", "absent:{user}"),
+        ("--user", "{user}", "--category", "dresses"),
+        ("--user", "absent-{user}"),
+    ],
+    ids=["a garment", "an area by its name", "every area"],
+)
+def test_warm_of_what_was_asked_for_and_is_absent_is_code_3(
+    run: Run, daemon: Daemon, arguments: tuple[str, ...]
+) -> None:
+    user, clothing = _wardrobe(daemon)
+    named = [text.format(user=user, clothing=clothing) for text in arguments]
+    warmed = run("warm", *named, "--json")
+    assert warmed.exit_code == 3
+    assert json.loads(warmed.stdout)["failed"] == []
+    assert "the origin does not have" in warmed.stderr
+
+
+def test_warm_of_what_fails_is_code_1_also_beside_an_absence(run: Run, daemon: Daemon) -> None:
+    user, clothing = _wardrobe(daemon)
+    sound = sample_objects.garment(clothing, user)
+    broken = replace(sound, objects=dict.fromkeys(sound.objects, b"no image, no tensor"))
+    put_in_folder(daemon.origin_dir, broken)
     warmed = run("warm", "--garment", f"{clothing}:{user}", "--garment", f"absent:{user}", "--json")
     assert warmed.exit_code == 1
-    failed = json.loads(warmed.stdout)["failed"]
-    assert sorted(failure["namespace"] for failure in failed) == ["garment", "text"]
-    assert {failure["reason"] for failure in failed} == {"NO_SUCH_OBJECT"}
+    shown = json.loads(warmed.stdout)
+    assert [one["namespace"] for one in shown["failed"]] == ["garment"]
+    assert sorted(one["namespace"] for one in shown["absent"]) == ["garment", "text"]
 
 
 def test_inspect_of_a_key_in_no_tier_is_an_answer(run: Run) -> None:

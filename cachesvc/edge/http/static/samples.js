@@ -94,6 +94,11 @@ function percentile(buckets, bounds, share) {
   return lower + (bounds[n] - lower) * (rank - below) / (buckets[n] - below);
 }
 
+// The value that a chart of `series` ends with.
+function newestOf(samples, trailMs, value) {
+  return series(samples, trailMs, value).at(-1)?.value ?? null;
+}
+
 // One value for each sample, of what changed over the `trailMs` before it; null across gaps.
 function series(samples, trailMs, value) {
   let first = 0;

@@ -50,7 +50,7 @@ function diskCard({ tiers: { disk } }, minute, bounds) {
 }
 
 function originCard({ origin, fills }, minute, bounds) {
-  const { ok, not_found: absent, ...bad } = origin.requests;
+  const { ok, not_found: absent, cancelled: _, ...bad } = origin.requests;
   const failures = Object.entries(bad).filter(([, n]) => n > 0);
   return tierCard("origin", `L3 origin (${origin.kind})`, [
     make("p", { class: "lead" }, origin.circuit === "open" ? "left alone" : "in use"),
@@ -60,7 +60,8 @@ function originCard({ origin, fills }, minute, bounds) {
       ["Objects not there", count(absent)],
       ...(failures.length ? failures.map(([name, n]) => [READ_FAILURES[name] ?? name, count(n)]) : [["Reads that failed", "0"]]),
       ["Fills", count(fills.started)],
-      ["Fills without an entry", count(fills.failed)],
+      ["Fills that found nothing", count(fills.absent)],
+      ["Fills that failed", count(fills.failed)],
       ...times("origin", minute, bounds),
     ]),
   ]);
