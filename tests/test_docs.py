@@ -44,9 +44,10 @@ TRANSLATED = ("README.md", "docs/migrating-from-v2.md")
 PAGES_IN_SHAPE = {
     "README.md": 1450,
     "README.ko.md": 1180,
-    "docs/README.md": 300,
+    "docs/README.md": 310,
+    "docs/around-the-client.md": 700,
     "docs/backend.md": 800,
-    "docs/client.md": 1275,
+    "docs/client.md": 1165,
     "docs/http.md": 1000,
     "docs/migrating-from-v2.md": 1050,
     "docs/migrating-from-v2.ko.md": 940,
@@ -55,7 +56,7 @@ PAGES_IN_SHAPE = {
     "docs/deploying.md": 1240,
     "docs/configuration.md": 1430,
     "docs/runbook.md": 1890,
-    "docs/errors.md": 1425,
+    "docs/errors.md": 1470,
     "docs/metrics.md": 895,
     "docs/cli.md": 1420,
     "docs/security.md": 1065,
@@ -78,7 +79,7 @@ PAGES_IN_SHAPE = {
     "docs/adr/0009-spare-files.md": 215,
     "docs/adr/0010-who-knows-of-a-later-catalog.md": 255,
 }
-WORDS_OF_ALL_PAGES = 30_000
+WORDS_OF_ALL_PAGES = 30_600
 LINE_CHARACTERS = 120
 
 _SECTION = re.MULTILINE | re.DOTALL

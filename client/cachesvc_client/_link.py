@@ -17,6 +17,7 @@ from cachesvc_client._options import HEALTH_PATH
 from cachesvc_client._patience import Patience
 from cachesvc_client._reading import view_of_answer
 from cachesvc_client._route import Route
+from cachesvc_client._streams import leave
 from cachesvc_client._waiting import TimedOut, pause, result_of
 from cachesvc_client.errors import (
     CacheServiceError,
@@ -112,7 +113,7 @@ class GrpcLink:
             for message in stream:
                 yield call.read(memoryview(message))
         finally:
-            stream.cancel()  # for a caller that stops early; no effect on an ended stream
+            leave(stream)  # for a caller that stops early
 
     def _retrying(self, call: Call[Any], timeout_s: float, attempt: Callable[[float], A]) -> A:
         patience = Patience(time.monotonic() + timeout_s, self._wait_s)

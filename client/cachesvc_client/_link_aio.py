@@ -19,6 +19,7 @@ from cachesvc_client._options import HEALTH_PATH
 from cachesvc_client._patience import Patience
 from cachesvc_client._reading import view_of_answer
 from cachesvc_client._route import Route
+from cachesvc_client._streams_aio import leave
 from cachesvc_client._waiting_aio import TimedOut, pause, result_of
 from cachesvc_client.errors import (
     CacheServiceError,
@@ -116,7 +117,7 @@ class AsyncGrpcLink:
             async for message in stream:
                 yield call.read(memoryview(message))
         finally:
-            stream.cancel()  # for a caller that stops early; no effect on an ended stream
+            await leave(stream)  # for a caller that stops early
 
     async def _retrying(
         self, call: Call[Any], timeout_s: float, attempt: Callable[[float], Awaitable[A]]

@@ -239,6 +239,10 @@ def error_of_status(
 def error_of_rpc(exc: grpc.RpcError, asked_for: str = "") -> CacheServiceError:
     """Return the error for the exception of a sync or an aio call."""
     # A sync call raises the call object itself; RpcError declares none of its methods.
+    if not hasattr(exc, "code"):
+        return CacheServiceError(
+            f"a gRPC interceptor of this process ended the call: {exc!r}", reason="INTERCEPTED"
+        )
     code, message = exc.code(), exc.details()
     # Iterate to get pairs: aio's type also has keys(), which would mislead dict().
     metadata: Any = exc.trailing_metadata() or ()

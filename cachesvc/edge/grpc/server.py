@@ -13,6 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
+
+# Not `grpc.aio.server`, in whose place tracing libraries put their own: those of OpenTelemetry and
+# Sentry fail at each stream of a handler that writes its messages itself, as ours do.
+from grpc.aio import _server as _grpc_aio
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 
@@ -172,7 +176,7 @@ class GrpcServer:
 
     def _server(self, who: Who, options: tuple[tuple[str, int], ...]) -> grpc.aio.Server:
         streams = ("grpc.max_concurrent_streams", self._settings.max_concurrent_streams)
-        server = grpc.aio.server(options=(*_OPTIONS, streams, *options))
+        server: grpc.aio.Server = _grpc_aio.server(options=(*_OPTIONS, streams, *options))
         for name, handlers in (
             (SERVICE_NAME, methods.cache_methods(self._service, self._calls, who)),
             (methods.HEALTH_NAME, methods.health_methods(self._health, who)),
