@@ -6,32 +6,36 @@ The reference with defaults and units is docs/configuration.md.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    ValidationError,
-    field_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from cachesvc import config_kinds
-from cachesvc.config_access import (
+from cachesvc.config_access import AccessSettings, TlsSettings, listener_problems
+from cachesvc.config_kinds import KindSettings
+from cachesvc.config_messages import problems
+from cachesvc.config_sources import Variables, as_written, name_as_written, names_of, read_toml
+from cachesvc.config_values import (
     ENV_PREFIX,
-    NOT_TOML,
-    AccessSettings,
+    Count,
+    Directory,
+    Hours,
+    MaybeDirectory,
+    Milliseconds,
+    Seconds,
     Section,
-    TlsSettings,
-    listener_problems,
+    Share,
+    Size,
     split_address,
 )
-from cachesvc.config_kinds import MAX_TTL_HOURS, KindSettings
 from cachesvc.core.access import Role
 from cachesvc.core.errors import ConfigError
 from cachesvc.core.kinds import Kinds
@@ -41,46 +45,41 @@ GIB = 1 << 30
 MIB = 1 << 20
 
 
+def _is_an_address(value: str) -> str:
+    if value:
+        split_address(value)
+    return value
+
+
+Listen = Annotated[str, AfterValidator(_is_an_address)]
+
+
 class GrpcSettings(Section):
     """`socket` empty = `{runtime_dir}/cachesvc.sock`; `listen` is empty or host:port."""
 
-    socket: Path | None = None
-    listen: str = ""
+    socket: MaybeDirectory = None
+    listen: Listen = ""
     tls: TlsSettings = TlsSettings()
     # For calls without a deadline: every call ends.
-    default_deadline_s: float = Field(30.0, gt=0)
+    default_deadline_s: Seconds = Field(30.0, gt=0)
     # A caller has so long to take a stream's next message (1 MiB); the daemon holds it meanwhile.
-    stream_stall_s: float = Field(30.0, gt=0)
+    stream_stall_s: Seconds = Field(30.0, gt=0)
     # Rejects floods before they cost memory; a worker has a handful of calls in flight.
-    max_concurrent_streams: int = Field(256, ge=1)
-    drain_s: float = Field(10.0, ge=0)
-
-    @field_validator("listen")
-    @classmethod
-    def _is_an_address(cls, value: str) -> str:
-        if value:
-            split_address(value)
-        return value
+    max_concurrent_streams: Count = Field(256, ge=1)
+    drain_s: Seconds = Field(10.0, ge=0)
 
 
 class HttpSettings(Section):
     """`listen` empty = no HTTP."""
 
-    listen: str = "127.0.0.1:8002"
+    listen: Listen = "127.0.0.1:8002"
     # What a caller on this host may do without a credential.
     loopback_role: Role = Role.ADMIN
     # Names, beside localhost and addresses, that a Host header may have.
     allowed_hosts: tuple[str, ...] = ()
     # Above this number, the connection that has been idle longest is closed.
-    max_connections: int = Field(256, ge=8)
+    max_connections: Count = Field(256, ge=8)
     tls: TlsSettings = TlsSettings()
-
-    @field_validator("listen")
-    @classmethod
-    def _is_an_address(cls, value: str) -> str:
-        if value:
-            split_address(value)
-        return value
 
 
 class AuditSettings(Section):
@@ -89,25 +88,25 @@ class AuditSettings(Section):
 
 
 class L1Settings(Section):
-    max_bytes: int = Field(GIB, ge=MIB)
+    max_bytes: Size = Field(GIB, ge=MIB)
     allow_heap: bool = False
     # Files made in advance for the next misses; 0 = none.
-    spare_bytes: int = Field(32 * MIB, ge=0)
+    spare_bytes: Size = Field(32 * MIB, ge=0)
     # After a restart, load the last used entries of L2 in the background.
     rewarm: bool = True
 
 
 class L2Settings(Section):
-    root: Path = Path("/opt/dlami/nvme/vton-cache")
-    max_bytes: int = Field(50 * GIB, ge=MIB)
-    high_watermark: float = Field(0.95, gt=0, le=1)
-    low_watermark: float = Field(0.80, gt=0, le=1)
+    root: Directory = Path("/opt/dlami/nvme/vton-cache")
+    max_bytes: Size = Field(50 * GIB, ge=MIB)
+    high_watermark: Share = Field(0.95, gt=0, le=1)
+    low_watermark: Share = Field(0.80, gt=0, le=1)
     # Free space that the filesystem keeps, whichever program fills it.
-    free_floor_bytes: int = Field(2 * GIB, ge=0)
+    free_floor_bytes: Size = Field(2 * GIB, ge=0)
     # Filled entries that wait for the disk; above this limit, entries stay in L1 only.
-    max_pending_bytes: int = Field(256 * MIB, ge=MIB)
+    max_pending_bytes: Size = Field(256 * MIB, ge=MIB)
     # Expired entries stay so long: most still equal the origin's objects, and are renewed.
-    keep_expired_hours: float = Field(24.0, ge=0)
+    keep_expired_hours: Hours = Field(24.0, ge=0)
 
     def watermarks(self) -> Watermarks:
         return Watermarks(
@@ -125,31 +124,31 @@ class OriginSettings(Section):
     bucket: str = ""
     region: str = ""
     endpoint_url: str = ""
-    path: Path | None = None
+    path: MaybeDirectory = None
     # For one whole fill: queueing, all members, decoding.
-    deadline_s: float = Field(20.0, gt=0)
-    max_concurrent_reads: int = Field(48, ge=1)
+    deadline_s: Seconds = Field(20.0, gt=0)
+    max_concurrent_reads: Count = Field(48, ge=1)
     # `directory` only: each read and write first waits for so long, to imitate S3.
-    added_latency_ms: float = Field(0.0, ge=0)
+    added_latency_ms: Milliseconds = Field(0.0, ge=0)
     # S3's clock has whole seconds.
-    origin_after_grace_s: float = Field(2.0, ge=0)
+    origin_after_grace_s: Seconds = Field(2.0, ge=0)
     # So many fills in a row that cannot ask the origin open the circuit for `breaker_open_s`.
-    breaker_failures: int = Field(5, ge=1)
-    breaker_open_s: float = Field(5.0, gt=0)
+    breaker_failures: Count = Field(5, ge=2)
+    breaker_open_s: Seconds = Field(5.0, gt=0)
 
 
 class LimitSettings(Section):
     """How much one daemon does at once."""
 
-    max_entry_bytes: int = Field(64 * MIB, ge=1024)
-    max_flights: int = Field(1024, ge=1)
-    max_concurrent_fills: int = Field(8, ge=1)
-    max_concurrent_warmups: int = Field(8, ge=1)
-    max_warm_keys: int = Field(1000, ge=1)
+    max_entry_bytes: Size = Field(64 * MIB, ge=1024)
+    max_flights: Count = Field(1024, ge=1)
+    max_concurrent_fills: Count = Field(8, ge=1)
+    max_concurrent_warmups: Count = Field(8, ge=1)
+    max_warm_keys: Count = Field(1000, ge=1)
     # Memory beside L1: decoding an image takes three to five times its size.
-    max_decoding_bytes: int = Field(256 * MIB, ge=16 * MIB)
+    max_decoding_bytes: Size = Field(256 * MIB, ge=16 * MIB)
     # Each Put holds a whole entry in memory.
-    max_concurrent_puts: int = Field(16, ge=1)
+    max_concurrent_puts: Count = Field(16, ge=1)
 
 
 class Settings(BaseSettings):
@@ -164,11 +163,11 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    runtime_dir: Path = Path("/dev/shm/cachesvc")  # noqa: S108 the documented place for shared memory
-    state_dir: Path = Path("/var/lib/cachesvc")
+    runtime_dir: Directory = Path("/dev/shm/cachesvc")  # noqa: S108 the documented place for shared memory
+    state_dir: Directory = Path("/var/lib/cachesvc")
     # Name of the workers' group, which gets the socket and the shared files; empty = the daemon's.
     group: str = ""
-    ttl_hours: float = Field(24.0, gt=0, le=MAX_TTL_HOURS)
+    ttl_hours: Hours = Field(24.0, gt=0)
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     grpc: GrpcSettings = GrpcSettings()
@@ -207,7 +206,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # init_settings holds the TOML file's values (see `load`): variables win over them.
-        return env_settings, init_settings
+        return Variables(settings_cls), init_settings
 
 
 def load(config_file: Path | None = None) -> Settings:
@@ -217,18 +216,19 @@ def load(config_file: Path | None = None) -> Settings:
         ConfigError: names every setting that cannot be read, and why; if all can be read,
             every setting that does not fit the others.
     """
-    from_file: dict[str, Any] = {}
-    if config_file is not None:
-        if not config_file.is_file():
-            raise ConfigError(f"{config_file}: the config file does not exist")
-        try:
-            from_file = TomlConfigSettingsSource(Settings, config_file)()
-        except NOT_TOML as exc:
-            raise ConfigError(f"{config_file} is not valid TOML: {exc}") from exc
+    in_file = read_toml(config_file, "--config") if config_file is not None else {}
+
+    def name_of(path: Sequence[str]) -> str:
+        return name_as_written(path, os.environ, in_file)
+
+    def written(path: Sequence[str], value: Any) -> Any:
+        return as_written(path, os.environ, in_file, value)
+
     try:
-        settings = Settings(**from_file)
+        settings = Settings(**in_file)
     except ValidationError as exc:
-        raise ConfigError(_all_problems(exc)) from exc
+        found = problems(exc, name_of, list(names_of(Settings)), written)
+        raise ConfigError("; ".join(found)) from exc
     _check_together(settings)
     return settings
 
@@ -279,12 +279,3 @@ def _check_origin(origin: OriginSettings) -> None:
         raise ConfigError(
             "origin.path (CACHESVC_ORIGIN__PATH) is missing, which the kind `directory` needs"
         )
-
-
-def _all_problems(exc: ValidationError) -> str:
-    lines = []
-    for error in exc.errors():
-        path = [str(part) for part in error["loc"]]
-        variable = ENV_PREFIX + "__".join(path).upper()
-        lines.append(f"{'.'.join(path)} ({variable}): {error['msg']}")
-    return "; ".join(lines)

@@ -7,13 +7,11 @@ from typing import Any
 
 from pydantic import Field
 
-from cachesvc.config_access import Section
+from cachesvc.config_values import Count, Hours, Seconds, Section, Size
 from cachesvc.core import kinds
 from cachesvc.core.errors import ConfigError
 from cachesvc.core.kinds import Encoding, Kind, Kinds, Namespace, Subject
 
-# The same limit as a Put's `ttl`: an expiry time in nanoseconds has to fit 63 bits.
-MAX_TTL_HOURS = 366 * 24
 # What a changed kind keeps of the built-in kind.
 _KEPT = (
     "max_entries",
@@ -43,11 +41,11 @@ class NamespaceSettings(Section):
 class KindSettings(Section):
     """Changes a built-in kind's limits, or describes a new kind."""
 
-    max_entries: int | None = Field(None, ge=1)
-    max_bytes: int | None = Field(None, ge=0)
-    ttl_hours: float | None = Field(None, gt=0, le=MAX_TTL_HOURS)
-    stale_if_error_s: float | None = Field(None, ge=0)
-    absent_ttl_s: float | None = Field(None, ge=0)
+    max_entries: Count | None = Field(None, ge=1)
+    max_bytes: Size | None = Field(None, ge=0)
+    ttl_hours: Hours | None = Field(None, gt=0)
+    stale_if_error_s: Seconds | None = Field(None, ge=0)
+    absent_ttl_s: Seconds | None = Field(None, ge=0)
     version: str | None = None
     private: bool | None = None
     subject: Subject | None = None

@@ -54,11 +54,11 @@ PAGES_IN_SHAPE = {
     "docs/releasing.md": 200,
     "docs/operating.md": 1320,
     "docs/deploying.md": 1240,
-    "docs/configuration.md": 1430,
+    "docs/configuration.md": 1600,
     "docs/runbook.md": 1890,
     "docs/errors.md": 1470,
     "docs/metrics.md": 895,
-    "docs/cli.md": 1420,
+    "docs/cli.md": 1500,
     "docs/security.md": 1065,
     "docs/status-page.md": 260,
     "docs/architecture.md": 1775,
@@ -79,7 +79,7 @@ PAGES_IN_SHAPE = {
     "docs/adr/0009-spare-files.md": 215,
     "docs/adr/0010-who-knows-of-a-later-catalog.md": 255,
 }
-WORDS_OF_ALL_PAGES = 30_600
+WORDS_OF_ALL_PAGES = 31_000
 LINE_CHARACTERS = 120
 
 _SECTION = re.MULTILINE | re.DOTALL

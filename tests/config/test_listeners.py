@@ -79,5 +79,5 @@ def test_a_list_of_callers_that_is_a_fifo_or_a_folder_is_refused_and_not_waited_
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "folder").mkdir()
     for name in ("fifo", "folder"):
-        with pytest.raises(ConfigError, match=rf"access\.file: .*{name} is not a regular file"):
+        with pytest.raises(ConfigError, match=rf"access\.file .*{name} is not a regular file"):
             load(tmp_path, f'[access]\nfile = "{tmp_path / name}"\n')

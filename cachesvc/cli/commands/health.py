@@ -13,7 +13,7 @@ import typer
 from cachesvc.cli.conventions import output
 from cachesvc.cli.conventions.connection import START_IT
 from cachesvc.cli.conventions.exits import ExitCode, fail
-from cachesvc.cli.conventions.options import Json, Target
+from cachesvc.cli.conventions.options import LEAST_TIMEOUT_S, Json, Target, seconds_at_least
 
 if TYPE_CHECKING:
     import grpc
@@ -34,7 +34,13 @@ def health(
     as_json: Json = False,
     target: Target = None,
     timeout_s: Annotated[
-        float, typer.Option("--timeout", min=0.001, help="Seconds for the answer.")
+        float,
+        typer.Option(
+            "--timeout",
+            parser=seconds_at_least(LEAST_TIMEOUT_S),
+            metavar="TIME",
+            help="Seconds for the answer.",
+        ),
     ] = DEFAULT_HEALTH_TIMEOUT_S,
 ) -> None:
     """Say whether the daemon answers; with --ready, also whether it is ready.

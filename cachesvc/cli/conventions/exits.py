@@ -33,3 +33,8 @@ def fail(message: str, code: ExitCode = ExitCode.FAILED) -> NoReturn:
     """Print one line on stderr and end the command with `code`."""
     print(f"cachesvc: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(int(code))
+
+
+def warn(message: str) -> None:
+    """Print one line on stderr; the command goes on."""
+    print(f"{PROGRAM}: warning: {' '.join(message.split())}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -10,9 +10,11 @@ from typing import Annotated
 
 import typer
 
+from cachesvc.core import units
+
 DEFAULT_TIMEOUT_S = 30.0
-_UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+LEAST_TIMEOUT_S = 0.001
+_MAX_OPTION_S = 366 * 86400.0
 
 
 class Category(StrEnum):
@@ -37,15 +39,36 @@ def parse_moment(text: str) -> datetime:
 
 
 def parse_duration(text: str) -> timedelta:
-    """Return the duration of `90`, `90s`, `15m`, `24h` or `7d`; always more than 0."""
-    match = _DURATION.fullmatch(text)
-    seconds = float(match[1]) * _UNIT_S[match[2]] if match else 0.0
+    """Return the duration of `90`, `90s`, `1h30m`, `24h` or `7d`; always more than 0."""
+    seconds = _seconds(text)
     if seconds <= 0:
-        raise typer.BadParameter("this is not a duration such as 90s, 15m, 24h or 7d")
+        raise typer.BadParameter("a duration is more than 0")
     try:
         return timedelta(seconds=seconds)
     except OverflowError:
         raise typer.BadParameter("the duration is too long") from None
+
+
+def seconds_at_least(least_s: float) -> Callable[[str | float], float]:
+    """Return a parser of times for options whose values are seconds: `90`, `90s`, `1h30m`."""
+
+    def parse(text: str | float) -> float:
+        seconds = _seconds(text) if isinstance(text, str) else text
+        if not least_s <= seconds <= _MAX_OPTION_S:
+            raise typer.BadParameter(
+                f"the time has to be from {units.time_text(least_s)} to "
+                f"{units.time_text(_MAX_OPTION_S)}"
+            )
+        return seconds
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    try:
+        return units.time_s(text)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from None
 
 
 Target = Annotated[
@@ -56,7 +79,15 @@ Target = Annotated[
         show_default=False,
     ),
 ]
-Timeout = Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds for the whole call.")]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        parser=seconds_at_least(LEAST_TIMEOUT_S),
+        metavar="TIME",
+        help="Seconds for the whole call; or a time such as 90s, 5m.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Owner = Annotated[
     str, typer.Option(help="The owner, under whose prefix the origin keeps the garment.")

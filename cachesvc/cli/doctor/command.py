@@ -9,7 +9,7 @@ import typer
 
 from cachesvc.cli.conventions import output
 from cachesvc.cli.conventions.exits import ExitCode, fail
-from cachesvc.cli.conventions.options import ConfigFile, Json
+from cachesvc.cli.conventions.options import ConfigFile, Json, seconds_at_least
 
 if TYPE_CHECKING:
     from cachesvc.cli.doctor.findings import Finding
@@ -23,7 +23,13 @@ def doctor(
         str, typer.Option("--object", metavar="KEY", help="Also read this object from the origin.")
     ] = "",
     deadline_s: Annotated[
-        float, typer.Option("--timeout", min=0.1, help="Seconds for each question to the origin.")
+        float,
+        typer.Option(
+            "--timeout",
+            parser=seconds_at_least(0.1),
+            metavar="TIME",
+            help="Seconds for each question to the origin.",
+        ),
     ] = DEFAULT_DEADLINE_S,
     config: ConfigFile = None,
     as_json: Json = False,

@@ -16,7 +16,7 @@ from cachesvc.app.l2 import WITNESS
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok
 from cachesvc.cli.doctor.places import unnamed_file
 from cachesvc.config import Settings
-from cachesvc.config_access import ENV_PREFIX, split_address
+from cachesvc.config_values import ENV_PREFIX, split_address
 from cachesvc.core import durable
 from cachesvc.core.errors import ConfigError
 from cachesvc.edge import audit

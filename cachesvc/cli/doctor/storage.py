@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from cachesvc.cli.conventions import output
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 from cachesvc.cli.doctor.places import examine_directory, mount_of, nearest_existing
-from cachesvc.config_access import ENV_PREFIX
+from cachesvc.config_values import ENV_PREFIX
 from cachesvc.core import durable
 
 _ROOT = f"{ENV_PREFIX}L2__ROOT"

@@ -45,6 +45,8 @@ def run(config: Path | None) -> None:
             from cachesvc import process
             from cachesvc.cli.serve import logs
 
+            _warn_of_strangers(settings)
+
             # uvloop was tried and makes no difference: inline persons of 10.2 MB, median p50 of
             # 11 interleaved rounds 8.1 ms on asyncio's loop, 7.9 ms on uvloop's; a round is 5 to
             # 21.
@@ -63,6 +65,21 @@ def run(config: Path | None) -> None:
         if not pools.is_refused_thread(exc):
             raise
         fail(pools.NO_THREAD, ExitCode.USAGE)
+
+
+def _warn_of_strangers(settings: Settings) -> None:
+    """Log the variables that look like settings and are none, each with the nearest one."""
+    import structlog
+
+    from cachesvc.config_sources import strangers
+
+    if found := strangers(type(settings), os.environ):
+        structlog.get_logger().warning(
+            "unknown_variables",
+            problem="these variables are no settings and are ignored",
+            nearest={stranger.name: stranger.nearest for stranger in found},
+            do="correct their names or remove them; docs/configuration.md has all settings",
+        )
 
 
 def import_libraries() -> None:

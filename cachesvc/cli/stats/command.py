@@ -9,7 +9,13 @@ import typer
 from cachesvc.cli.conventions import output
 from cachesvc.cli.conventions.connection import connected
 from cachesvc.cli.conventions.exits import ExitCode, fail
-from cachesvc.cli.conventions.options import DEFAULT_TIMEOUT_S, Json, Target, Timeout
+from cachesvc.cli.conventions.options import (
+    DEFAULT_TIMEOUT_S,
+    Json,
+    Target,
+    Timeout,
+    seconds_at_least,
+)
 from cachesvc.cli.stats.answer import namespaces_table, plain
 
 if TYPE_CHECKING:
@@ -42,7 +48,8 @@ def stats(
         float | None,
         typer.Option(
             "--interval",
-            min=0.1,
+            parser=seconds_at_least(0.1),
+            metavar="TIME",
             help=f"With --watch: seconds between two updates. Default: {DEFAULT_INTERVAL_S:g}.",
             show_default=False,
         ),

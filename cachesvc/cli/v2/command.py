@@ -13,7 +13,14 @@ import typer
 from cachesvc.cli.conventions import output
 from cachesvc.cli.conventions.connection import connected
 from cachesvc.cli.conventions.exits import ExitCode, fail
-from cachesvc.cli.conventions.options import DEFAULT_TIMEOUT_S, ConfigFile, Json, Target, Timeout
+from cachesvc.cli.conventions.options import (
+    DEFAULT_TIMEOUT_S,
+    ConfigFile,
+    Json,
+    Target,
+    Timeout,
+    seconds_at_least,
+)
 
 if TYPE_CHECKING:
     from cachesvc.cli.v2.adoption import Adopter, Policy
@@ -46,7 +53,8 @@ def import_v2(
         float,
         typer.Option(
             "--margin",
-            min=2.0,
+            parser=seconds_at_least(2.0),
+            metavar="TIME",
             help="Seconds by which a file must be newer than its origin object, and within which "
             "V2 must have written all files of an entry.",
         ),
