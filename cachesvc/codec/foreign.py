@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cachesvc.codec.opcodes import may_begin_with
 from cachesvc.codec.refusal import image_refused, pickle_refused
 from cachesvc.core.errors import OriginDataCorrupt
 from cachesvc.core.tensors import Buffer
@@ -55,6 +56,9 @@ def foreign_image(data: Buffer) -> OriginDataCorrupt:
 def foreign_tensor(data: Buffer, refusal: OriginDataCorrupt) -> OriginDataCorrupt:
     """Return the error for data that was refused with `refusal`: the same if it is a pickle."""
     found = name_of(data)
+    if found is None and not may_begin_with(data[0]):
+        start = begins_with(data)
+        return pickle_refused(f"it is no pickle, and nothing known: it begins with {start}")
     if found is None or found.family is Family.TORCH:
         return refusal
     return pickle_refused(_text(found, _READS_TENSOR, _WAY_OF_TENSOR))

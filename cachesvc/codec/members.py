@@ -20,7 +20,6 @@ from cachesvc_format.blob import MAX_HEAD_BYTES, BlobLayout, Tensor
 __all__ = ["blob_parts", "check_parts", "decode_member", "encode_members", "plan_member"]
 
 _PLANNERS = {Encoding.PNG: plan_png, Encoding.PICKLE: plan_pickle}
-_DECODERS = {Encoding.PNG: decode_png, Encoding.PICKLE: decode_pickle}
 _ENCODERS = {Encoding.PNG: encode_png, Encoding.PICKLE: encode_pickle}
 
 
@@ -33,13 +32,16 @@ def plan_member(field: Field, data: bytes) -> DecodePlan:
     return _PLANNERS[field.encoding](data)
 
 
-def decode_member(field: Field, data: bytes) -> Tensor:
+def decode_member(field: Field, data: bytes, plan: DecodePlan | None = None) -> Tensor:
     """Return what the origin's object `data` holds; it may share memory with `data`.
 
     Raises:
         OriginDataCorrupt: reason PICKLE_REFUSED or IMAGE_REFUSED. Nothing was executed.
+        PlanTooSmall: if it takes more memory than `plan` says.
     """
-    return _DECODERS[field.encoding](data)
+    if field.encoding is Encoding.PNG:
+        return decode_png(data)
+    return decode_pickle(data, plan)
 
 
 def check_parts(kind: Kind, parts: Sequence[Buffer]) -> BlobLayout:

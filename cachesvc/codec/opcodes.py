@@ -18,9 +18,9 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from cachesvc.codec.foreign_names import NEARBY_BYTES, said_of
 from cachesvc.codec.long_text import MAX_SHORT_BYTES, PIECE_BYTES, LongText, escaped, utf8
 from cachesvc.codec.refusal import pickle_refused
-from cachesvc_format.names import clipped
 
 # A Parameter in protocol 0 with 16 dimensions takes about 130 opcodes.
 MAX_OPCODES = 512
@@ -76,6 +76,11 @@ def run(data: memoryview, start: int, dialect: Dialect) -> tuple[Value, int]:
     raise pickle_refused(f"it has more than {MAX_OPCODES} opcodes")
 
 
+def may_begin_with(code: int) -> bool:
+    """Return whether a stream that `run` reads may begin with this opcode."""
+    return code in _HANDLERS
+
+
 class _Machine:
     """The stack, the marks and the memo of one stream. Never reads outside `data`."""
 
@@ -93,7 +98,7 @@ class _Machine:
     def take(self, size_bytes: int) -> memoryview:
         end = self.at + size_bytes
         if end > len(self._data):
-            raise pickle_refused("it ends in the middle")
+            raise pickle_refused("it is cut short: it ends within a value")
         taken = self._data[self.at : end]
         self.at = end
         return taken
@@ -111,7 +116,9 @@ class _Machine:
             if found is not None:
                 self.at = found.end()
                 return self._data[begin : found.start()]
-        raise pickle_refused("a line is too long or does not end")
+        if end == len(self._data):
+            raise pickle_refused("it is cut short: it ends within a line")
+        raise pickle_refused("a line is too long")
 
     def long_line(self) -> memoryview:
         return self.line(len(self._data) - self.at)
@@ -166,7 +173,12 @@ class _Machine:
 
     def check_frame(self) -> None:
         if self.number(_U64) > len(self._data) - self.at:
-            raise pickle_refused("a frame ends outside of it")
+            raise pickle_refused("it is cut short: it ends within a frame")
+
+    def nearby(self) -> bytes:
+        """Return what follows, and the end of all data, for a message."""
+        follows = self._data[self.at : self.at + NEARBY_BYTES]
+        return bytes(follows) + bytes(self._data[-NEARBY_BYTES:])
 
     def result(self) -> Value:
         if self._marks or len(self._stack) != 1:
@@ -201,7 +213,7 @@ def _name(raw: memoryview) -> str:
 def _push_global(machine: _Machine, module: str, name: str) -> None:
     found = machine.dialect.names.get((module, name))
     if found is None:
-        raise pickle_refused(f"it names {clipped(f'{module}.{name}')}")
+        raise pickle_refused(said_of(module, name, machine.nearby()))
     machine.push(found)
 
 
@@ -248,7 +260,9 @@ def _append(machine: _Machine, values: list[Value]) -> None:
 def _set_items(machine: _Machine, values: list[Value]) -> None:
     target = machine.top()
     if not isinstance(target, dict) or len(values) % 2:
-        raise pickle_refused("it sets items of what is not a dict")
+        raise pickle_refused(
+            "it sets items of what is no dict, as a state_dict does: save one tensor"
+        )
     for key, value in zip(values[::2], values[1::2], strict=True):
         # Keys are text only: hashing a deep tuple would recurse.
         if not isinstance(key, str):

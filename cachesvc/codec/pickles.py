@@ -20,11 +20,12 @@ from cachesvc.codec.torch_views import (
     TENSOR_FUNCTIONS,
     Storage,
     View,
+    checked_view,
     gather,
 )
 from cachesvc.codec.torch_zip import SIGNATURE, read_zip
 from cachesvc.core.errors import OriginDataCorrupt
-from cachesvc.core.tensors import DecodePlan
+from cachesvc.core.tensors import DecodePlan, PlanTooSmall
 from cachesvc_format.blob import Tensor
 
 # Protocols 1 and 2 write a byte above 0x7F as two bytes; 64 KiB are for the opcodes.
@@ -33,17 +34,18 @@ MAX_OBJECT_BYTES = 2 * MAX_PICKLED_TENSOR_BYTES + 64 * 1024
 
 def plan_pickle(data: bytes) -> DecodePlan:
     """Return how much memory reading `data` takes. The size of its tensor is not known yet."""
-    # A tensor is no larger than its object, and is copied once if it is not contiguous or is
-    # written as text.
+    # A tensor is copied once if it is not contiguous or is written as text. Only an expanded
+    # tensor is larger than its object.
     return DecodePlan(0, 2 * len(data))
 
 
-def decode_pickle(data: bytes) -> Tensor:
+def decode_pickle(data: bytes, plan: DecodePlan | None = None) -> Tensor:
     """Return the tensor, contiguous and little-endian; it may share memory with `data`.
 
     Raises:
         OriginDataCorrupt: reason PICKLE_REFUSED, if `data` is damaged, too large, or
             not one plain tensor.
+        PlanTooSmall: if the tensor, which is expanded, takes more memory than `plan` says.
     """
     if len(data) > MAX_OBJECT_BYTES:
         raise pickle_refused(f"it is larger than {MAX_OBJECT_BYTES} bytes")
@@ -51,6 +53,9 @@ def decode_pickle(data: bytes) -> Tensor:
         view = _read(memoryview(data))
     except OriginDataCorrupt as exc:
         raise foreign_tensor(data, exc) from exc
+    needed_bytes = len(data) + view.size_bytes
+    if plan is not None and needed_bytes > plan.needed_bytes:
+        raise PlanTooSmall(DecodePlan(view.size_bytes, needed_bytes))
     return gather(view)
 
 
@@ -60,11 +65,10 @@ def _read(data: memoryview) -> View:
     value, end = run(data, 0, _RawStream().dialect())
     if value == MAGIC_NUMBER:
         return read_tensor_file(data, end)
-    if not isinstance(value, View):
-        raise pickle_refused("it is not one tensor")
+    view = checked_view(value)
     if end != len(data):
         raise pickle_refused("it has bytes behind the tensor")
-    return value
+    return view
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +103,10 @@ class _RawStream:
         )
 
     def _load_from_bytes(self, arguments: tuple[Value, ...]) -> Storage:
-        if len(arguments) != 1 or self.has_storage:
-            raise pickle_refused("it has more than one storage")
+        if self.has_storage:
+            raise pickle_refused("it holds more than one tensor: save one of them alone")
+        if len(arguments) != 1:
+            raise pickle_refused("its storage has the wrong number of parts")
         self.has_storage = True
         payload = arguments[0]
         if isinstance(payload, _Latin1):

@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 from cachesvc.codec.opcodes import Dialect, Value, run
 from cachesvc.codec.refusal import pickle_refused
 from cachesvc.codec.torch_views import (
+    BIG_ENDIAN,
     STORAGE_CLASSES,
     TENSOR_FUNCTIONS,
     Storage,
     View,
+    checked_view,
     parse_storage_id,
 )
 
@@ -43,7 +45,7 @@ class OneStorage:
         if not isinstance(identity, tuple) or len(identity) != self.id_length:
             raise pickle_refused("a persistent id is not that of a storage")
         if self.storage is not None:
-            raise pickle_refused("it has more than one storage")
+            raise pickle_refused("it holds more than one tensor: save one of them alone")
         if any(part is not None for part in identity[5:]):
             raise pickle_refused("its storage is a view of another")
         self.storage = parse_storage_id(identity[:5])
@@ -53,9 +55,7 @@ class OneStorage:
 def read_tensor_file(data: memoryview, after_magic: int) -> View:
     """Return the tensor of a legacy file whose first stream ends at `after_magic`."""
     value, storage = _read(data, after_magic, {**STORAGE_CLASSES, **TENSOR_FUNCTIONS})
-    if not isinstance(value, View):
-        raise pickle_refused("it is not one tensor")
-    return replace(value, storage=storage)
+    return replace(checked_view(value), storage=storage)
 
 
 def read_storage(data: memoryview) -> Storage:
@@ -77,9 +77,11 @@ def _read(
         raise pickle_refused("its file version is unknown")
     machine_facts, at = run(data, at, _PLAIN)
     if not (isinstance(machine_facts, dict) and machine_facts.get("little_endian") is True):
-        raise pickle_refused("its elements are not little-endian")
+        raise pickle_refused(BIG_ENDIAN)
     holder = OneStorage(id_length=6)
     value, at = run(data, at, Dialect(names, holder.load))
+    if holder.storage is None:
+        checked_view(value)
     keys, at = run(data, at, _PLAIN)
     if holder.storage is None or not _is_only(keys, holder.storage.key):
         raise pickle_refused("it does not have exactly one storage")
@@ -92,9 +94,16 @@ def _is_only(keys: Value, key: str) -> bool:
 
 def _elements(data: memoryview, at: int, storage: Storage) -> memoryview:
     start = at + _COUNT.size
-    if start > len(data) or _COUNT.unpack_from(data, at)[0] != storage.count:
+    if start > len(data):
+        raise pickle_refused("it is cut short: it ends before its elements")
+    if _COUNT.unpack_from(data, at)[0] != storage.count:
         raise pickle_refused("its storage has another count than its id says")
     # The elements end exactly at the end: torch writes no bytes behind them.
-    if len(data) - start != storage.size_bytes:
-        raise pickle_refused("its storage is cut short or has bytes behind it")
+    if len(data) - start < storage.size_bytes:
+        raise pickle_refused(
+            f"it is cut short: it has {len(data) - start:,} of its storage's "
+            f"{storage.size_bytes:,} bytes"
+        )
+    if len(data) - start > storage.size_bytes:
+        raise pickle_refused("it has bytes behind its storage")
     return data[start:]

@@ -2,8 +2,8 @@
 
 A tensor is a view: offset, sizes and strides, in elements, over one storage. All
 of them come from outside, so a view is checked before a byte is read: it lies
-inside its storage and is not larger than the storage (a stride of 0 turns 2 bytes
-into gigabytes).
+inside its storage. Its size is limited by itself, because an expanded tensor is larger
+than its storage (a stride of 0 turns 2 bytes into gigabytes).
 """
 
 from __future__ import annotations
@@ -68,15 +68,39 @@ class View:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
+    @property
+    def size_bytes(self) -> int:
+        """Return the size of the gathered tensor."""
+        return math.prod(self.shape) * ITEM_BYTES[self.storage.dtype]
+
 
 @dataclass(frozen=True, slots=True)
 class _NoHooks:
-    """An empty OrderedDict. Not a dict, so that no opcode can put a hook into it."""
+    """An empty OrderedDict. Not a dict, so that no opcode can put a hook into it.
+
+    torch 0.4 writes None instead.
+    """
 
 
 STORAGE_CLASSES: Mapping[tuple[str, str], Value] = {
     ("torch", name): StorageClass(dtype) for name, dtype in _STORAGE_DTYPES.items()
 }
+
+
+BIG_ENDIAN = "its elements are big-endian: save it on a little-endian machine"
+# What else a stream may hold; bool is before int, which it is one of.
+_NO_TENSORS: tuple[tuple[type, str], ...] = (
+    (dict, "a dict"),
+    (list, "a list"),
+    (tuple, "a tuple"),
+    (bool, "a bool"),
+    (int, "a number"),
+    (str, "text"),
+    (memoryview, "bytes"),
+    (type(None), "None"),
+    (Storage, "a storage"),
+    (_NoHooks, "an empty OrderedDict"),
+)
 
 
 def parse_storage_id(parts: tuple[Value, ...]) -> Storage:
@@ -94,6 +118,14 @@ def parse_storage_id(parts: tuple[Value, ...]) -> Storage:
     if checked * ITEM_BYTES[storage_class.dtype] > MAX_PICKLED_TENSOR_BYTES:
         raise pickle_refused(f"a storage is larger than {MAX_PICKLED_TENSOR_BYTES} bytes")
     return Storage(storage_class.dtype, checked, key)
+
+
+def checked_view(value: Value) -> View:
+    """Return the value of a stream, which should be one tensor."""
+    if isinstance(value, View):
+        return value
+    found = next((name for type_, name in _NO_TENSORS if isinstance(value, type_)), "no tensor")
+    raise pickle_refused(f"it is {found}, not one tensor: save one tensor alone")
 
 
 def gather(view: View) -> Tensor:
@@ -154,8 +186,6 @@ def _check_inside(view: View) -> None:
     ):
         raise pickle_refused(f"a tensor is larger than {MAX_PICKLED_TENSOR_BYTES} bytes")
     count = math.prod(shape)
-    if count > storage.count:
-        raise pickle_refused("a tensor is larger than its storage")
     last = view.offset
     if count:
         last += sum((n - 1) * stride for n, stride in zip(shape, view.strides, strict=True))
@@ -164,10 +194,14 @@ def _check_inside(view: View) -> None:
 
 
 def _rebuild_tensor(arguments: tuple[Value, ...]) -> View:
-    if len(arguments) != 6:
-        # A seventh part holds a conjugate or negative bit, which changes the values.
+    if len(arguments) == 7 and arguments[6] not in (None, {}):
+        # It holds a conjugate or negative bit, which changes the values.
+        raise pickle_refused(
+            "a tensor's values are changed by a flag: save tensor.resolve_neg().resolve_conj()"
+        )
+    if len(arguments) not in (6, 7):
         raise pickle_refused("a tensor has the wrong number of parts")
-    storage, offset, shape, strides, requires_grad, hooks = arguments
+    storage, offset, shape, strides, requires_grad, hooks = arguments[:6]
     if not isinstance(storage, Storage):
         raise pickle_refused("a tensor's storage is another value")
     _check_grad(requires_grad, hooks)
@@ -181,6 +215,20 @@ def _rebuild_tensor(arguments: tuple[Value, ...]) -> View:
     return view
 
 
+def _rebuild_old_tensor(arguments: tuple[Value, ...]) -> View:
+    """Return a tensor of torch before 0.4."""
+    if len(arguments) != 4:
+        raise pickle_refused("a tensor has the wrong number of parts")
+    return _rebuild_tensor((*arguments, False, None))
+
+
+def _size(arguments: tuple[Value, ...]) -> tuple[Value, ...]:
+    """Return the numbers of a `torch.Size`, which torch before 0.4 writes."""
+    if len(arguments) != 1 or not isinstance(arguments[0], tuple):
+        raise pickle_refused("a tensor's sizes are not a tuple")
+    return arguments[0]
+
+
 def _rebuild_parameter(arguments: tuple[Value, ...]) -> View:
     if len(arguments) != 3:
         raise pickle_refused("a parameter has the wrong number of parts")
@@ -192,18 +240,22 @@ def _rebuild_parameter(arguments: tuple[Value, ...]) -> View:
 
 
 def _check_grad(requires_grad: Value, hooks: Value) -> None:
-    if not isinstance(requires_grad, bool) or not isinstance(hooks, _NoHooks):
-        raise pickle_refused("a tensor has hooks, or a requires_grad that is not a bool")
+    if not isinstance(requires_grad, bool):
+        raise pickle_refused("a tensor's requires_grad is not a bool")
+    if hooks is not None and not isinstance(hooks, _NoHooks):
+        raise pickle_refused("a tensor has hooks: save tensor.detach()")
 
 
 def _no_hooks(arguments: tuple[Value, ...]) -> _NoHooks:
     if arguments:
-        raise pickle_refused("an OrderedDict is not empty")
+        raise pickle_refused("an OrderedDict is not empty: save one tensor alone")
     return _NoHooks()
 
 
 TENSOR_FUNCTIONS: Mapping[tuple[str, str], Value] = {
     ("torch._utils", "_rebuild_tensor_v2"): Function(_rebuild_tensor),
+    ("torch._utils", "_rebuild_tensor"): Function(_rebuild_old_tensor),
+    ("torch", "Size"): Function(_size),
     ("torch._utils", "_rebuild_parameter"): Function(_rebuild_parameter),
     ("collections", "OrderedDict"): Function(_no_hooks),
 }

@@ -17,7 +17,14 @@ from dataclasses import dataclass, replace
 from cachesvc.codec.opcodes import Dialect, run
 from cachesvc.codec.refusal import pickle_refused
 from cachesvc.codec.torch_legacy import OneStorage
-from cachesvc.codec.torch_views import STORAGE_CLASSES, TENSOR_FUNCTIONS, Storage, View
+from cachesvc.codec.torch_views import (
+    BIG_ENDIAN,
+    STORAGE_CLASSES,
+    TENSOR_FUNCTIONS,
+    Storage,
+    View,
+    checked_view,
+)
 
 SIGNATURE = b"PK\x03\x04"
 # torch 2.13 writes 7 members for a tensor.
@@ -30,6 +37,7 @@ _END64 = struct.Struct("<4sQ2H2I4Q")
 _ENTRY = struct.Struct("<4s6H3I5H2I")
 _LOCAL = struct.Struct("<4s5H3I2H")
 _ENCRYPTED_FLAG = 0x1
+_END_SIGNATURE = b"PK\x05\x06"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +71,14 @@ def read_zip(data: memoryview) -> View:
         return _read_member(data, directory, members, f"{folder}/{name}")
 
     if f"{folder}/byteorder" in members and bytes(record("byteorder")) != b"little":
-        raise pickle_refused("its elements are not little-endian")
+        raise pickle_refused(BIG_ENDIAN)
     holder = OneStorage(id_length=5)
     stream = record("data.pkl")
     value, end = run(stream, 0, Dialect({**STORAGE_CLASSES, **TENSOR_FUNCTIONS}, holder.load))
-    if not isinstance(value, View) or end != len(stream):
-        raise pickle_refused("it is not one tensor")
-    return replace(value, storage=_filled(value.storage, record(f"data/{value.storage.key}")))
+    view = checked_view(value)
+    if end != len(stream):
+        raise pickle_refused("it has bytes behind the tensor")
+    return replace(view, storage=_filled(view.storage, record(f"data/{view.storage.key}")))
 
 
 def _filled(storage: Storage, elements: memoryview) -> Storage:
@@ -95,7 +104,9 @@ def _numbers(layout: struct.Struct, data: memoryview, at: int, signature: bytes)
 def _find_directory(data: memoryview) -> _Directory:
     # At the very end: torch writes no comment and nothing behind the archive.
     end_at = len(data) - _END.size
-    *_, count, size_bytes, start, _ = _numbers(_END, data, end_at, b"PK\x05\x06")
+    if data[end_at : end_at + 4] != _END_SIGNATURE:
+        raise pickle_refused("it is cut short, or has bytes behind its archive: store it again")
+    *_, count, size_bytes, start, _ = _numbers(_END, data, end_at, _END_SIGNATURE)
     locator_at = end_at - _END64_LOCATOR.size
     if locator_at >= 0 and bytes(data[locator_at : locator_at + 4]) == b"PK\x06\x07":
         _, end64_at, _ = _numbers(_END64_LOCATOR, data, locator_at, b"PK\x06\x07")
@@ -113,7 +124,10 @@ def _list_members(data: memoryview, directory: _Directory) -> dict[str, _Member]
         _, _, flags, method, _, _, crc32, stored_bytes, size_bytes = entry[:9]
         name_bytes, extra_bytes, comment_bytes, disk, _, _, header_at = entry[9:]
         if method or disk or flags & _ENCRYPTED_FLAG or stored_bytes != size_bytes:
-            raise pickle_refused("a record of its archive is compressed, encrypted or elsewhere")
+            raise pickle_refused(
+                "a record of its archive is compressed, encrypted or elsewhere: "
+                "store the file as torch.save wrote it"
+            )
         at += _ENTRY.size
         name = _member_name(data, at, name_bytes)
         if name in members:
@@ -145,6 +159,15 @@ def _read_member(
     if end > directory.start:
         raise pickle_refused("a record of its archive reaches outside of it")
     # torch.load ignores the checksum, but a damaged photo should not be served.
-    if zlib.crc32(data[start:end]) != member.crc32:
-        raise pickle_refused("a record of its archive has a wrong checksum")
+    if _has_checksums(members) and zlib.crc32(data[start:end]) != member.crc32:
+        raise pickle_refused("a record of its archive has a wrong checksum: store it again")
     return data[start:end]
+
+
+def _has_checksums(members: dict[str, _Member]) -> bool:
+    """Return False for a file of `torch.serialization.set_crc32_options(False)`.
+
+    torch then writes 0 as the checksum of every record. Damage of a file with checksums leaves
+    another one.
+    """
+    return any(member.crc32 for member in members.values())

@@ -17,3 +17,14 @@ class DecodePlan:
 
     size_bytes: int
     needed_bytes: int
+
+
+class PlanTooSmall(Exception):
+    """Decoding takes more memory than planned, which only the object's inside says.
+
+    Stays in the engine: take the memory of `plan`, and decode again.
+    """
+
+    def __init__(self, plan: DecodePlan) -> None:
+        super().__init__(f"decoding takes {plan.needed_bytes} bytes")
+        self.plan = plan

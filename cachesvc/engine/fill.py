@@ -30,7 +30,7 @@ from cachesvc.core.errors import (
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Field, Kind
 from cachesvc.core.origin import Origin, OriginObject, OriginStamp
-from cachesvc.core.tensors import Buffer
+from cachesvc.core.tensors import Buffer, DecodePlan, PlanTooSmall
 from cachesvc.engine.breaker import OriginBreaker
 from cachesvc.engine.decoding import DecodingRoom
 from cachesvc.engine.fill_stages import FillStages, Slots
@@ -278,10 +278,11 @@ class Filler:
             if not data:
                 raise OriginDataCorrupt("the object is empty", reason=EMPTY)
             plan = self._codec.plan_member(field, data)
-            stages.expect(plan.size_bytes, object_key)
-            async with self._decoding.taken(plan.needed_bytes):
-                started = time.monotonic()
-                tensor: Tensor = await self._state.in_worker(self._codec.decode_member, field, data)
+            try:
+                return await self._decoded_as_planned(field, object_key, data, plan, stages)
+            except PlanTooSmall as exc:
+                plan = exc.plan
+            return await self._decoded_as_planned(field, object_key, data, plan, stages)
         except OriginDataCorrupt as exc:
             self._state.metrics.decode_failures.inc()
             exc.object_keys = (object_key,)
@@ -292,6 +293,16 @@ class Filler:
                 reason="HOST_RESOURCES",
                 object_keys=(object_key,),
             ) from exc
+
+    async def _decoded_as_planned(
+        self, field: Field, object_key: str, data: bytes, plan: DecodePlan, stages: FillStages
+    ) -> Tensor:
+        stages.expect(plan.size_bytes, object_key)
+        async with self._decoding.taken(plan.needed_bytes):
+            started = time.monotonic()
+            tensor: Tensor = await self._state.in_worker(
+                self._codec.decode_member, field, data, plan
+            )
         self._state.metrics.stage_seconds.observe(time.monotonic() - started, "decode")
         return tensor
 

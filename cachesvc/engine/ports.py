@@ -19,8 +19,8 @@ class Codec(Protocol):
     def plan_member(self, field: Field, data: bytes) -> DecodePlan:
         """Raises OriginDataCorrupt. For the loop: it reads a header, and decodes nothing."""
 
-    def decode_member(self, field: Field, data: bytes) -> Tensor:
-        """Raises OriginDataCorrupt; executes nothing."""
+    def decode_member(self, field: Field, data: bytes, plan: DecodePlan) -> Tensor:
+        """Raises OriginDataCorrupt, or PlanTooSmall; executes nothing."""
 
     def blob_parts(self, tensors: Mapping[str, Tensor]) -> Sequence[Buffer]: ...
 

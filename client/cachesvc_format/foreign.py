@@ -159,7 +159,7 @@ _TAG = re.compile(rb"\s*(?:<\?xml[^>]*>\s*|<!--.*?-->\s*)*<(!?[A-Za-z][A-Za-z0-9
 _BASE64 = re.compile(rb"(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])[A-Za-z0-9+/\r\n]{64,}={0,2}\s*")
 _PNM = re.compile(rb"P[1-7]\s[\s#0-9W]")
 # A pickle of protocol 0 or 1 that begins with a global, as that of every object does.
-_PROTO_0 = re.compile(rb"\(?c[A-Za-z_][\w.]*\n[A-Za-z_][\w.]*\n")
+_PROTO_0 = re.compile(rb"\(?c[A-Za-z_][\w.]*\n[A-Za-z_]")
 
 
 def name_of(data: Buffer) -> Found | None:
@@ -207,7 +207,10 @@ def _container(head: bytes) -> Found | None:
 def _zip(head: bytes) -> Found | None:
     if not head.startswith(ZIP_SIGNATURE):
         return None
-    name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+    name_end = 30 + int.from_bytes(head[26:28], "little")
+    if name_end > len(head):
+        return Found("the beginning of a zip archive", Family.CHANGED)
+    name = head[30:name_end]
     if name.endswith((b"/data.pkl", b"/.format_version", b"/byteorder")):
         return Found("a file of torch.save", Family.TORCH)
     if b"/code/" in name or name.endswith((b"/constants.pkl", b"/version")):

@@ -6,10 +6,14 @@ Promises 5 and 8.
 from __future__ import annotations
 
 import asyncio
+import pickle
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 import pytest
+import torch
 
+from cachesvc.codec import pickles
 from cachesvc.core.errors import HostBusy, Overloaded
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.tensors import DecodePlan
@@ -130,13 +134,66 @@ async def test_an_entry_too_large_by_its_headers_is_refused_before_anything_is_d
     house.open(max_entry_bytes=20)
     house.upload(person(0), 1)
     decoded: list[bytes] = []
-    monkeypatch.setattr(GatedCodec, "decode_member", lambda _, field, data: decoded.append(data))
+    monkeypatch.setattr(
+        GatedCodec, "decode_member", lambda _, field, data, plan: decoded.append(data)
+    )
     with pytest.raises(Overloaded) as failed:
         await house.get(person(0))
     assert failed.value.reason == "ENTRY_TOO_LARGE"
     assert failed.value.object_keys[0] in house.object_keys(person(0))
     # Each of its images alone is small enough; two together are not.
     assert len(decoded) <= 1
+
+
+def expanded(shape: tuple[int, ...]) -> bytes:
+    """Return a pickle of some hundred bytes whose tensor has `shape`, of float32."""
+    return pickle.dumps(torch.ones(1).expand(shape))
+
+
+async def test_an_expanded_tensor_within_the_limits_is_served(closed_house: EngineHouse) -> None:
+    house = closed_house
+    house.open(max_entry_bytes=64 * 1024)
+    house.upload(person(0), 1)
+    pose = house.object_keys(person(0))[-1]
+    house.origin.hold(pose, expanded((100, 100)))
+    served = await house.get(person(0))
+    assert served.meta.size_bytes > 40_000
+
+
+async def test_an_expanded_tensor_is_refused_by_its_size_before_it_takes_memory(
+    closed_house: EngineHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = closed_house
+    house.open(max_entry_bytes=64 * 1024)
+    house.upload(person(0), 1)
+    pose = house.object_keys(person(0))[-1]
+    house.origin.hold(pose, expanded((1000, 1000)))
+    gathered: list[object] = []
+    monkeypatch.setattr(pickles, "gather", gathered.append)
+    with pytest.raises(Overloaded) as failed:
+        await house.get(person(0))
+    assert failed.value.reason == "ENTRY_TOO_LARGE"
+    assert failed.value.object_keys == (pose,)
+    assert gathered == []
+
+
+async def test_an_expanded_tensor_takes_room_for_decoding(
+    closed_house: EngineHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = closed_house
+    house.open()
+    house.upload(person(0), 1)
+    house.origin.hold(house.object_keys(person(0))[-1], expanded((100, 1000)))
+    taken: list[int] = []
+    take = DecodingRoom.taken
+
+    def noted(room: DecodingRoom, needed_bytes: int) -> AbstractAsyncContextManager[None]:
+        taken.append(needed_bytes)
+        return take(room, needed_bytes)
+
+    monkeypatch.setattr(DecodingRoom, "taken", noted)
+    await house.get(person(0))
+    assert max(taken) > 400_000
 
 
 async def test_a_fill_that_has_read_everything_gives_its_slot_to_the_next(

@@ -84,7 +84,7 @@ class PlainCodec:
     def plan_member(self, field: Field, data: bytes) -> DecodePlan:
         return DecodePlan(len(data), len(data))
 
-    def decode_member(self, field: Field, data: bytes) -> Tensor:
+    def decode_member(self, field: Field, data: bytes, plan: DecodePlan) -> Tensor:
         return Tensor("U8", (len(data),), data)
 
     def blob_parts(self, tensors: Mapping[str, Tensor]) -> Sequence[Buffer]:

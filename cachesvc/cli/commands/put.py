@@ -27,12 +27,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Store an entry from files. A file holds one field (FIELD.png, FIELD.npy, FIELD=FILE), or "
-    "several (a .safetensors file, such as `get --output` writes).",
+    help="Store an entry from files. A file holds one field (FIELD.png, FIELD.pkl, FIELD.npy, "
+    "FIELD=FILE), or several (a .safetensors file, such as `get --output` writes).",
 )
 
 Files = Annotated[
-    list[str], typer.Argument(metavar="FILE...", help="[FIELD=]FILE: .png, .npy or .safetensors.")
+    list[str],
+    typer.Argument(
+        metavar="FILE...",
+        help="[FIELD=]FILE: .png; .pkl, .pt or .pth (of pickle.dumps or torch.save); .npy; "
+        ".safetensors.",
+    ),
 ]
 AsOf = Annotated[
     datetime | None,
@@ -138,9 +143,9 @@ def _store(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    from cachesvc.cli.commands import entry_files
+    from cachesvc.cli.commands import field_files
 
-    fields = entry_files.read_fields(files)
+    fields = field_files.read_fields(files)
     with connected(target, timeout_s) as client:
         info = client.put(namespace, id, fields, options=options)
     if as_json:

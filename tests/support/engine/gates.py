@@ -89,8 +89,8 @@ class GatedCodec:
     def plan_member(self, field: Field, data: bytes) -> DecodePlan:
         return members.plan_member(field, data)
 
-    def decode_member(self, field: Field, data: bytes) -> Tensor:
-        return members.decode_member(field, data)
+    def decode_member(self, field: Field, data: bytes, plan: DecodePlan) -> Tensor:
+        return members.decode_member(field, data, plan)
 
     def blob_parts(self, tensors: Mapping[str, Tensor]) -> Sequence[Buffer]:
         self._gates.pass_by_in_thread("decoded")
