@@ -40,6 +40,7 @@ from cachesvc.core.access import Role
 from cachesvc.core.errors import ConfigError
 from cachesvc.core.kinds import Kinds
 from cachesvc.core.watermarks import Watermarks
+from cachesvc_format.paths import problem_of_socket
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -239,6 +240,7 @@ def _check_together(settings: Settings) -> None:
     for check in (
         settings.build_kinds,
         settings.l2.watermarks,
+        lambda: _check_sockets(settings),
         lambda: _check_origin(settings.origin),
         lambda: _check_listeners(settings),
     ):
@@ -248,6 +250,20 @@ def _check_together(settings: Settings) -> None:
             problems.append(str(exc))
     if problems:
         raise ConfigError("; ".join(problems))
+
+
+def _check_sockets(settings: Settings) -> None:
+    """Refuse what the kernel would cut short or refuse, by the name of the setting to change."""
+    sockets = {"runtime_dir (CACHESVC_RUNTIME_DIR)": settings.admin_socket_path}
+    if settings.grpc.socket is not None:
+        sockets["grpc.socket (CACHESVC_GRPC__SOCKET)"] = settings.grpc.socket
+    else:
+        sockets["runtime_dir (CACHESVC_RUNTIME_DIR)"] = settings.socket_path  # the longer name
+    found = [
+        f"{name}: {why}" for name, path in sockets.items() if (why := problem_of_socket(str(path)))
+    ]
+    if found:
+        raise ConfigError("; ".join(found))
 
 
 def _check_listeners(settings: Settings) -> None:

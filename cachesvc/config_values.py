@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from cachesvc.core import units
+from cachesvc_format import paths
 
 ENV_PREFIX = "CACHESVC_"
 # A Put's `ttl` has the same limit: an expiry time in nanoseconds has to fit 63 bits.
@@ -24,7 +25,6 @@ _MS_S = 0.001
 MAX_COUNT = (1 << 31) - 1
 # The kernel's limit of a file's length.
 MAX_SIZE_BYTES = (1 << 63) - 1
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 _PORTS = 65536
 
 
@@ -63,23 +63,19 @@ def path_text(value: object) -> object:
     """Refuse what no path can be, and what only a shell would expand. Raises ValueError."""
     if not isinstance(value, str | Path):
         return value
-    text = str(value)
-    if isinstance(value, str) and not text.strip():
-        raise ValueError("it has to be a path, and not empty")
-    if _UNPRINTABLE.search(text):
-        raise ValueError("a path has no control characters")
-    if text.startswith("~"):
-        raise ValueError("only a shell expands ~; write the whole path")
-    if text.startswith("$") or "${" in text:
-        raise ValueError("only a shell expands variables; write the whole path")
+    _refuse(paths.problem_of(str(value)))
     return value
 
 
 def _whole_path(value: object) -> object:
-    value = path_text(value)
-    if isinstance(value, str | Path) and not Path(value).is_absolute():
-        raise ValueError("it has to be a whole path, which begins with /")
+    if isinstance(value, str | Path):
+        _refuse(paths.problem_of_whole(str(value)))
     return value
+
+
+def _refuse(problem: str) -> None:
+    if problem:
+        raise ValueError(problem)
 
 
 def _empty_is_none(value: object) -> object:

@@ -34,7 +34,7 @@ def open_directory(path: Path, *, mode: int, gid: int | None = None) -> int:
         created = _make_directory(path, mode)
         fd = os.open(path, DIRECTORY_FLAGS)
     except OSError as exc:
-        raise ConfigError(f"{path}: cannot be used as a directory: {exc.strerror}") from exc
+        raise ConfigError(f"{path}: cannot be used as a directory: {_why_not(path, exc)}") from exc
     owner = os.fstat(fd).st_uid
     if owner != os.geteuid():
         os.close(fd)
@@ -55,6 +55,12 @@ def open_directory(path: Path, *, mode: int, gid: int | None = None) -> int:
                 "make the daemon's user a member of it, or set another CACHESVC_GROUP"
             ) from exc
     return fd
+
+
+def _why_not(path: Path, exc: OSError) -> str | None:
+    if path.is_symlink():  # whoever may replace it would move the daemon's files
+        return f"it is a link to {os.readlink(path)}; name that directory itself"
+    return exc.strerror
 
 
 def set_access(fd: int, mode: int, gid: int | None) -> None:

@@ -22,6 +22,7 @@ import struct
 import time
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from cachesvc_client._trust import Trust, name_of_user
 from cachesvc_client.errors import CacheUnreachable
@@ -92,7 +93,10 @@ def open_door(path: str, trust: Trust) -> Door:
         _check_directories(path, trust)
         _check_listener(path, address, trust)
         unless_opened.pop_all()
-    return Door(f"unix:{address}", Identity(status.st_dev, status.st_ino, status.st_ctime_ns), fd)
+    # gRPC reads %20 in an address as a space.
+    return Door(
+        f"unix:{quote(address)}", Identity(status.st_dev, status.st_ino, status.st_ctime_ns), fd
+    )
 
 
 def _check_directories(path: str, trust: Trust) -> None:

@@ -11,6 +11,7 @@ import os
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import grpc
 
@@ -162,7 +163,8 @@ class GrpcServer:
         # The umask closes the socket to other users from its first moment.
         earlier = os.umask(0o777 & ~mode)
         try:
-            server.add_insecure_port(f"unix:{path}")
+            # gRPC reads %20 in an address as a space.
+            server.add_insecure_port(f"unix:{quote(str(path))}")
         except RuntimeError as exc:
             raise ConfigError(f"{path}: cannot listen; see CACHESVC_GRPC__SOCKET") from exc
         finally:
