@@ -6,6 +6,7 @@ does not load torch, numpy or Pillow: each is imported for the first value of it
 
 from __future__ import annotations
 
+from cachesvc_client._arguments import Category
 from cachesvc_client._credentials import TlsFiles
 from cachesvc_client._local import LocalOptions
 from cachesvc_client._version import __version__ as __version__
@@ -56,6 +57,7 @@ __all__ = [
     "TryOn",
     "TryOnKey",
     "PutOptions",
+    "Category",
     "EntryInfo",
     "EntryKey",
     "Tier",

@@ -46,7 +46,10 @@ class Layout(Mapping[str, FieldLayout]):
         self.plan: Any = None
 
     def __getitem__(self, name: str) -> FieldLayout:
-        return self._fields[name]
+        try:
+            return self._fields[name]
+        except (KeyError, TypeError):  # TypeError: a name that cannot be hashed
+            raise KeyError(f"no field {name!r}; the fields are {', '.join(self)}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._fields)

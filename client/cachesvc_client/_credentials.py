@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import grpc
 
+from cachesvc_client._arguments import check_settings
 from cachesvc_client.errors import InvalidSettings
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class TlsFiles(NamedTuple):
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Return a channel's credentials. Raises InvalidSettings, which names the file."""
+        check_settings(self._asdict())
         if bool(self.cert_file) != bool(self.key_file):
             raise InvalidSettings(
                 "a client certificate needs both cert_file (CACHESVC_TLS_CERT) and key_file "
@@ -50,6 +52,7 @@ class TlsFiles(NamedTuple):
         """Return an equal context of the standard library. Raises InvalidSettings."""
         import ssl  # takes 10 ms, and only TLS needs it
 
+        check_settings(self._asdict())
         # Not create_default_context: its flags are stricter than gRPC.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if not self.ca_file:

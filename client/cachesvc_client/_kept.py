@@ -52,7 +52,7 @@ def needed_ns(origin_after: datetime | None) -> int:
     """Return `origin_after` in wall nanoseconds; a moment in the future counts as now."""
     if origin_after is None:
         return 0
-    if origin_after.tzinfo is None:
+    if origin_after.utcoffset() is None:
         return _NEVER_MET_NS  # the call will be refused, with a clear error
     since = origin_after - datetime(1970, 1, 1, tzinfo=timezone.utc)
     asked_ns = (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000

@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from cachesvc_client._arguments import check_settings
 from cachesvc_client._control import ControlPage
 from cachesvc_client._files import Unusable, find_files
 from cachesvc_client._kept import (
@@ -29,7 +30,7 @@ from cachesvc_client._opened import Opened, opened_inline
 from cachesvc_client._reading import Attachment, Received
 from cachesvc_client._shared_file import keep_file, name_of, open_file
 from cachesvc_client._trust import Trust
-from cachesvc_client.requests import PARTS, TryOnKey
+from cachesvc_client.requests import TryOnKey
 from cachesvc_format.namespaces import HUMAN_NAMESPACES
 
 log = logging.getLogger("cachesvc_client")
@@ -51,13 +52,16 @@ class LocalOptions:
     """What one client keeps open. `max_entries` also limits its descriptors.
 
     With `share_mappings` the Gets of a key share one mapping: some us less, for callers that
-    promise not to write into the bytes. `enabled` False = always inline.
+    promise not to write into the bytes. `enabled` False = always inline. Raises InvalidSettings.
     """
 
     max_entries: int = DEFAULT_MAX_ENTRIES
     max_bytes: int = DEFAULT_MAX_BYTES
     share_mappings: bool = False
     enabled: bool = True
+
+    def __post_init__(self) -> None:
+        check_settings(vars(self))
 
 
 class LocalDelivery:
@@ -120,8 +124,8 @@ class LocalDelivery:
     ) -> tuple[Opened, ...] | None:
         """Return person, garment and text if no call is needed for any of them."""
         kept = self._kept
-        if kept is None or (versions and not versions.keys() <= PARTS):
-            return None  # with an unknown part the call will be refused, with a clear error
+        if kept is None:
+            return None
         known = versions or {}
         person = (HUMAN_NAMESPACES.get(key.category, ""), key.user_id)
         wanted = (

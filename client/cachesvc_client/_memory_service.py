@@ -17,6 +17,7 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from cachesvc_client._arguments import check_settings
 from cachesvc_client.errors import DETAIL_KEY, REASON_KEY
 from cachesvc_format.blob import BlobError, read_layout
 from cachesvc_format.names import is_id
@@ -86,6 +87,7 @@ class MemoryService:
     kind_version: str = ""
 
     def __post_init__(self) -> None:
+        check_settings({"extra_fields": self.extra_fields, "kind_version": self.kind_version})
         self._fields = {**FIELDS, **self.extra_fields}
         self._entries: dict[Key, _Stored] = {}
         # By target, not by entry: a change also counts for keys that are not cached.

@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cachesvc_client._arguments import check_settings
+
 
 @dataclass(frozen=True, slots=True)
 class _Argument:
@@ -38,11 +40,13 @@ def warn_about(positional: tuple[object, ...], named: Mapping[str, object]) -> N
 
     Raises:
         TypeError: too many positional arguments, or two values for one argument.
+        InvalidSettings: an argument of another type.
     """
     given: dict[_Argument, tuple[str, object]] = {}
     for name, argument, value in _calls(positional, named):
         if value is None:
             continue
+        check_settings({name: value})
         earlier, before = given.setdefault(argument, (name, value))
         if _comparable(before) != _comparable(value):
             raise TypeError(

@@ -5,9 +5,9 @@ A value of a library's type exists only if the library is already loaded.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 
+from cachesvc_client._arguments import is_a, is_image, kind_of
 from cachesvc_client.errors import InvalidRequest
 from cachesvc_format.blob import Tensor
 
@@ -22,31 +22,25 @@ def fields_of(values: Mapping[str, object]) -> dict[str, Tensor]:
 
 def field_of(name: str, value: object) -> Tensor:
     """Return one value as a field. Raises InvalidRequest for any other type."""
+    if not isinstance(name, str):
+        raise InvalidRequest(
+            f"fields: each name must be a str, not {kind_of(name)}", reason="UNSUPPORTED_TYPE"
+        )
     if isinstance(value, Tensor):
         return value
     if is_image(value):
         from cachesvc_client import _images
 
         return _images.field_of(name, value)  # type: ignore[arg-type]
-    if _is_a(value, "torch", "Tensor"):
+    if is_a(value, "torch", "Tensor"):
         from cachesvc_client import _torch
 
         return _torch.field_of(name, value)
-    if _is_a(value, "numpy", "ndarray"):
+    if is_a(value, "numpy", "ndarray"):
         from cachesvc_client import _numpy
 
         return _numpy.field_of(name, value)  # type: ignore[arg-type]
     raise InvalidRequest(
-        f"{name}: {type(value).__name__} is neither a PIL image, a torch tensor nor a numpy array",
+        f"{name} must be a PIL image, a torch tensor or a numpy array, not {kind_of(value)}",
         reason="UNSUPPORTED_TYPE",
     )
-
-
-def is_image(value: object) -> bool:
-    """Return whether the value is a PIL image."""
-    return _is_a(value, "PIL.Image", "Image")
-
-
-def _is_a(value: object, module: str, name: str) -> bool:
-    loaded = sys.modules.get(module)
-    return loaded is not None and isinstance(value, getattr(loaded, name))

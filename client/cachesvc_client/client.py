@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 
 from cachesvc_client import _options, answers, requests
+from cachesvc_client._arguments import Category, check, check_settings, is_usual
 from cachesvc_client._credentials import TlsFiles
 from cachesvc_client._kept import needed_ns
 from cachesvc_client._link import GrpcLink, Link
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from cachesvc_client._arguments import FieldLike, TensorLike
     from cachesvc_proto.v1.cache_pb2 import StatsResponse
 
 
@@ -85,6 +87,7 @@ class CacheClient:
         daemon_user: str | int | None = None,
         local: LocalOptions = LocalOptions(),  # noqa: B008 - frozen
     ) -> None:
+        check_settings(locals(), none=("target", "credentials", "tls", "token", "daemon_user"))
         self._timeout_s = timeout_s
         address = resolve(target, os.environ)
         trust = trust_of(daemon_user, os.environ)
@@ -130,7 +133,7 @@ class CacheClient:
     def get_human(
         self,
         user_id: str,
-        category: str = "upper_body",
+        category: Category = "upper_body",
         *,
         origin_after: datetime | None = None,
         kind_version: str = "",
@@ -145,6 +148,8 @@ class CacheClient:
         Raises NotCached, OriginUnavailable, PreconditionFailed (also OriginDenied), DataLoss,
         Aborted, and the errors of every call (see the class).
         """
+        if not is_usual(user_id, category, kind_version, origin_after, timeout_s):
+            check(locals(), none=("timeout_s",))
         hit = self._local.hit(
             (HUMAN_NAMESPACES.get(category, ""), user_id),
             needed_ns(origin_after),
@@ -169,6 +174,8 @@ class CacheClient:
         Without an owner only cached entries are served; a miss then raises PreconditionFailed,
         reason OWNER_REQUIRED. Also raises what `get_human` raises.
         """
+        if not is_usual(clothing_id, owner_id, kind_version, origin_after, timeout_s):
+            check(locals(), none=("timeout_s",))
         hit = self._local.hit(("garment", clothing_id), needed_ns(origin_after), kind_version)
         if hit is not None:
             return self._entry(hit)
@@ -188,6 +195,8 @@ class CacheClient:
 
         `owner_id` and the errors are those of `get_garment`.
         """
+        if not is_usual(clothing_id, owner_id, kind_version, origin_after, timeout_s):
+            check(locals(), none=("timeout_s",))
         hit = self._local.hit(("text", clothing_id), needed_ns(origin_after), kind_version)
         if hit is not None:
             return self._entry(hit)
@@ -198,7 +207,7 @@ class CacheClient:
         self,
         user_id: str,
         clothing_id: str,
-        category: str = "upper_body",
+        category: Category = "upper_body",
         owner_id: str = "",
         *,
         origin_after: datetime | None = None,
@@ -211,6 +220,9 @@ class CacheClient:
         person. `kind_versions` maps `human`, `garment`, `text` to the version expected. Raises what
         `get_human` raises; the error's `parts`, and NotCached's `missing`, name the failed parts.
         """
+        is_plain = kind_versions is None and type(owner_id) is str
+        if not is_plain or not is_usual(user_id, clothing_id, category, origin_after, timeout_s):
+            check(locals(), none=("timeout_s",))
         key = TryOnKey(user_id, clothing_id, category, owner_id)
         hits = self._local.hit_tryon(key, needed_ns(origin_after), kind_versions)
         if hits is None:
@@ -238,12 +250,12 @@ class CacheClient:
     def put_human(
         self,
         user_id: str,
-        category: str = "upper_body",
+        category: Category = "upper_body",
         *,
         human_img: Image.Image,
         mask: Image.Image,
         mask_gray: Image.Image,
-        pose_tensor: Any,
+        pose_tensor: TensorLike,
         as_of: datetime | None = None,
         ttl: timedelta | None = None,
         persist: bool = False,
@@ -261,9 +273,14 @@ class CacheClient:
         Raises Aborted, NotDurable, with `persist` OriginUnavailable and OriginDenied, and the
         errors of every call (see the class).
         """
-        images = {"human_img": human_img, "mask": mask, "mask_gray": mask_gray}
+        fields = {
+            "human_img": human_img,
+            "mask": mask,
+            "mask_gray": mask_gray,
+            "pose_tensor": pose_tensor,
+        }
         options = PutOptions(owner_id, as_of, ttl, persist)
-        upload = requests.put_human(user_id, category, images, pose_tensor, options)
+        upload = requests.put_human(user_id, category, fields, options)
         return self._link.send(upload, self._limit(timeout_s))
 
     def put_garment(
@@ -271,7 +288,7 @@ class CacheClient:
         clothing_id: str,
         *,
         garm_img: Image.Image,
-        garm_tensor: Any,
+        garm_tensor: TensorLike,
         owner_id: str = "",
         as_of: datetime | None = None,
         ttl: timedelta | None = None,
@@ -280,21 +297,22 @@ class CacheClient:
     ) -> EntryInfo:
         """Store one garment. `persist` needs the owner.
 
-        Values, options and errors are those of `put_human`.
+        Values, keywords and errors are those of `put_human`.
         """
+        fields = {"garm_img": garm_img, "garm_tensor": garm_tensor}
         options = PutOptions(owner_id, as_of, ttl, persist)
-        upload = requests.put_garment(clothing_id, garm_img, garm_tensor, options)
+        upload = requests.put_clothing("garment", clothing_id, fields, options)
         return self._link.send(upload, self._limit(timeout_s))
 
     def put_text(
         self,
         clothing_id: str,
         *,
-        prompt_embeds: Any,
-        negative_prompt_embeds: Any,
-        pooled_prompt_embeds: Any,
-        negative_pooled_prompt_embeds: Any,
-        prompt_embeds_c: Any,
+        prompt_embeds: TensorLike,
+        negative_prompt_embeds: TensorLike,
+        pooled_prompt_embeds: TensorLike,
+        negative_pooled_prompt_embeds: TensorLike,
+        prompt_embeds_c: TensorLike,
         owner_id: str = "",
         as_of: datetime | None = None,
         ttl: timedelta | None = None,
@@ -303,7 +321,7 @@ class CacheClient:
     ) -> EntryInfo:
         """Store the five embeddings of one garment's text. `persist` needs the owner.
 
-        Values, options and errors are those of `put_human`.
+        Values, keywords and errors are those of `put_human`.
         """
         fields = {
             "prompt_embeds": prompt_embeds,
@@ -313,22 +331,29 @@ class CacheClient:
             "prompt_embeds_c": prompt_embeds_c,
         }
         options = PutOptions(owner_id, as_of, ttl, persist)
-        return self.put("text", clothing_id, fields, options=options, timeout_s=timeout_s)
+        upload = requests.put_clothing("text", clothing_id, fields, options)
+        return self._link.send(upload, self._limit(timeout_s))
 
     def put(
         self,
         namespace: str,
         id: str,
-        fields: Mapping[str, Any],
+        fields: Mapping[str, FieldLike],
         *,
-        options: PutOptions = PutOptions(),  # noqa: B008 - a tuple of constants
+        owner_id: str = "",
+        as_of: datetime | None = None,
+        ttl: timedelta | None = None,
+        persist: bool = False,
+        options: PutOptions | None = None,
         timeout_s: float | None = None,
     ) -> EntryInfo:
         """Store an entry of any kind, also an added one, from all its fields by name.
 
-        Values, options and errors are those of `put_human`.
+        Values, keywords and errors are those of `put_human`. `options` has the same four keywords
+        as one value, instead of them.
         """
-        upload = requests.put(namespace, id, fields, options)
+        keywords = PutOptions(owner_id, as_of, ttl, persist)
+        upload = requests.put(namespace, id, fields, requests.one_of(options, keywords))
         return self._link.send(upload, self._limit(timeout_s))
 
     def invalidate(
@@ -386,7 +411,7 @@ class CacheClient:
         self,
         user_id: str = "",
         *,
-        categories: Iterable[str] = (),
+        categories: Iterable[Category] = (),
         garments: Iterable[str | tuple[str, str]] = (),
         timeout_s: float = _options.DEFAULT_WARM_TIMEOUT_S,
     ) -> Iterator[WarmProgress]:
@@ -397,6 +422,7 @@ class CacheClient:
         the caller stops listening. The first step of the iterator starts the call, and raises the
         daemon's errors.
         """
+        check({"timeout_s": timeout_s})
         return self._link.follow(requests.warm(user_id, categories, garments), timeout_s)
 
     def prefetch(
@@ -412,6 +438,7 @@ class CacheClient:
         optional. `timeout_s` is for each person. A daemon thread follows; it holds no entry.
         The future has the daemon's errors.
         """
+        check({"timeout_s": timeout_s})
         return follow_all(self._link, requests.warm_tryons(tryons), timeout_s)
 
     def inspect(self, namespace: str, id: str, *, timeout_s: float | None = None) -> Inspection:
@@ -441,13 +468,14 @@ class CacheClient:
     ) -> tuple[Opened, ...]:
         """Ask for shared files if they can be used, and again inline if a file is gone."""
         ends_s = time.monotonic() + self._limit(timeout_s)
+        inline = ask(shared=False)  # raises InvalidRequest, before anything is sent
         self._attach(ends_s)
         asked_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        shared = self._local.is_attached
-        answer = self._link.ask(ask(shared=shared), ends_s - time.monotonic())
+        call = ask(shared=True) if self._local.is_attached else inline
+        answer = self._link.ask(call, ends_s - time.monotonic())
         entries = self._local.accept_all(parts_of(answer), asked_ns)
         if entries is None:
-            answer = self._link.ask(ask(shared=False), ends_s - time.monotonic())
+            answer = self._link.ask(inline, ends_s - time.monotonic())
             entries = tuple(opened_inline(part) for part in parts_of(answer))
         return entries
 
@@ -480,4 +508,7 @@ class CacheClient:
         return answers.is_held(self.inspect(*info.key), info.generation)
 
     def _limit(self, timeout_s: float | None) -> float:
-        return self._timeout_s if timeout_s is None else timeout_s
+        if timeout_s is None:
+            return self._timeout_s
+        check(locals())
+        return timeout_s

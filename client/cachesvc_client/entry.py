@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from cachesvc_client._arguments import check
 from cachesvc_client._blob import Layout
 from cachesvc_client._opened import Opened
 from cachesvc_client._reading import info_of
@@ -83,6 +84,7 @@ class EntryFields(Mapping[str, "torch.Tensor"]):
         `dtype` applies only to floating tensors, so images stay U8. Without `device` and `dtype`
         nothing is copied.
         """
+        check(locals())
         module = _torch()
         tensors: dict[str, torch.Tensor] = module.tensors_of(self.blob, self.layout)
         if device is None and dtype is None:
@@ -174,6 +176,7 @@ class TryOn(Generic[E_co]):
         Tensors are on `device`, in `dtype` (None: as stored, fp16). `mask_gray` is no argument of
         the pipeline but for display: `tryon.human.image("mask_gray")`.
         """
+        check(locals())
         tensors = {
             "pose_img": self.human["pose_tensor"],
             "cloth": self.garment["garm_tensor"],

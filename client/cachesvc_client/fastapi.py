@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import grpc
 
+from cachesvc_client._arguments import Category, check_settings
 from cachesvc_client.aio import AsyncCacheClient
 from cachesvc_client.answers import WarmProgress
 from cachesvc_client.client import CacheClient
@@ -73,6 +74,7 @@ def cache_router(client: CacheClient | AsyncCacheClient) -> APIRouter:
     Include it as it is, without a prefix. Calls of a `CacheClient` run in the server's
     thread pool. `/cache/all` needs the role admin: 403 otherwise.
     """
+    check_settings(locals())
     routes = _Routes(client)
     router = APIRouter(prefix="/cache", tags=["cache"], route_class=_ErrorsAsAnswers)
     # `:path`: an id with a slash is refused as an id, not as an unknown route.
@@ -147,10 +149,12 @@ class _Routes:
         self, body: WarmupBody, garments: list[str | tuple[str, str]], tally: dict[str, Any]
     ) -> None:
         client = self._client
+        # The client refuses other words.
+        categories = cast("list[Category]", body.categories)
         if isinstance(client, AsyncCacheClient):
             async for progress in client.warm(
                 body.user_id,
-                categories=body.categories,
+                categories=categories,
                 garments=garments,
                 timeout_s=WARM_WAIT_S,
             ):
@@ -160,7 +164,7 @@ class _Routes:
         def follow() -> None:
             for progress in client.warm(
                 body.user_id,
-                categories=body.categories,
+                categories=categories,
                 garments=garments,
                 timeout_s=WARM_WAIT_S,
             ):

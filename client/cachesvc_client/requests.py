@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cachesvc_client import _reading, answers
+from cachesvc_client._arguments import WRONG_TYPE, Category, check, check_as, refuse
 from cachesvc_client._blob import cut
-from cachesvc_client._values import fields_of, is_image
+from cachesvc_client._values import fields_of
 from cachesvc_client._version import __version__
 from cachesvc_client.errors import InvalidRequest
 from cachesvc_format.blob import BlobError, Buffer, blob_parts
@@ -31,13 +32,11 @@ CHUNK_BYTES = 1024 * 1024
 # The daemon's limit for one report.
 MAX_REPORTED_KEYS = 1000
 
-CATEGORIES = {
+CATEGORIES: dict[Category, cache_pb2.HumanCategory] = {
     "upper_body": cache_pb2.HUMAN_CATEGORY_UPPER_BODY,
     "lower_body": cache_pb2.HUMAN_CATEGORY_LOWER_BODY,
     "dresses": cache_pb2.HUMAN_CATEGORY_DRESSES,
 }
-# Of a try-on.
-PARTS = frozenset({"human", "garment", "text"})
 # By whether shared files can be used.
 DELIVERIES = {False: cache_pb2.DELIVERY_INLINE, True: cache_pb2.DELIVERY_SHARED_FILE}
 _DATA_TAG = tag(cache_pb2.PutRequest.DATA_FIELD_NUMBER)
@@ -86,7 +85,7 @@ class TryOnKey(NamedTuple):
 
     user_id: str
     clothing_id: str
-    category: str = "upper_body"
+    category: Category = "upper_body"
     owner_id: str = ""
 
 
@@ -99,17 +98,31 @@ class PutOptions(NamedTuple):
     persist: bool = False
 
 
+def one_of(options: PutOptions | None, keywords: PutOptions) -> PutOptions:
+    """Return how a Put is kept. Raises InvalidRequest if both ways to say it were used."""
+    if options is None:
+        return keywords
+    check({"options": options})
+    if keywords != PutOptions():
+        raise InvalidRequest(
+            "give owner_id, as_of, ttl, persist as keywords, or all of them as options, not both",
+            reason="WRONG_VALUE",
+        )
+    return options
+
+
 def get_human(
     user_id: str,
-    category: str,
+    category: Category,
     origin_after: datetime | None,
     kind_version: str,
     *,
     shared: bool = False,
 ) -> Call[_reading.Received]:
+    check(locals())
     request = cache_pb2.GetHumanRequest(
         user_id=user_id,
-        category=category_of(category),
+        category=CATEGORIES[category],
         delivery=DELIVERIES[shared],
         origin_after=timestamp(origin_after, "origin_after"),
         kind_version=kind_version,
@@ -125,6 +138,7 @@ def get_garment(
     *,
     shared: bool = False,
 ) -> Call[_reading.Received]:
+    check(locals())
     request = cache_pb2.GetGarmentRequest(
         clothing_id=clothing_id,
         owner_id=owner_id,
@@ -143,6 +157,7 @@ def get_text(
     *,
     shared: bool = False,
 ) -> Call[_reading.Received]:
+    check(locals())
     request = cache_pb2.GetTextRequest(
         clothing_id=clothing_id,
         owner_id=owner_id,
@@ -160,14 +175,12 @@ def get_tryon(
     *,
     shared: bool = False,
 ) -> Call[_reading.ReceivedTryOn]:
+    check(key._asdict())
+    check({"origin_after": origin_after, "kind_versions": kind_versions})
     versions = kind_versions or {}
-    if not versions.keys() <= PARTS:
-        raise InvalidRequest(
-            f"kind_versions may name {', '.join(sorted(PARTS))}", reason="UNKNOWN_PART"
-        )
     request = cache_pb2.GetTryOnRequest(
         user_id=key.user_id,
-        category=category_of(key.category),
+        category=CATEGORIES[key.category],
         clothing_id=key.clothing_id,
         owner_id=key.owner_id,
         delivery=DELIVERIES[shared],
@@ -182,6 +195,7 @@ def get_tryon(
 def get(
     namespace: str, id: str, owner_id: str, origin_after: datetime | None
 ) -> Call[_reading.StreamedEntry]:
+    check(locals())
     entry = _reading.StreamedEntry()
 
     def read(message: memoryview) -> _reading.StreamedEntry:
@@ -200,6 +214,8 @@ def put(
     namespace: str, id: str, fields: Mapping[str, object], options: PutOptions
 ) -> Upload[answers.EntryInfo]:
     """Return the Put. Raises InvalidRequest for a value that a blob cannot hold."""
+    check(locals())
+    check(options._asdict())
     # Set `as_of` once, so that a retry does not look newer than its bytes: the first attempt may
     # have been stored, and invalidated, before the second arrives.
     as_of = options.as_of or datetime.now(timezone.utc)
@@ -220,18 +236,19 @@ def put(
 
 
 def put_human(
-    user_id: str, category: str, images: Mapping[str, object], pose_tensor: object, o: PutOptions
+    user_id: str, category: Category, fields: Mapping[str, object], options: PutOptions
 ) -> Upload[answers.EntryInfo]:
-    category_of(category)
-    fields = {**_images(images), "pose_tensor": pose_tensor}
-    return put(HUMAN_NAMESPACES[category], user_id, fields, o)
+    """As `put`, for fields whose types are known. Raises InvalidRequest."""
+    check({"user_id": user_id, "category": category, **fields})
+    return put(HUMAN_NAMESPACES[category], user_id, fields, options)
 
 
-def put_garment(
-    clothing_id: str, garm_img: object, garm_tensor: object, options: PutOptions
+def put_clothing(
+    namespace: str, clothing_id: str, fields: Mapping[str, object], options: PutOptions
 ) -> Upload[answers.EntryInfo]:
-    fields = {**_images({"garm_img": garm_img}), "garm_tensor": garm_tensor}
-    return put("garment", clothing_id, fields, options)
+    """As `put`, for fields whose types are known. Raises InvalidRequest."""
+    check({"clothing_id": clothing_id, **fields})
+    return put(namespace, clothing_id, fields, options)
 
 
 def invalidate(
@@ -240,18 +257,26 @@ def invalidate(
     erase: bool,
 ) -> Call[answers.Invalidated]:
     """Return the call. Raises InvalidRequest unless exactly one target is given."""
-    # None and False mean "not this target"; an empty id is sent, and the daemon refuses it.
+    check({"changed_at": changed_at, "erase": erase})
+    # None and False mean "not this target".
     given = {
         name: value for name, value in target.items() if value is not None and value is not False
     }
     if len(given) != 1:
-        raise InvalidRequest(f"give exactly one of {', '.join(target)}", reason="MISSING_FIELD")
+        named = f", not {' and '.join(given)}" if given else ""
+        raise InvalidRequest(
+            f"give exactly one of {', '.join(target)}{named}", reason="MISSING_FIELD"
+        )
     request = cache_pb2.InvalidateRequest(
         changed_at=timestamp(changed_at, "changed_at"), erase=erase
     )
     ((name, value),) = given.items()
+    # An entry's owner may be empty, a target may not.
+    check_as("id" if name == "owner_id" else name, value, name)
     if name == "key":
-        namespace, id = answers.EntryKey(*value)  # type: ignore[misc]
+        namespace, id = value  # type: ignore[misc,str-unpack]
+        check_as("namespace", namespace, "key: namespace")
+        check_as("id", id, "key: id")
         request.key.namespace, request.key.id = namespace, id
     else:
         setattr(request, name, value)
@@ -259,26 +284,29 @@ def invalidate(
 
 
 def warm(
-    user_id: str, categories: Iterable[str], garments: Iterable[str | tuple[str, str]]
+    user_id: str, categories: Iterable[Category], garments: Iterable[str | tuple[str, str]]
 ) -> Call[answers.WarmProgress]:
-    request = cache_pb2.WarmRequest(
-        user_id=user_id, categories=[category_of(category) for category in categories]
-    )
-    for garment in garments:
-        clothing_id, owner_id = (garment, "") if isinstance(garment, str) else garment
+    check(locals(), empty=("user_id",))
+    request = cache_pb2.WarmRequest(user_id=user_id)
+    for place, category in enumerate(categories):
+        check_as("category", category, f"categories[{place}]")
+        request.categories.append(CATEGORIES[category])
+    for place, garment in enumerate(garments):
+        clothing_id, owner_id = _garment(f"garments[{place}]", garment)
         request.garments.add(clothing_id=clothing_id, owner_id=owner_id)
     return Call("Warm", request.SerializeToString(), _reading.read_progress)
 
 
 def warm_tryons(tryons: Iterable[TryOnKey | tuple[str, ...]]) -> list[Call[answers.WarmProgress]]:
     """Return one Warm for each person, in order of first appearance, each key once."""
-    by_user: dict[str, tuple[dict[str, None], dict[tuple[str, str], None]]] = {}
-    for tryon in tryons:
-        key = TryOnKey(*tryon)
+    check(locals())
+    by_user: dict[str, tuple[dict[Category, None], dict[tuple[str, str], None]]] = {}
+    for place, tryon in enumerate(tryons):
+        key = _tryon(f"tryons[{place}]", tryon)
         categories, garments = by_user.setdefault(key.user_id, ({}, {}))
         categories[key.category] = None
         garments[key.clothing_id, key.owner_id] = None
-    return [warm(user, categories, garments) for user, (categories, garments) in by_user.items()]
+    return [warm(user, [*parts], [*garments]) for user, (parts, garments) in by_user.items()]
 
 
 def attach() -> Call[_reading.Attachment]:
@@ -300,6 +328,7 @@ def report_hits(hits: Sequence[tuple[str, str, int, int]]) -> Iterator[Call[int]
 
 
 def inspect(namespace: str, id: str) -> Call[answers.Inspection]:
+    check(locals())
     request = cache_pb2.InspectRequest(key=cache_pb2.EntryKey(namespace=namespace, id=id))
     return Call("Inspect", request.SerializeToString(), _reading.read_inspection)
 
@@ -308,25 +337,10 @@ def stats() -> Call[cache_pb2.StatsResponse]:
     return Call("Stats", cache_pb2.StatsRequest().SerializeToString(), _reading.read_stats)
 
 
-def category_of(name: str) -> cache_pb2.HumanCategory:
-    """Return the wire's category. Raises InvalidRequest for any other name."""
-    category = CATEGORIES.get(name)
-    if category is None:
-        raise InvalidRequest(
-            f"category must be one of {', '.join(CATEGORIES)}", reason="UNKNOWN_CATEGORY"
-        )
-    return category
-
-
 def timestamp(moment: datetime | None, name: str) -> Timestamp | None:
-    """Return a protobuf time.
-
-    Raises InvalidRequest for a datetime without a time zone, or out of range in UTC.
-    """
+    """Return a protobuf time of a checked moment. Raises InvalidRequest if it is out of range."""
     if moment is None:
         return None
-    if moment.tzinfo is None:
-        raise InvalidRequest(f"{name} needs a time zone", reason="NAIVE_DATETIME")
     stamp = Timestamp()
     try:
         stamp.FromDatetime(moment)
@@ -343,9 +357,31 @@ def _duration(time: timedelta | None) -> Duration | None:
     return duration
 
 
-def _images(values: Mapping[str, object]) -> Mapping[str, object]:
-    """Return the values. Raises InvalidRequest unless all are PIL images."""
-    for name, value in values.items():
-        if not is_image(value):
-            raise InvalidRequest(f"{name} must be a PIL image", reason="UNSUPPORTED_TYPE")
-    return values
+def _garment(place: str, garment: object) -> tuple[str, str]:
+    """Return clothing_id and owner_id. Raises InvalidRequest."""
+    expected = "a clothing_id, or (clothing_id, owner_id)"
+    pair = (garment, "") if isinstance(garment, str) else _parts(place, garment, expected, 2, 2)
+    clothing_id, owner_id = pair
+    check_as("clothing_id", clothing_id, f"{place}: clothing_id")
+    check_as("owner_id", owner_id, f"{place}: owner_id")
+    return clothing_id, owner_id
+
+
+def _tryon(place: str, tryon: object) -> TryOnKey:
+    """Return a checked try-on. Raises InvalidRequest."""
+    expected = "(user_id, clothing_id[, category[, owner_id]])"
+    key = TryOnKey(*_parts(place, tryon, expected, 2, 4))
+    for name, value in key._asdict().items():
+        check_as(name, value, f"{place}: {name}")
+    return key
+
+
+def _parts(place: str, value: object, expected: str, least: int, most: int) -> Sequence[Any]:
+    """Return a tuple or list of `least` to `most` parts. Raises InvalidRequest."""
+    if not isinstance(value, (tuple, list)):
+        raise refuse(place, expected, value)
+    if not least <= len(value) <= most:
+        raise InvalidRequest(
+            f"{place} must be {expected}, and has {len(value)} parts", reason=WRONG_TYPE
+        )
+    return value

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Generator
 from typing import NoReturn, TypeVar
 
 from cachesvc_client import _options
+from cachesvc_client._arguments import check_settings
 from cachesvc_client._local import LocalOptions
 from cachesvc_client._memory_service import MemoryService, Refusal
 from cachesvc_client._views import writable_view
@@ -33,6 +34,7 @@ class InMemoryCacheClient(CacheClient):
         *,
         timeout_s: float = _options.DEFAULT_TIMEOUT_S,
     ) -> None:
+        check_settings({"service": service}, none=("service",))
         super().__init__(timeout_s=timeout_s, local=LocalOptions(enabled=False))
         self._link = _MemoryLink(service or MemoryService())
         self._admin_path = None  # never use a real daemon's socket
@@ -47,6 +49,7 @@ class AsyncInMemoryCacheClient(AsyncCacheClient):
         *,
         timeout_s: float = _options.DEFAULT_TIMEOUT_S,
     ) -> None:
+        check_settings({"service": service}, none=("service",))
         super().__init__(timeout_s=timeout_s, local=LocalOptions(enabled=False))
         self._link = _AsyncMemoryLink(_MemoryLink(service or MemoryService()))
         self._admin_path = None

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cachesvc_client import _values
+from cachesvc_client._arguments import Category, check, check_settings, is_image
 from cachesvc_client._options import DEFAULT_WAIT_S
 from cachesvc_client._v2_arguments import warn_about
 from cachesvc_client.aio import AsyncCacheClient
@@ -20,7 +20,6 @@ from cachesvc_client.answers import EntryInfo
 from cachesvc_client.client import CacheClient
 from cachesvc_client.entry import EntryFields
 from cachesvc_client.errors import InvalidRequest, NotCached, PreconditionFailed
-from cachesvc_client.requests import PutOptions
 from cachesvc_format.v2_stats import v2_cache_stats
 
 if TYPE_CHECKING:
@@ -43,6 +42,7 @@ class TwoLevelCacheV2:
 
     Raises:
         TypeError: too many positional arguments, or two values for one argument.
+        InvalidSettings: an argument of another type.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class TwoLevelCacheV2:
                 "ssd_limit_gb": ssd_limit_gb,
             },
         )
+        check_settings({"device": device})
         self.device = device
         self.ssd_root = NOWHERE
         # Inert: the old server reads these, and sometimes clears them. V2's counters read as 0;
@@ -88,12 +89,13 @@ class TwoLevelCacheV2:
         self._async = AsyncCacheClient(target, wait_s=wait_s)
 
     async def get_human(
-        self, user_id: str, category: str = "upper_body", owner_id: str | None = None
+        self, user_id: str, category: Category = "upper_body", owner_id: str | None = None
     ) -> dict[str, Any] | None:
         """Return `human_img`, `mask`, `mask_gray` (PIL) and `pose_tensor`, or None if absent.
 
         A person's owner is the person: `owner_id` is accepted for symmetry.
         """
+        check({"owner_id": _owner(owner_id)})
         return await self._or_none(self._async.get_human(user_id, category))
 
     async def get_garment(
@@ -103,23 +105,24 @@ class TwoLevelCacheV2:
 
         Without an owner the origin cannot be asked, so an entry that is not cached is also None.
         """
-        return await self._or_none(self._async.get_garment(clothing_id, owner_id or ""))
+        return await self._or_none(self._async.get_garment(clothing_id, _owner(owner_id)))
 
     async def get_text(
         self, clothing_id: str, owner_id: str | None = None
     ) -> dict[str, Any] | None:
         """Return the five embeddings, or None; `owner_id` is that of `get_garment`."""
-        return await self._or_none(self._async.get_text(clothing_id, owner_id or ""))
+        return await self._or_none(self._async.get_text(clothing_id, _owner(owner_id)))
 
     def put_human(
         self,
         user_id: str,
-        category: str,
+        category: Category,
         data: Mapping[str, Any],
         owner_id: str | None = None,
         persist: bool = False,
     ) -> EntryInfo:
         """Store the dict that `get_human` returns."""
+        check({"user_id": user_id, "category": category})
         return self._put(f"human_{category}", user_id, data, owner_id, persist)
 
     def put_garment(
@@ -130,6 +133,7 @@ class TwoLevelCacheV2:
         persist: bool = False,
     ) -> EntryInfo:
         """Store the dict that `get_garment` returns."""
+        check({"clothing_id": clothing_id})
         return self._put("garment", clothing_id, data, owner_id, persist)
 
     def put_text(
@@ -140,14 +144,17 @@ class TwoLevelCacheV2:
         persist: bool = False,
     ) -> EntryInfo:
         """Store the dict that `get_text` returns."""
+        check({"clothing_id": clothing_id})
         return self._put("text", clothing_id, data, owner_id, persist)
 
     def clear_human(self, user_id: str) -> int:
         """Invalidate all categories of a person; return how many entries were cached."""
+        check({"user_id": user_id})
         return self._sync.invalidate(user_id=user_id).removed_count
 
     def clear_garment(self, clothing_id: str) -> int:
         """Invalidate a garment and its text; return how many entries were cached."""
+        check({"clothing_id": clothing_id})
         return self._sync.invalidate(clothing_id=clothing_id).removed_count
 
     def clear_all(self) -> int:
@@ -186,9 +193,9 @@ class TwoLevelCacheV2:
         owner_id: str | None,
         persist: bool,
     ) -> EntryInfo:
+        check({"data": data})
         values = {name: _storable(value) for name, value in data.items()}
-        options = PutOptions(owner_id=owner_id or "", persist=persist)
-        return self._sync.put(namespace, id, values, options=options)
+        return self._sync.put(namespace, id, values, owner_id=_owner(owner_id), persist=persist)
 
 
 def _values_of(entry: EntryFields, device: DeviceLike) -> dict[str, Any]:
@@ -200,9 +207,14 @@ def _values_of(entry: EntryFields, device: DeviceLike) -> dict[str, Any]:
     }
 
 
+def _owner(owner_id: str | None) -> str:
+    """Return V2's owner, which may be None, as the client's methods take it."""
+    return "" if owner_id is None else owner_id
+
+
 def _storable(value: Any) -> Any:
     """Return images in a mode that can be stored: V2 took any mode, and PNG kept some modes."""
-    if not _values.is_image(value) or value.mode in ("L", "LA", "RGB", "RGBA"):
+    if not is_image(value) or value.mode in ("L", "LA", "RGB", "RGBA"):
         return value
     if value.mode == "1":
         return value.convert("L")

@@ -57,7 +57,7 @@ def human(
 
     def fetch(client: CacheClient) -> dict[str, Entry]:
         found = client.get_human(
-            user_id, category, origin_after=origin_after, kind_version=kind_version
+            user_id, category.value, origin_after=origin_after, kind_version=kind_version
         )
         return {"human": found}
 
@@ -126,7 +126,9 @@ def tryon(
     """Fetch the person, garment and text of one try-on. --owner defaults to the person."""
 
     def fetch(client: CacheClient) -> dict[str, Entry]:
-        found = client.get_tryon(user_id, clothing_id, category, owner, origin_after=origin_after)
+        found = client.get_tryon(
+            user_id, clothing_id, category.value, owner, origin_after=origin_after
+        )
         return {"human": found.human, "garment": found.garment, "text": found.text}
 
     _show(fetch, target, timeout_s, output_dir, force, as_json)

@@ -45,7 +45,12 @@ def warm(
     if not user and not garments:
         fail("--user or --garment is needed", ExitCode.USAGE)
     with connected(target, timeout_s) as client:
-        steps = client.warm(user, categories=category or (), garments=garments, timeout_s=timeout_s)
+        steps = client.warm(
+            user,
+            categories=[one.value for one in category or ()],
+            garments=garments,
+            timeout_s=timeout_s,
+        )
         missed, last = _follow(steps, quiet=as_json)
     failed = [failure for failure in missed if not failure.is_absent]
     absent = [failure for failure in missed if failure.is_absent]
