@@ -35,6 +35,7 @@ from cachesvc.edge.readiness import Readiness
 from cachesvc.edge.reloading import Reloaded
 from cachesvc.edge.statistics import Statistics
 from cachesvc.engine.cache import Cache
+from cachesvc.engine.state import WAS_KILLED
 from cachesvc.tiers import host_limits
 from cachesvc.tiers.control import ControlPage, close_predecessor
 from cachesvc.tiers.disk_files import DiskFiles
@@ -152,7 +153,7 @@ class Daemon:
             acknowledge_from_ns=acknowledge_from_ns,
         )
         if not knows_all_changes:
-            state.know_changes_from(clock.read().wall_ns)
+            state.know_changes_from(clock.read().wall_ns, WAS_KILLED)
         self._cache = cache = Cache(state, origin, members)
         statistics = Statistics(cache, memory, disk, metrics, __version__)
         cache.start(rewarm=settings.l1.rewarm)

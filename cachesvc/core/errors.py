@@ -78,6 +78,16 @@ class Aborted(CacheError):
     default_reason = "ABORTED"
 
 
+class SourceTooOld(Aborted):
+    """No source read before `sources_from_ns` (wall) can be compared with all later changes."""
+
+    default_reason = "PUT_OUTDATED"
+
+    def __init__(self, message: str, sources_from_ns: int) -> None:
+        super().__init__(message)
+        self.sources_from_ns = sources_from_ns
+
+
 class OriginError(CacheError):
     """A request to the origin failed."""
 

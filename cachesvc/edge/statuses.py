@@ -104,6 +104,8 @@ def _rank(error: errors.CacheError) -> int:
 def trailing_metadata(error: errors.CacheError) -> tuple[tuple[str, str | bytes], ...]:
     """Return the reason and the ErrorDetail of `error`."""
     detail = pb.ErrorDetail(reason=error.reason, object_keys=error.object_keys)
+    if isinstance(error, errors.SourceTooOld):
+        detail.sources_from.FromNanoseconds(error.sources_from_ns)
     if isinstance(error, PartsFailed):
         for part, failure in error.parts.items():
             status = detail.parts.add(part=part)

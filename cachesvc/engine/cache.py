@@ -28,7 +28,14 @@ from cachesvc.engine.invalidate import Invalidated, Invalidator
 from cachesvc.engine.ports import Codec
 from cachesvc.engine.put import PutHeader, PutTable, Putter, Upload
 from cachesvc.engine.rewarm import Rewarmer
-from cachesvc.engine.state import Limits, ReadsTime, State, log
+from cachesvc.engine.state import (
+    CATALOG_WAS_LOST,
+    CLOCK_WAS_BEHIND,
+    Limits,
+    ReadsTime,
+    State,
+    log,
+)
 from cachesvc.engine.upkeep import LitterSweeper, Upkeep
 from cachesvc.engine.warm import Progress, Warmer
 from cachesvc.tiers.memory import MemoryEntry
@@ -80,7 +87,7 @@ class Cache:
         # The last write is dated before a generation stored earlier: the clock ran behind, so
         # the recorded changes are dated too early.
         if 0 < state.disk.last_write_ns < state.disk.last_generation <= now.wall_ns:
-            state.know_changes_from(now.wall_ns)
+            state.know_changes_from(now.wall_ns, CLOCK_WAS_BEHIND)
         filler = Filler(state, origin, codec)
         puts = PutTable()
         self._getter = Getter(state, FlightRunner(state, filler))
@@ -159,6 +166,13 @@ class Cache:
             Overloaded: on entering, if too many Puts are under way.
         """
         return self._putter.receive(header)
+
+    async def check_put(self, upload: Upload) -> bool:
+        """Judge what was received as `store_put` would, and store nothing.
+
+        Returns whether L2 would take it. Raises InvalidRequest, Aborted as `store_put`.
+        """
+        return await self._putter.check(upload)
 
     async def store_put(self, upload: Upload) -> Served:
         """Check and store what was received. When this returns, the entry survives a crash.
@@ -247,7 +261,7 @@ class Cache:
 
     def catalog_lost(self) -> None:
         """Go on with an empty catalog: L2's files are litter, recorded changes are forgotten."""
-        self._state.know_changes_from(self._state.clock.read().wall_ns)
+        self._state.know_changes_from(self._state.clock.read().wall_ns, CATALOG_WAS_LOST)
         if self._is_running:  # otherwise `start` begins the sweep
             self._begin_sweep()
 
@@ -278,6 +292,13 @@ class Cache:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self.upkeep.remember_uses()
-        # A cancelled invalidation leaves its tombstone: its change may be in no catalog.
-        if not self._state.tombstones:
+        if await self._catalog_has_every_change():
             await self._state.disk.record_clean_end()
+
+    async def _catalog_has_every_change(self) -> bool:
+        """Record what is still owed. The next daemon believes a clean end."""
+        if self._state.owes_lowering:
+            with contextlib.suppress(NotDurable):
+                await self._state.lower_times()
+        # A cancelled invalidation leaves its tombstone: its change may be in no catalog.
+        return not (self._state.tombstones or self._state.owes_lowering)

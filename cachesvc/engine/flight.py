@@ -26,7 +26,8 @@ from cachesvc.tiers.shared_files import Blob
 class Served(NamedTuple):
     """An entry on its way to a caller. `tier` is memory, disk or origin.
 
-    `accesses` is the count that was known when the entry was found.
+    `accesses` is the count that was known when the entry was found. `in_l2` False = a Put that L2
+    did not take.
     """
 
     meta: EntryMeta
@@ -35,6 +36,7 @@ class Served(NamedTuple):
     expires_ns: int
     accesses: int = 0
     is_stale: bool = False
+    in_l2: bool = True
 
 
 @dataclass(slots=True, eq=False)

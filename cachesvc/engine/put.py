@@ -13,16 +13,17 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from cachesvc.core.checksum import checksum
 from cachesvc.core.clock import NS_PER_S, Now
 from cachesvc.core.entry import EntryMeta
-from cachesvc.core.errors import Aborted, InvalidRequest, Overloaded
+from cachesvc.core.errors import Aborted, InvalidRequest, Overloaded, SourceTooOld
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kind
 from cachesvc.core.leaving import Leaving
 from cachesvc.core.origin import OriginStamp
-from cachesvc.core.scopes import Scope, key_scope, scopes_of
+from cachesvc.core.scopes import Scope, ScopeKind, key_scope, scopes_of
 from cachesvc.core.tensors import Buffer
 from cachesvc.core.tier import Tier
 from cachesvc.engine.fill import Filler
@@ -35,6 +36,7 @@ from cachesvc.tiers.rooms import Room
 
 # Smaller messages are joined as they come, which takes 0.1 ms.
 LEAST_PART_BYTES = 256 * 1024
+_CHANGED = "as_of is older than the last change of this entry, or than what it has now"
 # Recorded changes are forgotten after 30 days; an older source cannot be judged.
 MAX_SOURCE_AGE_NS = 29 * 24 * 3600 * NS_PER_S
 
@@ -158,6 +160,15 @@ class Putter:
         finally:
             self._puts.remove(upload)
 
+    async def check(self, upload: Upload) -> bool:
+        """Judge what was received as `store` does, and store nothing.
+
+        Returns whether L2 would have room. Raises InvalidRequest, Aborted, NotDurable as `store`.
+        """
+        parts = upload.take()
+        await self._judge(upload, parts)
+        return await self._state.disk.would_admit(upload.size_bytes)
+
     async def store(self, upload: Upload) -> Served:
         """Check and store what was received; when this returns it survives a crash.
 
@@ -172,6 +183,11 @@ class Putter:
         self._puts.add(upload)
         # Its own task: a caller that leaves in the middle leaves no tombstone behind.
         return await self._state.outliving_its_caller(self._store(upload), name="put")
+
+    async def _judge(self, upload: Upload, parts: tuple[Buffer, ...]) -> None:
+        await self._state.in_worker(self._codec.check_parts, upload.header.kind, parts)
+        await self._check_as_of(upload)
+        upload.check_fence()
 
     async def _store(self, upload: Upload) -> Served:
         try:
@@ -205,16 +221,24 @@ class Putter:
         if as_of_ns > now.wall_ns or any(
             watch.is_from_before(moment_ns, now) for moment_ns in (header.as_of_ns, as_of_ns)
         ):
-            raise _outdated()
+            raise _outdated("this host's clock was set back after the time that as_of names")
         newest_ns = await self._newest_ns(header)
         if newest_ns > self._state.read_time().wall_ns:
             # The clock was ahead when that change was stored. Lower its time to now, so that
             # a source read from now on is accepted.
             await self._state.lower_changes()
-            raise _outdated()
-        forgotten_ns = upload.arrival.wall_ns - MAX_SOURCE_AGE_NS
-        if as_of_ns < max(newest_ns, forgotten_ns, self._state.changes_known_from_ns):
-            raise _outdated()
+            raise _outdated(_CHANGED)
+        state = self._state
+        if as_of_ns < state.changes_known_from_ns:
+            raise _too_old(state.changes_known_from_ns, state.unknown_because)
+        if as_of_ns < upload.arrival.wall_ns - MAX_SOURCE_AGE_NS:
+            raise _outdated("as_of is more than 29 days old, and older changes are forgotten")
+        if as_of_ns < newest_ns:
+            everything = (Scope(ScopeKind.EVERYTHING),)
+            from_ns = await state.disk.last_change_ns(everything)
+            if as_of_ns < from_ns:
+                raise _too_old(from_ns, "everything was invalidated then, or changes were lost")
+            raise _outdated(_CHANGED)
 
     async def _newest_ns(self, header: PutHeader) -> int:
         """Return the latest known change of what is put, as wall time."""
@@ -277,7 +301,7 @@ class Putter:
         state.check_nothing_owed(key_scope(meta.key))
         await state.wait_for_succession()
         state.metrics.puts.inc()
-        return served
+        return served._replace(in_l2=written is not None)
 
     async def _write_to_disk(self, meta: EntryMeta, parts: tuple[Buffer, ...]) -> Written | None:
         try:
@@ -337,10 +361,16 @@ class Putter:
                 del self._locks[key]
 
 
-def _outdated() -> Aborted:
-    return Aborted(
-        "as_of is older than the last change of this key: read the source again",
-        reason="PUT_OUTDATED",
+def _outdated(cause: str) -> Aborted:
+    return Aborted(f"{cause}: read the source again", reason="PUT_OUTDATED")
+
+
+def _too_old(from_ns: int, why: str) -> SourceTooOld:
+    moment = datetime.fromtimestamp(from_ns // NS_PER_S, UTC)
+    return SourceTooOld(
+        f"as_of is before {moment:%Y-%m-%dT%H:%M:%SZ}, and earlier changes may be unknown, of any "
+        f"entry: {why}; read the source again",
+        from_ns,
     )
 
 

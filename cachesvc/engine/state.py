@@ -30,6 +30,10 @@ from cachesvc.tiers.memory import MemoryTier
 from cachesvc.tiers.rooms import Room
 
 log = structlog.get_logger()
+# Why changes may be unknown, as a refused Put says it.
+WAS_KILLED = "the daemon before this one was killed, and may have lost changes"
+CATALOG_WAS_LOST = "the catalog was lost then"
+CLOCK_WAS_BEHIND = "this host's clock was behind until then"
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -86,6 +90,8 @@ class State:
     # Wall time from which every change is known: a full disk may have kept a dead daemon's
     # changes out of the catalog.
     changes_known_from_ns: int = 0
+    # Why changes from before that time may be unknown.
+    unknown_because: str = ""
     watch: ClockWatch = field(default_factory=ClockWatch)
     # Stored times may be later than now: after a start, and after the clock was set.
     owes_lowering: bool = True
@@ -132,7 +138,7 @@ class State:
         step_ns = self.watch.step_ns(now)
         if step_ns > 0:
             # No source can be compared with changes recorded while the clock was behind.
-            self.know_changes_from(now.wall_ns)
+            self.know_changes_from(now.wall_ns, CLOCK_WAS_BEHIND)
         elif step_ns < 0:
             self.changes_known_from_ns = min(self.changes_known_from_ns, now.wall_ns)
         if step_ns:
@@ -140,9 +146,11 @@ class State:
             self.owe_lowering()
         return now
 
-    def know_changes_from(self, wall_ns: int) -> None:
+    def know_changes_from(self, wall_ns: int, because: str) -> None:
         """Refuse sources older than `wall_ns`: earlier changes are lost, or their times wrong."""
         self.changes_known_from_ns = wall_ns
+        self.unknown_because = because
+        self.owe_lowering()  # which records the time in the catalog
 
     def owe_lowering(self) -> None:
         """Have upkeep look for times later than now in all that is stored."""

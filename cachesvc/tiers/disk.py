@@ -273,6 +273,11 @@ class DiskTier:
         await self._look_at_free_bytes()
         return self.room.reserve(size)
 
+    async def would_admit(self, size_bytes: int) -> bool:
+        """Return whether L2 would take an entry of that size, evicting what it may evict."""
+        await self._look_at_free_bytes()
+        return self.room.would_admit(stored_bytes(size_bytes))
+
     async def _look_at_free_bytes(self) -> None:
         self.room.free_bytes = await self._write(self._files.free_bytes)
 

@@ -88,6 +88,13 @@ class DiskRoom:
         """Return whether L2 would admit `size_bytes` once it has evicted enough."""
         return size_bytes <= self._watermarks.low_bytes
 
+    def would_admit(self, size_bytes: int) -> bool:
+        """Return whether the watermarks admit `size_bytes`, if need be without other entries."""
+        used = self.used_bytes
+        return self.eviction_can_admit(size_bytes) and self._watermarks.admits(
+            size_bytes, self.occupied_bytes - used, self.reserved_bytes, self.free_bytes + used
+        )
+
     def bytes_to_evict(self, wanted_bytes: int) -> int:
         """Return how much the watermarks ask to evict, with room for `wanted_bytes` more."""
         return self._watermarks.bytes_to_free(

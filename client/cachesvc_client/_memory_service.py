@@ -133,9 +133,10 @@ class MemoryService:
     def put(self, messages: Iterable[bytes]) -> bytes:
         """Take a streamed request and return the serialized answer. Raises Refusal."""
         parts = [cache_pb2.PutRequest.FromString(message) for message in messages]
-        if not parts or not parts[0].HasField("header"):
+        part = parts[0].WhichOneof("part") if parts else None
+        if part not in ("header", "check"):
             _refuse("INVALID_ARGUMENT", "MISSING_FIELD", "the header must come first")
-        header, arrived = parts[0].header, _now()
+        header, arrived = getattr(parts[0], part), _now()
         key = self._checked(header.key)
         blob = b"".join(part.data for part in parts[1:])
         self._check_blob(key, blob)
@@ -143,6 +144,8 @@ class MemoryService:
         with self._lock:
             if as_of < self._last_change(key, header.owner_id, as_of):
                 _refuse("ABORTED", "PUT_OUTDATED", "the source has changed since it was read")
+            if part == "check":
+                return cache_pb2.PutResponse().SerializeToString()
             info = self._store(key, blob, header, as_of)
         return cache_pb2.PutResponse(info=info).SerializeToString()
 

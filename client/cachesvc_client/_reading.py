@@ -121,6 +121,11 @@ def read_put(message: memoryview) -> EntryInfo:
     return _info(_parsed(cache_pb2.PutResponse, message).info)
 
 
+def read_check(message: memoryview) -> bool:
+    """Return whether L2 would take the entry."""
+    return not _parsed(cache_pb2.PutResponse, message).memory_only
+
+
 def read_inspection(message: memoryview) -> Inspection:
     answer = _parsed(cache_pb2.InspectResponse, message)
     tiers = tuple(

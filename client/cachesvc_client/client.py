@@ -356,6 +356,28 @@ class CacheClient:
         upload = requests.put(namespace, id, fields, requests.one_of(options, keywords))
         return self._link.send(upload, self._limit(timeout_s))
 
+    def check_put(
+        self,
+        namespace: str,
+        id: str,
+        fields: Mapping[str, FieldLike],
+        *,
+        owner_id: str = "",
+        as_of: datetime | None = None,
+        ttl: timedelta | None = None,
+        persist: bool = False,
+        options: PutOptions | None = None,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Ask what `put` would be answered now, and store nothing.
+
+        Returns whether L2 would take the entry; otherwise it would live in L1 only, until its
+        eviction or a restart. Raises the errors of `put`, except those of the writing itself.
+        """
+        keywords = PutOptions(owner_id, as_of, ttl, persist)
+        upload = requests.check_put(namespace, id, fields, requests.one_of(options, keywords))
+        return self._link.send(upload, self._limit(timeout_s))
+
     def invalidate(
         self,
         *,

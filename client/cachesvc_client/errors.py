@@ -6,6 +6,7 @@ An answer with only a code becomes the class of that code.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 import grpc
@@ -104,7 +105,13 @@ class Overloaded(CacheServiceError):
 
 
 class Aborted(CacheServiceError):
-    """The call lost to a newer change: PUT_OUTDATED, PUT_FENCED, FILL_FENCED, ERASED."""
+    """The call lost to a newer change: PUT_OUTDATED, PUT_FENCED, FILL_FENCED, ERASED.
+
+    `sources_from`: no Put of any entry whose source was read before is stored, because the daemon
+    may not know of all earlier changes. None: a change of this entry is the cause.
+    """
+
+    sources_from: datetime | None = None
 
     default_code = grpc.StatusCode.ABORTED
 
@@ -233,6 +240,8 @@ def error_of_status(
     )
     if isinstance(error, NotCached):
         error.missing = _missing(error.parts, asked_for)
+    if isinstance(error, Aborted) and detail.HasField("sources_from"):
+        error.sources_from = detail.sources_from.ToDatetime(timezone.utc)
     return error
 
 

@@ -235,6 +235,16 @@ def put(
     return Upload(Call("Put", header.SerializeToString(), _reading.read_put), tuple(pieces))
 
 
+def check_put(
+    namespace: str, id: str, fields: Mapping[str, object], options: PutOptions
+) -> Upload[bool]:
+    """Return the Put that stores nothing. Raises InvalidRequest as `put`."""
+    upload = put(namespace, id, fields, options)
+    header = cache_pb2.PutRequest.FromString(upload.call.request).header
+    request = cache_pb2.PutRequest(check=header).SerializeToString()
+    return Upload(Call("Put", request, _reading.read_check), upload.pieces)
+
+
 def put_human(
     user_id: str, category: Category, fields: Mapping[str, object], options: PutOptions
 ) -> Upload[answers.EntryInfo]:

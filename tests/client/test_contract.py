@@ -19,6 +19,7 @@ from cachesvc_client import (
     InvalidRequest,
     NotCached,
     PreconditionFailed,
+    PutOptions,
 )
 from cachesvc_client.testing import AsyncInMemoryCacheClient, InMemoryCacheClient
 from tests.client.support import values
@@ -176,6 +177,20 @@ def test_invalidating_an_owner_follows_the_owner_of_the_put(cache: Any) -> None:
     assert cache.get_garment(others).info.key.id == others
     with pytest.raises(Aborted):
         cache.put_garment(theirs, owner_id=owner, as_of=read_at, **values.garment())
+
+
+def test_a_checked_put_is_judged_and_not_stored(cache: Any) -> None:
+    read_at = now() - timedelta(seconds=1)
+    clothing, fields = values.fresh_id("c"), values.garment()
+    assert cache.check_put("garment", clothing, fields, options=PutOptions(OWNER)) is True
+    with pytest.raises(NotCached):
+        cache.get_garment(clothing, OWNER)
+    cache.invalidate(clothing_id=clothing)
+    with pytest.raises(Aborted) as refused:
+        cache.check_put("garment", clothing, fields, options=PutOptions(OWNER, read_at))
+    assert (refused.value.reason, refused.value.sources_from) == ("PUT_OUTDATED", None)
+    with pytest.raises(InvalidRequest):
+        cache.check_put("garment", clothing, {"garm_img": fields["garm_img"]})
 
 
 def test_invalidating_one_key_leaves_the_persons_other_categories(cache: Any) -> None:

@@ -23,7 +23,7 @@ from cachesvc.core.errors import NoSuchObject, OriginDataCorrupt, OriginError
 from cachesvc.core.keys import EntryKey
 from cachesvc.core.kinds import Kind, Kinds, Subject
 from cachesvc.core.origin import DatedOrigin, OriginStamp
-from cachesvc_client import Aborted, InvalidRequest, NotDurable, Overloaded
+from cachesvc_client import Aborted, InvalidRequest, NotDurable, Overloaded, Tier
 from cachesvc_client.requests import PutOptions
 from cachesvc_format.blob import Tensor
 from cachesvc_format.names import is_id
@@ -77,7 +77,8 @@ class Policy:
     `owners` is by clothing_id; `owner` is for all others. `margin_s` is longer than any load or
     save of V2: a file must be newer than its object by more than the margin, and the files of
     an entry were written within it. `kind_version` is of the model that made V2's tensors.
-    `compare_all` compares every kind, not only private ones. `dry_run` does everything but store.
+    `compare_all` compares every kind, not only private ones. `dry_run` has the daemon judge each
+    Put without storing it.
     """
 
     owner: str
@@ -140,9 +141,7 @@ class Adopter:
         as_of_ns = source_ns(members, self._clock.read().wall_ns, self._policy.margin_s)
         if kind.private or self._policy.compare_all:
             self._compare(self._origin.of(kind, key, owner), members)
-        fields = _decoded(kind, members)
-        if not self._policy.dry_run:
-            self._put(kind, key, owner, fields, as_of_ns)
+        self._put(kind, key, owner, _decoded(kind, members), as_of_ns)
         return Outcome.ADOPTED
 
     def _compare(self, changed_s: Mapping[str, float], members: Mapping[str, Member]) -> None:
@@ -158,9 +157,10 @@ class Adopter:
         said = "" if kind.subject is Subject.USER else owner
         options = PutOptions(owner_id=said, as_of=as_of)
         try:
-            self._client.put(*key, fields, options=options)
+            is_kept = self._stored(key, fields, options)
         except Aborted as exc:
-            raise Skipped(Outcome.OUTDATED, exc.reason) from exc
+            outcome = Outcome.OUTDATED if exc.sources_from is None else Outcome.CHANGES_UNKNOWN
+            raise Skipped(outcome, exc.message) from exc
         except InvalidRequest as exc:
             raise Skipped(Outcome.REFUSED, str(exc)) from exc
         except Overloaded as exc:
@@ -169,6 +169,16 @@ class Adopter:
             raise Skipped(outcome, str(exc)) from exc
         except NotDurable as exc:
             raise Skipped(Outcome.NO_ROOM, str(exc)) from exc
+        if not is_kept:
+            raise Skipped(Outcome.NO_ROOM, "L2 takes no entry: it would be in L1 only")
+
+    def _stored(self, key: EntryKey, fields: Mapping[str, Tensor], options: PutOptions) -> bool:
+        """Put the entry, or have the Put judged; return whether L2 has, or would have, it."""
+        if self._policy.dry_run:
+            return self._client.check_put(*key, fields, options=options)
+        self._client.put(*key, fields, options=options)
+        tiers = self._client.inspect(*key).tiers
+        return any(found.tier is Tier.DISK for found in tiers)
 
 
 def _decoded(kind: Kind, members: Mapping[str, Member]) -> dict[str, Tensor]:

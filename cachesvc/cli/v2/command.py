@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,7 +66,7 @@ def import_v2(
         str, typer.Option(help="The version of the model that made V2's tensors.")
     ] = "",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Do everything except storing.")
+        bool, typer.Option("--dry-run", help="Have the daemon judge each entry; store nothing.")
     ] = False,
     listed: Annotated[
         bool, typer.Option("--list", help="Name each skipped entry and why.")
@@ -80,12 +80,13 @@ def import_v2(
 
     Run it with the daemon's settings and AWS credentials: a person is adopted only if every
     file is newer than its object at the origin. It may be stopped and run again: entries that
-    the cache has are skipped. Exit code 1: another run may adopt some of the skipped entries.
+    the cache has are skipped. Exit code 1: another run may adopt some of the skipped entries;
+    the message says what has to be done before.
     """
     from cachesvc.cli.v2.adoption import Policy
     from cachesvc.core.errors import ConfigError
 
-    tally = Tally()
+    tally = Tally(is_dry_run=dry_run)
     policy = Policy(owner, _owners(owners), margin_s, kind_version, compare_all, dry_run)
     with ExitStack() as stack:
         try:
@@ -99,15 +100,17 @@ def import_v2(
             _adopt_all(adopter, entries, tally, quiet=as_json)
         finally:  # stopped, or the daemon went away: adopted entries stay
             _show(tally, as_json=as_json, listed=listed)
-    again = tally.worth_another_try()
-    if again:
-        fail(f"another run may adopt {again} of the skipped entries; --list names them")
+    open_outcomes = tally.remediable()
+    if open_outcomes:
+        count, advice = sum(open_outcomes.values()), "; ".join(_advice(open_outcomes))
+        fail(f"{count} entries are not adopted and could be; --list names them; {advice}")
 
 
 class Tally:
     """The number of entries by namespace and outcome, and the skipped entries."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_dry_run: bool = False) -> None:
+        self.is_dry_run = is_dry_run
         self.counts: Counter[tuple[str, Outcome]] = Counter()
         self.skipped: list[tuple[str, str, Outcome, str]] = []
 
@@ -130,10 +133,11 @@ class Tally:
             ],
         }
 
-    def worth_another_try(self) -> int:
-        from cachesvc.cli.v2.outcomes import WORTH_ANOTHER_TRY
+    def remediable(self) -> Counter[Outcome]:
+        """Return how many entries had each outcome about which something can be done."""
+        from cachesvc.cli.v2.outcomes import REMEDIES
 
-        return sum(outcome in WORTH_ANOTHER_TRY for _, _, outcome, _ in self.skipped)
+        return Counter(outcome for _, _, outcome, _ in self.skipped if outcome in REMEDIES)
 
 
 def _prepared(
@@ -201,12 +205,19 @@ def _print(tally: Tally, *, listed: bool) -> None:
     console = output.console()
     for line in _skipped_lines(tally) if listed else ():
         console.print(line, soft_wrap=True)
-    from cachesvc.cli.v2.outcomes import MEANINGS
+    from cachesvc.cli.v2.outcomes import MEANINGS, WOULD_BE_ADOPTED, Outcome
 
+    meanings = MEANINGS | ({Outcome.ADOPTED: WOULD_BE_ADOPTED} if tally.is_dry_run else {})
     table = output.table("", ("Namespace", "Outcome", ">Entries", "Meaning"))
     for (namespace, outcome), count in tally.counts.items():
-        table.add_row(namespace, outcome.value, f"{count:,}", MEANINGS[outcome])
+        table.add_row(namespace, outcome.value, f"{count:,}", meanings[outcome])
     console.print(table)
+
+
+def _advice(outcomes: Mapping[Outcome, int]) -> Iterator[str]:
+    from cachesvc.cli.v2.outcomes import REMEDIES
+
+    return (f"{outcome.value} {count}: {REMEDIES[outcome]}" for outcome, count in outcomes.items())
 
 
 def _skipped_lines(tally: Tally) -> Iterator[str]:

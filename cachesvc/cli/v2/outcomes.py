@@ -1,4 +1,4 @@
-"""How the adoption of a V2 entry can end, and which outcomes are worth another try."""
+"""How the adoption of a V2 entry can end, and what an operator can do about each outcome."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Outcome(StrEnum):
     OLDER_THAN_ORIGIN = "older_than_origin"
     ABSENT_AT_ORIGIN = "absent_at_origin"
     OUTDATED = "outdated"
+    CHANGES_UNKNOWN = "changes_unknown"
     FROM_THE_FUTURE = "from_the_future"
     CHANGING = "changing"
     UNREADABLE = "unreadable"
@@ -41,17 +42,29 @@ MEANINGS = {
     Outcome.OTHER_VERSION: "its kind has a version; --kind-version must give V2's",
     Outcome.OLDER_THAN_ORIGIN: "the origin has, or may have, a newer object",
     Outcome.ABSENT_AT_ORIGIN: "the origin no longer has the object",
-    Outcome.OUTDATED: "invalidated since V2 stored it, or too old for the daemon to know",
+    Outcome.OUTDATED: "invalidated since V2 stored it, or older than the daemon remembers",
+    Outcome.CHANGES_UNKNOWN: "the daemon may not know of all changes since V2 stored it",
     Outcome.FROM_THE_FUTURE: "its files' times are in the future",
-    Outcome.CHANGING: "it changed while it was read; run again",
-    Outcome.UNREADABLE: "a file cannot be read; check its permissions",
-    Outcome.ORIGIN_FAILED: "the origin could not be asked; run again",
-    Outcome.NO_ROOM: "the cache had no room or could not write; run again",
+    Outcome.CHANGING: "it changed while it was read",
+    Outcome.UNREADABLE: "a file cannot be read",
+    Outcome.ORIGIN_FAILED: "the origin could not be asked",
+    Outcome.NO_ROOM: "the cache had no room or could not write",
 }
-# Another run may adopt these once the cause is gone; the other outcomes stay.
-WORTH_ANOTHER_TRY = frozenset(
-    {Outcome.CHANGING, Outcome.UNREADABLE, Outcome.ORIGIN_FAILED, Outcome.NO_ROOM}
-)
+WOULD_BE_ADOPTED = "would be stored in the cache"
+# What has to be done before another run can adopt these. The other outcomes stay as they are.
+REMEDIES = {
+    Outcome.NO_OWNER: "name the owners with --owner or --owners",
+    Outcome.OTHER_VERSION: "name V2's version with --kind-version, or leave these entries out",
+    Outcome.CHANGES_UNKNOWN: (
+        "leave these entries to the origin, or begin with an empty cache: stop the daemon, empty "
+        "l2.root and state_dir, start it, and import with --compare-all before traffic comes"
+    ),
+    Outcome.FROM_THE_FUTURE: "set this host's clock, or wait until it is later than the files",
+    Outcome.CHANGING: "run again once nothing writes there",
+    Outcome.UNREADABLE: "let this user read the files",
+    Outcome.ORIGIN_FAILED: "`cachesvc doctor` asks the origin what is wrong; then run again",
+    Outcome.NO_ROOM: "free space on the disk of l2.root; then run again",
+}
 
 
 class Skipped(Exception):

@@ -123,13 +123,16 @@ class CacheService:
 
     async def put(self, requests: AsyncIterator[pb.PutRequest], _: Principal) -> pb.PutResponse:
         first = await anext(requests, pb.PutRequest())
-        if first.WhichOneof("part") != "header":
+        part = first.WhichOneof("part")
+        if part not in ("header", "check"):
             raise InvalidRequest("the first message must be the header", reason="MISSING_FIELD")
-        header = self._read.put_header(first.header)
+        header = self._read.put_header(getattr(first, part))
         async with self._cache.receive_put(header) as upload:
             await _receive(upload, requests)
+            if part == "check":
+                return pb.PutResponse(memory_only=not await self._cache.check_put(upload))
             served = await self._cache.store_put(upload)
-        return pb.PutResponse(info=self._info(served))
+        return pb.PutResponse(info=self._info(served), memory_only=not served.in_l2)
 
     # ---- Invalidate, Warm
 

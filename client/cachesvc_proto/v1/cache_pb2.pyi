@@ -210,12 +210,14 @@ class GetResponse(_message.Message):
     def __init__(self, info: _Optional[_Union[EntryInfo, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class PutRequest(_message.Message):
-    __slots__ = ("header", "data")
+    __slots__ = ("header", "data", "check")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FIELD_NUMBER: _ClassVar[int]
     header: PutHeader
     data: bytes
-    def __init__(self, header: _Optional[_Union[PutHeader, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    check: PutHeader
+    def __init__(self, header: _Optional[_Union[PutHeader, _Mapping]] = ..., data: _Optional[bytes] = ..., check: _Optional[_Union[PutHeader, _Mapping]] = ...) -> None: ...
 
 class PutHeader(_message.Message):
     __slots__ = ("key", "owner_id", "as_of", "ttl", "persist")
@@ -232,10 +234,12 @@ class PutHeader(_message.Message):
     def __init__(self, key: _Optional[_Union[EntryKey, _Mapping]] = ..., owner_id: _Optional[str] = ..., as_of: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., persist: bool = ...) -> None: ...
 
 class PutResponse(_message.Message):
-    __slots__ = ("info",)
+    __slots__ = ("info", "memory_only")
     INFO_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_ONLY_FIELD_NUMBER: _ClassVar[int]
     info: EntryInfo
-    def __init__(self, info: _Optional[_Union[EntryInfo, _Mapping]] = ...) -> None: ...
+    memory_only: bool
+    def __init__(self, info: _Optional[_Union[EntryInfo, _Mapping]] = ..., memory_only: bool = ...) -> None: ...
 
 class InvalidateRequest(_message.Message):
     __slots__ = ("user_id", "clothing_id", "owner_id", "key", "namespace", "everything", "changed_at", "erase")
@@ -458,14 +462,16 @@ class ReportHitsResponse(_message.Message):
     def __init__(self, counted: _Optional[int] = ...) -> None: ...
 
 class ErrorDetail(_message.Message):
-    __slots__ = ("reason", "object_keys", "parts")
+    __slots__ = ("reason", "object_keys", "parts", "sources_from")
     REASON_FIELD_NUMBER: _ClassVar[int]
     OBJECT_KEYS_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FROM_FIELD_NUMBER: _ClassVar[int]
     reason: str
     object_keys: _containers.RepeatedScalarFieldContainer[str]
     parts: _containers.RepeatedCompositeFieldContainer[PartStatus]
-    def __init__(self, reason: _Optional[str] = ..., object_keys: _Optional[_Iterable[str]] = ..., parts: _Optional[_Iterable[_Union[PartStatus, _Mapping]]] = ...) -> None: ...
+    sources_from: _timestamp_pb2.Timestamp
+    def __init__(self, reason: _Optional[str] = ..., object_keys: _Optional[_Iterable[str]] = ..., parts: _Optional[_Iterable[_Union[PartStatus, _Mapping]]] = ..., sources_from: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class PartStatus(_message.Message):
     __slots__ = ("part", "code", "reason", "message")
