@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import structlog
 
 from cachesvc import __version__
-from cachesvc.app import engine, grpc, http, l1, l2, origins, runtime
+from cachesvc.app import engine, grpc, host, http, l1, l2, origins, runtime
 from cachesvc.app.instruments import Instruments
 from cachesvc.codec import members
 from cachesvc.config import Settings
@@ -36,7 +36,6 @@ from cachesvc.edge.reloading import Reloaded
 from cachesvc.edge.statistics import Statistics
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.state import WAS_KILLED
-from cachesvc.tiers import host_limits
 from cachesvc.tiers.control import ControlPage, close_predecessor
 from cachesvc.tiers.disk_files import DiskFiles
 from cachesvc_format.control_page import L1_DIRECTORY
@@ -102,22 +101,25 @@ class Daemon:
         settings, stack, instruments = self.settings, self._stack, self._instruments
         metrics, clock = instruments.metrics, instruments.clock
         tls_files.check_all(settings)
-        metrics.memory_limit.set(host_limits.look(settings))
+        metrics.memory_limit.set(host.look(settings))
         kinds = settings.build_kinds()
 
         # Start 2 and 3: the locks; `DiskFiles` also empties .tmp. Then the control pages.
         gid = runtime.gid_of(settings.group)
-        runtime_fd = runtime.lock(settings.runtime_dir, gid, stack)
-        disk_files = DiskFiles(settings.l2.root, kinds.namespaces)
+        with host.of_setting("runtime_dir"):
+            runtime_fd = runtime.lock(settings.runtime_dir, gid, stack)
+        with host.of_setting("l2.root"):
+            disk_files = DiskFiles(settings.l2.root, kinds.namespaces)
         locked_ns = clock.read().steady_ns
         closed_boot_id = close_predecessor(runtime_fd)
         control = runtime.make_control_page(settings.runtime_dir, runtime_fd, gid)
         stack.callback(control.close)
 
         # Start 4: the catalog and L2.
-        catalog = l2.open_catalog(
-            settings, disk_files, runtime_fd, instruments, stack, self._after_catalog_loss
-        )
+        with host.of_setting("state_dir"):
+            catalog = l2.open_catalog(
+                settings, disk_files, runtime_fd, instruments, stack, self._after_catalog_loss
+            )
         # If the root was emptied, its catalog still knows of the last daemon.
         was_used = disk_files.was_used or bool(catalog.last_boot_id)
         knows_all_changes = catalog.ended_cleanly or not was_used
@@ -132,7 +134,8 @@ class Daemon:
             await catalog.record_boot(control.boot_id, acknowledge_from_ns)
 
         # Start 5 and 6: L1, the origin.
-        memory = l1.open_memory(settings, kinds, gid, control, instruments)
+        with host.of_setting("runtime_dir"):
+            memory = l1.open_memory(settings, kinds, gid, control, instruments)
         stack.callback(memory.close)  # stop 5
         origin = origins.make_origin(settings.origin, settings.limits.max_entry_bytes)
         stack.push_async_callback(origin.close)  # stop 5

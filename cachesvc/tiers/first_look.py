@@ -10,6 +10,8 @@ from pathlib import Path
 
 import structlog
 
+from cachesvc.config_messages import setting
+from cachesvc.core import units
 from cachesvc.core.errors import ConfigError
 from cachesvc.tiers import files, leases
 
@@ -70,8 +72,8 @@ def check_room(path: Path, directory_fd: int, max_bytes: int) -> None:
     available = files.free_bytes(directory_fd)
     if available < max_bytes:
         raise ConfigError(
-            f"{path}: {available:,} bytes are free, but l1.max_bytes is {max_bytes:,}. "
-            "Give the filesystem more room (Docker: --shm-size), lower CACHESVC_L1__MAX_BYTES, "
+            f"{setting('l1.max_bytes')} is {units.size_text(max_bytes)}, but {available:,} bytes "
+            f"are free in {path}. Give the filesystem more room (Docker: --shm-size), lower it, "
             "or set CACHESVC_L1__ALLOW_HEAP=true to serve what does not fit from the heap"
         )
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import structlog
 
 from cachesvc.config import Settings
+from cachesvc.config_messages import setting
+from cachesvc.core import units
 
 log = structlog.get_logger()
 _MIB = 1 << 20
@@ -54,12 +56,24 @@ class MemoryNeeds:
         return cls(least_bytes, least_bytes + beside)
 
 
-def look(settings: Settings, filesystem: Path = Path("/")) -> float:
-    """Return this process's memory limit, infinite if none, and log a limit that is too low.
+def problems(settings: Settings, limit: Limit | None) -> list[str]:
+    """Return a sentence if L1 alone would exceed the limit: the kernel ends the daemon then."""
+    if limit is None or settings.l1.max_bytes < limit.value:
+        return []
+    text = (
+        f"{setting('l1.max_bytes')} is {units.size_text(settings.l1.max_bytes)}, but the memory "
+        f"limit of {limit.group} is {units.size_text(limit.value)}, and L1 counts against it: "
+        "lower the setting or raise the limit"
+    )
+    return [text]
+
+
+def warn(settings: Settings, limit: Limit | None) -> float:
+    """Return the limit, infinite if none, and log one that is too low for L1 and the process.
 
     The daemon starts nevertheless: L1 may never be full.
     """
-    limit, needs = memory_limit(filesystem=filesystem), MemoryNeeds.of(settings)
+    needs = MemoryNeeds.of(settings)
     if limit is None:
         return float("inf")
     said = {

@@ -24,7 +24,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def load(folder: Path, toml: str) -> config.Settings:
     file = folder / "cachesvc.toml"
-    file.write_text('[origin]\nbucket = "b"\n' + toml)
+    file.write_text('[origin]\nbucket = "my-bucket"\n' + toml)
     return config.load(file)
 
 

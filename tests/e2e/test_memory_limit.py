@@ -1,4 +1,4 @@
-"""Does a daemon report that its cgroup has too little memory for its L1, and serve all the same?"""
+"""Does a daemon report that its cgroup has too little memory, and refuse an L1 above the limit?"""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MIB = 1 << 20
 JOIN = 'echo $$ > "$0/inner/cgroup.procs" && exec "$@"'
 
 
-def test_a_limit_below_l1_is_an_error_of_the_log_with_the_numbers_and_a_gauge(
+def test_a_limit_below_l1_and_the_process_is_an_error_of_the_log_with_the_numbers_and_a_gauge(
     tmp_path: Path,
 ) -> None:
     with real_group(500 * MIB) as group:
-        settings = {"L1__MAX_BYTES": str(512 * MIB)}
+        settings = {"L1__MAX_BYTES": str(450 * MIB)}
         daemon = Daemon(tmp_path, settings, under=("sh", "-c", JOIN, str(group)))
         try:
             daemon.start()
@@ -32,4 +32,16 @@ def test_a_limit_below_l1_is_an_error_of_the_log_with_the_numbers_and_a_gauge(
     lines = [json.loads(line) for line in daemon.log_text().splitlines()]
     (said,) = [line for line in lines if line["event"] == "memory_limit_too_low"]
     assert (said["level"], said["cgroup"]) == ("error", str(group))
-    assert (said["limit_bytes"], said["l1_max_bytes"]) == (500 * MIB, 512 * MIB)
+    assert (said["limit_bytes"], said["l1_max_bytes"]) == (500 * MIB, 450 * MIB)
+
+
+def test_an_l1_that_exceeds_the_limit_ends_the_start(tmp_path: Path) -> None:
+    with real_group(500 * MIB) as group:
+        settings = {"L1__MAX_BYTES": "500MiB"}
+        daemon = Daemon(tmp_path, settings, under=("sh", "-c", JOIN, str(group)))
+        try:
+            assert daemon.start_in_vain() == 2
+        finally:
+            daemon.close()
+    assert "l1.max_bytes (CACHESVC_L1__MAX_BYTES) is 500 MiB" in daemon.log_text()
+    assert not daemon.state_dir.exists()

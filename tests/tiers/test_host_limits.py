@@ -114,12 +114,22 @@ def test_a_limit_that_is_too_low_is_said_with_the_numbers(
     host.shows("0::/", V2.format(root="/"))
     host.write("sys/fs/cgroup/memory.max", limit)
     with capture_logs() as lines:
-        assert host_limits.look(settings, host.root) == limit
+        assert host_limits.warn(settings, host.memory()) == limit
+    assert host_limits.problems(settings, host.memory()) == []
     assert [line["log_level"] for line in lines] == ([level] if level else [])
     for line in lines:
         assert (line["limit_bytes"], line["l1_max_bytes"]) == (limit, 1024 * MIB)
         assert line["needed_bytes"] == needs.working_bytes
         assert "CACHESVC_L1__MAX_BYTES" in line["action"]
+
+
+def test_a_limit_that_l1_alone_exceeds_is_a_problem_with_both_numbers(host: Host) -> None:
+    settings = Settings(l1={"max_bytes": 1024 * MIB})
+    host.shows("0::/", V2.format(root="/"))
+    host.write("sys/fs/cgroup/memory.max", 1024 * MIB)
+    (problem,) = host_limits.problems(settings, host.memory())
+    assert problem.startswith("l1.max_bytes (CACHESVC_L1__MAX_BYTES) is 1 GiB, but the memory")
+    assert host_limits.problems(settings, None) == []
 
 
 def test_the_sizes_that_the_unit_and_the_manifests_give_are_enough() -> None:

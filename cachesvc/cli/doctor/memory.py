@@ -14,18 +14,16 @@ from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 from cachesvc.cli.doctor.places import (
     daemon_pid,
     examine_directory,
-    mount_of,
-    nearest_existing,
     unnamed_file,
 )
 from cachesvc.config import Settings
 from cachesvc.config_values import ENV_PREFIX
 from cachesvc.core import durable
 from cachesvc.tiers import files, leases
+from cachesvc.tiers.mounts import mount_of, nearest_existing
 from cachesvc.tiers.shared_files import SharedFile
 from cachesvc_format.control_page import L1_DIRECTORY
 
-_MEMORY = ("tmpfs", "ramfs")
 _SETTING = f"{ENV_PREFIX}RUNTIME_DIR"
 # The default if login.defs has no other.
 _DEFAULT_LAST_SYSTEM_UID = 999
@@ -44,7 +42,7 @@ def check_directory(patient: Patient) -> Iterator[Finding]:
 
 def check_filesystem(patient: Patient) -> Iterator[Finding]:
     mount = mount_of(patient.settings.runtime_dir)
-    if mount.filesystem in _MEMORY:
+    if mount.is_memory:
         yield ok("runtime.filesystem", f"{mount.point} is {mount.filesystem}")
     else:
         yield warning(

@@ -1,4 +1,4 @@
-"""Finds the filesystem of a path, and checks whether a directory can be the daemon's."""
+"""Checks whether a directory can be the daemon's, and finds the daemon that has it."""
 
 from __future__ import annotations
 
@@ -8,38 +8,12 @@ import stat
 import struct
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
+from cachesvc.tiers.mounts import nearest_existing
 
 _PEER = struct.Struct("3i")
-_ESCAPES = {r"\040": " ", r"\011": "\t", r"\012": "\n", r"\134": "\\"}
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """One line of /proc/self/mountinfo."""
-
-    point: Path
-    filesystem: str
-    options: frozenset[str]
-
-
-def mount_of(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> Mount:
-    """Return the mount that holds `path`, which need not exist."""
-    # strict=False resolves the part that exists and keeps the rest.
-    real = path.resolve(strict=False)
-    found = [mount for mount in _mounts(mountinfo) if real.is_relative_to(mount.point)]
-    # A later mount on the same point covers the earlier mount.
-    return max(reversed(found), key=lambda mount: len(mount.point.parts))
-
-
-def nearest_existing(path: Path) -> Path:
-    """Return `path`, or the folder above it in which it would be made."""
-    while not path.exists():
-        path = path.parent
-    return path
 
 
 def unnamed_file(folder: Path) -> int:
@@ -126,17 +100,3 @@ def _can_be_made(check: str, path: Path, setting: str) -> Iterator[Finding]:
             f"{path} does not exist, and this user may not create it in {above}",
             f"create it for the daemon's user, or set {setting} to another directory",
         )
-
-
-def _mounts(mountinfo: Path) -> Iterator[Mount]:
-    for line in mountinfo.read_text().splitlines():
-        # id parent major:minor root POINT OPTIONS [tags] - TYPE source super-options
-        before, _, after = line.partition(" - ")
-        fields = before.split()
-        yield Mount(Path(_unescaped(fields[4])), after.split()[0], frozenset(fields[5].split(",")))
-
-
-def _unescaped(text: str) -> str:
-    for escape, character in _ESCAPES.items():
-        text = text.replace(escape, character)
-    return text

@@ -9,14 +9,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from itertools import combinations
 from pathlib import Path
 
+from cachesvc import config_together
 from cachesvc.app.l2 import WITNESS
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok
 from cachesvc.cli.doctor.places import unnamed_file
-from cachesvc.config import Settings
-from cachesvc.config_values import ENV_PREFIX, split_address
 from cachesvc.core import durable
 from cachesvc.core.errors import ConfigError
 from cachesvc.edge import audit
@@ -28,28 +26,21 @@ from cachesvc_format import control_page
 
 # A page of SQLite: what its first write needs.
 _PROBE_BYTES = 4096
-_WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 compared only
 _MEND = "remove or rename that file, or set another directory"
 
 
 def check_separate(patient: Patient) -> Iterator[Finding]:
     """Find one directory or port for two purposes: the second lock or listener is refused."""
     settings = patient.settings
-    named = {
-        "RUNTIME_DIR": settings.runtime_dir,
-        "STATE_DIR": settings.state_dir,
-        "L2__ROOT": settings.l2.root,
-    }
-    same = [
-        f"{ENV_PREFIX}{one} and {ENV_PREFIX}{other}"
-        for one, other in combinations(named, 2)
-        if named[one].resolve() == named[other].resolve()
+    found = [
+        *config_together.problems_of_places(settings),
+        *config_together.problems_of_sockets(settings),
+        *config_together.problems_of_ports(settings),
     ]
-    same += _shared_listeners(settings)
-    if same:
+    if found:
         yield error(
             "start.separate",
-            f"{'; '.join(same)} are the same place, which the daemon refuses",
+            f"the daemon refuses to start: {'; '.join(found)}",
             "set a different place for each",
         )
     else:
@@ -87,17 +78,6 @@ def check_writing(patient: Patient) -> Iterator[Finding]:
     paths = [path for path in (settings.runtime_dir, settings.state_dir) if path.is_dir()]
     tries = [_takes_a_page(path) for path in paths]
     yield _all_pass("start.writing", tries, "the daemon can write its directories")
-
-
-def _shared_listeners(settings: Settings) -> Iterator[str]:
-    if settings.socket_path.resolve() == settings.admin_socket_path.resolve():
-        yield f"{ENV_PREFIX}GRPC__SOCKET and the admin socket"
-    if settings.grpc.listen and settings.http.listen:
-        (host, port), (other, taken) = map(
-            split_address, (settings.grpc.listen, settings.http.listen)
-        )
-        if port == taken != 0 and (host == other or not _WILDCARDS.isdisjoint((host, other))):
-            yield f"{ENV_PREFIX}GRPC__LISTEN and {ENV_PREFIX}HTTP__LISTEN"
 
 
 def _all_pass(check: str, tries: list[Callable[[], None]], passed: str) -> Finding:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 
 from cachesvc.cli.conventions import output
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
-from cachesvc.cli.doctor.places import examine_directory, mount_of, nearest_existing
+from cachesvc.cli.doctor.places import examine_directory
 from cachesvc.config_values import ENV_PREFIX
 from cachesvc.core import durable
+from cachesvc.tiers import disk_size
+from cachesvc.tiers.mounts import mount_of, nearest_existing
 
 _ROOT = f"{ENV_PREFIX}L2__ROOT"
 _STATE = f"{ENV_PREFIX}STATE_DIR"
@@ -60,7 +62,13 @@ def check_space(patient: Patient) -> Iterator[Finding]:
         f"{output.size_text(free)} of {output.size_text(total)} free; L2's limit is "
         f"{output.size_text(l2.max_bytes)}, its floor {output.size_text(l2.free_floor_bytes)}"
     )
-    if free <= l2.free_floor_bytes:
+    if refused := disk_size.problems(l2):
+        yield error(
+            "l2.space",
+            f"the daemon refuses to start: {'; '.join(refused)}",
+            "lower that setting, or set CACHESVC_L2__ROOT to a directory on a larger disk",
+        )
+    elif free <= l2.free_floor_bytes:
         yield error(
             "l2.space",
             f"{state}: below the floor L2 admits nothing and evicts what it has",
@@ -141,16 +149,9 @@ def check_state_directory(patient: Patient) -> Iterator[Finding]:
 
 
 def check_state_place(patient: Patient) -> Iterator[Finding]:
-    """Check that the catalog survives a clean-up of the L2 root, and a reboot."""
-    state_dir, root = patient.settings.state_dir, patient.settings.l2.root
-    if state_dir.resolve().is_relative_to(root.resolve()):
-        yield error(
-            "state.place",
-            f"{state_dir} lies in the L2 root: a clean-up of old files there, such as V2's, "
-            "deletes the catalog while the daemon runs",
-            f"set {_STATE} to a directory outside {root}",
-        )
-    elif mount_of(state_dir).filesystem == "tmpfs":
+    """Check that the catalog survives a reboot."""
+    state_dir = patient.settings.state_dir
+    if mount_of(state_dir).filesystem == "tmpfs":
         yield warning(
             "state.place",
             f"{state_dir} lies in a tmpfs: after a reboot L2 starts empty, and the daemon no "
@@ -158,4 +159,4 @@ def check_state_place(patient: Patient) -> Iterator[Finding]:
             f"set {_STATE} to a directory on a disk",
         )
     else:
-        yield ok("state.place", f"{state_dir} is outside the L2 root, on a disk")
+        yield ok("state.place", f"{state_dir} is on a disk")

@@ -23,6 +23,7 @@ from grpc_reflection.v1alpha import reflection
 
 from cachesvc.config import GrpcSettings
 from cachesvc.config_access import is_loopback
+from cachesvc.config_messages import setting
 from cachesvc.core.clock import Clock
 from cachesvc.core.credentials import Grants
 from cachesvc.core.errors import ConfigError
@@ -126,7 +127,8 @@ class GrpcServer:
             return server.add_secure_port(address, credentials)
         except RuntimeError as exc:
             raise ConfigError(
-                f"{address}: cannot listen; another process may have it. See CACHESVC_GRPC__LISTEN"
+                f"{setting('grpc.listen')} is {address}: cannot listen there; another process may "
+                "have the port, or this host has no such address"
             ) from exc
 
     async def start(self) -> None:

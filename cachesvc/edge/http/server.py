@@ -17,6 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 
 from cachesvc.config import HttpSettings
+from cachesvc.config_messages import setting
 from cachesvc.config_values import split_address
 from cachesvc.core.access import Action
 from cachesvc.core.errors import CacheError, ConfigError, InvalidRequest
@@ -117,8 +118,8 @@ class HttpServer:
             )
         except OSError as exc:
             raise ConfigError(
-                f"{address}: cannot listen: {exc.strerror}; set CACHESVC_HTTP__LISTEN "
-                "to another port, or to nothing for no HTTP"
+                f"{setting('http.listen')} is {address}: cannot listen there: {exc.strerror}; set "
+                "another port, or nothing for no HTTP"
             ) from exc
         bound: int = self._listener.sockets[0].getsockname()[1]
         return bound

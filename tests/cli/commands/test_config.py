@@ -18,7 +18,7 @@ def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_alone: Run)
     monkeypatch.setenv("CACHESVC_ORIGIN__REGION", "eu-north-1")
     path = tmp_path / "cachesvc.toml"
     path.write_text(
-        'ttl_hours = 3\n[origin]\nbucket = "b"\nregion = "x"\n'
+        'ttl_hours = 3\n[origin]\nbucket = "my-bucket"\nregion = "eu-west-1"\n'
         'endpoint_url = "https://me:pa@ss@s3.example:9000"\n'
     )
     return path
@@ -28,7 +28,7 @@ def test_each_setting_says_where_it_comes_from(run_alone: Run, config_file: Path
     shown = json.loads(run_alone("config", "--config", str(config_file), "--json").stdout)
     assert shown["ttl_hours"] == {"value": 7.0, "from": "environment"}
     assert shown["origin.region"] == {"value": "eu-north-1", "from": "environment"}
-    assert shown["origin.bucket"] == {"value": "b", "from": "file"}
+    assert shown["origin.bucket"] == {"value": "my-bucket", "from": "file"}
     assert shown["l1.allow_heap"] == {"value": False, "from": "default"}
 
 
@@ -88,7 +88,7 @@ def test_a_time_without_end_is_code_2(
     run_alone: Run, tmp_path: Path, line: str, named: str
 ) -> None:
     path = tmp_path / "cachesvc.toml"
-    path.write_text(f'{line}\norigin = {{ bucket = "b" }}\n')
+    path.write_text(f'{line}\norigin = {{ bucket = "my-bucket" }}\n')
     refused = run_alone("config", "--config", str(path))
     assert refused.exit_code == 2
     assert named in refused.stderr
@@ -101,6 +101,6 @@ def test_a_file_that_nests_without_end_is_code_2(run_alone: Run, tmp_path: Path)
     refused = run_alone("config", "--config", str(path))
     assert (refused.exit_code, "not valid TOML" in refused.stderr) == (2, True)
     grants.write_text(f"tokens = {nested}\n")
-    path.write_text(f'origin = {{ bucket = "b" }}\naccess = {{ file = "{grants}" }}\n')
+    path.write_text(f'origin = {{ bucket = "my-bucket" }}\naccess = {{ file = "{grants}" }}\n')
     refused = run_alone("config", "--config", str(path))
     assert (refused.exit_code, "not valid TOML" in refused.stderr) == (2, True)

@@ -25,13 +25,15 @@ def runtime_dir() -> Iterator[Path]:
 @pytest.fixture
 def settings(tmp_path: Path, runtime_dir: Path) -> dict[str, Any]:
     """Settings as nested values; a test changes those that it checks."""
+    origin = tmp_path / "origin"
+    origin.mkdir(exist_ok=True)
     return {
         "runtime_dir": runtime_dir,
         "state_dir": tmp_path / "state",
         "l1": {"max_bytes": 1 << 20},
         "l2": {"root": tmp_path / "l2", "max_bytes": 1 << 20, "free_floor_bytes": 0},
         "http": {"listen": ""},
-        "origin": {"kind": "directory", "path": tmp_path},
+        "origin": {"kind": "directory", "path": origin},
     }
 
 

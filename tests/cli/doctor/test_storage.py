@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from cachesvc.cli.doctor import places, storage
+from cachesvc.cli.doctor import starts, storage
 from cachesvc.cli.doctor.findings import Level, Patient
 from cachesvc.config import Settings
+from cachesvc.tiers.mounts import mount_of
 from tests.cli.doctor.conftest import Examine
 from tests.support.engine.mounts import small_filesystem
 
@@ -39,7 +40,7 @@ def mountinfo(tmp_path: Path) -> Path:
 def test_the_mount_of_a_path_is_the_deepest_and_of_those_the_last(
     mountinfo: Path, path: str, point: str, filesystem: str
 ) -> None:
-    found = places.mount_of(Path(path), mountinfo)
+    found = mount_of(Path(path), mountinfo)
     assert (str(found.point), found.filesystem) == (point, filesystem)
 
 
@@ -65,18 +66,32 @@ def test_a_catalog_inside_the_l2_root_is_an_error(
     examine: Examine, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     assert examine(storage.check_state_place).level is Level.OK
+    assert examine(starts.check_separate).level is Level.OK
     settings["state_dir"] = tmp_path / "l2" / "state"
-    assert examine(storage.check_state_place).level is Level.ERROR
+    found = examine(starts.check_separate)
+    assert found.level is Level.ERROR
+    assert "state_dir (CACHESVC_STATE_DIR)" in found.message
 
 
-def test_space_below_the_floor_is_an_error_and_a_small_disk_a_warning(
-    examine: Examine, settings: dict[str, Any]
+@pytest.mark.parametrize("name", ["max_bytes", "free_floor_bytes"])
+def test_a_size_that_was_set_and_exceeds_the_disk_is_an_error(
+    examine: Examine, settings: dict[str, Any], name: str
+) -> None:
+    settings["l2"][name] = 1 << 60
+    found = examine(storage.check_space)
+    assert found.level is Level.ERROR
+    assert f"l2.{name} (CACHESVC_L2__{name.upper()}) is {1 << 60} bytes" in found.message
+
+
+def test_space_below_the_floor_is_an_error_and_a_disk_below_the_default_a_warning(
+    examine: Examine, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     assert examine(storage.check_space).level is Level.OK
-    settings["l2"]["max_bytes"] = 1 << 60
-    assert examine(storage.check_space).level is Level.WARNING
-    settings["l2"]["free_floor_bytes"] = 1 << 60
-    assert examine(storage.check_space).level is Level.ERROR
+    with small_filesystem(tmp_path / "disk", 64 << 20) as small:
+        settings["l2"] = {"root": small.path / "l2", "free_floor_bytes": 0}
+        assert examine(storage.check_space).level is Level.WARNING
+        settings["l2"]["free_floor_bytes"] = 64 << 20
+        assert examine(storage.check_space).level is Level.ERROR
 
 
 def test_a_disk_that_takes_and_syncs_a_file_says_how_long_it_took(

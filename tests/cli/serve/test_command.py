@@ -193,3 +193,61 @@ assert (ssl.SSLContext.load_default_certs, ssl.SSLContext.set_default_verify_pat
 """
     command = [sys.executable, "-c", code]
     subprocess.run(command, env=environment({}), check=True, timeout=ANSWERS_WITHIN_S)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("L2__ROOT", "FILE", ["l2.root (CACHESVC_L2__ROOT)", "Not a directory"]),
+        ("STATE_DIR", "FILE", ["state_dir (CACHESVC_STATE_DIR)", "Not a directory"]),
+        ("RUNTIME_DIR", "FILE", ["runtime_dir (CACHESVC_RUNTIME_DIR)", "Not a directory"]),
+        ("L2__ROOT", "/proc/cache", ["l2.root (CACHESVC_L2__ROOT)"]),
+        ("STATE_DIR", "/proc/cache", ["state_dir (CACHESVC_STATE_DIR)"]),
+        ("L2__MAX_BYTES", "900TiB", ["l2.max_bytes", "900 TiB", "in all"]),
+        ("L2__FREE_FLOOR_BYTES", "900TiB", ["l2.free_floor_bytes", "900 TiB"]),
+        ("L1__MAX_BYTES", "900TiB", ["l1.max_bytes (CACHESVC_L1__MAX_BYTES) is 900 TiB"]),
+        ("HTTP__LISTEN", "192.0.2.1:80", ["CACHESVC_HTTP__TLS__CERT_FILE"]),
+        ("GROUP", "no-such-group", ["group (CACHESVC_GROUP)"]),
+    ],
+)
+def test_what_this_host_cannot_give_ends_the_start_by_the_settings_name(
+    run_apart: RunApart,
+    settings: dict[str, str],
+    tmp_path: Path,
+    name: str,
+    value: str,
+    words: list[str],
+) -> None:
+    (tmp_path / "file").touch()
+    refused = run_apart("serve", **{**settings, name: value.replace("FILE", f"{tmp_path}/file")})
+    assert refused.returncode == 2
+    said = refused.stderr.splitlines()[-1]
+    for word in words:
+        assert word in said
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_runtime_directory_on_a_disk_and_a_stranger_are_warned_of_at_the_start(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    # A socket's path may have at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="cachesvc-test-", dir="/var/tmp") as on_disk:
+        here = {**settings, "RUNTIME_DIR": on_disk, "L2_ROOT": "/x", "PORT": "tcp://10.0.0.1:9090"}
+        process = _start(here, log)
+        try:
+            with CacheClient(f"{on_disk}/cachesvc.sock", wait_s=ANSWERS_WITHIN_S) as client:
+                client.stats()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(ANSWERS_WITHIN_S) == 0
+        finally:
+            server_processes.kill(process)
+    lines = {line["event"]: line for line in map(json.loads, log.read_text().splitlines())}
+    stranger = lines["unknown_variables"]
+    assert (stranger["level"], stranger["nearest"]) == (
+        "warning",
+        {"CACHESVC_L2_ROOT": "CACHESVC_L2__ROOT"},
+    )
+    on_a_disk = lines["runtime_dir_is_on_a_disk"]
+    assert on_a_disk["level"] == "warning"
+    assert "runtime_dir (CACHESVC_RUNTIME_DIR)" in on_a_disk["problem"]
