@@ -30,20 +30,20 @@ TEXTS: dict[tuple[str, str], dict[str, str]] = {
 is written twice, in modules of the same name with and without `_aio`.
 """: "",
         "import asyncio\n": "from concurrent.futures import Future\n",
-        "import AsyncGenerator, Callable, Iterable,": "import Callable, Iterable, Iterator,",
         """any number of event loops, each over its own connection.
 
     `close()` closes the connection of the running loop. Do not fork after the first call:
     in the child this client, and `CacheClient`, raise RuntimeError. If a call is cancelled, the
     daemon is told and nothing is held.
 """: "any number of threads; a forked child connects again.\n",
-        "-> AsyncGenerator[WarmProgress, None]:": "-> Iterator[WarmProgress]:",
+        "The first step or `wait` raises the daemon's errors. Needs a running loop.\n": (
+            "Raises the daemon's errors at once.\n"
+        ),
         "-> asyncio.Task[WarmSummary]:": "-> Future[WarmSummary]:",
         """The task ends
-        when the warm-ups of all persons have ended, with the failed keys. Keep a reference
-        to the task; otherwise asyncio may drop it. A cancelled task starts no more warm-ups;
-        those begun go on in the daemon. `timeout_s` is for each person. Needs a running loop.
-        The task has the daemon's errors.
+        when the warm-ups of all persons have ended, with the failed keys; waiting for it is
+        optional. A cancelled task starts no more warm-ups; those begun go on in the daemon.
+        `timeout_s` is for each person. Needs a running loop. The task has the daemon's errors.
 """: """The future ends
         when the warm-ups of all persons have ended, with the failed keys; waiting for it is
         optional. `timeout_s` is for each person. A daemon thread follows; it holds no entry.

@@ -12,7 +12,7 @@ from string import Formatter
 
 from cachesvc.core.errors import ConfigError, InvalidRequest, PreconditionFailed
 from cachesvc.core.keys import EntryKey, checked_id
-from cachesvc_format.names import is_id
+from cachesvc_format.names import clipped, is_id
 from cachesvc_format.namespaces import (
     GARMENT_IMAGE,
     GARMENT_NAMESPACE,
@@ -160,8 +160,10 @@ class Kind:
     def check_version(self, asked: str) -> None:
         """Raise PreconditionFailed, reason KIND_VERSION_MISMATCH, if `asked` is another version."""
         if asked and asked != self.version:
+            own = f"version {clipped(self.version)}" if self.version else "no version"
             raise PreconditionFailed(
-                f"this daemon holds {self.name} version {self.version!r}, not {asked!r}",
+                f"the kind {self.name} has {own} at this daemon, and the call expects "
+                f"{clipped(asked)}: give both sides one version, or let the call name none",
                 reason="KIND_VERSION_MISMATCH",
             )
 

@@ -70,7 +70,8 @@ class RequestReader:
 
     def any(self, request: pb.GetRequest) -> ReadRequest:
         key = self.key(request.key)
-        return self._read(key, self._owner(key, request.owner_id), _origin_after(request), "")
+        owner = self._owner(key, request.owner_id)
+        return self._read(key, owner, _origin_after(request), request.kind_version)
 
     def warm(self, request: pb.WarmRequest) -> list[ReadRequest]:
         reads = []

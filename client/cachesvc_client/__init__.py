@@ -10,6 +10,8 @@ from cachesvc_client._arguments import Category
 from cachesvc_client._credentials import TlsFiles
 from cachesvc_client._local import LocalOptions
 from cachesvc_client._version import __version__ as __version__
+from cachesvc_client._warming import WarmUp
+from cachesvc_client._warming_aio import AsyncWarmUp
 from cachesvc_client.aio import AsyncCacheClient
 from cachesvc_client.answers import (
     EntryInfo,
@@ -64,6 +66,8 @@ __all__ = [
     "Inspection",
     "InspectedTier",
     "Invalidated",
+    "WarmUp",
+    "AsyncWarmUp",
     "WarmProgress",
     "WarmFailure",
     "WarmSummary",

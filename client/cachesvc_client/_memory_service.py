@@ -20,7 +20,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cachesvc_client._arguments import check_settings
 from cachesvc_client.errors import DETAIL_KEY, REASON_KEY
 from cachesvc_format.blob import BlobError, read_layout
-from cachesvc_format.names import is_id
+from cachesvc_format.names import clipped, is_id
 from cachesvc_format.namespaces import CLOTHING_NAMESPACES, FIELDS, HUMAN_NAMESPACES
 from cachesvc_proto.v1 import cache_pb2
 
@@ -224,7 +224,7 @@ class MemoryService:
         asked = cache_pb2.GetRequest.FromString(request)
         key = self._checked(asked.key)
         owner_id = _owner(key, asked.owner_id)
-        entry = self._served(key, owner_id, _after(asked), "")
+        entry = self._served(key, owner_id, _after(asked), asked.kind_version)
         yield cache_pb2.GetResponse(info=entry.info)
         for at in range(0, len(entry.tensors), CHUNK_BYTES):
             yield cache_pb2.GetResponse(data=entry.tensors[at : at + CHUNK_BYTES])
@@ -234,7 +234,9 @@ class MemoryService:
     ) -> cache_pb2.Entry:
         if version and version != self.kind_version:
             self._counts.failed += 1
-            _refuse("FAILED_PRECONDITION", "KIND_VERSION_MISMATCH", "another model's tensors")
+            own = f"version {clipped(self.kind_version)}" if self.kind_version else "no version"
+            text = f"the stand-in has {own}, and the call expects {clipped(version)}"
+            _refuse("FAILED_PRECONDITION", "KIND_VERSION_MISMATCH", text)
         stored = self._live(key)
         if stored is None or (after is not None and _is_older(stored.as_of, after)):
             self._counts.not_found += 1

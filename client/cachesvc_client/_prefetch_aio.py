@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from cachesvc_client._link_aio import AsyncLink
+from cachesvc_client._warming_aio import begin
 from cachesvc_client.answers import WarmProgress, WarmSummary, WarmTally
 from cachesvc_client.requests import Call
 
@@ -14,7 +15,7 @@ def follow_all(
     link: AsyncLink, calls: Sequence[Call[WarmProgress]], timeout_s: float
 ) -> asyncio.Task[WarmSummary]:
     """Begin to follow `calls`, each for at most `timeout_s`, in a task of the running loop."""
-    return asyncio.create_task(_summary_of(link, calls, timeout_s), name="cachesvc-prefetch")
+    return begin(_summary_of(link, calls, timeout_s), "cachesvc-prefetch")
 
 
 async def _summary_of(

@@ -25,7 +25,8 @@ from cachesvc_client.answers import (
     WarmFailure,
     WarmProgress,
 )
-from cachesvc_client.errors import UnreadableAnswer
+from cachesvc_client.errors import PreconditionFailed, UnreadableAnswer
+from cachesvc_format.names import clipped
 from cachesvc_proto.v1 import cache_pb2
 
 _M = TypeVar("_M", bound=Message)
@@ -163,20 +164,35 @@ def read_stats(message: memoryview) -> cache_pb2.StatsResponse:
 class StreamedEntry:
     """Joins the messages of a Get stream: info first, then data in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind_version: str = "") -> None:
+        self._kind_version = kind_version
         self._info: EntryInfo | None = None
         self._blob = bytearray()
 
     def add(self, message: memoryview) -> None:
-        """Take the next message. Raises UnreadableAnswer for data that info did not announce."""
+        """Take the next message.
+
+        Raises UnreadableAnswer for data that info did not announce, and PreconditionFailed for
+        another version.
+        """
         part = _parsed(cache_pb2.GetResponse, message)
         if part.HasField("info"):
             # A second attempt also begins with info: drop the data of the broken stream.
             self._info, self._blob = _info(part.info), bytearray()
+            self._check_version(self._info.kind_version)
             return
         self._blob += part.data
         if self._info is None or len(self._blob) > self._info.size_bytes:
             raise UnreadableAnswer("the stream has data that its info did not announce")
+
+    def _check_version(self, version: str) -> None:
+        # A daemon of the first release ignores the request's version.
+        if self._kind_version and self._kind_version != version:
+            raise PreconditionFailed(
+                f"the entry has version {clipped(version)}, and the call expects "
+                f"{clipped(self._kind_version)}",
+                reason="KIND_VERSION_MISMATCH",
+            )
 
     def finished(self) -> Received:
         """Return the entry. Raises UnreadableAnswer if the stream ended too early."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -30,12 +30,12 @@ from cachesvc_client._reports_aio import HitReports
 from cachesvc_client._route import Route, route_to
 from cachesvc_client._target import admin_socket, resolve, runtime_directory
 from cachesvc_client._trust import trust_of
+from cachesvc_client._warming_aio import AsyncWarmUp
 from cachesvc_client.answers import (
     EntryInfo,
     EntryKey,
     Inspection,
     Invalidated,
-    WarmProgress,
     WarmSummary,
 )
 from cachesvc_client.entry import AsyncEntry, TryOn
@@ -244,13 +244,14 @@ class AsyncCacheClient:
         owner_id: str = "",
         *,
         origin_after: datetime | None = None,
+        kind_version: str = "",
         timeout_s: float | None = None,
     ) -> AsyncEntry:
         """Return an entry of any kind, also an added one, as a stream of small messages.
 
         Raises what `get_garment` raises, and InvalidRequest, reason UNKNOWN_NAMESPACE.
         """
-        call = requests.get(namespace, id, owner_id, origin_after)
+        call = requests.get(namespace, id, owner_id, origin_after, kind_version)
         streamed = await self._link.collect(call, self._limit(timeout_s))
         return self._entry(opened_inline(streamed.finished()))
 
@@ -443,16 +444,17 @@ class AsyncCacheClient:
         categories: Iterable[Category] = (),
         garments: Iterable[str | tuple[str, str]] = (),
         timeout_s: float = _options.DEFAULT_WARM_TIMEOUT_S,
-    ) -> AsyncGenerator[WarmProgress, None]:
-        """Fetch entries ahead of their use; yield progress, first at the start.
+    ) -> AsyncWarmUp:
+        """Begin to fetch entries ahead of their use, and return the warm-up that has begun.
 
         No categories means all three. A garment is a `clothing_id`, or (`clothing_id`,
-        `owner_id`). Keys that fail are reported in the progress. The daemon goes on when
-        the caller stops listening. The first step of the iterator starts the call, and raises the
-        daemon's errors.
+        `owner_id`). Iterate over the warm-up for its progress, first the start, in which keys that
+        fail are reported; `await warm_up.wait()` returns the counts; or drop it: the daemon goes
+        on. The first step or `wait` raises the daemon's errors. Needs a running loop.
         """
         check({"timeout_s": timeout_s})
-        return self._link.follow(requests.warm(user_id, categories, garments), timeout_s)
+        call = requests.warm(user_id, categories, garments)
+        return AsyncWarmUp(self._link.follow(call, timeout_s))
 
     def prefetch(
         self,
@@ -463,10 +465,9 @@ class AsyncCacheClient:
         """Start to fetch all entries that a batch of try-ons needs, and return at once.
 
         A try-on is (`user_id`, `clothing_id`[, `category`[, `owner_id`]]). The task ends
-        when the warm-ups of all persons have ended, with the failed keys. Keep a reference
-        to the task; otherwise asyncio may drop it. A cancelled task starts no more warm-ups;
-        those begun go on in the daemon. `timeout_s` is for each person. Needs a running loop.
-        The task has the daemon's errors.
+        when the warm-ups of all persons have ended, with the failed keys; waiting for it is
+        optional. A cancelled task starts no more warm-ups; those begun go on in the daemon.
+        `timeout_s` is for each person. Needs a running loop. The task has the daemon's errors.
         """
         check({"timeout_s": timeout_s})
         return follow_all(self._link, requests.warm_tryons(tryons), timeout_s)

@@ -125,6 +125,15 @@ class WarmTally:
         if progress.failed is not None:
             self._failed.append(progress.failed)
 
+    @property
+    def progress(self) -> str:
+        """The finished keys in words."""
+        ended = self.summary()
+        if not ended.total:
+            return "begun"
+        failed = f", {len(ended.failed)} failed" if ended.failed else ""
+        return f"{ended.done} of {ended.total} keys{failed}"
+
     def summary(self) -> WarmSummary:
         return WarmSummary(
             done=sum(last.done for last in self._ended),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from functools import partial
@@ -27,12 +27,12 @@ from cachesvc_client._reports import HitReports
 from cachesvc_client._route import Route, route_to
 from cachesvc_client._target import admin_socket, resolve, runtime_directory
 from cachesvc_client._trust import trust_of
+from cachesvc_client._warming import WarmUp
 from cachesvc_client.answers import (
     EntryInfo,
     EntryKey,
     Inspection,
     Invalidated,
-    WarmProgress,
     WarmSummary,
 )
 from cachesvc_client.entry import Entry, TryOn
@@ -237,13 +237,14 @@ class CacheClient:
         owner_id: str = "",
         *,
         origin_after: datetime | None = None,
+        kind_version: str = "",
         timeout_s: float | None = None,
     ) -> Entry:
         """Return an entry of any kind, also an added one, as a stream of small messages.
 
         Raises what `get_garment` raises, and InvalidRequest, reason UNKNOWN_NAMESPACE.
         """
-        call = requests.get(namespace, id, owner_id, origin_after)
+        call = requests.get(namespace, id, owner_id, origin_after, kind_version)
         streamed = self._link.collect(call, self._limit(timeout_s))
         return self._entry(opened_inline(streamed.finished()))
 
@@ -436,16 +437,17 @@ class CacheClient:
         categories: Iterable[Category] = (),
         garments: Iterable[str | tuple[str, str]] = (),
         timeout_s: float = _options.DEFAULT_WARM_TIMEOUT_S,
-    ) -> Iterator[WarmProgress]:
-        """Fetch entries ahead of their use; yield progress, first at the start.
+    ) -> WarmUp:
+        """Begin to fetch entries ahead of their use, and return the warm-up that has begun.
 
         No categories means all three. A garment is a `clothing_id`, or (`clothing_id`,
-        `owner_id`). Keys that fail are reported in the progress. The daemon goes on when
-        the caller stops listening. The first step of the iterator starts the call, and raises the
-        daemon's errors.
+        `owner_id`). Iterate over the warm-up for its progress, first the start, in which keys that
+        fail are reported; `warm_up.wait()` returns the counts; or drop it: the daemon goes
+        on. Raises the daemon's errors at once.
         """
         check({"timeout_s": timeout_s})
-        return self._link.follow(requests.warm(user_id, categories, garments), timeout_s)
+        call = requests.warm(user_id, categories, garments)
+        return WarmUp(self._link.follow(call, timeout_s))
 
     def prefetch(
         self,

@@ -6,7 +6,7 @@ only the other views of this entry see that.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -129,21 +129,54 @@ class Entry(EntryFields):
         return self._is_current(self.info)
 
 
+class _Question(Coroutine[Any, Any, bool]):
+    """A question to the daemon that was not awaited yet, and that is neither true nor false.
+
+    A coroutine is always true: without `await`, `if not entry.is_current()` would never be entered.
+    """
+
+    def __init__(self, asked: Coroutine[Any, Any, bool]) -> None:
+        self._asked = asked
+
+    def __await__(self) -> Generator[Any, Any, bool]:
+        return self._asked.__await__()
+
+    def send(self, value: Any) -> Any:
+        return self._asked.send(value)
+
+    def throw(self, *args: Any) -> Any:
+        return self._asked.throw(*args)
+
+    def close(self) -> None:
+        self._asked.close()
+
+    # A declared method would hide the mistake from mypy.
+    if not TYPE_CHECKING:
+
+        def __bool__(self) -> bool:
+            self.close()
+            raise TypeError("is_current() was not awaited: write `await entry.is_current()`")
+
+
 class AsyncEntry(EntryFields):
     """An entry from `AsyncCacheClient`."""
 
-    def __init__(self, opened: Opened, is_current: Callable[[EntryInfo], Awaitable[bool]]) -> None:
+    def __init__(
+        self, opened: Opened, is_current: Callable[[EntryInfo], Coroutine[Any, Any, bool]]
+    ) -> None:
         super().__init__(opened)
         self._is_current = is_current
 
-    async def is_current(self) -> bool:
+    # Not `async def`: see _Question. This type lets mypy find a missing await (unused-coroutine,
+    # truthy-bool).
+    def is_current(self) -> Coroutine[Any, Any, bool]:
         """Return whether the daemon still serves exactly these bytes; a last look.
 
         An entry that came as a shared file and is still linked is current: no call is
         made. Otherwise the daemon is asked, without a fill. False also if the entry was
         only evicted from every tier, because the daemon then cannot tell. Raises CacheServiceError.
         """
-        return await self._is_current(self.info)
+        return _Question(self._is_current(self.info))
 
 
 E_co = TypeVar("E_co", bound=EntryFields, covariant=True)

@@ -193,10 +193,10 @@ def get_tryon(
 
 
 def get(
-    namespace: str, id: str, owner_id: str, origin_after: datetime | None
+    namespace: str, id: str, owner_id: str, origin_after: datetime | None, kind_version: str
 ) -> Call[_reading.StreamedEntry]:
     check(locals())
-    entry = _reading.StreamedEntry()
+    entry = _reading.StreamedEntry(kind_version)
 
     def read(message: memoryview) -> _reading.StreamedEntry:
         entry.add(message)
@@ -206,6 +206,7 @@ def get(
         key=cache_pb2.EntryKey(namespace=namespace, id=id),
         owner_id=owner_id,
         origin_after=timestamp(origin_after, "origin_after"),
+        kind_version=kind_version,
     )
     return Call("Get", request.SerializeToString(), read, namespace)
 

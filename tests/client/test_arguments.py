@@ -127,6 +127,7 @@ BASE: dict[str, dict[str, Any]] = {
     "put_garment": {"clothing_id": "coat-3", **values.garment()},
     "put_text": {"clothing_id": "coat-3", **values.text()},
     "put": {"namespace": "garment", "id": "coat-3", "fields": values.garment()},
+    "check_put": {"namespace": "garment", "id": "coat-3", "fields": values.garment()},
     "invalidate": {},
     "warm": {"user_id": "user-7"},
     "prefetch": {"tryons": [("user-7", "coat-3")]},
@@ -158,7 +159,8 @@ CONSTRUCTORS: list[Callable[..., Any]] = [
 # Only the client makes these; `TryOnKey` and `PutOptions` are checked where they are used.
 MADE_BY_THE_CLIENT = {
     "Entry", "AsyncEntry", "TryOn", "EntryInfo", "EntryKey", "Tier", "Inspection", "InspectedTier",
-    "Invalidated", "WarmProgress", "WarmFailure", "WarmSummary", "PartStatus",
+    "Invalidated", "WarmProgress", "WarmFailure", "WarmSummary",
+    "PartStatus", "WarmUp", "AsyncWarmUp",
 }  # fmt: skip
 
 

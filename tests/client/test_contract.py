@@ -268,6 +268,11 @@ def test_another_models_version_is_refused(cache: Any) -> None:
     with pytest.raises(PreconditionFailed) as caught:
         cache.get_human(user, kind_version="another-model")
     assert caught.value.reason == "KIND_VERSION_MISMATCH"
+    with pytest.raises(PreconditionFailed) as streamed:
+        cache.get("human_upper_body", user, kind_version="another-model")
+    assert streamed.value.reason == "KIND_VERSION_MISMATCH"
+    assert "has no version" in caught.value.message
+    assert "expects 'another-model'" in streamed.value.message
 
 
 @pytest.mark.parametrize("user_id", ["", "..", "a/b", "a" * 129, "ü"])

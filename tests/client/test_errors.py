@@ -143,3 +143,17 @@ def test_a_stream_that_is_not_whole_says_so(
     server.script("Get", reply(answer.SerializeToString()))
     with pytest.raises(UnreadableAnswer):
         client.get("garment", "c")
+
+
+def test_a_stream_of_another_version_is_refused_also_if_the_daemon_does_not_know_the_field(
+    server: ScriptedServer, client: CacheClient
+) -> None:
+    """Promise 1. A daemon of the first release ignores a Get's version."""
+    info = {"key": {"namespace": "garment", "id": "c"}, "kind_version": "v1"}
+    answer = cache_pb2.GetResponse(info=info)
+    server.script("Get", reply(answer.SerializeToString()))
+    with pytest.raises(
+        PreconditionFailed, match="version 'v1', and the call expects 'v2'"
+    ) as caught:
+        client.get("garment", "c", kind_version="v2")
+    assert caught.value.reason == "KIND_VERSION_MISMATCH"

@@ -98,7 +98,7 @@ def test_this_client_sends_the_requests_of_the_first_release() -> None:
             {"human": "v3", "text": "v4"},
             shared=True,
         ),
-        requests.get("garment", "coat-3", "user-2", MOMENT),
+        requests.get("garment", "coat-3", "user-2", MOMENT, ""),
         *(
             requests.invalidate({**NO_TARGET, **target}, MOMENT, True)
             for target in (

@@ -19,10 +19,11 @@ generator = SimpleNamespace(**runpy.run_path(str(TOP / ".ci/generate_sync_client
 
 TWINS = [(AsyncCacheClient, CacheClient), (AsyncEntry, Entry)]
 # Its docstring speaks of a task, where the synchronous one speaks of a future.
-OWN_DOCSTRINGS = {AsyncCacheClient.prefetch}
+OWN_DOCSTRINGS = {AsyncCacheClient.prefetch, AsyncCacheClient.warm}
 OWN_TYPES = {
-    "Callable[[EntryInfo], Awaitable[bool]]": "Callable[[EntryInfo], bool]",
-    "AsyncGenerator[WarmProgress, None]": "Iterator[WarmProgress]",
+    "Callable[[EntryInfo], Coroutine[Any, Any, bool]]": "Callable[[EntryInfo], bool]",
+    "Coroutine[Any, Any, bool]": "bool",
+    "AsyncWarmUp": "WarmUp",
     "asyncio.Task[WarmSummary]": "Future[WarmSummary]",
 }
 

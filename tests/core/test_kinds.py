@@ -85,6 +85,8 @@ def test_another_models_version_is_refused() -> None:
         with pytest.raises(PreconditionFailed) as failed:
             of.check_version("v2")
         assert failed.value.reason == "KIND_VERSION_MISMATCH"
+        assert "expects 'v2'" in str(failed.value)
+        assert "''" not in str(failed.value)
 
 
 @pytest.mark.parametrize(

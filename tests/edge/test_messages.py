@@ -83,6 +83,16 @@ def test_a_get_of_a_person_needs_no_owner_but_takes_their_own() -> None:
     assert READ.any(pb.GetRequest(key=pb.EntryKey(namespace="text", id="c"))).owner == ""
 
 
+def test_every_get_names_its_version() -> None:
+    """Promise 1: a caller is never served another model's tensors."""
+    person = pb.GetHumanRequest(user_id="u", category=UPPER, kind_version="v2")
+    of_any = pb.GetRequest(key=pb.EntryKey(namespace="garment", id="c"), kind_version="v2")
+    assert READ.human(person, person.kind_version).kind_version == "v2"
+    assert READ.any(of_any).kind_version == "v2"
+    garment = pb.GetGarmentRequest(clothing_id="c", kind_version="v2")
+    assert READ.clothing("garment", garment).kind_version == "v2"
+
+
 def test_a_warm_up_names_each_key_once_and_all_categories_by_default() -> None:
     garment = pb.WarmGarment(clothing_id="c")
     reads = READ.warm(pb.WarmRequest(user_id="u", garments=[garment, garment]))

@@ -192,14 +192,16 @@ class GetTryOnResponse(_message.Message):
     def __init__(self, human: _Optional[_Union[Entry, _Mapping]] = ..., garment: _Optional[_Union[Entry, _Mapping]] = ..., text: _Optional[_Union[Entry, _Mapping]] = ...) -> None: ...
 
 class GetRequest(_message.Message):
-    __slots__ = ("key", "owner_id", "origin_after")
+    __slots__ = ("key", "owner_id", "origin_after", "kind_version")
     KEY_FIELD_NUMBER: _ClassVar[int]
     OWNER_ID_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_AFTER_FIELD_NUMBER: _ClassVar[int]
+    KIND_VERSION_FIELD_NUMBER: _ClassVar[int]
     key: EntryKey
     owner_id: str
     origin_after: _timestamp_pb2.Timestamp
-    def __init__(self, key: _Optional[_Union[EntryKey, _Mapping]] = ..., owner_id: _Optional[str] = ..., origin_after: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    kind_version: str
+    def __init__(self, key: _Optional[_Union[EntryKey, _Mapping]] = ..., owner_id: _Optional[str] = ..., origin_after: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., kind_version: _Optional[str] = ...) -> None: ...
 
 class GetResponse(_message.Message):
     __slots__ = ("info", "data")

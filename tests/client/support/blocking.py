@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any
 
@@ -34,7 +34,10 @@ class Blocking:
         return asyncio.run_coroutine_threadsafe(follow(), self._loop)
 
     def warm(self, *args: Any, **kwargs: Any) -> list[Any]:
-        progress: list[Any] = self._run(_collected(self._client.warm(*args, **kwargs)))
+        async def follow() -> list[Any]:
+            return [step async for step in self._client.warm(*args, **kwargs)]
+
+        progress: list[Any] = self._run(follow())
         return progress
 
     def __getattr__(self, name: str) -> Any:
@@ -66,7 +69,3 @@ class _BlockingEntry:
 
     def __getitem__(self, name: str) -> Any:
         return self._entry[name]
-
-
-async def _collected(messages: AsyncIterator[Any]) -> list[Any]:
-    return [message async for message in messages]
