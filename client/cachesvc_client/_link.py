@@ -13,8 +13,8 @@ import grpc
 from cachesvc_client import _probe
 from cachesvc_client._channels import Channels
 from cachesvc_client._door import Nobody
-from cachesvc_client._options import HEALTH_PATH
-from cachesvc_client._patience import Patience
+from cachesvc_client._options import HEALTH_PATH, LOOK_S
+from cachesvc_client._patience import Outage, Patience
 from cachesvc_client._reading import view_of_answer
 from cachesvc_client._route import Route
 from cachesvc_client._streams import leave
@@ -22,6 +22,7 @@ from cachesvc_client._waiting import TimedOut, pause, result_of
 from cachesvc_client.errors import (
     CacheServiceError,
     CacheUnavailable,
+    DeadlineExceeded,
     UnreadableAnswer,
     error_of_rpc,
     is_away,
@@ -59,7 +60,7 @@ class GrpcLink:
     def __init__(self, route: Route, wait_s: float) -> None:
         self._route = route
         self._metadata = route.metadata
-        self._wait_s = wait_s
+        self._outage = Outage(wait_s)
         self._channels = Channels(route)
 
     def ask(self, call: Call[A], timeout_s: float) -> A:
@@ -116,18 +117,49 @@ class GrpcLink:
             leave(stream)  # for a caller that stops early
 
     def _retrying(self, call: Call[Any], timeout_s: float, attempt: Callable[[float], A]) -> A:
-        patience = Patience(time.monotonic() + timeout_s, self._wait_s)
+        if self._outage.is_known:
+            self._probe()
+        patience = Patience(time.monotonic() + timeout_s, self._outage)
         while True:
             try:
-                return attempt(patience.time_left(time.monotonic()))
+                answer = attempt(patience.time_left(time.monotonic()))
             except (grpc.RpcError, Nobody) as exc:
                 error = self._explained(exc, call, patience)
                 if error is None:
                     continue  # another daemon is there by now
                 if not patience.may_retry(error, time.monotonic()):
                     raise error from exc
+            else:
+                self._outage.end()
+                return answer
             pause(patience.next_pause(time.monotonic()))
             self._await_daemon(patience, error)
+
+    def _probe(self) -> None:
+        """Look for a daemon that has been away for long. Raises CacheUnavailable at once.
+
+        With 50 threads, each of which would wait for a dead daemon anew:
+
+            A: waits `wait_s` in vain | B: fails at once | C: looks: nobody | ... | D: looks: there
+        """
+        if not self._outage.may_probe(time.monotonic()):
+            raise self._route.away(self._outage.wait_s, "", "")
+        try:
+            self._channels.reopen()
+            self._look(LOOK_S, waits=False)
+        except Nobody as exc:
+            raise self._still_away(str(exc)) from exc
+        except grpc.RpcError as exc:
+            error = error_of_rpc(exc)
+            if is_away(error) or isinstance(error, DeadlineExceeded):
+                raise self._still_away(error.message) from exc
+        finally:
+            self._outage.end_probe()
+        self._outage.end()
+
+    def _still_away(self, why: str) -> CacheUnavailable:
+        self._outage.observed(time.monotonic())
+        return self._route.away(self._outage.wait_s, "", why)
 
     def _explained(
         self, exc: grpc.RpcError | Nobody, call: Call[Any], patience: Patience
@@ -173,15 +205,18 @@ class GrpcLink:
             except grpc.RpcError as exc:
                 if exc.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
                     return
-            if patience.wait_left(time.monotonic()) <= 0:
-                raise self._route.away(self._wait_s, error.reason, why)
+            if not patience.may_wait(time.monotonic()):
+                raise self._route.away(self._outage.wait_s, error.reason, why)
             pause(patience.next_pause(time.monotonic()))
 
-    def _look(self, wait_s: float) -> None:
-        """Raise RpcError, DEADLINE_EXCEEDED, if no daemon answers. Raises Nobody."""
+    def _look(self, wait_s: float, *, waits: bool = True) -> None:
+        """Raise RpcError, DEADLINE_EXCEEDED, if no daemon answers. Raises Nobody.
+
+        Unless it `waits` for a connection, the error may also be UNAVAILABLE.
+        """
         check = self._channels.unary_unary(HEALTH_PATH)
-        within_s = min(wait_s, self._route.look_s)
-        check(b"", timeout=within_s, wait_for_ready=True, metadata=self._metadata)
+        within_s = min(wait_s, LOOK_S)
+        check(b"", timeout=within_s, wait_for_ready=waits, metadata=self._metadata)
 
 
 def _first_of(messages: Generator[A, None, None]) -> A:

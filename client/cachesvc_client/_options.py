@@ -48,6 +48,6 @@ KEEPALIVE_OPTIONS: tuple[tuple[str, int], ...] = (
 
 # A daemon that is there answers at once, with any status.
 HEALTH_PATH = "/grpc.health.v1.Health/Check"
-# For one check of a unix socket's daemon. A daemon that ends leaves a dead socket behind, and its
-# successor makes another, so the socket is opened again after this time.
+# For one look for a daemon. A daemon that ends leaves a dead socket behind, and its successor makes
+# another, so the socket is opened again after this time.
 LOOK_S = 1.0

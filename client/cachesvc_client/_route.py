@@ -16,7 +16,7 @@ import grpc.aio
 from cachesvc_client import _probe
 from cachesvc_client._credentials import Metadata, TlsFiles, files_for, shown
 from cachesvc_client._door import Door, open_door
-from cachesvc_client._options import CHANNEL_OPTIONS, KEEPALIVE_OPTIONS, LOOK_S
+from cachesvc_client._options import CHANNEL_OPTIONS, KEEPALIVE_OPTIONS
 from cachesvc_client._probe import Cause, Wire
 from cachesvc_client._trust import Trust
 from cachesvc_client.errors import CacheServiceError, CacheUnavailable, CacheUnreachable
@@ -50,11 +50,6 @@ class Route:
     @property
     def options(self) -> Options:
         return CHANNEL_OPTIONS if self._path is not None else CHANNEL_OPTIONS + KEEPALIVE_OPTIONS
-
-    @property
-    def look_s(self) -> float:
-        """How long one check of a daemon that is away may take."""
-        return float("inf") if self._path is None else LOOK_S
 
     def open(self) -> Door:
         """Return a door for one channel. Raises Nobody, CacheUnreachable."""
