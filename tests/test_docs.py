@@ -67,7 +67,7 @@ PAGES_IN_SHAPE = {
     "docs/performance.md": 1010,
     "docs/performance-misses.md": 1140,
     "docs/promises.md": 1530,
-    "docs/testing.md": 1540,
+    "docs/testing.md": 1610,
     "docs/adr/0001-l1-as-tmpfs-files.md": 165,
     "docs/adr/0002-the-row-is-the-entry.md": 185,
     "docs/adr/0003-own-allow-list-for-pickles.md": 175,
@@ -79,7 +79,7 @@ PAGES_IN_SHAPE = {
     "docs/adr/0009-spare-files.md": 215,
     "docs/adr/0010-who-knows-of-a-later-catalog.md": 255,
 }
-WORDS_OF_ALL_PAGES = 31_000
+WORDS_OF_ALL_PAGES = 31_400
 LINE_CHARACTERS = 120
 
 _SECTION = re.MULTILINE | re.DOTALL
