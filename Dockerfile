@@ -10,7 +10,7 @@ ARG PIP_CERT
 # torch is larger than everything else together, and the daemon never imports it.
 ARG EXTRAS=""
 WORKDIR /src
-COPY pyproject.toml hatch_build.py requirements.lock constraints.txt README.md ./
+COPY pyproject.toml requirements.lock constraints.txt README.md LICENSE ./
 RUN python -m venv /opt/cachesvc \
  && /opt/cachesvc/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
 COPY cachesvc cachesvc

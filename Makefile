@@ -101,6 +101,16 @@ lock: .venv-lock/.installed  ## Renew requirements.lock: the newest versions tha
 	  --fork-strategy fewest --generate-hashes --no-emit-package cachesvc-client --custom-compile-command 'make lock' \
 	  --output-file requirements.lock pyproject.toml
 
+# What builds a release has an environment of its own, and so has each Python that it is tried on.
+.venv-release/.installed: .ci/requirements-release.txt
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: release-check
+release-check: .venv-release/.installed  ## Build wheels and sdists, and try them on each Python (PYTHONS='3.11 3.12').
+	.venv-release/bin/python -B -m tests.release $(if $(PYTHONS),--pythons "$(PYTHONS)") $(RELEASE_ARGS)
+
 # An old compiler makes the stubs, so that old runtimes accept them. It has an environment of its own.
 .venv-proto/.installed: .ci/requirements-proto.txt
 	$(PYTHON) -m venv .venv-proto
@@ -202,5 +212,5 @@ image-check: $(VENV)/.daemon  ## Lint the Dockerfile, and run the image as docs/
 	$(BIN)/python deploy/docker/check $(IMAGE)
 
 clean:  ## Remove everything that make has made.
-	rm -rf .venv .venv-lock .venv-proto .venv-bench .bench .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-lock .venv-proto .venv-release .venv-bench .bench .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf $(DASHBOARD)/node_modules $(DASHBOARD)/build $(NESTJS)/node_modules $(NESTJS)/build

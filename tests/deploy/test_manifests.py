@@ -58,7 +58,6 @@ def test_kubernetes_would_not_take_a_key_that_it_does_not_know() -> None:
     ("schema", "path"),
     [
         ("vendor.compose-spec", "deploy/compose.yaml"),
-        ("vendor.github-workflows", ".github/workflows/ci.yml"),
     ],
 )
 def test_the_schema_accepts_it(schema: str, path: str) -> None:

@@ -19,6 +19,7 @@ import pytest
 from tests.support import server_processes
 from tests.support.daemons import READY_WITHIN_S, ROOT, wait_until
 from tests.support.debian import why_missing
+from tests.support.readme import shell_blocks
 from tests.support.server_processes import ReservedPort
 
 WITHIN_S = 30.0
@@ -69,10 +70,7 @@ class Reader:
 
 
 def section(title: str) -> list[str]:
-    """Return the shell blocks below a heading of the README."""
-    text = (ROOT / "README.md").read_text()
-    (body,) = re.findall(rf"^#+ {title}\n(.*?)(?=^##+ )", text, re.MULTILINE | re.DOTALL)
-    return re.findall(r"^```sh\n(.*?)^```", body, re.MULTILINE | re.DOTALL)
+    return shell_blocks(ROOT / "README.md", title)
 
 
 @pytest.fixture

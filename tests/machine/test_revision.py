@@ -1,6 +1,6 @@
 """Do a wheel and an sdist say which commit they were built from?
 
-Each test builds in a copy of what the daemon's wheel is made of, with a repository of its own.
+Each test builds in a copy of what the packages are made of, with a repository of its own.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ import pytest
 from cachesvc.revision import revision
 from tests.support.daemons import ROOT
 
-FILE = "cachesvc/_revision.py"
-PARTS = (".gitignore", "cachesvc", "pyproject.toml", "hatch_build.py", "README.md", "LICENSE")
+PARTS = (".gitignore", "cachesvc", "client", "proto", "pyproject.toml")
+FILES = ("CHANGELOG.md", "README.md", "LICENSE", "requirements.lock")
+# The folder of each package's project in the checkout.
+FOLDERS = {"cachesvc": ".", "cachesvc_client": "client"}
+each_package = pytest.mark.parametrize("package", FOLDERS)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -33,12 +36,11 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout with one commit."""
     folder = tmp_path / "checkout"
     folder.mkdir()
-    for part in PARTS:
+    for part in (*PARTS, *FILES):
         if (ROOT / part).is_dir():
-            shutil.copytree(
-                ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__")
-            )
-        elif (ROOT / part).exists():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / part, folder / part, ignore=ignored)
+        else:
             shutil.copy(ROOT / part, folder / part)
     git(folder, "init", "--quiet")
     git(folder, "add", ".")
@@ -46,8 +48,7 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
-def build(kind: str, folder: Path, **variables: str) -> Path:
-    out = folder.parent / f"{kind}-of-{folder.name}"
+def build(kind: str, folder: Path, out: Path, **variables: str) -> Path:
     command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(out)]
     environment = {**os.environ, **variables}
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
@@ -55,45 +56,50 @@ def build(kind: str, folder: Path, **variables: str) -> Path:
     return built
 
 
-def revision_in(wheel: Path) -> str | None:
+def revision_in(wheel: Path, package: str = "cachesvc") -> str | None:
     with zipfile.ZipFile(wheel) as opened:
-        if FILE not in opened.namelist():
+        file = f"{package}/_revision.py"
+        if file not in opened.namelist():
             return None
         written: dict[str, str] = {}
-        exec(opened.read(FILE), written)
+        exec(opened.read(file), written)
         return written["REVISION"]
 
 
+@each_package
 def test_a_wheel_and_a_wheel_of_the_sdist_carry_the_commit_and_the_tree_stays_clean(
-    checkout: Path, tmp_path: Path
+    checkout: Path, tmp_path: Path, package: str
 ) -> None:
     commit = git(checkout, "rev-parse", "HEAD")
-    assert revision_in(build("wheel", checkout)) == commit
+    project = checkout / FOLDERS[package]
+    assert revision_in(build("wheel", project, tmp_path / "wheel"), package) == commit
 
-    with tarfile.open(build("sdist", checkout)) as opened:
+    with tarfile.open(build("sdist", project, tmp_path / "sdist")) as opened:
         opened.extractall(tmp_path / "unpacked", filter="data")
     (unpacked,) = (tmp_path / "unpacked").iterdir()
-    # An sdist that is unpacked inside another project has its own commit still.
+    # An sdist that is unpacked inside another project keeps its own commit.
     git(tmp_path / "unpacked", "init", "--quiet")
-    assert revision_in(build("wheel", unpacked)) == commit
+    assert revision_in(build("wheel", unpacked, tmp_path / "again"), package) == commit
     assert git(checkout, "status", "--porcelain") == ""
 
 
-def test_a_wheel_of_changed_files_says_so(checkout: Path) -> None:
+def test_a_wheel_of_changed_files_says_so(checkout: Path, tmp_path: Path) -> None:
     file = checkout / "cachesvc/__init__.py"
     file.write_text(file.read_text() + "\n# a change\n")
-    assert revision_in(build("wheel", checkout)) == f"{git(checkout, 'rev-parse', 'HEAD')}-changed"
+    commit = git(checkout, "rev-parse", "HEAD")
+    assert revision_in(build("wheel", checkout, tmp_path / "wheel")) == f"{commit}-changed"
 
 
-def test_a_builder_without_git_names_the_commit(checkout: Path) -> None:
+def test_a_builder_without_git_names_the_commit(checkout: Path, tmp_path: Path) -> None:
     shutil.rmtree(checkout / ".git")
-    assert revision_in(build("wheel", checkout, SOURCE_REVISION="0123abc")) == "0123abc"
+    wheel = build("wheel", checkout, tmp_path / "wheel", SOURCE_REVISION="0123abc")
+    assert revision_in(wheel) == "0123abc"
 
 
-def test_a_folder_without_git_builds_without_a_commit(checkout: Path) -> None:
+def test_a_folder_without_git_builds_without_a_commit(checkout: Path, tmp_path: Path) -> None:
     shutil.rmtree(checkout / ".git")
     git(checkout.parent, "init", "--quiet")
-    assert revision_in(build("wheel", checkout, SOURCE_REVISION="")) is None
+    assert revision_in(build("wheel", checkout, tmp_path / "wheel", SOURCE_REVISION="")) is None
 
 
 def test_a_checkout_has_no_revision() -> None:
