@@ -79,7 +79,7 @@ PAGES_IN_SHAPE = {
     "docs/adr/0009-spare-files.md": 215,
     "docs/adr/0010-who-knows-of-a-later-catalog.md": 255,
 }
-WORDS_OF_ALL_PAGES = 31_400
+WORDS_OF_ALL_PAGES = 32_000
 LINE_CHARACTERS = 120
 
 _SECTION = re.MULTILINE | re.DOTALL
