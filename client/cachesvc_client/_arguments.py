@@ -36,11 +36,26 @@ Category = Literal["upper_body", "lower_body", "dresses"]
 CATEGORIES: tuple[Category, ...] = get_args(Category)
 # The parts of a try-on.
 PARTS = ("human", "garment", "text")
+# The methods of a client, by which a test may let them fail.
+METHODS = (
+    "get_human",
+    "get_garment",
+    "get_text",
+    "get_tryon",
+    "get",
+    "put",
+    "invalidate",
+    "warm",
+    "inspect",
+    "stats",
+)
 # The daemon's limit.
 MAX_TTL = timedelta(days=366)
 
 WRONG_TYPE = "WRONG_TYPE"
 _NONE = type(None)
+# What `locals()` has beside a method's arguments.
+_NO_ARGUMENTS = ("self", "__class__")
 
 
 class Rule(NamedTuple):
@@ -71,7 +86,7 @@ def check(
     Those named in `empty` may also be the empty str, those in `none` None.
     """
     for name, value in given.items():
-        if name == "self" or (value is None and name in none):
+        if name in _NO_ARGUMENTS or (value is None and name in none):
             continue
         if not (name in empty and type(value) is str and not value):
             _check(name, value, RULES[name], error)
@@ -94,9 +109,15 @@ def is_usual(
     return types in _USUAL
 
 
-def check_as(name: str, value: object, shown_as: str) -> None:
+def check_as(
+    name: str,
+    value: object,
+    shown_as: str,
+    *,
+    error: type[CacheServiceError] = InvalidRequest,
+) -> None:
     """As `check` for one argument `name`, which messages call `shown_as`."""
-    _check(shown_as, value, RULES[name], InvalidRequest)
+    _check(shown_as, value, RULES[name], error)
 
 
 def refuse(name: str, expected: str, value: object, reason: str = WRONG_TYPE) -> InvalidRequest:
@@ -300,6 +321,15 @@ RULES: dict[str, Rule] = {
         _instance(Mapping),
         holds=lambda value: all(map(_is_kind, value.items())),
     ),
+    "error": Rule("a CacheServiceError", _instance(CacheServiceError)),
+    "method": Rule(
+        "a str",
+        _instance(str),
+        f"empty or one of {', '.join(METHODS)}",
+        lambda value: value in ("", *METHODS),
+    ),
+    "times": Rule("an int", _is_whole, "an int, 1 or more", lambda value: value > 0),
+    "sync_client": Rule("a CacheClient", _of_ours("client", "CacheClient")),
     "client": Rule(
         "a CacheClient or an AsyncCacheClient",
         lambda value: (

@@ -17,8 +17,9 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from cachesvc_client._arguments import check_settings
-from cachesvc_client.errors import DETAIL_KEY, REASON_KEY
+from cachesvc_client._arguments import check, check_settings
+from cachesvc_client._failures import Failures
+from cachesvc_client.errors import DETAIL_KEY, REASON_KEY, CacheServiceError
 from cachesvc_format.blob import BlobError, read_layout
 from cachesvc_format.names import clipped, is_id
 from cachesvc_format.namespaces import CLOTHING_NAMESPACES, FIELDS, HUMAN_NAMESPACES
@@ -88,6 +89,7 @@ class MemoryService:
 
     def __post_init__(self) -> None:
         check_settings({"extra_fields": self.extra_fields, "kind_version": self.kind_version})
+        self.failures = Failures()
         self._fields = {**FIELDS, **self.extra_fields}
         self._entries: dict[Key, _Stored] = {}
         # By target, not by entry: a change also counts for keys that are not cached.
@@ -109,6 +111,21 @@ class MemoryService:
             "Get": self._get,
             "Warm": self._warm,
         }
+
+    def fail(self, error: CacheServiceError, *, method: str = "", times: int = 1) -> None:
+        """Let the next `times` calls of `method` (by default of any method) raise `error`.
+
+        `error` is any that docs/errors.md names, with its reason:
+        `OriginUnavailable("S3 is away", reason="ORIGIN_TIMEOUT")`. `put` stands for all puts, and
+        `warm` also for prefetch. Failures that were planned first are raised first. Raises
+        InvalidRequest.
+        """
+        check({"error": error, "method": method, "times": times})
+        self.failures.plan(error, method, times)
+
+    def recover(self) -> None:
+        """Forget the failures that are still planned."""
+        self.failures.clear()
 
     @property
     def unary_methods(self) -> tuple[str, ...]:

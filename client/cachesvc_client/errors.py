@@ -239,7 +239,7 @@ def error_of_status(
         ),
     )
     if isinstance(error, NotCached):
-        error.missing = _missing(error.parts, asked_for)
+        error.missing = missing_parts(error.parts, asked_for)
     if isinstance(error, Aborted) and detail.HasField("sources_from"):
         error.sources_from = detail.sources_from.ToDatetime(timezone.utc)
     return error
@@ -269,7 +269,8 @@ def is_away(error: CacheServiceError) -> bool:
     return error.code is grpc.StatusCode.UNAVAILABLE and error.reason in ("", "DRAINING")
 
 
-def _missing(parts: tuple[PartStatus, ...], asked_for: str) -> tuple[str, ...]:
+def missing_parts(parts: tuple[PartStatus, ...], asked_for: str) -> tuple[str, ...]:
+    """Return `missing` of a NotCached."""
     if parts:
         return tuple(p.part for p in parts if p.code is grpc.StatusCode.NOT_FOUND)
     return (asked_for,) if asked_for else ()

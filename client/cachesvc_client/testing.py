@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator
 from typing import NoReturn, TypeVar
 
+import grpc
+
 from cachesvc_client import _options
 from cachesvc_client._arguments import check_settings
+from cachesvc_client._credentials import TlsFiles
 from cachesvc_client._local import LocalOptions
 from cachesvc_client._memory_service import MemoryService, Refusal
 from cachesvc_client._views import writable_view
@@ -23,34 +26,55 @@ from cachesvc_client.requests import Call, Upload
 __all__ = ["InMemoryCacheClient", "AsyncInMemoryCacheClient", "MemoryService"]
 
 A = TypeVar("A")
+# Never used: no call goes there.
+_NOBODY = "unix:/dev/null/cachesvc.sock"
+_MAY_BE_NONE = ("service", "target", "credentials", "tls", "token", "daemon_user")
 
 
 class InMemoryCacheClient(CacheClient):
-    """As `CacheClient`. A Get of a key that was not put raises NotCached."""
+    """As `CacheClient`. A Get of a key that was not put raises NotCached.
+
+    `service.fail(error)` lets calls fail. The arguments of `CacheClient` are taken, and checked,
+    but nothing is opened or connected.
+    """
 
     def __init__(
         self,
         service: MemoryService | None = None,
         *,
+        target: str | None = None,
         timeout_s: float = _options.DEFAULT_TIMEOUT_S,
+        wait_s: float = _options.DEFAULT_WAIT_S,
+        credentials: grpc.ChannelCredentials | None = None,
+        tls: TlsFiles | None = None,
+        token: str | None = None,
+        daemon_user: str | int | None = None,
+        local: LocalOptions = LocalOptions(enabled=False),  # noqa: B008 - frozen
     ) -> None:
-        check_settings({"service": service}, none=("service",))
-        super().__init__(timeout_s=timeout_s, local=LocalOptions(enabled=False))
+        check_settings(locals(), none=_MAY_BE_NONE)
+        super().__init__(_NOBODY, timeout_s=timeout_s, local=LocalOptions(enabled=False))
         self._link = _MemoryLink(service or MemoryService())
         self._admin_path = None  # never use a real daemon's socket
 
 
 class AsyncInMemoryCacheClient(AsyncCacheClient):
-    """As `AsyncCacheClient`. A Get of a key that was not put raises NotCached."""
+    """As `AsyncCacheClient`, with what `InMemoryCacheClient` has beside it."""
 
     def __init__(
         self,
         service: MemoryService | None = None,
         *,
+        target: str | None = None,
         timeout_s: float = _options.DEFAULT_TIMEOUT_S,
+        wait_s: float = _options.DEFAULT_WAIT_S,
+        credentials: grpc.ChannelCredentials | None = None,
+        tls: TlsFiles | None = None,
+        token: str | None = None,
+        daemon_user: str | int | None = None,
+        local: LocalOptions = LocalOptions(enabled=False),  # noqa: B008 - frozen
     ) -> None:
-        check_settings({"service": service}, none=("service",))
-        super().__init__(timeout_s=timeout_s, local=LocalOptions(enabled=False))
+        check_settings(locals(), none=_MAY_BE_NONE)
+        super().__init__(_NOBODY, timeout_s=timeout_s, local=LocalOptions(enabled=False))
         self._link = _AsyncMemoryLink(_MemoryLink(service or MemoryService()))
         self._admin_path = None
 
@@ -61,7 +85,7 @@ class _MemoryLink:
         self._closed = False
 
     def ask(self, call: Call[A], timeout_s: float) -> A:
-        self._check_open()
+        self._begin(call)
         try:
             answer = self._service.answer(call.method, call.request)
         except Refusal as refusal:
@@ -73,7 +97,7 @@ class _MemoryLink:
         return last
 
     def follow(self, call: Call[A], timeout_s: float) -> Generator[A, None, None]:
-        self._check_open()
+        self._begin(call)
         try:
             for message in self._service.stream(call.method, call.request):
                 yield call.read(memoryview(message))
@@ -81,7 +105,7 @@ class _MemoryLink:
             _raise(refusal, call)
 
     def send(self, upload: Upload[A], timeout_s: float) -> A:
-        self._check_open()
+        self._begin(upload.call)
         try:
             answer = self._service.put(upload.messages())
         except Refusal as refusal:
@@ -91,9 +115,10 @@ class _MemoryLink:
     def close(self) -> None:
         self._closed = True
 
-    def _check_open(self) -> None:
+    def _begin(self, call: Call[A]) -> None:
         if self._closed:
             raise RuntimeError("this client is closed")
+        self._service.failures.raise_planned(call)
 
 
 class _AsyncMemoryLink:

@@ -7,19 +7,20 @@ disk and the S3 access. Unlike V2, a failure is raised and never looks like a mi
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cachesvc_client._arguments import Category, check, check_settings, is_image
+from cachesvc_client._arguments import Category, check, check_as, check_settings, is_image
 from cachesvc_client._options import DEFAULT_WAIT_S
 from cachesvc_client._v2_arguments import warn_about
 from cachesvc_client.aio import AsyncCacheClient
 from cachesvc_client.answers import EntryInfo
 from cachesvc_client.client import CacheClient
 from cachesvc_client.entry import EntryFields
-from cachesvc_client.errors import InvalidRequest, NotCached, PreconditionFailed
+from cachesvc_client.errors import InvalidRequest, InvalidSettings, NotCached, PreconditionFailed
 from cachesvc_format.v2_stats import v2_cache_stats
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ class TwoLevelCacheV2:
     V2's five arguments are accepted in both of V2's spellings, by name or by position, and change
     nothing; one warning names the daemon's settings that replace them. The order by position is
     `ssd_root`, users, garments, hours, disk if the first argument is a path, otherwise users,
-    garments, `ssd_root`, disk, hours. `device` is where the tensors of the gets are. The first call
-    connects. Every call raises CacheServiceError for a failure.
+    garments, `ssd_root`, disk, hours. `device` is where the tensors of the gets are. `client`
+    replaces `target`: a `CacheClient`, or a test's `InMemoryCacheClient`. The first call connects.
+    Every call raises CacheServiceError for a failure.
 
     Raises:
         TypeError: too many positional arguments, or two values for one argument.
@@ -59,6 +61,7 @@ class TwoLevelCacheV2:
         device: DeviceLike = "cpu",
         target: str | None = None,
         wait_s: float = DEFAULT_WAIT_S,
+        client: CacheClient | None = None,
     ) -> None:
         warn_about(
             v2_arguments,
@@ -84,6 +87,11 @@ class TwoLevelCacheV2:
         self.l1_human_dresses: dict[str, Any] = {}
         self.l1_garment: dict[str, Any] = {}
         self.l1_text: dict[str, Any] = {}
+        self._async: AsyncCacheClient | _InThreads
+        if client is not None:
+            check_as("sync_client", client, "client", error=InvalidSettings)
+            self._sync, self._async = client, _InThreads(client)
+            return
         # Two connections: any thread may use the sync client, also a thread with a loop.
         self._sync = CacheClient(target, wait_s=wait_s)
         self._async = AsyncCacheClient(target, wait_s=wait_s)
@@ -196,6 +204,25 @@ class TwoLevelCacheV2:
         check({"data": data})
         values = {name: _storable(value) for name, value in data.items()}
         return self._sync.put(namespace, id, values, owner_id=_owner(owner_id), persist=persist)
+
+
+class _InThreads:
+    """The gets of a synchronous client, awaited."""
+
+    def __init__(self, client: CacheClient) -> None:
+        self._client = client
+
+    async def get_human(self, user_id: str, category: Category) -> EntryFields:
+        return await asyncio.to_thread(self._client.get_human, user_id, category)
+
+    async def get_garment(self, clothing_id: str, owner_id: str) -> EntryFields:
+        return await asyncio.to_thread(self._client.get_garment, clothing_id, owner_id)
+
+    async def get_text(self, clothing_id: str, owner_id: str) -> EntryFields:
+        return await asyncio.to_thread(self._client.get_text, clothing_id, owner_id)
+
+    async def close(self) -> None:
+        """`TwoLevelCacheV2` closes the client itself."""
 
 
 def _values_of(entry: EntryFields, device: DeviceLike) -> dict[str, Any]:
