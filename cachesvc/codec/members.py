@@ -6,12 +6,13 @@ The engine is handed this module: `plan_member`, `decode_member`, `blob_parts`,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from cachesvc.codec.blob import blob_parts, check_blob
 from cachesvc.codec.images import decode_png, encode_png, plan_png
-from cachesvc.codec.pickle_writer import encode_pickle
 from cachesvc.codec.pickles import decode_pickle, plan_pickle
+from cachesvc.codec.tensor_forms import writer_for
 from cachesvc.core.kinds import Encoding, Field, Kind
 from cachesvc.core.parts_file import PartsFile
 from cachesvc.core.tensors import Buffer, DecodePlan
@@ -20,7 +21,7 @@ from cachesvc_format.blob import MAX_HEAD_BYTES, BlobLayout, Tensor
 __all__ = ["blob_parts", "check_parts", "decode_member", "encode_members", "plan_member"]
 
 _PLANNERS = {Encoding.PNG: plan_png, Encoding.PICKLE: plan_pickle}
-_ENCODERS = {Encoding.PNG: encode_png, Encoding.PICKLE: encode_pickle}
+_NOTHING_THERE: Mapping[str, bytes] = MappingProxyType({})
 
 
 def plan_member(field: Field, data: bytes) -> DecodePlan:
@@ -50,8 +51,12 @@ def check_parts(kind: Kind, parts: Sequence[Buffer]) -> BlobLayout:
     return check_blob(kind, head, sum(memoryview(part).nbytes for part in parts))
 
 
-def encode_members(kind: Kind, blob: Buffer) -> dict[str, bytes]:
-    """Return each field's object as the original wrote it: a PNG, or a pickle for V2.
+def encode_members(
+    kind: Kind, blob: Buffer, starts: Mapping[str, bytes] = _NOTHING_THERE
+) -> dict[str, bytes]:
+    """Return each field's object: a PNG, or a pickle in the form of the object that it replaces.
+
+    `starts` has the first START_BYTES of the objects that are there now, by the field's name.
 
     Raises:
         InvalidRequest: if `blob` is not an entry of `kind`, or a tensor is too large.
@@ -63,5 +68,9 @@ def encode_members(kind: Kind, blob: Buffer) -> dict[str, bytes]:
         found = layout.fields[field.name]
         pixels_or_words = view[found.begin : found.end]
         tensor = Tensor(found.dtype, found.shape, pixels_or_words, found.mode)
-        members[field.name] = _ENCODERS[field.encoding](tensor)
+        if field.encoding is Encoding.PNG:
+            members[field.name] = encode_png(tensor)
+        else:
+            write = writer_for(starts.get(field.name, b""), field.template)
+            members[field.name] = write(tensor)
     return members

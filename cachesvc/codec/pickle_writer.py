@@ -1,8 +1,8 @@
-"""How is a tensor written so that `pickle.load`, with torch installed, reads it?
+"""How is a tensor written as a pickle, so that `pickle.load` or `torch.load` reads it?
 
-The stream is that of `pickle.dumps(tensor)`, without the memo and with a fixed storage
-key instead of torch's memory address, so that equal tensors make equal bytes. The
-storage inside has torch's legacy file form (`torch_legacy.py`).
+A raw stream is that of `pickle.dumps(tensor)`, without the memo and with a fixed storage key
+instead of torch's memory address, so that equal tensors make equal bytes. The storage inside has
+torch's legacy file form (`torch_legacy.py`), which a legacy file of `torch.save` has as a whole.
 """
 
 from __future__ import annotations
@@ -15,24 +15,23 @@ from cachesvc.codec.torch_views import MAX_PICKLED_TENSOR_BYTES, STORAGE_NAMES
 from cachesvc.core.errors import InvalidRequest
 from cachesvc_format.blob import Tensor
 
-_PROTO_2 = b"\x80\x02"
+PROTO_2 = b"\x80\x02"
 _PROTO_4 = b"\x80\x04"
-_MARK, _TUPLE, _REDUCE, _STOP = b"(", b"t", b"R", b"."
+_MARK, _TUPLE, _REDUCE, STOP = b"(", b"t", b"R", b"."
 _TRUE, _FALSE, _NONE = b"\x88", b"\x89", b"N"
-_STORAGE_KEY = "0"
+_PERSISTENT_ID = b"Q"
+STORAGE_KEY = "0"
 
 
 def encode_pickle(tensor: Tensor) -> bytes:
-    """Return the stream (protocol 4), the same bytes for the same tensor.
+    """Return the stream of `pickle.dumps` (protocol 4), the same bytes for the same tensor.
 
     Raises:
         InvalidRequest: reason TENSOR_TOO_LARGE, if `decode_pickle` would refuse it.
     """
-    if tensor.size_bytes > MAX_PICKLED_TENSOR_BYTES:
-        raise InvalidRequest(
-            f"a tensor is larger than {MAX_PICKLED_TENSOR_BYTES} bytes", reason="TENSOR_TOO_LARGE"
-        )
-    payload_head = _payload_head(tensor)
+    check_size(tensor)
+    storage = storage_id(tensor, is_legacy=True)
+    payload_head = _legacy_head(tensor, storage)
     head = b"".join(
         (
             _PROTO_4,
@@ -46,36 +45,75 @@ def encode_pickle(tensor: Tensor) -> bytes:
         (
             b"\x85",  # TUPLE1: the payload
             _REDUCE,
-            _number(0),
-            _numbers(tensor.shape),
-            _numbers(_strides(tensor.shape)),
-            _FALSE,
+            _view(tensor),
             _stack_global("collections", "OrderedDict"),
             b")",
             _REDUCE,
             _TUPLE,
             _REDUCE,
-            _STOP,
+            STOP,
         )
     )
     return b"".join((head, payload_head, tensor.data, tail))
 
 
-def _payload_head(tensor: Tensor) -> bytes:
-    """Return the storage's streams and its count. The caller appends the elements."""
-    count = math.prod(tensor.shape)
-    storage_id = b"".join(
+def encode_legacy_file(tensor: Tensor) -> bytes:
+    """Return a file of `torch.save` in its legacy form. Raises as `encode_pickle`."""
+    check_size(tensor)
+    head = _legacy_head(tensor, rebuilt(tensor, storage_id(tensor, is_legacy=True)))
+    return b"".join((head, tensor.data))
+
+
+def check_size(tensor: Tensor) -> None:
+    """Raise InvalidRequest, reason TENSOR_TOO_LARGE, if no reader here would take it."""
+    if tensor.size_bytes > MAX_PICKLED_TENSOR_BYTES:
+        raise InvalidRequest(
+            f"a tensor is larger than {MAX_PICKLED_TENSOR_BYTES} bytes", reason="TENSOR_TOO_LARGE"
+        )
+
+
+def rebuilt(tensor: Tensor, storage: bytes) -> bytes:
+    """Return the opcodes of a tensor over `storage`, for a stream of protocol 2."""
+    return b"".join(
         (
+            _global("torch._utils", "_rebuild_tensor_v2"),
             _MARK,
-            _text("storage"),
-            b"ctorch\n" + STORAGE_NAMES[tensor.dtype].encode() + b"\n",
-            _text(_STORAGE_KEY),
-            _text("cpu"),
-            _number(count),
-            _NONE,
+            storage,
+            _view(tensor),
+            _global("collections", "OrderedDict"),
+            b")",
+            _REDUCE,
             _TUPLE,
+            _REDUCE,
         )
     )
+
+
+def storage_id(tensor: Tensor, *, is_legacy: bool) -> bytes:
+    """Return the opcodes of the tensor's storage: a persistent id."""
+    parts = (
+        _MARK,
+        _text("storage"),
+        _global("torch", STORAGE_NAMES[tensor.dtype]),
+        _text(STORAGE_KEY),
+        _text("cpu"),
+        _number(math.prod(tensor.shape)),
+        # A legacy id also names the storage of which this one is a view.
+        _NONE if is_legacy else b"",
+        _TUPLE,
+        _PERSISTENT_ID,
+    )
+    return b"".join(parts)
+
+
+def _view(tensor: Tensor) -> bytes:
+    """Return offset, sizes, strides and requires_grad."""
+    strides = _strides(tensor.shape)
+    return b"".join((_number(0), _numbers(tensor.shape), _numbers(strides), _FALSE))
+
+
+def _legacy_head(tensor: Tensor, value: bytes) -> bytes:
+    """Return the streams of a legacy file and its count. The caller appends the elements."""
     type_sizes = _dict(("short", _number(2)), ("int", _number(4)), ("long", _number(4)))
     facts = _dict(
         ("protocol_version", _number(PROTOCOL_VERSION)),
@@ -86,10 +124,11 @@ def _payload_head(tensor: Tensor) -> bytes:
         _number(MAGIC_NUMBER),
         _number(PROTOCOL_VERSION),
         facts,
-        storage_id + b"Q",
-        b"]" + _text(_STORAGE_KEY) + b"a",
+        value,
+        b"]" + _text(STORAGE_KEY) + b"a",
     )
-    return b"".join(_PROTO_2 + stream + _STOP for stream in streams) + struct.pack("<q", count)
+    count = struct.pack("<q", math.prod(tensor.shape))
+    return b"".join(PROTO_2 + stream + STOP for stream in streams) + count
 
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -121,6 +160,10 @@ def _text(value: str) -> bytes:
 
 def _short_text(value: str) -> bytes:
     return b"\x8c" + bytes((len(value),)) + value.encode("ascii")
+
+
+def _global(module: str, name: str) -> bytes:
+    return f"c{module}\n{name}\n".encode("ascii")
 
 
 def _stack_global(module: str, name: str) -> bytes:

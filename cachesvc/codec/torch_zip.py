@@ -25,19 +25,21 @@ from cachesvc.codec.torch_views import (
     View,
     checked_view,
 )
+from cachesvc_format.foreign import ZIP_SIGNATURE
 
-SIGNATURE = b"PK\x03\x04"
+SIGNATURE = ZIP_SIGNATURE
 # torch 2.13 writes 7 members for a tensor.
 MAX_MEMBERS = 64
 MAX_MEMBER_NAME_BYTES = 256
 
-_END = struct.Struct("<4s4H2IH")
+END = struct.Struct("<4s4H2IH")
 _END64_LOCATOR = struct.Struct("<4sIQI")
 _END64 = struct.Struct("<4sQ2H2I4Q")
-_ENTRY = struct.Struct("<4s6H3I5H2I")
-_LOCAL = struct.Struct("<4s5H3I2H")
+ENTRY = struct.Struct("<4s6H3I5H2I")
+LOCAL = struct.Struct("<4s5H3I2H")
 _ENCRYPTED_FLAG = 0x1
-_END_SIGNATURE = b"PK\x05\x06"
+END_SIGNATURE = b"PK\x05\x06"
+ENTRY_SIGNATURE = b"PK\x01\x02"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +105,10 @@ def _numbers(layout: struct.Struct, data: memoryview, at: int, signature: bytes)
 
 def _find_directory(data: memoryview) -> _Directory:
     # At the very end: torch writes no comment and nothing behind the archive.
-    end_at = len(data) - _END.size
-    if data[end_at : end_at + 4] != _END_SIGNATURE:
+    end_at = len(data) - END.size
+    if data[end_at : end_at + 4] != END_SIGNATURE:
         raise pickle_refused("it is cut short, or has bytes behind its archive: store it again")
-    *_, count, size_bytes, start, _ = _numbers(_END, data, end_at, _END_SIGNATURE)
+    *_, count, size_bytes, start, _ = _numbers(END, data, end_at, END_SIGNATURE)
     locator_at = end_at - _END64_LOCATOR.size
     if locator_at >= 0 and bytes(data[locator_at : locator_at + 4]) == b"PK\x06\x07":
         _, end64_at, _ = _numbers(_END64_LOCATOR, data, locator_at, b"PK\x06\x07")
@@ -120,7 +122,7 @@ def _list_members(data: memoryview, directory: _Directory) -> dict[str, _Member]
     members: dict[str, _Member] = {}
     at = directory.start
     for _ in range(directory.count):
-        entry = _numbers(_ENTRY, data, at, b"PK\x01\x02")
+        entry = _numbers(ENTRY, data, at, ENTRY_SIGNATURE)
         _, _, flags, method, _, _, crc32, stored_bytes, size_bytes = entry[:9]
         name_bytes, extra_bytes, comment_bytes, disk, _, _, header_at = entry[9:]
         if method or disk or flags & _ENCRYPTED_FLAG or stored_bytes != size_bytes:
@@ -128,7 +130,7 @@ def _list_members(data: memoryview, directory: _Directory) -> dict[str, _Member]
                 "a record of its archive is compressed, encrypted or elsewhere: "
                 "store the file as torch.save wrote it"
             )
-        at += _ENTRY.size
+        at += ENTRY.size
         name = _member_name(data, at, name_bytes)
         if name in members:
             raise pickle_refused("its archive has two records of one name")
@@ -153,8 +155,8 @@ def _read_member(
     member = members.get(name)
     if member is None:
         raise pickle_refused("its archive lacks a record that a tensor needs")
-    *_, name_bytes, extra_bytes = _numbers(_LOCAL, data, member.header_at, SIGNATURE)
-    start = member.header_at + _LOCAL.size + name_bytes + extra_bytes
+    *_, name_bytes, extra_bytes = _numbers(LOCAL, data, member.header_at, SIGNATURE)
+    start = member.header_at + LOCAL.size + name_bytes + extra_bytes
     end = start + member.size_bytes
     if end > directory.start:
         raise pickle_refused("a record of its archive reaches outside of it")

@@ -38,6 +38,11 @@ class Encoding(Enum):
     PNG = "png"
     PICKLE = "pickle"
 
+    @property
+    def has_forms(self) -> bool:
+        """Return whether objects of this encoding have several forms, each with other readers."""
+        return self is Encoding.PICKLE
+
 
 class Subject(Enum):
     """What an entry's id names. `Invalidate` selects entries by it."""

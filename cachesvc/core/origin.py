@@ -53,6 +53,9 @@ class Origin(Protocol):
         One request, without a body if the object has not changed. Raises as `read`.
         """
 
+    async def read_start(self, object_key: str, size_bytes: int) -> bytes:
+        """Return the object's first bytes, at most `size_bytes`. Raises as `read`."""
+
     async def write(self, object_key: str, data: Buffer) -> OriginStamp:
         """Replace the object as a whole; readers see the old one or the new one."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -47,6 +47,8 @@ CheckFence = Callable[[], None]
 # before each one, and not inside the client.
 MAX_CONCURRENT_WRITES = 4
 EMPTY = "OBJECT_EMPTY"
+# Of an object that a Put replaces: they hold the name of a zip archive's first record.
+START_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +316,7 @@ class Filler:
         parts: Sequence[Buffer],
         check_fence: CheckFence,
     ) -> tuple[OriginStamp, ...]:
-        """Write the entry's members to the origin; return their stamps.
+        """Write the entry's members to the origin, in the forms found there; return their stamps.
 
         The fence is checked right before each write, otherwise:
 
@@ -325,24 +327,41 @@ class Filler:
             OriginUnavailable, OriginDenied: some members may have been written.
             Aborted: `check_fence` raised it. A write already under way cannot be recalled.
         """
-        objects = await self._state.in_worker(
-            lambda: self._codec.encode_members(kind, joined(parts))
-        )
+        keys = {field.name: kind.object_key(field, key, owner) for field in kind.fields}
 
-        async def write(field: Field) -> OriginStamp:
+        async def write(field: Field, data: bytes) -> OriginStamp:
             async with self._writes:
                 check_fence()
-                return await self._origin.write(
-                    kind.object_key(field, key, owner), objects[field.name]
-                )
+                return await self._origin.write(keys[field.name], data)
 
         try:
             async with self._deadline():
-                return tuple(await all_or_none(write(field) for field in kind.fields))
+                starts = await self._starts(kind, keys)
+                objects = await self._state.in_worker(
+                    lambda: self._codec.encode_members(kind, joined(parts), starts)
+                )
+                return tuple(
+                    await all_or_none(write(field, objects[field.name]) for field in kind.fields)
+                )
         except TimeoutError as exc:
             raise OriginUnavailable(
                 "the origin did not take the objects in time; retry", reason="PERSIST_DEADLINE"
             ) from exc
+
+    async def _starts(self, kind: Kind, keys: Mapping[str, str]) -> dict[str, bytes]:
+        """Return the first bytes of the objects whose forms differ; empty for an absent object."""
+        names = [field.name for field in kind.fields if field.encoding.has_forms]
+        starts = await all_or_none(self._start_of(keys[name]) for name in names)
+        return dict(zip(names, starts, strict=True))
+
+    async def _start_of(self, object_key: str) -> bytes:
+        async with self._writes:
+            try:
+                return await self._origin.read_start(object_key, START_BYTES)
+            except (NoSuchObject, OriginDenied):
+                # Without s3:ListBucket an absent object is refused. If writing is refused too,
+                # the write says so.
+                return b""
 
 
 async def all_or_none(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -27,4 +27,8 @@ class Codec(Protocol):
     def check_parts(self, kind: Kind, parts: Sequence[Buffer]) -> object:
         """Raises InvalidRequest unless the blob that lies in `parts` is the kind's."""
 
-    def encode_members(self, kind: Kind, blob: Buffer) -> dict[str, bytes]: ...
+    def encode_members(
+        self, kind: Kind, blob: Buffer, starts: Mapping[str, bytes]
+    ) -> dict[str, bytes]:
+        """`starts` has the first bytes of the objects that the encoded ones replace."""
+        ...

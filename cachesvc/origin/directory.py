@@ -113,6 +113,16 @@ class DirectoryOrigin:
         """Return the object's stamp. The etag is a hash of the content, so the content is read."""
         return (await self.read(object_key)).stamp
 
+    async def read_start(self, object_key: str, size_bytes: int) -> bytes:
+        """Return the object's first bytes, also while another process writes the file."""
+        names = _names_of(object_key)
+        try:
+            return await self._run(
+                lambda: self._read_file_start(names, size_bytes), latency_s=self._added_latency_s
+            )
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise reasons.no_such_object(object_key) from exc
+
     async def write(self, object_key: str, data: Buffer) -> OriginStamp:
         """Replace the object durably.
 
@@ -183,6 +193,12 @@ class DirectoryOrigin:
         with file:
             data, status = whole_reads.read_whole(file, watch, check_size)
         return OriginObject(_stamp(object_key, data, status), data)
+
+    def _read_file_start(self, names: tuple[str, ...], size_bytes: int) -> bytes:
+        with self._parent_of(names, create=False) as parent:
+            file = _opened_file(names[-1], parent)
+        with file:
+            return file.read(size_bytes)
 
     def _write_file(self, object_key: str, names: tuple[str, ...], data: Buffer) -> OriginStamp:
         with ExitStack() as held:

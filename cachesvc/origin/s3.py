@@ -20,7 +20,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from cachesvc.config import OriginSettings
-from cachesvc.core.errors import OriginUnavailable
+from cachesvc.core.errors import OriginDenied, OriginUnavailable
 from cachesvc.core.origin import DatedOrigin, OriginObject, OriginStamp
 from cachesvc.core.parts_file import PartsFile
 from cachesvc.core.tensors import Buffer
@@ -98,14 +98,20 @@ class S3Origin:
 
         A GET of one byte: a refused HEAD has no body, so S3 could not say NoSuchKey.
         """
-        async with self._asking(self._reads) as client:
-            with s3_errors_of(object_key):
-                answer = await client.get_object(
-                    Bucket=self._settings.bucket, Key=object_key, Range="bytes=0-0"
-                )
-                async with answer["Body"] as body:
-                    await body.read()
-            return stamp_of(object_key, answer)
+        answer, _ = await self._read_range(object_key, 1)
+        return stamp_of(object_key, answer)
+
+    async def read_start(self, object_key: str, size_bytes: int) -> bytes:
+        """Return the object's first bytes with one request."""
+        try:
+            answer, data = await self._read_range(object_key, size_bytes)
+        except OriginDenied as exc:
+            if _is_of_an_empty_object(exc):
+                return b""
+            raise
+        if len(data) != length_of(answer):
+            raise bad_answer(f"{len(data)} of {length_of(answer)} bytes")
+        return data
 
     async def write(self, object_key: str, data: Buffer) -> OriginStamp:
         """Replace the object. If cancelled or failed, it may have been replaced or not."""
@@ -181,6 +187,18 @@ class S3Origin:
             raise bad_answer("no bytes, after an answer that was damaged")
         return second
 
+    async def _read_range(self, object_key: str, size_bytes: int) -> tuple[Any, bytes]:
+        """Return the answer to a GET of the first bytes, and these."""
+        async with self._asking(self._reads) as client:
+            with s3_errors_of(object_key):
+                answer = await client.get_object(
+                    Bucket=self._settings.bucket,
+                    Key=object_key,
+                    Range=f"bytes=0-{size_bytes - 1}",
+                )
+                async with answer["Body"] as body:
+                    return answer, await body.read()
+
     async def _read_once(
         self, client: Any, object_key: str, unless: OriginStamp | None = None
     ) -> OriginObject:
@@ -239,6 +257,12 @@ class S3Origin:
         except BaseException:  # cancelled too
             self._opening = None  # the next call tries again
             raise
+
+
+def _is_of_an_empty_object(exc: OriginDenied) -> bool:
+    """Return whether S3 refused a range from byte 0: an object without bytes has none."""
+    cause = exc.__cause__
+    return isinstance(cause, ClientError) and cause.response["Error"].get("Code") == "InvalidRange"
 
 
 def _may_be_cut(found: OriginObject) -> bool:

@@ -44,7 +44,8 @@ class Found(NamedTuple):
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ZIP_SIGNATURE = b"PK\x03\x04"
 # The first stream of torch's legacy form: a pickle of its magic number.
-TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_TORCH_MAGIC_ENDS_BY = 32  # behind the protocol, and since protocol 4 the frame's length
 
 # The first that fits is taken. A text form of a format stands before plain text.
 _BY_START = (
@@ -168,6 +169,11 @@ def name_of(data: Buffer) -> Found | None:
     return next((found for look in _LOOKS if (found := look(head)) is not None), None)
 
 
+def begins_with_torch_magic(head: bytes) -> bool:
+    """Return whether these are the first bytes of torch's legacy form."""
+    return head[:1] == b"\x80" and _TORCH_MAGIC in head[:_TORCH_MAGIC_ENDS_BY]
+
+
 def begins_with(data: Buffer) -> str:
     """Return the first bytes for a message about unknown data: `89 50 4e 47`."""
     return bytes(memoryview(data)[:MAX_SHOWN_BYTES]).hex(" ")
@@ -222,7 +228,7 @@ def _zip(head: bytes) -> Found | None:
 
 def _pickle(head: bytes) -> Found | None:
     if head[:1] == b"\x80" and len(head) > 1 and head[1] <= 5:
-        if head[2:].startswith(TORCH_MAGIC):
+        if begins_with_torch_magic(head):
             return Found("a file of torch.save", Family.TORCH)
         return Found("a pickle", Family.TORCH)
     return Found("a pickle", Family.TORCH) if _PROTO_0.match(head) else None

@@ -193,7 +193,8 @@ async def test_an_expanded_tensor_takes_room_for_decoding(
 
     monkeypatch.setattr(DecodingRoom, "taken", noted)
     await house.get(person(0))
-    assert max(taken) > 400_000
+    # A PNG takes more than 8 MiB, for Pillow's blocks.
+    assert any(400_000 < needed_bytes < 500_000 for needed_bytes in taken)
 
 
 async def test_a_fill_that_has_read_everything_gives_its_slot_to_the_next(

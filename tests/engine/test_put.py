@@ -11,12 +11,14 @@ import gc
 import threading
 
 import pytest
+import torch
 
 from cachesvc.core.clock import NS_PER_S
 from cachesvc.core.errors import (
     Aborted,
     CacheError,
     InvalidRequest,
+    OriginDenied,
     OriginUnavailable,
     Overloaded,
 )
@@ -29,6 +31,7 @@ from cachesvc.core.watermarks import Watermarks
 from cachesvc.engine import fill, put
 from tests.support.engine.entries import blob_of, version_of
 from tests.support.engine.house import EngineHouse
+from tests.support.tensor_forms import loaded, tensor_in_form
 
 PERSON = EntryKey("human_upper_body", "alice")
 FILL_POINTS = (
@@ -391,6 +394,55 @@ async def test_members_that_wait_for_their_turn_are_not_written_once_the_put_is_
         await putting
     assert failed.value.reason == "PUT_FENCED"
     assert last not in house.origin.writes
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "raw"])
+async def test_persist_keeps_the_form_of_the_object_that_it_replaces(
+    house: EngineHouse, form: str
+) -> None:
+    *_, pose = house.object_keys(PERSON)
+    found = tensor_in_form(form, torch.ones(3))
+    house.origin.hold(pose, found)
+
+    await house.put(PERSON, 5, persist=True)
+
+    written = house.origin.objects[pose].data
+    assert written[:2] == found[:2]
+    assert loaded(form, written).tolist() == [[5, 5, 5, 5]]
+
+
+async def test_persist_reads_the_start_of_tensors_only(house: EngineHouse) -> None:
+    *_, pose = house.object_keys(PERSON)
+
+    await house.put(PERSON, 5, persist=True)
+
+    assert house.origin.starts_read == [pose]
+    assert loaded("raw", house.origin.objects[pose].data).tolist() == [[5, 5, 5, 5]]
+
+
+async def test_persist_does_not_guess_the_form_while_the_origin_cannot_be_asked(
+    house: EngineHouse,
+) -> None:
+    *_, pose = house.object_keys(PERSON)
+    house.origin.hold(pose, tensor_in_form("zip", torch.ones(3)))
+    house.origin.start_errors[pose] = OriginUnavailable("away")
+
+    with pytest.raises(OriginUnavailable):
+        await house.put(PERSON, 5, persist=True)
+
+    assert house.origin.writes == []
+
+
+async def test_persist_writes_where_reading_an_absent_object_is_refused(
+    house: EngineHouse,
+) -> None:
+    """Without s3:ListBucket."""
+    *_, pose = house.object_keys(PERSON)
+    house.origin.start_errors[pose] = OriginDenied("denied")
+
+    await house.put(PERSON, 5, persist=True)
+
+    assert loaded("raw", house.origin.objects[pose].data).tolist() == [[5, 5, 5, 5]]
 
 
 async def test_an_explicit_ttl_is_kept_over_a_restart(house: EngineHouse) -> None:

@@ -85,6 +85,23 @@ async def test_the_stamp_of_an_absent_object_names_it_absent(origin: AnyOrigin) 
     assert caught.value.object_keys == (KEY,)
 
 
+@pytest.mark.parametrize(("data", "start"), [(b"photograph", b"photo"), (b"x", b"x"), (b"", b"")])
+async def test_the_start_of_an_object_is_read_alone(
+    origin: AnyOrigin, data: bytes, start: bytes
+) -> None:
+    await origin.write(KEY, data)
+
+    assert await origin.read_start(KEY, 5) == start
+    assert (await origin.read(KEY)).data == data
+
+
+async def test_the_start_of_an_absent_object_names_it_absent(origin: AnyOrigin) -> None:
+    with pytest.raises(NoSuchObject) as caught:
+        await origin.read_start(KEY, 5)
+
+    assert caught.value.object_keys == (KEY,)
+
+
 async def test_an_unchanged_object_is_its_stamp_alone(origin: AnyOrigin) -> None:
     written = await origin.write(KEY, b"photo")
 

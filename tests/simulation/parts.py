@@ -95,7 +95,9 @@ class PlainCodec:
             raise InvalidRequest("another number of members")
         return None
 
-    def encode_members(self, kind: Kind, blob: Buffer) -> dict[str, bytes]:
+    def encode_members(
+        self, kind: Kind, blob: Buffer, starts: Mapping[str, bytes]
+    ) -> dict[str, bytes]:
         return dict(zip(kind.field_names, bytes(blob).split(b"|"), strict=True))
 
 
@@ -233,6 +235,9 @@ class TellingOrigin:
                 raise AssertionError("a fill outlived its deadline")
             case Trouble.DENIES:
                 raise OriginDenied("denied")
+
+    async def read_start(self, object_key: str, size_bytes: int) -> bytes:
+        raise NotImplementedError("no Put of a simulation persists")
 
     async def write(self, object_key: str, data: Buffer) -> OriginStamp:
         raise NotImplementedError("no Put of a simulation persists")

@@ -101,8 +101,10 @@ class GatedCodec:
         self._gates.pass_by_in_thread("put_checked")
         return found
 
-    def encode_members(self, kind: Kind, blob: Buffer) -> dict[str, bytes]:
-        encoded = members.encode_members(kind, blob)
+    def encode_members(
+        self, kind: Kind, blob: Buffer, starts: Mapping[str, bytes]
+    ) -> dict[str, bytes]:
+        encoded = members.encode_members(kind, blob, starts)
         self._gates.pass_by_in_thread("put_encoded")
         return encoded
 

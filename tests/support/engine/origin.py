@@ -23,7 +23,9 @@ class ScriptedOrigin:
         self._versions = 0
         self.objects: dict[str, OriginObject] = {}
         self.errors: dict[str, CacheError] = {}
+        self.start_errors: dict[str, CacheError] = {}
         self.reads: list[str] = []
+        self.starts_read: list[str] = []
         self.writes: list[str] = []
         self.unchanged = 0
 
@@ -57,6 +59,14 @@ class ScriptedOrigin:
             self.unchanged += 1
             return found.stamp
         return found
+
+    async def read_start(self, object_key: str, size_bytes: int) -> bytes:
+        self.starts_read.append(object_key)
+        if object_key in self.start_errors:
+            raise self.start_errors[object_key]
+        if object_key not in self.objects:
+            raise NoSuchObject("the origin has no such object", object_keys=(object_key,))
+        return self.objects[object_key].data[:size_bytes]
 
     async def write(self, object_key: str, data: Buffer) -> OriginStamp:
         self.writes.append(object_key)

@@ -1,0 +1,27 @@
+"""A tensor's object in each form that an origin may hold, written and read by others' code."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from typing import Any
+
+import torch
+
+FORMS = ("zip", "legacy", "raw")
+
+
+def tensor_in_form(form: str, value: object) -> bytes:
+    """Return what `torch.save` or `pickle.dumps` writes."""
+    if form == "raw":
+        return pickle.dumps(value)
+    out = io.BytesIO()
+    torch.save(value, out, _use_new_zipfile_serialization=form == "zip")
+    return out.getvalue()
+
+
+def loaded(form: str, data: bytes) -> Any:
+    """Return what the form's own reader reads: `pickle.load`, or `torch.load` without code."""
+    if form == "raw":
+        return pickle.loads(data)
+    return torch.load(io.BytesIO(data), weights_only=True)
