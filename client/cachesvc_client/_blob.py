@@ -57,6 +57,10 @@ class Layout(Mapping[str, FieldLayout]):
     def __len__(self) -> int:
         return len(self._fields)
 
+    def __repr__(self) -> str:
+        fields = (f"{field.name} {field.dtype} {field.shape}" for field in self.values())
+        return f"<Layout {', '.join(fields)}>"
+
 
 def read_layout(blob: memoryview) -> Layout:
     """Return the place of each field. Raises BlobError if the header does not cover every byte."""

@@ -112,6 +112,9 @@ class MemoryService:
             "Warm": self._warm,
         }
 
+    def __repr__(self) -> str:
+        return f"<MemoryService with {len(self._entries)} entries>"
+
     def fail(self, error: CacheServiceError, *, method: str = "", times: int = 1) -> None:
         """Let the next `times` calls of `method` (by default of any method) raise `error`.
 

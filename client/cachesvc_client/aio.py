@@ -96,7 +96,7 @@ class AsyncCacheClient:
     ) -> None:
         check_settings(locals(), none=("target", "credentials", "tls", "token", "daemon_user"))
         self._timeout_s = timeout_s
-        address = resolve(target, os.environ)
+        self._target = address = resolve(target, os.environ)
         trust = trust_of(daemon_user, os.environ)
         route = route_to(address, trust, credentials, tls, token, os.environ)
         self._link: AsyncLink = AsyncGrpcLink(route, wait_s)
@@ -120,6 +120,9 @@ class AsyncCacheClient:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._target}, {self.transport}>"
 
     async def close(self) -> None:
         """Report the last local hits and close the connection. Entries stay valid.

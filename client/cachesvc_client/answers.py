@@ -46,6 +46,13 @@ class EntryInfo:
     kind_version: str
     stale: bool = False
 
+    def __repr__(self) -> str:
+        return (
+            f"<EntryInfo {_text(self.key)}, {self.size_bytes} bytes from {self.tier.value}"
+            f"{' (stale)' if self.stale else ''}, generation {self.generation}, "
+            f"filled {_moment(self.filled_at)}, expires {_moment(self.expires_at)}>"
+        )
+
 
 @dataclass(frozen=True)
 class InspectedTier:
@@ -58,6 +65,12 @@ class InspectedTier:
     expires_in: timedelta
     accesses: int
 
+    def __repr__(self) -> str:
+        return (
+            f"<InspectedTier {self.tier.value}, {_text(self.info.key)}, age {self.age}, "
+            f"expires in {self.expires_in}, {self.accesses} accesses>"
+        )
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -66,6 +79,10 @@ class Inspection:
     key: EntryKey
     tiers: tuple[InspectedTier, ...]
     filling: bool
+
+    def __repr__(self) -> str:
+        where = ", ".join(found.tier.value for found in self.tiers) or "no tier"
+        return f"<Inspection {_text(self.key)} in {where}{', filling' if self.filling else ''}>"
 
 
 class Invalidated(NamedTuple):
@@ -101,6 +118,17 @@ class WarmSummary(NamedTuple):
     done: int
     total: int
     failed: tuple[WarmFailure, ...]
+
+    def __repr__(self) -> str:
+        return f"<WarmSummary {self.done} of {self.total} keys, {len(self.failed)} failed>"
+
+
+def _text(key: EntryKey) -> str:
+    return "/".join(key)
+
+
+def _moment(time: datetime | None) -> str:
+    return time.isoformat(sep=" ", timespec="seconds") if time else "at an unknown time"
 
 
 def is_held(inspection: Inspection, generation: int) -> bool:

@@ -89,7 +89,7 @@ class CacheClient:
     ) -> None:
         check_settings(locals(), none=("target", "credentials", "tls", "token", "daemon_user"))
         self._timeout_s = timeout_s
-        address = resolve(target, os.environ)
+        self._target = address = resolve(target, os.environ)
         trust = trust_of(daemon_user, os.environ)
         route = route_to(address, trust, credentials, tls, token, os.environ)
         self._link: Link = GrpcLink(route, wait_s)
@@ -113,6 +113,9 @@ class CacheClient:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._target}, {self.transport}>"
 
     def close(self) -> None:
         """Report the last local hits and close the connection. Entries stay valid.

@@ -190,6 +190,10 @@ class TryOn(Generic[E_co]):
         self.garment = garment
         self.text = text
 
+    def __repr__(self) -> str:
+        keys = (part.info.key for part in (self.human, self.garment, self.text))
+        return f"<TryOn {', '.join('/'.join(key) for key in keys)}>"
+
     def pipe_inputs(
         self, device: DeviceLike = "cpu", dtype: torch.dtype | None = None
     ) -> dict[str, Any]:

@@ -55,6 +55,9 @@ class CacheServiceError(Exception):
         self.object_keys = object_keys
         self.parts = parts
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.message!r}, reason={self.reason!r})"
+
     def __str__(self) -> str:
         return f"{self.message} ({self.reason or self.code.name})"
 

@@ -53,8 +53,12 @@ class InMemoryCacheClient(CacheClient):
     ) -> None:
         check_settings(locals(), none=_MAY_BE_NONE)
         super().__init__(_NOBODY, timeout_s=timeout_s, local=LocalOptions(enabled=False))
-        self._link = _MemoryLink(service or MemoryService())
+        self._service = service or MemoryService()
+        self._link = _MemoryLink(self._service)
         self._admin_path = None  # never use a real daemon's socket
+
+    def __repr__(self) -> str:
+        return f"<InMemoryCacheClient over {self._service!r}>"
 
 
 class AsyncInMemoryCacheClient(AsyncCacheClient):
@@ -75,8 +79,12 @@ class AsyncInMemoryCacheClient(AsyncCacheClient):
     ) -> None:
         check_settings(locals(), none=_MAY_BE_NONE)
         super().__init__(_NOBODY, timeout_s=timeout_s, local=LocalOptions(enabled=False))
-        self._link = _AsyncMemoryLink(_MemoryLink(service or MemoryService()))
+        self._service = service or MemoryService()
+        self._link = _AsyncMemoryLink(_MemoryLink(self._service))
         self._admin_path = None
+
+    def __repr__(self) -> str:
+        return f"<AsyncInMemoryCacheClient over {self._service!r}>"
 
 
 class _MemoryLink:

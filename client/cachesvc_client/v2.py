@@ -96,6 +96,9 @@ class TwoLevelCacheV2:
         self._sync = CacheClient(target, wait_s=wait_s)
         self._async = AsyncCacheClient(target, wait_s=wait_s)
 
+    def __repr__(self) -> str:
+        return f"<TwoLevelCacheV2 over {self._sync!r}>"
+
     async def get_human(
         self, user_id: str, category: Category = "upper_body", owner_id: str | None = None
     ) -> dict[str, Any] | None:
