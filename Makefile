@@ -68,6 +68,11 @@ $(VENV)/.fuzz: $(VENV)/.tests
 fuzz: $(VENV)/.fuzz  ## Try every parser on changed inputs for SECONDS each (FUZZ_ARGS="--parser png").
 	PYTHONPATH=.:client $(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(FUZZ_ARGS)
 
+.PHONY: foreign-files
+foreign-files: $(VENV)/.tests  ## Read PNGs that others wrote: fetches packages, compares with Pillow.
+	@$(PROGRAMS) --slow tests/foreign_files
+	PYTHONPATH=.:client $(BIN)/python -m tests.foreign_files $(FOREIGN_ARGS)
+
 $(VENV)/.soak: $(VENV)/.tests
 	$(INSTALL) -e '.[soak]'
 	@touch $@
@@ -212,5 +217,5 @@ image-check: $(VENV)/.daemon  ## Lint the Dockerfile, and run the image as docs/
 	$(BIN)/python deploy/docker/check $(IMAGE)
 
 clean:  ## Remove everything that make has made.
-	rm -rf .venv .venv-lock .venv-proto .venv-release .venv-bench .bench .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-lock .venv-proto .venv-release .venv-bench .bench .fuzz .foreign-files .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf $(DASHBOARD)/node_modules $(DASHBOARD)/build $(NESTJS)/node_modules $(NESTJS)/build

@@ -109,13 +109,13 @@ TABLE = (
         ("node",),
         ("nodejs",),
         "the test of the pm2 file is skipped",
-        ("tests/deploy/test_manifests.py", "tests/deploy/test_nestjs.py"),
+        ("tests/deploy/test_manifests.py", "tests/deploy/test_nestjs.py", "tests/foreign_files"),
     ),
     Programs(
         ("npm",),
         ("npm",),
         "the tests of the NestJS module are skipped",
-        ("tests/deploy/test_nestjs.py",),
+        ("tests/deploy/test_nestjs.py", "tests/foreign_files"),
         slow=True,
     ),
     Programs(
@@ -123,6 +123,13 @@ TABLE = (
         ("redis-server",),
         "the tests of the NestJS module are skipped, and the benchmark does not run Redis",
         ("tests/deploy/test_nestjs.py", "bench/contenders/redis_get.py"),
+        slow=True,
+    ),
+    Programs(
+        ("mogrify",),
+        ("imagemagick",),
+        "make foreign-files fails",
+        ("tests/foreign_files",),
         slow=True,
     ),
     Programs(
