@@ -7,11 +7,17 @@ from importlib import metadata
 # The contract's package, which is in every call's path.
 CONTRACT = "cachesvc.v1"
 LIBRARIES = (
+    "cachesvc-client",
     "grpcio",
+    "grpcio-health-checking",
+    "grpcio-reflection",
     "protobuf",
     "aioboto3",
     "aiobotocore",
+    "botocore",
     "aiohttp",
+    "isal",
+    "kornia-rs",
     "numpy",
     "pillow",
     "prometheus-client",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from cachesvc import __version__
+from cachesvc.revision import checkout_revision
 from tests.cli.conftest import Run, environment
+from tests.support.daemons import ROOT
 
 
 @pytest.fixture
@@ -52,6 +56,36 @@ def test_version_as_json_names_the_contract_and_each_library(run_alone: Run) -> 
     assert shown["version"] == __version__
     assert shown["contract"] == "cachesvc.v1"
     assert all(shown["libraries"].values())
+
+
+def test_version_names_everything_that_decides_about_a_fault(run_alone: Run) -> None:
+    shown = json.loads(run_alone("version", "--json").stdout)
+    assert shown["formats"].keys() == {"blob", "catalog", "control_page"}
+    for name in ("python", "sqlite", "openssl", "protobuf_in", "platform", "libc"):
+        assert shown[name], name
+    # Every library that the daemon asks for, and S3's own below aioboto3.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]} | {"botocore"}
+    assert wanted <= shown["libraries"].keys()
+    text = run_alone("version").stdout
+    for value in (shown["revision"], shown["sqlite"], shown["platform"]):
+        assert value in text
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout")
+def test_version_in_a_checkout_names_its_commit(run_alone: Run) -> None:
+    commit = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    found = json.loads(run_alone("version", "--json").stdout)["revision"]
+    assert found.removesuffix("-changed") == commit
+
+
+def test_a_folder_that_is_no_checkout_has_no_commit(tmp_path: Path) -> None:
+    assert checkout_revision(tmp_path) is None
+    # A folder inside another project's checkout.
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    assert checkout_revision(tmp_path) is None
 
 
 def test_version_for_people_starts_with_the_version(run_alone: Run) -> None:
