@@ -58,7 +58,7 @@ PAGES_IN_SHAPE = {
     "docs/runbook.md": 1890,
     "docs/errors.md": 1490,
     "docs/metrics.md": 895,
-    "docs/cli.md": 1530,
+    "docs/cli.md": 1540,
     "docs/security.md": 1065,
     "docs/status-page.md": 260,
     "docs/architecture.md": 1775,

@@ -8,6 +8,8 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import socket
+import struct
 import subprocess
 
 import pytest
@@ -15,9 +17,9 @@ import pytest
 from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.conftest import NewDaemon
 from tests.support import sample_objects
-from tests.support.daemons import Daemon
+from tests.support.daemons import Daemon, wait_until
 from tests.support.debian import why_missing
-from tests.support.grpc_calls import get_garment, get_human
+from tests.support.grpc_calls import TIMEOUT_S, get_garment, get_human
 from tests.support.http_calls import ask
 from tests.support.sample_objects import fresh_id
 
@@ -290,3 +292,25 @@ def test_the_status_names_no_id(daemon: Daemon) -> None:
     get_human(daemon.stub(), user)
     for path in ("/api/status", "/health", "/metrics", "/readyz"):
         assert user not in json.dumps(ask(daemon, "GET", path).body)
+
+
+@pytest.mark.parametrize("is_reset", [False, True], ids=["closed", "reset"])
+@pytest.mark.parametrize(
+    "sent",
+    [b'Content-Length: 100\r\n\r\n{"user', b'Transfer-Encoding: chunked\r\n\r\n6\r\n{"user\r\n'],
+    ids=["of a length", "chunked"],
+)
+def test_a_caller_that_hangs_up_in_its_body_is_no_error_of_the_daemon(
+    new_daemon: NewDaemon, sent: bytes, is_reset: bool
+) -> None:
+    daemon = new_daemon(LOG_LEVEL="debug")
+    head = b"POST /cache/warmup HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", daemon.http_port)) as caller:
+        caller.sendall(head + sent)
+        # Until its request is under way, or the daemon would see the end at once.
+        ask(daemon, "GET", "/readyz")
+        if is_reset:
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wait_until(lambda: '"/cache/warmup"' in daemon.log_text(), TIMEOUT_S)
+    lines = [json.loads(line) for line in daemon.log_text().splitlines()]
+    assert [line for line in lines if line["level"] in ("warning", "error")] == []

@@ -155,7 +155,15 @@ async def _warmup_body(request: web.Request) -> WarmupBody:
             "the body must not be compressed: send it without Content-Encoding",
             reason="UNSUPPORTED_CONTENT_ENCODING",
         )
-    return read_warmup(await request.read())
+    return read_warmup(await _whole_body(request))
+
+
+async def _whole_body(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except (ConnectionError, web.RequestPayloadError) as exc:
+        # The caller has left, which is no defect. Nobody reads this answer.
+        raise InvalidRequest("the body ends early", reason="INVALID_BODY") from exc
 
 
 def read_warmup(body: bytes) -> WarmupBody:
