@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,8 @@ def test_what_the_daemon_refuses_is_refused_in_the_dry_run_too(
 def test_where_l2_has_no_room_an_entry_in_memory_alone_does_not_count_as_adopted(
     new_daemon: NewDaemon, importing: Callable[[Daemon], Import]
 ) -> None:
-    daemon = new_daemon(L2__FREE_FLOOR_BYTES=str(1 << 50))
+    floor = shutil.disk_usage(tempfile.gettempdir()).total - 1
+    daemon = new_daemon(L2__FREE_FLOOR_BYTES=str(floor))
     run = importing(daemon)
     write_garments(run.v2, 2)
     shown, message = run.foretold(code=1)
