@@ -56,7 +56,7 @@ PAGES_IN_SHAPE = {
     "docs/deploying.md": 1240,
     "docs/configuration.md": 1648,
     "docs/runbook.md": 1890,
-    "docs/errors.md": 1490,
+    "docs/errors.md": 1540,
     "docs/metrics.md": 895,
     "docs/cli.md": 1540,
     "docs/security.md": 1065,

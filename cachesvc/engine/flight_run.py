@@ -88,7 +88,8 @@ class FlightRunner:
             owner = ""
         if not owner:
             raise PreconditionFailed(
-                "not cached, and only its owner's prefix could be asked: name owner_id",
+                "the entry is not cached, and the origin keeps it under its owner's prefix: name "
+                "the owner (owner_id; --owner on the command line)",
                 reason="OWNER_REQUIRED",
             )
         flight.from_origin(owner, self._state.clock.read().steady_ns)

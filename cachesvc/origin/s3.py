@@ -35,6 +35,8 @@ from cachesvc.origin.s3_client import (
 from cachesvc.origin.s3_failures import NotModified, s3_errors_of
 
 _EMPTY_ETAG = hashlib.md5(b"", usedforsecurity=False).hexdigest()
+# A policy may allow listing below the prefixes of people only.
+CHECKED_PREFIX = "users/cachesvc-doctor/vton-cache/"
 _CONTENT_TYPES = {".png": "image/png"}
 
 
@@ -133,7 +135,10 @@ class S3Origin:
         """Return if the bucket answers and permits access; raise otherwise. Needs s3:ListBucket."""
         async with self._asking(self._checks) as client:
             with s3_errors_of(None):
-                await client.head_bucket(Bucket=self._settings.bucket)
+                # The answer to a HEAD has no body, so S3 could not say why it refuses.
+                await client.list_objects_v2(
+                    Bucket=self._settings.bucket, Prefix=CHECKED_PREFIX, MaxKeys=1
+                )
 
     async def server_time(self) -> datetime | None:
         """Return S3's time, to the second, even if S3 refuses access."""

@@ -21,9 +21,10 @@ from botocore.loaders import Loader
 from botocore.utils import parse_timestamp
 
 from cachesvc import __version__
-from cachesvc.core.errors import OriginDenied, OriginUnavailable
+from cachesvc.core.errors import OriginUnavailable
 from cachesvc.origin import reasons
 from cachesvc.origin.s3_failures import s3_errors_of
+from cachesvc.origin.s3_unasked import error_for_client
 
 # Three people's 11 members at once; each connection holds one object in memory.
 DEFAULT_MAX_CONCURRENT_READS = 32
@@ -98,9 +99,7 @@ def _open_client(settings: S3Settings) -> OpenClient:
         )
         return OpenClient(context, asyncio.run(_entered(context)))
     except ValueError as exc:
-        raise OriginDenied(
-            "the origin's endpoint or region is not valid", reason=reasons.MISCONFIGURED
-        ) from exc
+        raise error_for_client(exc) from exc
     except OSError as exc:
         raise OriginUnavailable(
             "the AWS configuration or credentials could not be read",

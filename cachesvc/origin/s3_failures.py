@@ -1,7 +1,7 @@
 """Which of our errors stands for an exception of the S3 library?
 
 botocore raises for S3's answers and our arguments, aiohttp for failures behind the headers.
-`s3_codes.py` has the meaning of S3's own codes.
+`s3_codes.py` has the meaning of S3's own codes, `s3_unasked.py` of what kept S3 from being asked.
 """
 
 from __future__ import annotations
@@ -15,23 +15,18 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     ConnectTimeoutError,
-    CredentialRetrievalError,
     IncompleteReadError,
-    NoCredentialsError,
-    NoRegionError,
-    ParamValidationError,
-    PartialCredentialsError,
-    ProfileNotFound,
     ReadTimeoutError,
     ResponseStreamingError,
 )
 from botocore.parsers import ResponseParserError
 
-from cachesvc.core.errors import OriginDenied, OriginError, OriginUnavailable
+from cachesvc.core.errors import OriginError, OriginUnavailable
 from cachesvc.core.origin import OriginStamp
 from cachesvc.origin import reasons
 from cachesvc.origin.s3_answers import stamp_unmodified
-from cachesvc.origin.s3_codes import error_for_answer, error_for_bucket
+from cachesvc.origin.s3_codes import Refusal, error_for
+from cachesvc.origin.s3_unasked import error_for_connection, error_for_settings
 
 
 class NotModified(Exception):
@@ -57,13 +52,10 @@ def s3_errors_of(object_key: str | None, unless: OriginStamp | None = None) -> I
     try:
         yield
     except ClientError as exc:
-        code = str(exc.response.get("Error", {}).get("Code", ""))
-        status = int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        if unless is not None and status == HTTPStatus.NOT_MODIFIED:
+        refusal = Refusal.of(exc.response, exc.operation_name)
+        if unless is not None and refusal.status == HTTPStatus.NOT_MODIFIED:
             raise NotModified(stamp_unmodified(unless, exc.response)) from exc
-        if object_key is None:
-            raise error_for_bucket(code, status) from exc
-        raise error_for_answer(code, status, object_key) from exc
+        raise error_for(refusal, object_key or "") from exc
     except _OF_THE_LIBRARY as exc:
         raise (reasons.lack_of_this_host(exc) or _error_for_failure(exc)) from exc
     except _OF_THIS_HOST as exc:
@@ -74,25 +66,7 @@ def s3_errors_of(object_key: str | None, unless: OriginStamp | None = None) -> I
 
 # The first match wins. A failure after the headers is a bad answer: botocore does not
 # retry it, and some of these exceptions are aiohttp's own.
-_FAILURES: tuple[tuple[tuple[type[Exception], ...], type[OriginError], str, str], ...] = (
-    (
-        (NoCredentialsError, PartialCredentialsError),
-        OriginDenied,
-        reasons.NO_CREDENTIALS,
-        "no AWS credentials were found",
-    ),
-    (
-        (CredentialRetrievalError,),
-        OriginUnavailable,
-        reasons.CREDENTIALS_UNAVAILABLE,
-        "the AWS credentials could not be fetched",
-    ),
-    (
-        (ParamValidationError, NoRegionError, ProfileNotFound),
-        OriginDenied,
-        reasons.MISCONFIGURED,
-        "the bucket, region, profile or key is not valid",
-    ),
+_FAILURES: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
     (
         (
             IncompleteReadError,
@@ -101,14 +75,12 @@ _FAILURES: tuple[tuple[tuple[type[Exception], ...], type[OriginError], str, str]
             aiohttp.ClientPayloadError,
             ValueError,
         ),
-        OriginUnavailable,
         reasons.BAD_ANSWER,
         "the origin's answer was damaged on the way",
     ),
     (
         # TimeoutError: aiohttp's own, between two pieces of a body.
         (ReadTimeoutError, ConnectTimeoutError, TimeoutError),
-        OriginUnavailable,
         reasons.TIMEOUT,
         "the origin did not answer in time",
     ),
@@ -116,7 +88,9 @@ _FAILURES: tuple[tuple[tuple[type[Exception], ...], type[OriginError], str, str]
 
 
 def _error_for_failure(exc: Exception) -> OriginError:
-    for kinds, error, reason, message in _FAILURES:
+    if (error := error_for_settings(exc)) or (error := error_for_connection(exc)):
+        return error
+    for kinds, reason, message in _FAILURES:
         if isinstance(exc, kinds):
-            return error(message, reason=reason)
+            return OriginUnavailable(message, reason=reason)
     return OriginUnavailable("the origin could not be reached", reason=reasons.UNREACHABLE)

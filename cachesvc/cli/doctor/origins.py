@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from cachesvc.app.origins import make_origin
+from cachesvc.cli.doctor import origin_fixes
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 from cachesvc.core.errors import NoSuchObject, OriginDenied, OriginError
 from cachesvc.core.origin import DatedOrigin
@@ -18,20 +19,7 @@ from cachesvc.origin.s3_client import credentials_source
 
 # S3 refuses a request whose time differs by more than this.
 _SKEW_REFUSED_S = 900
-# HeadBucket names no prefix, so a plain condition on s3:prefix would refuse it.
-_ALLOW_LIST = 'allow "s3:ListBucket" on "arn:aws:s3:::{bucket}", as deploy/iam/policy.json does'
-_ALLOW_GET = 'allow "s3:GetObject" on "arn:aws:s3:::{bucket}/users/*"'
-_FIXES = {
-    reasons.NO_CREDENTIALS: "give this host an instance role, or this user a profile",
-    reasons.BAD_CREDENTIALS: "renew the credentials where they come from",
-    reasons.EXPIRED_CREDENTIALS: "renew the credentials where they come from",
-    reasons.NO_SUCH_BUCKET: "set CACHESVC_ORIGIN__BUCKET to the bucket's name",
-    reasons.WRONG_REGION: "set CACHESVC_ORIGIN__REGION to the bucket's region",
-    reasons.CLOCK_SKEW: "set this host's clock: chronyc makestep",
-    reasons.UNREACHABLE: "check the endpoint (CACHESVC_ORIGIN__ENDPOINT_URL), routes and DNS",
-    reasons.TIMEOUT: "check routes, security groups and S3's VPC endpoint",
-}
-_UNKNOWN_FIX = "docs/errors.md explains the reason"
+_SET_CLOCK = "set this host's clock: chronyc makestep"
 
 
 def check_credentials(patient: Patient) -> Iterator[Finding]:
@@ -41,13 +29,16 @@ def check_credentials(patient: Patient) -> Iterator[Finding]:
     check = "origin.credentials"
     try:
         source = asyncio.run(credentials_source(patient.deadline_s))
+        if source is None:
+            raise OriginDenied("AWS's chain finds no credentials", reason=reasons.NO_CREDENTIALS)
     except OriginError as exc:
-        yield _refused(check, exc)
-        return
-    if source is None:
-        yield error(check, "AWS's chain finds no credentials", _FIXES[reasons.NO_CREDENTIALS])
+        yield _refused(check, patient, exc, None)
     else:
-        yield ok(check, f"this user's credentials come from {source}; the daemon may find others")
+        yield ok(
+            check,
+            f"this user's credentials come from {source} ({origin_fixes.source_text(source)}); the "
+            "daemon may find others",
+        )
 
 
 def check_access(patient: Patient) -> Iterator[Finding]:
@@ -84,8 +75,8 @@ async def _opened(patient: Patient) -> AsyncIterator[DatedOrigin]:
 
 async def _access(patient: Patient, origin: DatedOrigin) -> list[Finding]:
     listed = await _problem_of(origin.check())
-    if listed is not None and listed.reason != reasons.ACCESS_DENIED:
-        return [_refused("origin.access", listed)]
+    if listed is not None and not _is_a_missing_permission(listed):
+        return [_refused("origin.access", patient, listed, await _source(patient))]
     if patient.settings.origin.kind != "s3":
         return [_not_s3(patient, listed)]
     # No object has this id: a worker will get the same answer for an absent object.
@@ -94,6 +85,13 @@ async def _access(patient: Patient, origin: DatedOrigin) -> list[Finding]:
     if patient.object_key:
         found.append(_present(patient, await _problem_of(origin.stamp(patient.object_key))))
     return found
+
+
+def _is_a_missing_permission(problem: OriginError | NoSuchObject) -> bool:
+    """Return whether S3 denied this one action; a disabled account has the same reason."""
+    return problem.reason == reasons.ACCESS_DENIED and (
+        "(AccessDenied)" in problem.message or "HTTP 403" in problem.message
+    )
 
 
 async def _problem_of(asked: Awaitable[object]) -> OriginError | NoSuchObject | None:
@@ -120,32 +118,39 @@ def _absent(
     bucket = patient.settings.origin.bucket
     if isinstance(absent, NoSuchObject):
         return ok("origin.access", f"bucket {bucket}: S3 says whether an object is absent")
-    if isinstance(absent, OriginDenied) and absent.reason == reasons.ACCESS_DENIED:
+    if absent is None:
+        return error(
+            "origin.access",
+            f"bucket {bucket}: an object of a name that nobody has is there, so what answers is "
+            f"not S3; {origin_fixes.endpoint_of(patient.settings.origin)}",
+            "set origin.endpoint_url to an S3 store",
+        )
+    if _is_a_missing_permission(absent):
         if listed is None:
             return error(
                 "origin.access",
-                f"bucket {bucket} may be listed, but no object may be read",
-                _ALLOW_GET.format(bucket=bucket),
+                f"bucket {bucket} may be listed, but no object may be read: {absent.message}",
+                origin_fixes.allow_get(bucket),
             )
         return error(
             "origin.access",
             f"bucket {bucket}: without s3:ListBucket S3 answers 403 for an absent object too, so "
             "a Get of a person who is not preprocessed fails with ORIGIN_ACCESS_DENIED and never "
-            "with NOT_FOUND; --object KEY checks whether an existing object may be read",
-            f"{_ALLOW_LIST.format(bucket=bucket)}; {_ALLOW_GET.format(bucket=bucket)}",
+            "with NOT_FOUND; --object KEY checks whether an existing object may be read. S3 said: "
+            f"{listed.message}",
+            f"{origin_fixes.allow_list(bucket)}; {origin_fixes.allow_get(bucket)}",
         )
-    assert absent is not None  # no object has that id
-    return _refused("origin.access", absent)
+    return _refused("origin.access", patient, absent, None)
 
 
 def _present(patient: Patient, problem: OriginError | NoSuchObject | None) -> Finding:
     check, bucket = "origin.object", patient.settings.origin.bucket
     if problem is None:
         return ok(check, "the object of --object can be read")
-    if problem.reason == reasons.ACCESS_DENIED:
-        message = "the object of --object may not be read, or does not exist"
-        return error(check, message, _ALLOW_GET.format(bucket=bucket))
-    return _refused(check, problem)
+    if _is_a_missing_permission(problem):
+        message = f"the object of --object may not be read, or does not exist: {problem.message}"
+        return error(check, message, origin_fixes.allow_get(bucket))
+    return _refused(check, patient, problem, None)
 
 
 async def _clock(patient: Patient, origin: DatedOrigin) -> list[Finding]:
@@ -153,7 +158,7 @@ async def _clock(patient: Patient, origin: DatedOrigin) -> list[Finding]:
     try:
         server = await origin.server_time()
     except OriginError as exc:
-        return [_refused("origin.clock", exc)]
+        return [_refused("origin.clock", patient, exc, None)]
     if server is None:
         return [ok("origin.clock", "the origin's answer has no date")]
     return [skew_finding((datetime.now(UTC) - server).total_seconds(), patient)]
@@ -168,7 +173,7 @@ def skew_finding(ahead_s: float, patient: Patient) -> Finding:
     apart_s = max(0.0, -ahead_s, ahead_s - 1.0)
     said = f"this host's clock is {apart_s:.0f} s {'ahead of' if ahead_s > 0 else 'behind'} S3's"
     if apart_s > _SKEW_REFUSED_S:
-        return error(check, f"{said}: S3 refuses its requests", _FIXES[reasons.CLOCK_SKEW])
+        return error(check, f"{said}: S3 refuses its requests", _SET_CLOCK)
     if apart_s > max(grace_s, 1.0):
         return warning(
             check,
@@ -179,6 +184,19 @@ def skew_finding(ahead_s: float, patient: Patient) -> Finding:
     return ok(check, f"this host's clock and S3's differ by {apart_s:.0f} s")
 
 
-def _refused(check: str, problem: OriginError | NoSuchObject) -> Finding:
-    fix = _FIXES.get(problem.reason, _UNKNOWN_FIX)
-    return error(check, f"{problem.message} ({problem.reason})", fix)
+async def _source(patient: Patient) -> str | None:
+    try:
+        return await credentials_source(patient.deadline_s)
+    except OriginError:
+        return None
+
+
+def _refused(
+    check: str, patient: Patient, problem: OriginError | NoSuchObject, source: str | None
+) -> Finding:
+    origin = patient.settings.origin
+    return error(
+        check,
+        origin_fixes.message_of(problem, origin),
+        origin_fixes.fix_for(problem, origin, source),
+    )

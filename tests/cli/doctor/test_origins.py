@@ -20,7 +20,7 @@ from cachesvc.cli.doctor.findings import Finding, Level, Patient
 from cachesvc.config import Settings
 from tests.cli.doctor.conftest import Examine
 from tests.support.aws_environment import with_key
-from tests.support.s3.faults import Fault, running_faulty_s3
+from tests.support.s3.faults import Fault, FaultyS3, running_faulty_s3
 from tests.support.s3.servers import S3Server
 
 KEY = "users/u1/vton-cache/upper/mask.png"
@@ -195,3 +195,134 @@ async def test_a_store_that_hangs_ends_the_check_within_its_time(
     async with s3_with(Fault.HANGS_BEFORE_HEADERS, settings, monkeypatch) as faulty:
         (found,) = await access_findings(Patient(faulty, deadline_s=0.5))
     assert "ORIGIN_TIMEOUT" in found.message
+
+
+REFUSALS = [
+    ("400 Bad Request", "ExpiredToken", "", "the session token has expired", "AWS_SESSION_TOKEN"),
+    ("403 Forbidden", "InvalidAccessKeyId", "", "(AWS_ACCESS_KEY_ID) is unknown", "AWS_ACCESS_KEY"),
+    ("403 Forbidden", "SignatureDoesNotMatch", "", "(AWS_SECRET_ACCESS_KEY) is not", "AWS_SECRET"),
+    ("400 Bad Request", "InvalidToken", "", "(AWS_SESSION_TOKEN) is not valid", "correct"),
+    ("404 Not Found", "NoSuchBucket", "", 'origin.bucket (CACHESVC_ORIGIN__BUCKET) is "bucket"',
+     "origin.bucket"),
+    ("301 Moved Permanently", "PermanentRedirect", "<Region>eu-west-1</Region>",
+     'but in eu-west-1 (ORIGIN_WRONG_REGION); origin.region (CACHESVC_ORIGIN__REGION) is "us-',
+     "set origin.region"),
+    ("400 Bad Request", "AuthorizationHeaderMalformed", "<Region>eu-west-1</Region>", "eu-west-1",
+     "set origin.region"),
+    ("403 Forbidden", "RequestTimeTooSkewed", "", "this host's clock is off", "chronyc"),
+    ("403 Forbidden", "AllAccessDisabled", "", "all access to the bucket is disabled", "Deny"),
+    ("403 Forbidden", "AccountProblem", "", "a problem with the account", "Deny"),
+    ("400 Bad Request", "InvalidBucketName", "", "CACHESVC_ORIGIN__BUCKET", "correct what"),
+    ("503 Slow Down", "SlowDown", "", "SlowDown", "try again"),
+    ("500 Internal Server Error", "InternalError", "", "InternalError", "store's own log"),
+    ("501 Not Implemented", "NotImplemented", "", "HTTP 501 NotImplemented", "store's own log"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "extra", "words", "fix"), REFUSALS, ids=[case[1] for case in REFUSALS]
+)
+async def test_doctor_says_what_s3_says_and_which_setting_has_to_do_with_it(
+    settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+    code: str,
+    extra: str,
+    words: str,
+    fix: str,
+) -> None:
+    async with refusing_s3(settings, monkeypatch) as (server, faulty):
+        server.refuse_with_code(status, code, extra=extra)
+        (found,) = await access_findings(Patient(faulty))
+    assert found.level is Level.ERROR
+    assert words in found.message
+    assert fix in found.fix
+
+
+@pytest.mark.parametrize("status", ["403 Forbidden", "502 Bad Gateway", "200 OK", "407 Proxy"])
+async def test_a_page_of_a_proxy_is_not_taken_for_s3s_word(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    async with refusing_s3(settings, monkeypatch) as (server, faulty):
+        server.refuse(status, b"<html><b>Login</html>", b"Content-Type: text/html")
+        (found,) = await access_findings(Patient(faulty))
+    assert found.level is Level.ERROR
+    assert "ORIGIN_BAD_ANSWER" in found.message
+    assert "proxy" in found.fix
+
+
+async def test_an_object_in_an_archive_class_is_no_fault_of_permissions(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with refusing_s3(settings, monkeypatch) as (server, faulty):
+        server.refuse_with_code("403 Forbidden", "InvalidObjectState", "The operation is not valid")
+        (found,) = await access_findings(Patient(faulty))
+    assert "archive class (Glacier)" in found.message
+    assert "restore-object" in found.fix
+    assert "ListBucket" not in found.message + found.fix
+
+
+async def test_a_key_of_kms_that_may_not_be_used_is_named(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = "User: arn:aws:iam::1:role/x is not authorized to perform: kms:Decrypt on resource: k"
+    async with refusing_s3(settings, monkeypatch) as (server, faulty):
+        server.refuse_with_code("403 Forbidden", "AccessDenied", message)
+        (found,) = await access_findings(Patient(faulty))
+    assert "kms:Decrypt is not allowed (ORIGIN_KMS_REFUSED)" in found.message
+    assert "kms:Decrypt" in found.fix
+    assert "arn:aws:iam" not in found.message
+
+
+async def test_a_server_that_has_every_object_is_not_s3(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with s3_with(Fault.NONE, settings, monkeypatch) as faulty:
+        (found,) = await access_findings(Patient(faulty))
+    assert found.level is Level.ERROR
+    assert "not S3" in found.message
+
+
+@pytest.mark.s3
+@pytest.mark.usefixtures("bucket")
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", "(AWS_SECRET_ACCESS_KEY) is not that of the access key"),
+        ("AWS_ACCESS_KEY_ID", "(AWS_ACCESS_KEY_ID) is unknown"),
+    ],
+)
+def test_a_real_store_says_which_half_of_the_credentials_is_wrong(
+    examine: Examine,
+    s3_server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    words: str,
+) -> None:
+    if s3_server.kind != "ceph":
+        pytest.skip("moto checks no signature")
+    monkeypatch.setenv(variable, "WRONGWRONGWRONGWRONG")
+    found = examine(origins.check_access)
+    assert found.level is Level.ERROR
+    assert words in found.message
+    assert "WRONG" not in found.message + found.fix
+    assert variable in found.fix
+
+
+@asynccontextmanager
+async def refusing_s3(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[FaultyS3, Settings]]:
+    """Return a server whose refusal a test sets, and the settings that lead to it."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in with_key().items():
+        monkeypatch.setenv(name, value)
+    async with running_faulty_s3() as server:
+        origin = {
+            "kind": "s3",
+            "bucket": "bucket",
+            "region": "us-east-1",
+            "endpoint_url": server.endpoint_url,
+        }
+        yield server, Settings(**{**settings, "origin": origin})

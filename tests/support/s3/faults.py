@@ -25,6 +25,9 @@ _CHECKSUM = b"x-amz-checksum-crc32: AAAAAA==\r\nx-amz-checksum-type: FULL_OBJECT
 _XML = b'<?xml version="1.0"?><Error><Code>%s</Code><Message>no</Message></Error>'
 
 
+_LISTING = b"<ListBucketResult><Name>bucket</Name><KeyCount>0</KeyCount></ListBucketResult>"
+
+
 class Fault(Enum):
     """What the server does instead of answering well."""
 
@@ -50,6 +53,7 @@ class Fault(Enum):
     NOT_MODIFIED_WITHOUT_DATE = auto()
     NOT_MODIFIED_WITH_CHECKSUM = auto()
     NOT_MODIFIED_WITH_BAD_DATE = auto()
+    REFUSES = auto()
 
 
 def _refusal(status: bytes, body: bytes) -> bytes:
@@ -110,6 +114,8 @@ def _answer(answers: dict[Fault, bytes], fault: Fault, head: bytes) -> bytes:
     if fault in _NOT_MODIFIEDS and b"if-none-match:" not in head.lower():
         fault = Fault.NONE
     answer = answers[fault]
+    if fault is Fault.NONE and b"list-type=2" in head.partition(b"\r\n")[0]:
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(_LISTING), _LISTING)
     if head.startswith(b"HEAD"):
         return answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
     if head.startswith(b"PUT"):
@@ -143,6 +149,20 @@ class FaultyS3:
         self.endpoint_url = ""
         self._end = asyncio.Event()
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    def refuse(self, status: str, body: bytes, *headers: bytes) -> None:
+        """Answer every request with this refusal; a HEAD gets no body."""
+        head = b"\r\n".join((b"HTTP/1.1 " + status.encode(), *headers))
+        length = b"Content-Length: %d" % len(body)
+        self._answers[Fault.REFUSES] = b"%s\r\n%s\r\n\r\n%s" % (head, length, body)
+        self.fault = Fault.REFUSES
+
+    def refuse_with_code(
+        self, status: str, code: str, message: str = "no", extra: str = ""
+    ) -> None:
+        """Answer every request as S3 refuses it."""
+        body = f"<Error><Code>{code}</Code><Message>{message}</Message>{extra}</Error>"
+        self.refuse(status, body.encode(), b"Content-Type: application/xml")
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
