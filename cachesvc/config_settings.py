@@ -70,6 +70,8 @@ class HttpSettings(Section):
     listen: Listen = "127.0.0.1:8002"
     # What a caller on this host may do without a credential.
     loopback_role: Role = Role.ADMIN
+    # /livez and /readyz answer every caller: the kubelet has no credential.
+    open_probes: bool = False
     # Names, beside localhost and addresses, that a Host header may have.
     allowed_hosts: tuple[str, ...] = ()
     # Above this number, the connection that has been idle longest is closed.

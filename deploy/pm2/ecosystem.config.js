@@ -20,6 +20,7 @@ module.exports = {
       stop_exit_codes: [2],
       // SIGINT first, which drains as SIGTERM does. Twice grpc.drain_s and the queued writes.
       kill_timeout: 30000,
+      // pm2 limits no log: pm2 install pm2-logrotate does (docs/deploying.md).
       // No max_memory_restart: it looks at the resident set, which has L1's mapped files in it.
       merge_logs: true,
     },

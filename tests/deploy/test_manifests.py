@@ -163,10 +163,8 @@ def test_the_daemonset_mounts_what_the_defaults_name() -> None:
     assert worker["containers"][0]["volumeMounts"][0]["mountPath"] == str(DEFAULTS.runtime_dir)
 
 
-PODS = (
-    document("daemonset.yaml")["spec"]["template"]["spec"],
-    document("sidecar.yaml")["spec"],
-)
+POD_OF_SIDECAR = documents(DEPLOY / "kubernetes/sidecar.yaml")[-1]["spec"]
+PODS = (document("daemonset.yaml")["spec"]["template"]["spec"], POD_OF_SIDECAR)
 
 
 @pytest.mark.parametrize("pod", PODS, ids=["daemonset", "sidecar"])
@@ -178,19 +176,43 @@ def test_the_daemons_container_is_confined_and_drains(pod: dict[str, Any]) -> No
     assert security["allowPrivilegeEscalation"] is False
     assert security["capabilities"] == {"drop": ["ALL"]}
     assert pod["terminationGracePeriodSeconds"] > 2 * DEFAULTS.grpc.drain_s
+    assert "livenessProbe" in container
     for name in ("startupProbe", "livenessProbe", "readinessProbe"):
-        probe = container.get(name)
-        if probe is not None:
-            command = probe["exec"]["command"]
-            assert command[:2] == ["cachesvc", "health"]
-            # The command must be able to say why before the kubelet ends it.
-            assert float(command[command.index("--timeout") + 1]) < probe["timeoutSeconds"]
+        # An exec probe starts a process that imports grpc. tests/deploy/test_probes.py asks these.
+        assert "exec" not in container.get(name, {})
+
+
+def test_a_sidecar_starts_before_its_worker_and_stays_beside_it() -> None:
+    container = daemon_of(POD_OF_SIDECAR)
+    assert container in POD_OF_SIDECAR["initContainers"]
+    assert container["restartPolicy"] == "Always"
+    assert container["startupProbe"]["httpGet"]["path"] == "/readyz"
+
+
+def test_every_way_to_the_backends_port_leads_to_every_daemon() -> None:
+    service, pod = documents(DEPLOY / "kubernetes/sidecar.yaml")
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    for each in (service, document("service.yaml")):
+        assert each["spec"]["clusterIP"] == "None"
+        assert each["spec"]["publishNotReadyAddresses"] is True
+
+
+def test_the_network_policy_lets_names_be_resolved_also_by_a_cache_on_the_node() -> None:
+    (to_dns,) = (
+        rule
+        for rule in document("networkpolicy.yaml")["spec"]["egress"]
+        if {"protocol": "UDP", "port": 53} in rule["ports"]
+    )
+    assert {"protocol": "TCP", "port": 53} in to_dns["ports"]
+    # NodeLocal DNSCache's default address: it runs in the node's network, as no pod.
+    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in to_dns["to"]
+    assert any("podSelector" in peer for peer in to_dns["to"])
 
 
 def test_workers_have_the_group_and_may_not_write_the_daemons_files() -> None:
     for name, pod in (
         ("worker.yaml", document("worker.yaml")["spec"]["template"]["spec"]),
-        ("sidecar.yaml", document("sidecar.yaml")["spec"]),
+        ("sidecar.yaml", POD_OF_SIDECAR),
     ):
         assert pod["securityContext"]["supplementalGroups"] == [GROUP_ID], name
         (worker,) = (each for each in pod["containers"] if each["name"] == "worker")
@@ -205,6 +227,23 @@ def test_the_image_has_the_user_that_everything_else_names() -> None:
         assert f'"{place}"' in dockerfile
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     assert f"uid={GROUP_ID},gid={GROUP_ID}," in compose["volumes"]["memory"]["driver_opts"]["o"]
+
+
+def test_no_container_of_the_trial_logs_without_a_limit_or_swaps() -> None:
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    for name, service in services.items():
+        assert service["logging"]["options"] == {"max-size": "50m", "max-file": "5"}, name
+    assert services["cachesvc"]["memswap_limit"] == services["cachesvc"]["mem_limit"]
+
+
+def test_every_way_to_deploy_says_how_the_log_and_the_swap_are_limited() -> None:
+    text = (ROOT / "docs/deploying.md").read_text()
+    (docker,) = re.findall(r"^docker run (.*?)localhost/cachesvc$", text, re.MULTILINE | re.DOTALL)
+    assert "--log-opt max-size=50m --log-opt max-file=5" in docker
+    assert "--memory 3g --memory-swap 3g" in docker
+    (pm2,) = re.findall(r"^pm2 install pm2-logrotate.*$", text, re.MULTILINE)
+    assert "max_size 50M" in pm2
+    assert "SystemMaxUse" in text
 
 
 def test_the_trials_files_are_where_compose_mounts_them() -> None:

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from aiohttp import HttpVersion11, hdrs, web
 
 from cachesvc.config import HttpSettings
-from cachesvc.core.access import Principal
+from cachesvc.core.access import Action, Principal
 from cachesvc.core.clock import Clock
 from cachesvc.core.credentials import Grants, bearer_token
 from cachesvc.core.errors import InvalidRequest, PermissionDenied, Unauthenticated
@@ -21,6 +21,8 @@ from cachesvc.core.keys import checked_id
 from cachesvc.core.proxies import passed_on
 from cachesvc.edge.http.tls import certificate_names, has_certificate
 
+# A caller that nobody had to know: it has no role, and learns only whether the daemon is well.
+ANYBODY = Principal("anybody", frozenset())
 _READING = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 
 
@@ -31,7 +33,21 @@ class HttpAccess:
         self._grants = grants
         self._clock = clock
         self._loopback = Principal("loopback", frozenset({settings.loopback_role}))
+        self._open_probes = settings.open_probes
         self._hosts = frozenset(host.lower() for host in settings.allowed_hosts) | {"localhost"}
+
+    def admitted(self, request: web.Request, action: Action) -> Principal:
+        """Return who calls, if the caller may do `action`.
+
+        Raises:
+            Unauthenticated: as `principal_of`.
+            PermissionDenied: no role of the caller allows it.
+        """
+        if action is Action.PROBE and self._open_probes:
+            return ANYBODY
+        principal = self.principal_of(request)
+        principal.check(action)
+        return principal
 
     def principal_of(self, request: web.Request) -> Principal:
         """Return who calls, by token, otherwise by certificate, otherwise by loopback.

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from cachesvc import metrics
 from cachesvc.core.access import Action, Principal
+from cachesvc.edge.http.access import ANYBODY
 from cachesvc.edge.http.gauges import Gauges
 from cachesvc.edge.http.routes import Route
 from cachesvc.edge.statistics import Statistics
@@ -52,10 +53,11 @@ class HealthRoutes:
     async def _livez(self, _: web.Request, _caller: Principal) -> web.Response:
         return web.json_response({"status": "ok"})
 
-    async def _readyz(self, _: web.Request, _caller: Principal) -> web.Response:
+    async def _readyz(self, _: web.Request, caller: Principal) -> web.Response:
         problems = self._not_ready()
-        status = "not ready" if problems else "ready"
-        body = {"status": status, "problems": problems}
+        body: dict[str, object] = {"status": "not ready" if problems else "ready"}
+        if caller is not ANYBODY:
+            body["problems"] = problems
         return web.json_response(body, status=503 if problems else 200)
 
     async def _scrape(self, _: web.Request, _caller: Principal) -> web.Response:

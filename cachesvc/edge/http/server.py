@@ -136,8 +136,7 @@ class HttpServer:
 
     def _guarded(self, route: Route) -> AiohttpHandler:
         async def handle(request: web.Request) -> web.StreamResponse:
-            principal = self._access.principal_of(request)
-            principal.check(route.action)
+            principal = self._access.admitted(request, route.action)
             if route.action in LOOKS_ONLY:
                 return await route.handle(request, principal)
             self._operations.check_not_draining()
