@@ -46,7 +46,8 @@ class Authority:
         self._name = _named(name)
         self.pem = _pem(
             _builder(self._name, self._name, self._key)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_may(key_cert_sign=True, crl_sign=True), critical=True)
             .sign(self._key, hashes.SHA256())
         )
 
@@ -71,6 +72,10 @@ class Authority:
         builder = _builder(
             _named("somebody"), self._name, key, expired=expired, early=early, between=between
         )
+        builder = builder.add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+            critical=False,
+        ).add_extension(_may(digital_signature=True), critical=True)
         all_names = [*(x509.DNSName(name) for name in names), *sans]
         if all_names:
             builder = builder.add_extension(x509.SubjectAlternativeName(all_names), critical=False)
@@ -105,6 +110,24 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(starts)
         .not_valid_after(ends)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _may(
+    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
+) -> x509.KeyUsage:
+    """Return what the key is for: strict verifiers, as Python 3.13, refuse a CA without it."""
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        key_cert_sign=key_cert_sign,
+        crl_sign=crl_sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
     )
 
 

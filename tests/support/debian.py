@@ -108,8 +108,13 @@ TABLE = (
     Programs(
         ("node",),
         ("nodejs",),
-        "the test of the pm2 file is skipped",
-        ("tests/deploy/test_manifests.py", "tests/deploy/test_nestjs.py", "tests/foreign_files"),
+        "the test of the pm2 file is skipped, and node does not verify the documented CA",
+        (
+            "tests/deploy/test_manifests.py",
+            "tests/deploy/test_nestjs.py",
+            "tests/docs/test_certificates.py",
+            "tests/foreign_files",
+        ),
     ),
     Programs(
         ("npm",),
@@ -142,8 +147,8 @@ TABLE = (
     Programs(
         ("openssl",),
         ("openssl",),
-        "the tests of the NestJS module are skipped",
-        ("tests/deploy/test_nestjs.py",),
+        "the tests of the NestJS module and of the documented CA are skipped",
+        ("tests/deploy/test_nestjs.py", "tests/docs/test_certificates.py"),
         slow=True,
     ),
 )
