@@ -170,7 +170,7 @@ $(NESTJS)/node_modules/.installed: $(NESTJS)/package.json $(NESTJS)/package-lock
 programs-nestjs:
 	@$(PROGRAMS) --slow tests/deploy/test_nestjs.py
 
-test-nestjs: programs-nestjs $(VENV)/.tests $(NESTJS)/node_modules/.installed  ## Test the NestJS module against real daemons (needs npm, redis-server).
+test-nestjs: programs-nestjs $(VENV)/.daemon $(NESTJS)/node_modules/.installed  ## Test the NestJS module against real daemons (needs npm, redis-server).
 	cd $(NESTJS) && PYTHON=$(abspath $(BIN))/python npm test --silent
 
 BENCH := .venv-bench

@@ -52,6 +52,14 @@ def test_the_nestjs_module_passes_its_own_tests() -> None:
     assert " skipped 0\n" in ran.stdout
 
 
+def test_make_installs_only_the_daemon_for_them() -> None:
+    """What the tests of Python need has torch among it."""
+    makefile = (ROOT / "Makefile").read_text()
+    (needed,) = re.findall(r"^test-nestjs: ([^#]*?) *(?:#.*)?$", makefile, re.MULTILINE)
+    assert "$(VENV)/.daemon" in needed.split()
+    assert "$(VENV)/.tests" not in needed
+
+
 def test_the_lock_file_names_no_registry_but_the_public_one(lock: str) -> None:
     assert set(re.findall(r'"resolved": "https?://([^/]+)/', lock)) <= {"registry.npmjs.org"}
     assert '"integrity"' in lock
