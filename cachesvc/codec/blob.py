@@ -21,6 +21,7 @@ from cachesvc_format.blob import (
     OtherFormat,
     Tensor,
 )
+from cachesvc_format.foreign import Family, name_of
 from cachesvc_format.names import clipped
 
 MAX_NAMES_ECHOED = 8
@@ -58,9 +59,9 @@ def parse_layout(blob: Buffer, size_bytes: int | None = None) -> BlobLayout:
     except OtherFormat as exc:
         raise InvalidRequest(str(exc), reason="WRONG_FORMAT") from exc
     except BlobError as exc:
-        raise _invalid(str(exc)) from exc
-    for field in layout.fields.values():
-        _check_field(field)
+        raise _invalid(_what_it_is(view) or str(exc)) from exc
+    _check_modes(layout)
+    _check_alignment(layout)
     return layout
 
 
@@ -100,14 +101,37 @@ def _named(names: list[str]) -> str:
     return (echoed or "none") + (f" and {more} more" if more > 0 else "")
 
 
-def _check_field(field: FieldLayout) -> None:
-    if field.mode is not None and field.mode not in CHANNELS:
-        raise _invalid(f"{clipped(field.name)} has an unknown image mode")
-    if field.begin % ITEM_BYTES[field.dtype]:
-        # torch and numpy require that elements are aligned to their size.
-        raise _invalid(
-            f"{clipped(field.name)} is not aligned; pad the header with spaces to 8 bytes"
-        )
+def _what_it_is(view: memoryview) -> str | None:
+    found = name_of(view)
+    if found is None or found.family is Family.SAFETENSORS:
+        return None
+    return f"it is {found.name}, and a Put takes the entry's fields as one safetensors file"
+
+
+def _check_modes(layout: BlobLayout) -> None:
+    for field in layout.fields.values():
+        if field.mode is not None and field.mode not in CHANNELS:
+            raise _invalid(
+                f"{clipped(field.name)} has image mode {clipped(field.mode)}: convert it to one of "
+                f"{', '.join(CHANNELS)}"
+            )
+
+
+def _check_alignment(layout: BlobLayout) -> None:
+    """Torch and numpy require that elements are aligned to their size."""
+    data_at = min((field.begin for field in layout.fields.values()), default=0)
+    for field in layout.fields.values():
+        item_bytes = ITEM_BYTES[field.dtype]
+        if (field.begin - data_at) % item_bytes:
+            raise _invalid(
+                f"{clipped(field.name)} begins at byte {field.begin - data_at:,} of the data, and "
+                f"its elements have {item_bytes}: lay tensors of larger elements first"
+            )
+        if data_at % item_bytes:
+            raise _invalid(
+                f"the data begins at byte {data_at:,}, and the elements of {clipped(field.name)} "
+                f"have {item_bytes}: pad the header with spaces to a multiple of 8 bytes"
+            )
 
 
 def _check_image(name: str, field: FieldLayout) -> None:

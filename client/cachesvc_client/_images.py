@@ -37,14 +37,26 @@ def image_of(blob: memoryview, field: FieldLayout) -> Image.Image:
 def field_of(name: str, image: Image.Image) -> Tensor:
     """Return an image as a field; decodes it if it was opened lazily.
 
+    Modes 1 and P become L, RGB or RGBA, as in a fill from the same PNG: no pixel changes.
+
     Raises:
-        InvalidRequest: for modes other than L, LA, RGB, RGBA. Converting would be
-            lossy or a guess (a palette, 16 bits, CMYK), so the caller decides.
+        InvalidRequest: for other modes than these and L, LA, RGB, RGBA. Converting would be
+            lossy or a guess (16 bits, CMYK), so the caller decides.
     """
+    image = _without_palette(image)
     if image.mode not in CHANNELS:
         raise InvalidRequest(
-            f"{name}: a {image.mode} image cannot be stored; convert it to L or RGB",
+            f"{name}: a {image.mode} image cannot be stored; convert it to one of "
+            f"{', '.join(CHANNELS)}",
             reason="UNSUPPORTED_IMAGE_MODE",
         )
     shape = image_shape(image.mode, image.height, image.width)
     return Tensor("U8", shape, image.tobytes(), image.mode)
+
+
+def _without_palette(image: Image.Image) -> Image.Image:
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode == "P":
+        return image.convert("RGBA" if "transparency" in image.info else "RGB")
+    return image

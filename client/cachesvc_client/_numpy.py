@@ -59,7 +59,9 @@ def field_of(name: str, array: npt.NDArray[Any]) -> Tensor:
         dtype = None
     if dtype is None:
         raise InvalidRequest(
-            f"{name}: a {array.dtype} array cannot be stored", reason="UNSUPPORTED_DTYPE"
+            f"{name}: a {array.dtype} array cannot be stored: convert it to one of "
+            f"{', '.join(str(held) for held in _NAMES)}",
+            reason="UNSUPPORTED_DTYPE",
         )
     plain = np.ascontiguousarray(array, dtype=_DTYPES[dtype])
     data = plain.reshape(-1).view(np.uint8).data.toreadonly()

@@ -96,10 +96,7 @@ def field_of(name: str, tensor: torch.Tensor) -> Tensor:
     """
     dtype = _NAMES.get(tensor.dtype)
     if dtype is None or tensor.layout is not torch.strided or tensor.is_quantized:
-        raise InvalidRequest(
-            f"{name}: a {tensor.dtype} tensor with layout {tensor.layout} cannot be stored",
-            reason="UNSUPPORTED_DTYPE",
-        )
+        raise InvalidRequest(f"{name}: {_what_it_is(tensor)}", reason="UNSUPPORTED_DTYPE")
     if tensor.is_meta or tensor.is_nested:
         what = "a meta tensor, which has no values" if tensor.is_meta else "a nested tensor"
         raise InvalidRequest(
@@ -113,6 +110,18 @@ def field_of(name: str, tensor: torch.Tensor) -> Tensor:
             f"{name}: the values of a {type(tensor).__name__} cannot be read: store a plain tensor",
             reason="UNSUPPORTED_TYPE",
         ) from exc
+
+
+def _what_it_is(tensor: torch.Tensor) -> str:
+    """Return what no entry holds, and what to store instead."""
+    if tensor.layout is not torch.strided:
+        return f"a tensor with layout {tensor.layout} cannot be stored: store tensor.to_dense()"
+    if tensor.is_quantized:
+        return "a quantized tensor cannot be stored: store tensor.dequantize()"
+    if tensor.is_complex():
+        return f"a {tensor.dtype} tensor cannot be stored: store torch.view_as_real(tensor)"
+    held = ", ".join(str(dtype) for dtype in _NAMES)
+    return f"a {tensor.dtype} tensor cannot be stored: convert it to one of {held}"
 
 
 def _plain_field(dtype: str, tensor: torch.Tensor) -> Tensor:

@@ -148,12 +148,15 @@ def header_end(head: memoryview, size_bytes: int) -> int:
     Raises BlobError: the header is missing, too long or cut short.
     """
     if len(head) < HEADER_LENGTH.size:
-        raise BlobError("it is shorter than a header's length")
+        raise BlobError(f"it has {len(head)} bytes, and the header's length alone has 8")
     end: int = HEADER_LENGTH.size + HEADER_LENGTH.unpack_from(head)[0]
     if end > MAX_HEAD_BYTES:
-        raise BlobError(f"the header is longer than {MAX_HEADER_BYTES} bytes")
+        raise BlobError(
+            f"the header says that it has {end - HEADER_LENGTH.size:,} bytes, and a header may "
+            f"have {MAX_HEADER_BYTES:,}: store fewer or shorter names and metadata"
+        )
     if end > size_bytes:
-        raise BlobError("the header is cut short")
+        raise BlobError(f"it is cut short: it has {size_bytes:,} bytes, its header ends at {end:,}")
     return end
 
 
@@ -182,7 +185,7 @@ def read_header(text: bytes, size_bytes: int) -> BlobLayout:
 
 def _parsed(text: bytes) -> dict[str, Any]:
     if not text.startswith(b"{"):
-        raise BlobError("the header is not a JSON object")
+        raise BlobError("the header does not begin with `{`, as a JSON object does")
     try:
         header = json.loads(str(text, "utf-8"), object_pairs_hook=_unique)
     except BlobError:
@@ -194,17 +197,21 @@ def _parsed(text: bytes) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise BlobError("the header has a key twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise BlobError(f"the header has {clipped(name)} twice: leave one out")
+        found[name] = value
     return found
 
 
 def _checked_metadata(metadata: Any) -> dict[str, str]:
     if not isinstance(metadata, dict):
-        raise BlobError("the metadata is not an object")
-    if not all(isinstance(value, str) for value in metadata.values()):
-        raise BlobError("the metadata has a value that is not text")
+        what = "null" if metadata is None else "not an object"
+        raise BlobError(f"{_METADATA} is {what}: leave it out, or make it an object of texts")
+    for name, value in metadata.items():
+        if not isinstance(value, str):
+            raise BlobError(f"{clipped(name)} of {_METADATA} is not text: make it text")
     if metadata.get(FORMAT_KEY, FORMAT) != FORMAT:
         raise OtherFormat(f"the blob is not of format {FORMAT}")
     return metadata
@@ -216,17 +223,24 @@ def _field(name: str, entry: Any, data_at: int, metadata: Mapping[str, str]) -> 
     dtype, shape = entry["dtype"], _checked_numbers(name, entry["shape"])
     offsets = _checked_numbers(name, entry["data_offsets"])
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise BlobError(f"{clipped(name)} has an unknown dtype")
+        what = f"dtype {clipped(dtype)}" if isinstance(dtype, str) else "a dtype that is not text"
+        raise BlobError(f"{clipped(name)} has {what}: convert it to one of {', '.join(ITEM_BYTES)}")
     item_bytes = ITEM_BYTES[dtype]
     count = math.prod(shape)
     # Include the other dimensions of an empty tensor: readers multiply them.
     if (count or math.prod(filter(None, shape))) * item_bytes > MAX_SHAPE_BYTES:
         raise BlobError(f"{clipped(name)} has too large a shape")
     if len(offsets) != 2 or offsets[1] - offsets[0] != count * item_bytes:
-        raise BlobError(f"the shape and the offsets of {clipped(name)} differ")
+        raise BlobError(
+            f"{clipped(name)} has a shape of {count * item_bytes:,} bytes as {dtype}, and other "
+            "data_offsets: make them begin and end that many bytes apart"
+        )
     mode = metadata.get(name + _MODE_SUFFIX)
     if mode is not None and not _fits_mode(mode, dtype, shape):
-        raise BlobError(f"the shape of {clipped(name)} is not its image mode's")
+        raise BlobError(
+            f"{clipped(name)} is not an image of mode {clipped(mode)}: that is U8, "
+            f"of shape {_shape_text(mode)}"
+        )
     return FieldLayout(name, dtype, shape, data_at + offsets[0], data_at + offsets[1], mode)
 
 
@@ -246,6 +260,11 @@ def _fits_mode(mode: str, dtype: str, shape: tuple[int, ...]) -> bool:
     return mode not in CHANNELS or shape == image_shape(mode, *shape[:2])
 
 
+def _shape_text(mode: str) -> str:
+    channels = CHANNELS.get(mode)
+    return {None: "(H, W) or (H, W, C)", 1: "(H, W)"}.get(channels, f"(H, W, {channels})")
+
+
 def image_shape(mode: str, height: int, width: int) -> tuple[int, ...]:
     """Return the shape of the pixels: (H, W) for L, otherwise (H, W, C)."""
     channels = CHANNELS[mode]
@@ -257,7 +276,15 @@ def _check_cover(fields: Iterable[FieldLayout], start: int, end: int) -> None:
     at = start
     for field in fields:
         if field.begin != at:
-            raise BlobError("the tensors overlap or leave holes")
+            what = (
+                "overlaps the tensor before it" if field.begin < at else "leaves a hole before it"
+            )
+            raise BlobError(
+                f"{clipped(field.name)} {what}: begin it at byte {at - start:,} of the data, not "
+                f"{field.begin - start:,}"
+            )
         at = field.end
-    if at != end:
-        raise BlobError("the tensors do not end where the blob ends")
+    if at > end:
+        raise BlobError(f"it is cut short: the tensors end at byte {at:,}, the blob at {end:,}")
+    if at < end:
+        raise BlobError(f"it has {end - at:,} bytes behind its tensors: leave them out")

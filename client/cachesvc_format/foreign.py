@@ -227,7 +227,7 @@ def _zip(head: bytes) -> Found | None:
 
 
 def _pickle(head: bytes) -> Found | None:
-    if head[:1] == b"\x80" and len(head) > 1 and head[1] <= 5:
+    if head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5"):
         if begins_with_torch_magic(head):
             return Found("a file of torch.save", Family.TORCH)
         return Found("a pickle", Family.TORCH)
@@ -296,11 +296,12 @@ def _markup(tag: bytes, head: bytes) -> Found:
 
 _LOOKS: tuple[Callable[[bytes], Found | None], ...] = (
     _nothing,
+    # Its first bytes are a length, which may look like anything.
+    _safetensors,
     _by_start,
     _container,
     _zip,
     _pickle,
-    _safetensors,
     _chunked,
     _text,
 )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -138,7 +142,88 @@ def test_an_image_outlives_its_entry() -> None:
     assert image.tobytes() == original.tobytes()
 
 
-@pytest.mark.parametrize("mode", ["1", "P", "I;16", "CMYK", "F"])
+@pytest.mark.parametrize(
+    ("options", "mode"), [({}, "RGB"), ({"transparency": 3}, "RGBA")], ids=["opaque", "transparent"]
+)
+def test_a_palette_becomes_colour_as_in_a_fill(options: dict[str, int], mode: str) -> None:
+    file = io.BytesIO()
+    values.image("RGB", 7, 5).quantize(16).save(file, "PNG", **options)
+    image = Image.open(file)
+
+    found = entry_of(a=image).image("a")
+
+    assert found.mode == mode
+    assert found.tobytes() == image.convert(mode).tobytes()
+
+
+def test_a_bitmap_becomes_grey_as_in_a_fill() -> None:
+    image = values.image("L", 7, 5).convert("1")
+
+    found = entry_of(a=image).image("a")
+
+    assert found.mode == "L"
+    assert found.tobytes() == image.convert("L").tobytes()
+
+
+def _file(array: object) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\xff\xd8\xff\xe0", "a JPEG image: put what PIL.Image.open(io.BytesIO(data)) returns"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG image: put what PIL.Image.open(io.BytesIO(data)) returns"),
+        (pickle.dumps(torch.ones(2)), "a pickle: put what pickle.loads or torch.load returns"),
+        (_file(np.ones(2)), "a numpy array (.npy): put what numpy.load"),
+        (safetensors.torch.save({"a": torch.ones(2)}), "put what safetensors.torch.load"),
+        (b"\x1f\x8b\x08\0", "bytes that begin as gzip data"),
+        (b"", "bytes that begin as empty"),
+    ],
+    ids=["JPEG", "PNG", "pickle", "npy", "safetensors", "gzip", "nothing"],
+)
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_the_bytes_of_a_file_are_named_with_what_opens_them(
+    kind: Callable[[bytes], object], data: bytes, said: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        fields_of({"mask": kind(data)})
+    assert caught.value.message.startswith("mask must be a PIL image")
+    assert said.replace("bytes that", f"{kind.__name__} that") in caught.value.message
+
+
+@pytest.mark.parametrize("path", ["mask.png", Path("mask.png")])
+def test_a_path_is_told_to_be_opened(path: object) -> None:
+    with pytest.raises(InvalidRequest, match="open the file first"):
+        fields_of({"mask": path})
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: torch.eye(2).to_sparse(), "store tensor.to_dense()"),
+        (lambda: torch.zeros(2).to(torch.float8_e4m3fn), "convert it to one of torch.bool"),
+        (lambda: torch.zeros(2, dtype=torch.complex64), "store torch.view_as_real(tensor)"),
+        (
+            lambda: torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8),
+            "store tensor.dequantize()",
+        ),
+        (lambda: np.zeros(2, dtype=np.uint16), "convert it to one of bool, uint8"),
+    ],
+    ids=["sparse", "float8", "complex", "quantized", "u16"],
+)
+def test_what_cannot_be_stored_is_told_what_to_store_instead(
+    make: Callable[[], object], said: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        fields_of({"pose": make()})
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize("mode", ["I;16", "CMYK", "F", "PA"])
 def test_an_image_of_another_mode_is_refused_by_name(mode: str) -> None:
     with pytest.raises(InvalidRequest, match="mask") as caught:
         fields_of({"mask": Image.new(mode, (2, 2))})

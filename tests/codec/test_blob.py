@@ -72,6 +72,102 @@ def test_what_is_no_blob_or_cannot_be_used_by_every_reader_is_refused(name: str)
     assert len(raised.value.message) < 250
 
 
+def _laid(tensors: list[tuple[str, str, int]], header_bytes: int | None = None) -> bytes:
+    """Return a blob of one-dimensional tensors, `(name, dtype, count)`, in this order."""
+    header, end = {}, 0
+    for name, dtype, count in tensors:
+        begin, end = end, end + count * ITEM_BYTES[dtype]
+        header[name] = {"dtype": dtype, "shape": [count], "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text = text.ljust(header_bytes or len(text) + -len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + bytes(end)
+
+
+def _refusal_of(blob: bytes) -> str:
+    with pytest.raises(InvalidRequest) as raised:
+        parse_layout(blob)
+    assert raised.value.reason == "INVALID_BLOB"
+    return raised.value.message
+
+
+def test_a_tensor_behind_smaller_elements_is_told_to_change_the_order() -> None:
+    tensors = [("mask", "U8", 3), ("pose", "F32", 4)]
+
+    message = _refusal_of(_laid(tensors))
+
+    assert "'pose' begins at byte 3 of the data, and its elements have 4" in message
+    assert "lay tensors of larger elements first" in message
+    assert "pad" not in message
+    parse_layout(_laid(tensors[::-1]))
+
+
+@pytest.mark.parametrize("header_bytes", [97, 98, 100])
+def test_data_at_an_odd_address_is_told_to_pad_the_header(header_bytes: int) -> None:
+    message = _refusal_of(_laid([("pose", "F64", 4)], header_bytes))
+
+    assert f"the data begins at byte {header_bytes + 8}" in message
+    assert "pad the header with spaces to a multiple of 8 bytes" in message
+    assert "order" not in message
+    assert "first" not in message
+    parse_layout(_laid([("pose", "F64", 4)], 104))
+
+
+def test_what_safetensors_itself_writes_is_aligned() -> None:
+    tensors = {
+        str(dtype): torch.ones(3, dtype=dtype)
+        for dtype in (torch.uint8, torch.float64, torch.bool, torch.bfloat16)
+    }
+
+    assert len(parse_layout(safetensors.torch.save(tensors)).fields) == 4
+
+
+def _with(metadata: object) -> bytes:
+    return _blob({"__metadata__": metadata, "a": _field("U8", (4,))}, 128)
+
+
+TOLD = {
+    "metadata of null": (_with(None), "__metadata__ is null: leave it out"),
+    "metadata of a number": (_with(1), "__metadata__ is not an object: leave it out"),
+    "a number in the metadata": (_with({"step": 7}), "'step' of __metadata__ is not text"),
+    "float8": (
+        _blob({"a": _field("F8_E4M3", (4,))}, 128),
+        "'a' has dtype 'F8_E4M3': convert it to one of BOOL, U8",
+    ),
+    "a dtype of null": (_blob({"a": _field(None, (4,))}, 128), "a dtype that is not text"),
+    "a hole": (
+        _blob({"a": {"dtype": "U8", "shape": [2], "data_offsets": [2, 4]}}, 128),
+        "'a' leaves a hole before it: begin it at byte 0 of the data, not 2",
+    ),
+    "too few bytes": (_blob({"a": _field("U8", (4,))}, 128)[:-1], "it is cut short"),
+    "bytes behind": (_blob({"a": _field("U8", (4,))}, 128) + b"x", "1 bytes behind its tensors"),
+    "a shape of other bytes": (
+        _blob({"a": _field("F16", (4,))}, 128),
+        "a shape of 8 bytes as F16, and other data_offsets",
+    ),
+    "a header that is cut short": (_blob({"a": _field("U8", (4,))}, 128)[:100], "it is cut short"),
+    "a mode that is not the shape's": (
+        _blob({"__metadata__": {"a.mode": "RGB"}, "a": _field("U8", (2, 2))}, 128),
+        "not an image of mode 'RGB': that is U8, of shape (H, W, 3)",
+    ),
+    "a mode that is not kept": (REFUSED["an unknown mode"], "convert it to one of L, LA, RGB"),
+    "a PNG": (b"\x89PNG\r\n\x1a\n" + bytes(100), "it is a PNG image, and a Put takes"),
+    "a pickle": (b"\x80\x04\x95" + bytes(100), "it is a pickle, and a Put takes"),
+    "a numpy array": (b"\x93NUMPY" + bytes(100), "it is a numpy array (.npy), and a Put takes"),
+    "gzip data": (b"\x1f\x8b" + bytes(100), "it is gzip data, and a Put takes"),
+    "a page": (b"<!DOCTYPE html>" + b" " * 100, "it is an HTML page, and a Put takes"),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_a_refused_blob_is_told_what_has_to_change(name: str) -> None:
+    blob, said = TOLD[name]
+
+    message = _refusal_of(blob)
+
+    assert said in message
+    assert len(message) < 250
+
+
 def test_a_blob_with_exactly_the_kind_s_fields_is_accepted() -> None:
     blob = build_blob({"tensor": TENSOR, "image": IMAGE})
 
