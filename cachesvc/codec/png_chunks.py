@@ -54,6 +54,7 @@ _DEPTHS = {
     _COLOUR_ALPHA: (8, 16),
 }
 _DEEP = 16
+_OTHER_FIRST = {b"CgBI": "Xcode rewrote it for iOS, as no PNG any more (CgBI): store the original"}
 _MAX_COLOURS = 256
 # Each pass of an interlaced image: its first column and row, and its steps.
 _PASSES = (
@@ -138,7 +139,7 @@ def read_header(data: bytes) -> ImageHeader:
         raise image_refused("it is cut short")
     size_bytes, name = _CHUNK.unpack_from(data, len(SIGNATURE))
     if name != HEADER or size_bytes != _HEADER.size:
-        raise image_refused("it has no header")
+        raise image_refused(_OTHER_FIRST.get(name, "it has no header"))
     if len(data) < _HEADER_AT + _HEADER.size:
         raise image_refused("it is cut short")
     width, height, depth, colour, *methods = _HEADER.unpack_from(data, _HEADER_AT)
@@ -159,7 +160,8 @@ def _check_size(width: int, height: int) -> None:
         )
     if max(width, height) > MAX_IMAGE_SIDE:
         raise image_refused(
-            f"it has {width} x {height} pixels, and more than {MAX_IMAGE_SIDE} rows or columns"
+            f"it has {width} x {height} pixels, and so more than {MAX_IMAGE_SIDE} rows or columns: "
+            "save it smaller"
         )
 
 

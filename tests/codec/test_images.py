@@ -656,6 +656,7 @@ def test_a_header_that_no_png_has_is_refused(header: bytes) -> None:
 
 def test_a_png_whose_first_chunk_is_no_header_is_refused() -> None:
     assert "no header" in _assert_refused(SIGNATURE + chunk(b"IEND", b""))
+    assert "Xcode" in _assert_refused(SIGNATURE + chunk(b"CgBI", b"\x50\0\x20\6"))
 
 
 def test_a_second_header_is_refused_whatever_size_it_names(

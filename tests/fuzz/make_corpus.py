@@ -110,6 +110,14 @@ def _images() -> dict[str, Seeds]:
     good["good palette with transparency"] = _png(_image("RGB").quantize(16), transparency=3)
     good["16 bit grey"] = _png(Image.fromarray(np.arange(35, dtype=np.uint16).reshape(5, 7)))
     rows = zlib.compress(bytes(8 * 5))
+    passes = bytes(35 + 11)  # 7 x 5 pixels, in 11 rows of seven passes
+    good["good interlaced"] = (
+        _header(7, 5, interlace=1) + _chunk(b"IDAT", zlib.compress(passes)) + _END
+    )
+    good["good animation of one frame"] = _behind_the_header(
+        _chunk(b"acTL", struct.pack(">2I", 1, 0))
+        + _chunk(b"fcTL", struct.pack(">5I2H2B", 0, 7, 5, 0, 0, 1, 1, 0, 0))
+    )
     # The most that 16 KiB of zeros, inflated a thousandfold, can be made to cost.
     flat = zlib.compress(bytes((3 * 2_300 + 1) * 2_300), 9)
     bombs = {
@@ -147,6 +155,10 @@ def _images() -> dict[str, Seeds]:
         "a depth of 3": _header(7, 5, depth=3) + _chunk(b"IDAT", rows) + _END,
         "a colour of 5": _header(7, 5, colour=5) + _chunk(b"IDAT", rows) + _END,
         "pixels that stop": _header(7, 5) + _chunk(b"IDAT", rows[:6]) + _END,
+        "a row too few": _header(7, 5) + _chunk(b"IDAT", zlib.compress(bytes(8 * 4))) + _END,
+        "a byte too few, interlaced": _header(7, 5, interlace=1)
+        + _chunk(b"IDAT", zlib.compress(passes[:-1]))
+        + _END,
         "an animation": _png(_image("L"), save_all=True, append_images=[_image("L").rotate(180)]),
         "a frame that is not announced": _header(7, 5)
         + _chunk(b"fcTL", struct.pack(">5I2H2B", 0, 3, 2, 1, 1, 1, 1, 0, 0))
