@@ -29,6 +29,7 @@ DEFAULT_TTL_S = 24 * 3600.0
 DEFAULT_ABSENT_TTL_S = 2.0
 # Garments and texts change rarely and show no person's photo.
 DEFAULT_STALE_IF_ERROR_S = 3600.0
+_NAME_RULE = "it begins with a letter or digit and has at most 128 of A-Z a-z 0-9 . _ -"
 _PLACEHOLDERS = frozenset({"owner", "id", "part", "version"})
 
 
@@ -103,27 +104,36 @@ class Kind:
         names += [field.name for field in self.fields]
         for name in (self.name, *names):
             if not is_id(name):
-                raise ConfigError(f"kind {self.name!r}: {name!r} is not a valid name")
+                raise ConfigError(f"kinds.{self.name}: {name!r} is no name: {_NAME_RULE}")
         if not self.fields or not self.namespaces:
-            raise ConfigError(f"kind {self.name!r} needs at least one field and one namespace")
+            raise ConfigError(f"kinds.{self.name} needs at least one field and one namespace")
         if len({f.name for f in self.fields}) != len(self.fields):
-            raise ConfigError(f"kind {self.name!r}: field names must differ")
+            raise ConfigError(f"kinds.{self.name}.fields: two fields have the same name")
         if self.version and not is_id(self.version):
-            raise ConfigError(f"kind {self.name!r}: version is not a valid name")
+            raise ConfigError(
+                f"kinds.{self.name}.version is {self.version!r}, which is no name: {_NAME_RULE}"
+            )
         self._check_limits()
         for field in self.fields:
             self._check_template(field)
 
     def _check_limits(self) -> None:
         if self.max_entries < 1 or self.max_bytes < 0 or self.ttl_s <= 0:
-            raise ConfigError(f"kind {self.name!r}: max_entries and ttl must be positive")
+            raise ConfigError(f"kinds.{self.name}: max_entries and ttl_hours are more than 0")
         if self.stale_if_error_s < 0 or self.absent_ttl_s < 0:
-            raise ConfigError(f"kind {self.name!r}: times must not be negative")
+            raise ConfigError(f"kinds.{self.name}: times are at least 0")
         if self.private and self.stale_if_error_s:
-            raise ConfigError(f"kind {self.name!r}: a private kind is never served stale")
+            raise ConfigError(
+                f"kinds.{self.name}.stale_if_error_s is {self.stale_if_error_s:g}: a private kind "
+                "is never served stale; set it to 0"
+            )
 
     def _check_template(self, field: Field) -> None:
-        problem = ConfigError(f"kind {self.name!r}, field {field.name!r}: bad template")
+        problem = ConfigError(
+            f"kinds.{self.name}.fields, {field.name}: the template {field.template!r} gives no "
+            "key: it may have {owner}, {id}, {part} and {version}, has no other braces, does not "
+            "begin with / and has no part that is .."
+        )
         try:
             parts = list(Formatter().parse(field.template))
         except ValueError as exc:
@@ -185,9 +195,9 @@ class Kinds:
         self.by_name = {kind.name: kind for kind in kinds}
         self._by_namespace = {n.name: kind for kind in kinds for n in kind.namespaces}
         if len(self.by_name) != len(kinds):
-            raise ConfigError("two kinds share a name")
+            raise ConfigError("kinds: two kinds have the same name")
         if len(self._by_namespace) != sum(len(kind.namespaces) for kind in kinds):
-            raise ConfigError("two kinds share a namespace")
+            raise ConfigError("kinds: two kinds have the same namespace")
 
     @property
     def namespaces(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from cachesvc import __version__
 from cachesvc.core.errors import OriginUnavailable
 from cachesvc.origin import reasons
 from cachesvc.origin.s3_failures import s3_errors_of
-from cachesvc.origin.s3_unasked import error_for_client
+from cachesvc.origin.s3_unasked import error_for_client, error_for_file
 
 # Three people's 11 members at once; each connection holds one object in memory.
 DEFAULT_MAX_CONCURRENT_READS = 32
@@ -101,7 +101,7 @@ def _open_client(settings: S3Settings) -> OpenClient:
     except ValueError as exc:
         raise error_for_client(exc) from exc
     except OSError as exc:
-        raise OriginUnavailable(
+        raise error_for_file(exc) or OriginUnavailable(
             "the AWS configuration or credentials could not be read",
             reason=reasons.CREDENTIALS_UNAVAILABLE,
         ) from exc
@@ -170,7 +170,14 @@ async def credentials_source(deadline_s: float) -> str | None:
     try:
         async with asyncio.timeout(deadline_s):
             with s3_errors_of(None):
-                found = await AioSession().get_credentials()
+                found = await _found_credentials()
     except TimeoutError as exc:
         raise reasons.timed_out(deadline_s) from exc
     return None if found is None else str(found.method)
+
+
+async def _found_credentials() -> Any:
+    try:
+        return await AioSession().get_credentials()
+    except ValueError as exc:
+        raise error_for_client(exc) from exc

@@ -26,7 +26,7 @@ from cachesvc.core.origin import OriginStamp
 from cachesvc.origin import reasons
 from cachesvc.origin.s3_answers import stamp_unmodified
 from cachesvc.origin.s3_codes import Refusal, error_for
-from cachesvc.origin.s3_unasked import error_for_connection, error_for_settings
+from cachesvc.origin.s3_unasked import error_for_connection, error_for_file, error_for_settings
 
 
 class NotModified(Exception):
@@ -59,8 +59,8 @@ def s3_errors_of(object_key: str | None, unless: OriginStamp | None = None) -> I
     except _OF_THE_LIBRARY as exc:
         raise (reasons.lack_of_this_host(exc) or _error_for_failure(exc)) from exc
     except _OF_THIS_HOST as exc:
-        if lack := reasons.lack_of_this_host(exc):
-            raise lack from exc
+        if error := reasons.lack_of_this_host(exc) or error_for_file(exc):
+            raise error from exc
         raise
 
 

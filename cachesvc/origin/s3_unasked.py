@@ -5,6 +5,7 @@ Each message names the one setting, variable or file that is wrong.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -17,8 +18,17 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     CredentialRetrievalError,
     EndpointConnectionError,
+    EndpointProviderError,
+    EndpointVariantError,
     InvalidConfigError,
+    InvalidEndpointConfigurationError,
+    InvalidIMDSEndpointError,
+    InvalidIMDSEndpointModeError,
+    InvalidProxiesConfigError,
     InvalidRegionError,
+    InvalidRetryConfigurationError,
+    InvalidS3UsEast1RegionalEndpointConfigError,
+    InvalidSTSRegionalEndpointsConfigError,
     NoAuthTokenError,
     NoCredentialsError,
     NoRegionError,
@@ -29,15 +39,43 @@ from botocore.exceptions import (
     SSLError,
     SSOError,
     TokenRetrievalError,
+    UnknownCredentialError,
+    UnsupportedS3AccesspointConfigurationError,
+    UnsupportedS3ConfigurationError,
 )
 
 from cachesvc.core.errors import OriginDenied, OriginError, OriginUnavailable
 from cachesvc.origin import reasons
 from cachesvc.origin.s3_codes import BUCKET, ENDPOINT, REGION
 
+# What botocore refuses in its variables and profiles, whichever it is.
+_AWS_CONFIGURATION = (
+    "AWS's configuration (a variable that begins with AWS_, or the profile) has a value that "
+    "cannot be used"
+)
+_CA_BUNDLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+_OF_CONFIGURATION = (
+    EndpointProviderError,
+    EndpointVariantError,
+    InvalidEndpointConfigurationError,
+    InvalidIMDSEndpointError,
+    InvalidIMDSEndpointModeError,
+    InvalidProxiesConfigError,
+    InvalidRetryConfigurationError,
+    InvalidS3UsEast1RegionalEndpointConfigError,
+    InvalidSTSRegionalEndpointsConfigError,
+    UnknownCredentialError,
+    UnsupportedS3AccesspointConfigurationError,
+    UnsupportedS3ConfigurationError,
+)
+
 
 def error_for_settings(exc: Exception) -> OriginError | None:
     """Return the error for settings or credentials that cannot be used, None if it is another."""
+    return _error_for_credentials(exc) or _error_for_configuration(exc)
+
+
+def _error_for_credentials(exc: Exception) -> OriginError | None:
     match exc:
         case PartialCredentialsError():
             return _no_credentials(f"the credentials lack {exc.kwargs.get('cred_var', 'a part')}")
@@ -54,6 +92,12 @@ def error_for_settings(exc: Exception) -> OriginError | None:
                 f"the AWS credentials could not be fetched from {provider}",
                 reason=reasons.CREDENTIALS_UNAVAILABLE,
             )
+        case _:
+            return None
+
+
+def _error_for_configuration(exc: Exception) -> OriginError | None:
+    match exc:
         case ProfileNotFound():
             return _misconfigured(
                 f"AWS's configuration has no profile {exc.kwargs.get('profile')!r} (AWS_PROFILE)"
@@ -69,19 +113,36 @@ def error_for_settings(exc: Exception) -> OriginError | None:
         case ParamValidationError():
             return _of_parameter(str(exc.kwargs.get("report", "")))
         case _:
-            return None
+            is_of_it = isinstance(exc, _OF_CONFIGURATION)
+            return _misconfigured(_AWS_CONFIGURATION) if is_of_it else None
 
 
-def error_for_client(exc: ValueError) -> OriginDenied:
+def error_for_client(exc: ValueError) -> OriginError:
     """Return the error for a client that cannot be made of the settings."""
-    if isinstance(exc, InvalidRegionError):
-        return _misconfigured(f"the name in {REGION} is not valid")
-    return _misconfigured(f"the URL in {ENDPOINT} is not valid")
+    if known := error_for_settings(exc):
+        return known
+    if "endpoint" in str(exc).lower():
+        return _misconfigured(f"the URL in {ENDPOINT} is not valid")
+    return _misconfigured(_AWS_CONFIGURATION)
+
+
+def error_for_file(exc: BaseException) -> OriginUnavailable | None:
+    """Return the error for a file of AWS's configuration, None if it is no file's."""
+    if not isinstance(exc, OSError) or exc.filename is None:
+        return None
+    names = [name for name, value in os.environ.items() if value == str(exc.filename)]
+    which = f"the file of {names[0]}" if names else "a file of AWS's configuration or credentials"
+    return OriginUnavailable(
+        f"{which} cannot be read: {exc.strerror}", reason=reasons.CREDENTIALS_UNAVAILABLE
+    )
 
 
 def error_for_connection(exc: Exception) -> OriginUnavailable | None:
     """Return the error for a connection that was not made, None if it is another failure."""
     causes = list(_causes(exc))
+    bundle = next((name for name in _CA_BUNDLES if os.environ.get(name)), None)
+    if bundle and _any(causes, FileNotFoundError, PermissionError, IsADirectoryError):
+        return _unreachable(f"the file of {bundle} cannot be read")
     if _any(causes, ProxyConnectionError, aiohttp.ClientProxyConnectionError):
         return _unreachable("the proxy (HTTPS_PROXY, HTTP_PROXY) could not be reached")
     if _any(causes, SSLError, ssl.SSLError, aiohttp.ClientSSLError):
@@ -92,7 +153,7 @@ def error_for_connection(exc: Exception) -> OriginUnavailable | None:
     if _any(causes, ConnectTimeoutError):
         return None
     if _any(causes, socket.gaierror, aiohttp.ClientConnectorDNSError):
-        return _unreachable(f"the host of {ENDPOINT}, or AWS's, has no address: DNS")
+        return _unreachable(f"the host of {ENDPOINT}, or of AWS or a proxy, has no address: DNS")
     if _any(causes, ConnectionRefusedError):
         return _unreachable(f"nothing listens at {ENDPOINT}")
     if _any(causes, EndpointConnectionError):

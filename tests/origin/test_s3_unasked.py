@@ -63,7 +63,28 @@ async def test_the_setting_at_fault_is_named(
             {},
             "[default]\ncredential_process = /no/such/program\n",
             "ORIGIN_CREDENTIALS_UNAVAILABLE",
-            "credentials could not be",
+            "credentials cannot be read",
+        ),
+        (
+            {
+                "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/reader",
+                "AWS_WEB_IDENTITY_TOKEN_FILE": "/nonexistent/token",
+            },
+            "",
+            "ORIGIN_CREDENTIALS_UNAVAILABLE",
+            "the file of AWS_WEB_IDENTITY_TOKEN_FILE cannot be read: No such file",
+        ),
+        (
+            {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://example.com/x"},
+            "",
+            "ORIGIN_MISCONFIGURED",
+            "a variable that begins with AWS_",
+        ),
+        (
+            {"AWS_S3_US_EAST_1_REGIONAL_ENDPOINT": "x", **with_key()},
+            "",
+            "ORIGIN_MISCONFIGURED",
+            "a variable that begins with AWS_",
         ),
     ],
     ids=str,
@@ -99,6 +120,10 @@ async def test_tls_that_fails_and_a_proxy_that_is_gone_are_told_apart(
         port = plain.sockets[0].getsockname()[1]
         found = await refusal(endpoint_url=f"https://127.0.0.1:{port}")
     assert "TLS with origin.endpoint_url" in found.message
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/nonexistent/ca.pem")
+    found = await refusal(endpoint_url="https://127.0.0.1:9")
+    assert "the file of AWS_CA_BUNDLE cannot be read" in found.message
+    monkeypatch.delenv("AWS_CA_BUNDLE")
     with socket.create_server(("127.0.0.1", 0)) as gone:
         proxy = f"http://127.0.0.1:{gone.getsockname()[1]}"
     monkeypatch.setenv("HTTP_PROXY", proxy)

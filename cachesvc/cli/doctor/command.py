@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,8 @@ def doctor(
     from cachesvc.cli.doctor.checks import findings
     from cachesvc.cli.doctor.findings import Level, Patient
 
+    # The findings say what failed; a library's own traceback would come before them.
+    logging.getLogger().addHandler(logging.NullHandler())
     found = list(findings(Patient(settings, object_key, deadline_s)))
     levels = Counter(finding.level for finding in found)
     if as_json:

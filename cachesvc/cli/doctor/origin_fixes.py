@@ -26,13 +26,17 @@ _SOURCES = {
     "sso": "aws sso login for the profile {profile}",
     "custom-process": "the credential_process of the profile {profile}",
 }
+_AWS_VARIABLES = {
+    "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+    "endpoint_url": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+}
 _SETTINGS = ("bucket", "region", "endpoint_url", "path")
 
 
 def message_of(problem: CacheError, origin: OriginSettings) -> str:
     """Return the problem with the values of the settings that it names."""
     values = [
-        f"{setting(f'origin.{name}')} is {_value(getattr(origin, name))}"
+        f"{setting(f'origin.{name}')} is {_value(name, getattr(origin, name))}"
         for name in _SETTINGS
         if setting(f"origin.{name}") in problem.message
     ]
@@ -40,7 +44,7 @@ def message_of(problem: CacheError, origin: OriginSettings) -> str:
 
 
 def endpoint_of(origin: OriginSettings) -> str:
-    return f"{setting('origin.endpoint_url')} is {_value(origin.endpoint_url)}"
+    return f"{setting('origin.endpoint_url')} is {_value('endpoint_url', origin.endpoint_url)}"
 
 
 def fix_for(problem: CacheError, origin: OriginSettings, source: str | None) -> str:
@@ -63,10 +67,16 @@ def source_text(source: str | None, variables: Mapping[str, str] = os.environ) -
     return _SOURCES.get(source or "", source or "AWS's chain").format(profile=profile)
 
 
-def _value(value: object) -> str:
-    if not value:
-        return "empty, so AWS's own configuration decides"
-    return shown((), str(value))
+def _value(name: str, value: object) -> str:
+    if value:
+        return shown((), str(value))
+    set_by = [
+        f"{variable} is {shown((), os.environ[variable])}"
+        for variable in _AWS_VARIABLES.get(name, ())
+        if os.environ.get(variable)
+    ]
+    decides = "empty, so AWS's own configuration decides"
+    return f"{decides}: {', '.join(set_by)}" if set_by else decides
 
 
 def _set(name: str, what: str) -> Callable[[OriginSettings, str], str]:
