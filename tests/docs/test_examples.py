@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from cachesvc_client import OriginUnavailable
 from tests.support import sample_objects
 from tests.support.daemons import ROOT, Daemon
 from tests.support.sample_objects import fresh_id
@@ -35,6 +36,7 @@ async def test_the_examples_of_the_clients_page_run_one_after_the_other(
         "pose": person["pose_tensor"],
         "photo_read_at": datetime.now(UTC),
         "changed_at": datetime.now(UTC),
+        "embeddings": sample_objects.text("coat-4", "user-2").values,
     }
     getting, putting, invalidating, v2, routes, without_a_daemon = examples("docs/client.md")
     await run(getting, names)
@@ -43,8 +45,10 @@ async def test_the_examples_of_the_clients_page_run_one_after_the_other(
     assert names["other"].info.key.namespace == "human_dresses"
     await run(putting, names)
     assert names["info"].key.id == "user-7"
+    assert names["added"].tier is not None
     await run(invalidating, names)
     assert names["step"].done == names["step"].total
+    assert names["counts"].total == 3
     await run(v2.replace("cuda", "cpu"), names)
     assert set(names["person"]) == {"human_img", "mask", "mask_gray", "pose_tensor"}
     await run(routes, names)
@@ -52,7 +56,43 @@ async def test_the_examples_of_the_clients_page_run_one_after_the_other(
     await run(without_a_daemon, names)
     names["writer"].put_garment("coat-3", **sample_objects.garment("coat-3", "user-2").values)
     assert names["reader"].get_garment("coat-3").info.key.id == "coat-3"
+    with pytest.raises(OriginUnavailable):
+        names["reader"].get_human("user-7")
+    with pytest.raises(OriginUnavailable):
+        await names["v2"].get_human("user-7")
+    assert await names["v2"].get_human("user-7") is None
     client.close()
+
+
+async def test_the_examples_of_the_clients_own_readme_run(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CACHESVC_GRPC__SOCKET", str(daemon.socket))
+    put_what_the_examples_name(daemon)
+    person = sample_objects.person("user-7").values
+    made: list[dict[str, Any]] = []
+
+    def pipe(**inputs: Any) -> list[Any]:
+        made.append(inputs)
+        return [[inputs["image"]]]
+
+    names: dict[str, Any] = {
+        "picture": person["human_img"],
+        "mask": person["mask"],
+        "mask_gray": person["mask_gray"],
+        "pose": person["pose_tensor"],
+        "photo_read_at": datetime.now(UTC),
+        "pipe": pipe,
+        "generator": None,
+    }
+    using, v2 = examples("client/README.md")
+    await run(using.replace("cuda", "cpu"), names)
+    assert len(made) == 1
+    assert names["images"] == [made[0]["image"]]
+    names["cache"].close()
+    await run(v2.replace("cuda", "cpu"), names)
+    assert set(names["person"]) == {"human_img", "mask", "mask_gray", "pose_tensor"}
+    await names["cache"].aclose()
 
 
 def put_what_the_examples_name(daemon: Daemon) -> None:
