@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import grpc
 
-from cachesvc_client._arguments import check_settings
+from cachesvc_client._arguments import check_as, check_settings
 from cachesvc_client.errors import InvalidSettings
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def shown(
     token = token or environment.get("CACHESVC_TOKEN")
     if not token:
         return Shown(credentials, None)
+    check_as("token", token, "token (CACHESVC_TOKEN)", error=InvalidSettings)
     if credentials is None and not _is_loopback(address):
         raise InvalidSettings(
             f"a token for {address} would travel in the clear: give tls=TlsFiles(...) or set "

@@ -100,3 +100,16 @@ async def test_both_clients_call_over_tls_with_a_token_or_a_certificate(
         certificate, key = credentials.authority.issue("backend.example").write(tmp_path, "caller")
         with CacheClient(address, tls=TlsFiles(ca, str(certificate), str(key))) as client:
             assert client.invalidate(user_id="u1").removed_count == 0
+
+
+@pytest.mark.parametrize("token", ["two words", "a\nline", "ü", " "])
+def test_a_token_that_no_call_can_carry_is_refused_by_its_name(
+    token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise gRPC refuses each call, in its own words and with a line on stderr."""
+    with pytest.raises(InvalidSettings, match="token must be printable ASCII"):
+        CacheClient("127.0.0.1:9", token=token)
+    monkeypatch.setenv("CACHESVC_TOKEN", token)
+    with pytest.raises(InvalidSettings, match="CACHESVC_TOKEN") as caught:
+        CacheClient("127.0.0.1:9")
+    assert token.strip() == "" or token not in caught.value.message
