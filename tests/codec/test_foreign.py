@@ -159,6 +159,7 @@ ARRAYS = {
     "a safetensors file": safetensors.torch.save({"pose_tensor": torch.ones(3)}),
 }
 ANYWHERE = {**PACKED, **ANSWERS, **CHANGED, **POINTERS, **OTHERS}
+EVERYTHING = {**IMAGES, **ANYWHERE, **TENSORS, **ARRAYS}
 
 
 def _refusal_of_image(data: bytes) -> str:
@@ -175,9 +176,9 @@ def _refusal_of_tensor(data: bytes) -> str:
     return raised.value.message
 
 
-@pytest.mark.parametrize("name", [*IMAGES, *ANYWHERE, *TENSORS, *ARRAYS])
+@pytest.mark.parametrize("name", EVERYTHING)
 def test_what_is_no_png_is_named_with_what_to_do(name: str) -> None:
-    data = {**IMAGES, **ANYWHERE, **TENSORS, **ARRAYS}[name]
+    data = EVERYTHING[name]
     start = f"image refused: it is {name.strip()}, and this field reads PNG: "
     message = _refusal_of_image(data)
     assert message.startswith(start)

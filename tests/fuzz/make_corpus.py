@@ -26,7 +26,9 @@ from cachesvc.codec.blob import build_blob
 from cachesvc.core.kinds import TEXT
 from cachesvc_format.blob import Tensor
 from cachesvc_format.control_page import HEADER, State
+from cachesvc_format.foreign import MAX_LOOKED_AT_BYTES
 from cachesvc_proto.v1 import cache_pb2 as pb
+from tests.codec import test_foreign as foreign
 from tests.codec import test_pickle_attacks as attacks
 from tests.fuzz.asked import MESSAGES
 from tests.fuzz.parser import CORPUS
@@ -70,6 +72,11 @@ def _pickles() -> dict[str, Seeds]:
             "code - os.system": attacks.CODE_ATTACKS["os.system"](CANARY),
         },
     }
+
+
+def _foreign() -> Seeds:
+    # What names data looks at no more of it.
+    return {name.strip(): data[:MAX_LOOKED_AT_BYTES] for name, data in foreign.EVERYTHING.items()}
 
 
 def _image(mode: str) -> Image.Image:
@@ -376,7 +383,7 @@ def write(parsers: Mapping[str, Seeds], folder: Path) -> int:
 
 
 def seeds() -> dict[str, Seeds]:
-    return {**_pickles(), **_images(), **_blobs(), **_asked(), **_placed()}
+    return {"foreign": _foreign(), **_pickles(), **_images(), **_blobs(), **_asked(), **_placed()}
 
 
 if __name__ == "__main__":

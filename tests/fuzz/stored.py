@@ -15,25 +15,34 @@ import zlib
 from cachesvc.codec.blob import parse_layout
 from cachesvc.codec.images import decode_png
 from cachesvc.codec.pickles import decode_pickle, plan_pickle
+from cachesvc.codec.tensor_forms import writer_for
+from cachesvc.codec.torch_views import MAX_PICKLED_TENSOR_BYTES
 from cachesvc.core.errors import InvalidRequest, OriginDataCorrupt
 from cachesvc.core.tensors import PlanTooSmall
 from cachesvc_client import _blob
 from cachesvc_format.blob import ITEM_BYTES, BlobError
+from cachesvc_format.foreign import name_of
 from tests.fuzz.parser import Parser
 
 MAX_OBJECT_BYTES = 16 * 1024
+# A name is part of an error's one line.
+MAX_NAME_CHARS = 120
 _PNG_SIGNATURE_BYTES = 8
 # The data of the tensor in the archive into which `torch_zip_stream` puts its input.
 ZIP_ELEMENTS = bytes(range(12))
 
 
 def _read_pickle(data: bytes) -> None:
+    plan = plan_pickle(data)
     try:
-        tensor = decode_pickle(data, plan_pickle(data))
-    except PlanTooSmall:
-        return  # an expanded tensor: the engine takes the memory for it, or refuses it
-    # All elements come from the object itself: no other stream makes more of them than it has.
-    assert tensor.size_bytes == len(tensor.data) <= len(data)
+        tensor = decode_pickle(data, plan)
+    except PlanTooSmall as exc:
+        plan = exc.plan
+    else:
+        assert tensor.size_bytes == len(tensor.data) <= len(data)
+        return
+    # Only an expanded tensor has more elements than its object; the daemon then plans anew.
+    assert len(data) < plan.size_bytes <= MAX_PICKLED_TENSOR_BYTES
 
 
 def _read_zip_stream(data: bytes) -> None:
@@ -91,7 +100,17 @@ def _read_client_blob(data: bytes) -> None:
         assert 0 <= field.begin <= field.end <= len(data)
 
 
+def _name(data: bytes) -> None:
+    found = name_of(data)
+    if found is not None:
+        assert found.name.isascii()
+        assert found.name.isprintable()
+        assert len(found.name) < MAX_NAME_CHARS
+    assert writer_for(data, "a.pkl")
+
+
 PARSERS = (
+    Parser("foreign", _name, ()),
     Parser("blob", _read_blob, (InvalidRequest,)),
     Parser("client_blob", _read_client_blob, (BlobError,)),
     Parser("pickle", _read_pickle, (OriginDataCorrupt,), MAX_OBJECT_BYTES),
