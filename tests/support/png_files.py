@@ -5,10 +5,17 @@ No library writes most of these files, so that a test says what is in each.
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 
 import numpy as np
+import pytest
+from PIL import Image
+
+from cachesvc.codec.images import decode_png
+from cachesvc.core.errors import OriginDataCorrupt
+from cachesvc_format.blob import Tensor
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -90,3 +97,40 @@ def with_chunks(good: bytes, chunks: bytes, *, is_behind: bool = False) -> bytes
     """Return a PNG with `chunks` behind its header, or behind its pixels."""
     at = len(good) - END_BYTES if is_behind else len(SIGNATURE) + len(header(1, 1))
     return good[:at] + chunks + good[at:]
+
+
+def picture(mode: str, width: int = 7, height: int = 5) -> Image.Image:
+    rgba = np.arange(width * height * 4, dtype=np.uint32).reshape(height, width, 4) * 53 % 256
+    return Image.fromarray(rgba.astype(np.uint8)).convert(mode)
+
+
+def saved(image: Image.Image, **options: object) -> bytes:
+    """Return the image as Pillow writes it."""
+    out = io.BytesIO()
+    image.save(out, format="PNG", **options)
+    return out.getvalue()
+
+
+def by_pillow(data: bytes) -> bytes | None:
+    """Return the pixels that Pillow alone reads, or None if it refuses the file."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.tobytes()
+    except (OSError, SyntaxError):
+        return None
+
+
+def refusal_of(data: bytes) -> str:
+    """Return the sentence with which the decoder refuses the file."""
+    with pytest.raises(OriginDataCorrupt) as raised:
+        decode_png(data)
+    assert raised.value.reason == "IMAGE_REFUSED"
+    return raised.value.message
+
+
+def read_or_none(data: bytes) -> Tensor | None:
+    """Return what the decoder reads, or None if it refuses the file."""
+    try:
+        return decode_png(data)
+    except OriginDataCorrupt:
+        return None
