@@ -46,7 +46,7 @@ PAGES_IN_SHAPE = {
     "README.ko.md": 1180,
     "docs/README.md": 310,
     "docs/around-the-client.md": 700,
-    "docs/backend.md": 800,
+    "docs/backend.md": 850,
     "docs/client.md": 1350,
     "docs/http.md": 1015,
     "docs/migrating-from-v2.md": 1050,
@@ -79,7 +79,7 @@ PAGES_IN_SHAPE = {
     "docs/adr/0009-spare-files.md": 215,
     "docs/adr/0010-who-knows-of-a-later-catalog.md": 255,
 }
-WORDS_OF_ALL_PAGES = 32_000
+WORDS_OF_ALL_PAGES = 33_000
 LINE_CHARACTERS = 120
 
 _SECTION = re.MULTILINE | re.DOTALL

@@ -8,6 +8,7 @@ import { loadSync } from '@grpc/proto-loader';
 
 import { CacheCallError } from './cache-call-error';
 import type { InvalidateRequest, InvalidateResponse, WarmRequest, WarmResponse } from './messages';
+import { checkOneHost, lookupAll, type Lookup } from './one-host';
 import {
   DEFAULT_CALL_TIMEOUT_MS,
   DEFAULT_WARM_TIMEOUT_MS,
@@ -38,13 +39,15 @@ export class HostClient {
   constructor(
     private readonly host: HostOptions,
     private readonly options: CacheOptions,
+    private readonly look: Lookup = lookupAll,
   ) {
     this.name = host.name;
     this.service = loadService(options.protoFile ?? PROTO_FILE);
   }
 
-  /** Rejects with CacheCallError. */
-  invalidate(request: InvalidateRequest): Promise<InvalidateResponse> {
+  /** Rejects with CacheCallError, also if the address leads to several hosts. */
+  async invalidate(request: InvalidateRequest): Promise<InvalidateResponse> {
+    await checkOneHost(this.host, this.look);
     return this.unary('Invalidate', request);
   }
 

@@ -14,13 +14,17 @@ export interface TlsFiles {
 export interface HostOptions {
   /** Must not change: Redis keeps the host's jobs under this name, also while the backend is down. */
   name: string;
-  /** `10.0.0.5:8443`, or `unix:/path` on the same host. */
+  /**
+   * `10.0.0.5:8443`, or `unix:/path` on the same host. It has to lead to one daemon: behind a load
+   * balancer the others would never hear of a change, and nobody could notice.
+   */
   address: string;
   /** The name in the daemon's certificate, if it is not the address. */
   serverName?: string;
 }
 
 export interface CacheOptions {
+  /** Read once: another list needs a new process. */
   hosts: HostOptions[];
   /** The Redis of the outbox. It needs `appendonly yes` and `maxmemory-policy noeviction`. */
   redis: RedisOptions;
@@ -53,6 +57,9 @@ export function checkOptions(options: CacheOptions): void {
     ...(names.length === 0 ? ['hosts: at least one'] : []),
     ...names.filter((name) => !NAME.test(name)).map((name) => `hosts: bad name ${name}`),
     ...names.filter((name, at) => names.indexOf(name) < at).map((name) => `hosts: ${name} twice`),
+    ...options.hosts
+      .filter(({ address }) => /,|^(?!dns:|unix:)\w[\w+.-]*:(?!\d+$)/.test(address))
+      .map(({ name, address }) => `hosts: ${name} at ${address} is not one host:port`),
     ...problemsOfCredentials(options),
   ];
   if (problems.length > 0) throw new Error(`cache options: ${problems.join('; ')}`);

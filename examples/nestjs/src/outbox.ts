@@ -175,7 +175,10 @@ export class Outbox {
 
   private queue(host: string): Queue<Change, Acknowledgement> {
     const queue = this.queues.get(host);
-    if (!queue) throw new Error(`${host} is none of the hosts`);
+    if (!queue) {
+      const advice = 'if it was taken out, repeat the change: the new receipt names the hosts of today';
+      throw new Error(`${host} is none of the hosts; ${advice}`);
+    }
     return queue;
   }
 

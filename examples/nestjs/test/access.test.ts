@@ -10,6 +10,7 @@ import { status as Code } from '@grpc/grpc-js';
 
 import { CacheCallError, type TlsFiles } from '../src';
 import { HostClient } from '../src/host-client';
+import { checkOneHost } from '../src/one-host';
 import { Authority } from './support/authority';
 import { Daemon } from './support/daemon';
 
@@ -50,6 +51,35 @@ async function answerTo(daemon: Daemon, tls: TlsFiles, token?: string): Promise<
 
 test('the backend may invalidate with its certificate', async () => {
   assert.equal(await answerTo(byCertificate, backend), 'OK');
+});
+
+test('an address of several hosts is refused before one of them acknowledges', async () => {
+  const options = { hosts: [byCertificate.host], redis: {}, tls: backend };
+  const addresses = ['10.0.0.5', '10.0.0.6', '10.0.0.5'].map((address) => ({ address, family: 4 }));
+  const named = { ...byCertificate.host, address: byCertificate.address.replace(/.*:/, 'gpus.example:') };
+  const client = new HostClient(named, options, async () => addresses);
+  try {
+    await assert.rejects(client.invalidate({ user_id: 'ann', changed_at: { seconds: '1', nanos: 0 } }), {
+      code: Code.FAILED_PRECONDITION,
+      reason: 'SEVERAL_HOSTS',
+      verdict: 'slowly',
+      details: /gpus\.example has 2 addresses/,
+    });
+  } finally {
+    client.close();
+  }
+});
+
+test('one address of each family is one host', async () => {
+  const asked: string[] = [];
+  const look = async (name: string) => {
+    asked.push(name);
+    return [{ address: '127.0.0.1', family: 4 }, { address: '::1', family: 6 }];
+  };
+  for (const address of ['gpu1:8443', 'dns:gpu1:8443', 'dns:///gpu1:8443', '10.0.0.5:8443', '[::1]:1', 'unix:/run/s']) {
+    await checkOneHost({ name: 'gpu1', address }, look);
+  }
+  assert.deepEqual(asked, ['gpu1', 'gpu1', 'gpu1']);
 });
 
 test('without a certificate TLS itself refuses', async () => {

@@ -104,6 +104,24 @@ test('a job of a host that is down waits, and the other host acknowledges at onc
   assert.equal((await backlogOf('gpu2')).waiting, 0);
 });
 
+test('when a host is gone for ever, the change is repeated for those that are left', async () => {
+  await gpu2.stop();
+  const sent = await backend.invalidateHuman(user, new Date());
+  await assert.rejects(backend.acknowledged(sent, SECOND_MS));
+  await backend.kill();
+  backend = await Backend.start(options({ hosts: [gpu1.host] }));
+  await assert.rejects(backend.acknowledged(sent, 10 * SECOND_MS), /gpu2 is none of the hosts; .*repeat the change/);
+  const again = await backend.invalidateHuman(user, sent.changedAt);
+  const answers = await backend.acknowledged(again, 10 * SECOND_MS);
+  assert.deepEqual(answers.map(({ host }) => host), ['gpu1']);
+
+  // Its jobs stayed: a host that comes back after all gets what it missed.
+  await backend.kill();
+  await gpu2.start();
+  backend = await Backend.start(options());
+  await backend.acknowledged(sent, 10 * SECOND_MS);
+});
+
 test('the time of the change is that of the job, however late it is delivered', async () => {
   await gpu2.stop();
   const changedAt = new Date();

@@ -137,6 +137,13 @@ test('what is no id never becomes a job', async () => {
   }
 });
 
+test('an address that is a list of hosts is refused', () => {
+  for (const address of ['ipv4:127.0.0.1:1,127.0.0.1:2', 'xds:///gpus', '127.0.0.1:1,127.0.0.1:2']) {
+    const hosts = [{ name: 'a', address }];
+    assert.throws(() => new CacheService({ hosts, redis: {} }), /is not one host:port/, address);
+  }
+});
+
 test('options that cannot work are all named at once', () => {
   const hosts = [
     { name: 'a', address: '10.0.0.5:8443' },

@@ -74,7 +74,7 @@ export class Daemon {
       'grpc.use_local_subchannel_pool': 1,
     });
     const ready = (resolved: (done: boolean) => void) =>
-      this.worker!.waitForReady(Date.now() + 20_000, (error) => resolved(!error));
+      this.worker!.waitForReady(Date.now() + 60_000, (error) => resolved(!error));
     if (!(await new Promise(ready))) throw new Error(`${this.name}: ${tail(this.log)}`);
     await until(() => this.serves(), `${this.name}: ${tail(this.log)}`);
     return this;
