@@ -13,6 +13,8 @@ from cachesvc.core.certificates import Outlook
 
 # Above this share, readers of evicted entries hold most of what L1 may take.
 HELD_SHARE = 0.5
+# While L2 gives way to others its floor stays free, so its share shows them.
+LEAST_SHARE = 0.9
 # Every call waits for the loop; a hit takes a hundredth of this.
 MAX_LOOP_LAG_S = 0.25
 
@@ -47,6 +49,9 @@ class Readings:
     disk_free_bytes: int
     disk_floor_bytes: int
     loop_lag_s: float
+    disk_max_bytes: int = 0
+    # How much L2 may have now: less if others fill its file system.
+    disk_limit_in_force_bytes: int = 0
     # One for each listener with TLS, by the metric's label.
     certificates: Mapping[str, Outlook] = field(default_factory=dict)
 
@@ -140,12 +145,14 @@ def _with(certificates: Mapping[str, Outlook], *outlooks: Outlook) -> str:
 
 
 def _room_warnings(readings: Readings) -> Iterator[Advice]:
-    if readings.disk_free_bytes < readings.disk_floor_bytes:
+    is_at_floor = readings.disk_free_bytes < readings.disk_floor_bytes
+    if is_at_floor or readings.disk_limit_in_force_bytes < LEAST_SHARE * readings.disk_max_bytes:
         yield Advice(
             "disk_at_floor",
             "warning",
-            "The disk of l2.root has less free space than l2.free_floor_bytes: L2 admits nothing "
-            "and evicts.",
+            "Others fill the disk of l2.root: L2 may have "
+            f"{readings.disk_limit_in_force_bytes:,} of its {readings.disk_max_bytes:,} bytes, and "
+            "evicts what is more.",
             "Find who fills the disk, or lower l2.max_bytes.",
             "CachesvcDiskAtFloor",
         )

@@ -47,6 +47,7 @@ def test_a_cache_that_is_well_needs_nobody() -> None:
         ({"held_bytes": 501}, "held_by_readers", "warning"),
         ({"foreign_names": 3}, "foreign_names", "warning"),
         ({"disk_free_bytes": 99}, "disk_at_floor", "warning"),
+        ({"disk_max_bytes": 10, "disk_limit_in_force_bytes": 8}, "disk_at_floor", "warning"),
         ({"loop_lag_s": 0.3}, "loop_lagging", "warning"),
         ({"certificates": {"grpc": Outlook.ENDS_SOON}}, "certificates_end_soon", "warning"),
         ({"certificates": {"http": Outlook.EXPIRED}}, "certificates_over", "critical"),

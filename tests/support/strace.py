@@ -68,6 +68,17 @@ def injected(tid: int, name: str, fault: str, when: str) -> Iterator[None]:
         _end(tracer)
 
 
+@contextlib.contextmanager
+def slow_syncs(pid: int, delay_s: float) -> Iterator[None]:
+    """Make each sync of a file, in every thread of a process, take that much longer."""
+    fault = f"inject=fsync,fdatasync:delay_enter={int(delay_s * 1e6)}"
+    tracer = _attach([pid], "-f", "-o", os.devnull, "-e", "trace=fsync,fdatasync", "-e", fault)
+    try:
+        yield
+    finally:
+        _end(tracer)
+
+
 def _attach(tids: Iterable[int], *options: str) -> subprocess.Popen[str]:
     """Return once strace is attached to each of the threads, and to no others."""
     tids = list(tids)

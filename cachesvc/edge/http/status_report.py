@@ -147,6 +147,8 @@ class StatusReport:
                 foreign_names=self._metrics.gauge("disk_foreign_names"),
                 disk_free_bytes=int(gauges["filesystem_free_bytes"][Tier.DISK]),
                 disk_floor_bytes=int(gauges["disk_floor_bytes"][""]),
+                disk_max_bytes=stats.disk.max_bytes,
+                disk_limit_in_force_bytes=int(gauges["disk_limit_in_force_bytes"][""]),
                 loop_lag_s=gauges["loop_lag_seconds"][""],
                 certificates=self._certificates.outlooks(),
             )
