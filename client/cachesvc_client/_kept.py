@@ -14,8 +14,9 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from io import FileIO
 from typing import NamedTuple
 
 from cachesvc_client._blob import Layout
@@ -61,14 +62,14 @@ def needed_ns(origin_after: datetime | None) -> int:
 
 @dataclass
 class Kept:
-    """One entry's open file.
+    """One entry's open file. `file` closes its descriptor when it is dropped, whatever happens.
 
     `expires_ns` is CLOCK_BOOTTIME; `origin_ns` is the origin's time and `newest_needed_ns` the
     latest `origin_after` that the entry meets (both wall). `shared` is the mapping that all its
     Gets share, if callers asked for that.
     """
 
-    fd: int
+    file: FileIO
     info: EntryInfo | cache_pb2.EntryInfo
     layout: Layout
     expires_ns: int
@@ -76,6 +77,14 @@ class Kept:
     newest_needed_ns: int
     shared: memoryview | None = None
     unreported: int = 0
+    fd: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fd = self.file.fileno()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # other code has closed it
+            self.file.close()
 
 
 class KeptEntries:
@@ -93,16 +102,17 @@ class KeptEntries:
         self._max_bytes = max_bytes
         self._share_mappings = share_mappings
         self._kept: OrderedDict[tuple[str, str], Kept] = OrderedDict()
-        self._size_bytes = 0
         self._left: list[LocalHits] = []  # hits of entries that were dropped
-        self._lock = threading.Lock()
+        # A signal's handler may call this client in the middle of a hit.
+        self._lock = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._kept)
 
     @property
     def size_bytes(self) -> int:
-        return self._size_bytes
+        # Counted anew: a handler's exception could come between a drop and its subtraction.
+        return sum(kept.info.size_bytes for kept in self._kept.values())
 
     def hit(self, key: tuple[str, str], needed_ns: int, kind_version: str) -> Opened | None:
         """Return the entry if it may be served now without a call: 15 us for any size."""
@@ -136,14 +146,13 @@ class KeptEntries:
             if key in self._kept:
                 self._drop(key)
             if kept.info.size_bytes > self._max_bytes or self._max_entries < 1:
-                os.close(kept.fd)
+                kept.close()
                 return
             if self._share_mappings:
                 with contextlib.suppress(OSError):  # then each Get maps or is inline
                     kept.shared = private_mapping(kept.fd, kept.info.size_bytes)
             self._kept[key] = kept
-            self._size_bytes += kept.info.size_bytes
-            while len(self._kept) > self._max_entries or self._size_bytes > self._max_bytes:
+            while len(self._kept) > self._max_entries or self.size_bytes > self._max_bytes:
                 self._drop(next(iter(self._kept)))
 
     def is_current(self, key: tuple[str, str], generation: int) -> bool | None:
@@ -192,7 +201,7 @@ class KeptEntries:
         kept, self._kept = self._kept, OrderedDict()
         self._left = []
         for entry in kept.values():
-            os.close(entry.fd)
+            entry.close()
 
     def _open(self, key: tuple[str, str], needed_ns: int, kind_version: str) -> Opened | None:
         """Map the entry if it may be served now. Does not count the hit."""
@@ -225,12 +234,12 @@ class KeptEntries:
         self._kept.move_to_end(key)
 
     def _drop(self, key: tuple[str, str]) -> None:
-        kept = self._kept.pop(key)
-        self._size_bytes -= kept.info.size_bytes
+        kept = self._kept.pop(key, None)
+        if kept is None:
+            return  # a signal's handler that called this client has dropped it
         if kept.unreported:
             self._left.append(_hits_of(key, kept))
-        with contextlib.suppress(OSError):  # other code has closed it
-            os.close(kept.fd)
+        kept.close()
 
 
 def _hits_of(key: tuple[str, str], kept: Kept) -> LocalHits:

@@ -18,7 +18,7 @@ from cachesvc_client._patience import Outage, Patience
 from cachesvc_client._reading import view_of_answer
 from cachesvc_client._route import Route
 from cachesvc_client._streams import leave
-from cachesvc_client._waiting import TimedOut, pause, result_of
+from cachesvc_client._waiting import TimedOut, messages_of, off_main, pause, result_of
 from cachesvc_client.errors import (
     CacheServiceError,
     CacheUnavailable,
@@ -70,7 +70,8 @@ class GrpcLink:
             answer = method(call.request, timeout=left_s, metadata=self._metadata)
             return call.read(view_of_answer(answer))
 
-        return self._retrying(call, timeout_s, once)
+        answer: A = off_main(self._retrying, call, timeout_s, once)
+        return answer
 
     def collect(self, call: Call[A], timeout_s: float) -> A:
         def once(left_s: float) -> A:
@@ -80,7 +81,8 @@ class GrpcLink:
                 last = message
             return last
 
-        return self._retrying(call, timeout_s, once)
+        answer: A = off_main(self._retrying, call, timeout_s, once)
+        return answer
 
     def follow(self, call: Call[A], timeout_s: float) -> Generator[A, None, None]:
         # Only the start is repeated: yielded messages cannot be taken back.
@@ -88,7 +90,7 @@ class GrpcLink:
             messages = self._messages(call, left_s)
             return _first_of(messages), messages
 
-        first, rest = self._retrying(call, timeout_s, start)
+        first, rest = off_main(self._retrying, call, timeout_s, start)
         with closing(rest):
             yield first
             try:
@@ -102,19 +104,20 @@ class GrpcLink:
             answer = method(upload.messages(), timeout=left_s, metadata=self._metadata)
             return upload.call.read(memoryview(answer))
 
-        return self._retrying(upload.call, timeout_s, once)
+        answer: A = off_main(self._retrying, upload.call, timeout_s, once)
+        return answer
 
     def close(self) -> None:
-        self._channels.close()
+        off_main(self._channels.close)
 
     def _messages(self, call: Call[A], left_s: float) -> Generator[A, None, None]:
         method = self._channels.unary_stream(call.path)
         stream = method(call.request, timeout=left_s, metadata=self._metadata)
         try:
-            for message in stream:
+            for message in messages_of(stream):
                 yield call.read(memoryview(message))
         finally:
-            leave(stream)  # for a caller that stops early
+            off_main(leave, stream)  # for a caller that stops early
 
     def _retrying(self, call: Call[Any], timeout_s: float, attempt: Callable[[float], A]) -> A:
         if self._outage.is_known:

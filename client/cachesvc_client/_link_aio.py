@@ -20,7 +20,7 @@ from cachesvc_client._patience import Outage, Patience
 from cachesvc_client._reading import view_of_answer
 from cachesvc_client._route import Route
 from cachesvc_client._streams_aio import leave
-from cachesvc_client._waiting_aio import TimedOut, pause, result_of
+from cachesvc_client._waiting_aio import TimedOut, messages_of, off_main, pause, result_of
 from cachesvc_client.errors import (
     CacheServiceError,
     CacheUnavailable,
@@ -73,7 +73,8 @@ class AsyncGrpcLink:
             answer = await method(call.request, timeout=left_s, metadata=self._metadata)
             return call.read(view_of_answer(answer))
 
-        return await self._retrying(call, timeout_s, once)
+        answer: A = await off_main(self._retrying, call, timeout_s, once)
+        return answer
 
     async def collect(self, call: Call[A], timeout_s: float) -> A:
         async def once(left_s: float) -> A:
@@ -83,7 +84,8 @@ class AsyncGrpcLink:
                 last = message
             return last
 
-        return await self._retrying(call, timeout_s, once)
+        answer: A = await off_main(self._retrying, call, timeout_s, once)
+        return answer
 
     async def follow(self, call: Call[A], timeout_s: float) -> AsyncGenerator[A, None]:
         # Only the start is repeated: yielded messages cannot be taken back.
@@ -91,7 +93,7 @@ class AsyncGrpcLink:
             messages = self._messages(call, left_s)
             return await _first_of(messages), messages
 
-        first, rest = await self._retrying(call, timeout_s, start)
+        first, rest = await off_main(self._retrying, call, timeout_s, start)
         async with aclosing(rest):
             yield first
             try:
@@ -106,19 +108,20 @@ class AsyncGrpcLink:
             answer = await method(upload.messages(), timeout=left_s, metadata=self._metadata)
             return upload.call.read(memoryview(answer))
 
-        return await self._retrying(upload.call, timeout_s, once)
+        answer: A = await off_main(self._retrying, upload.call, timeout_s, once)
+        return answer
 
     async def close(self) -> None:
-        await self._channels.close()
+        await off_main(self._channels.close)
 
     async def _messages(self, call: Call[A], left_s: float) -> AsyncGenerator[A, None]:
         method = self._channels.unary_stream(call.path)
         stream = method(call.request, timeout=left_s, metadata=self._metadata)
         try:
-            async for message in stream:
+            async for message in messages_of(stream):
                 yield call.read(memoryview(message))
         finally:
-            await leave(stream)  # for a caller that stops early
+            await off_main(leave, stream)  # for a caller that stops early
 
     async def _retrying(
         self, call: Call[Any], timeout_s: float, attempt: Callable[[float], Awaitable[A]]

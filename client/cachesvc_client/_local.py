@@ -86,7 +86,7 @@ class LocalDelivery:
         _all.add(self)
 
     def _forget(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as in KeptEntries
         self._kept: KeptEntries | None = None
         self._control: ControlPage | None = None
         self._directory_fd = -1  # of L1
@@ -282,10 +282,11 @@ class LocalDelivery:
     def _start_upkeep(self) -> None:
         if self._upkeep is None:
             this = weakref.ref(self)
-            self._upkeep = threading.Thread(
+            upkeep = threading.Thread(
                 target=_keep_up, args=(this, self._ended), name="cachesvc-local", daemon=True
             )
-            self._upkeep.start()
+            upkeep.start()
+            self._upkeep = upkeep
 
     def step(self) -> None:
         """Drop unlinked and expired entries, and report hits."""
@@ -330,10 +331,11 @@ class LocalDelivery:
             self._detach()
 
     def _detach(self) -> None:
-        if self._kept is not None:
-            self._kept.close()
-            os.close(self._directory_fd)
+        kept, fd = self._kept, self._directory_fd
         self._kept, self._control, self._directory_fd = None, None, -1
+        if kept is not None:
+            kept.close()
+            os.close(fd)
 
     def __del__(self) -> None:
         # A client that was never closed; `KeptEntries.__del__` closes the files.

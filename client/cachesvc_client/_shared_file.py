@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from io import FileIO
 
 from cachesvc_client._kept import Kept, KeptEntries, private_mapping
 from cachesvc_client._opened import Opened, opened_file
@@ -72,7 +73,7 @@ def keep_file(
     kept.keep(
         (info.key.namespace, info.key.id),
         Kept(
-            fd=fd,
+            file=FileIO(fd),
             info=info,
             layout=entry.layout,
             expires_ns=asked_ns + file.expires_in_ns,

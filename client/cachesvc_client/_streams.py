@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 
@@ -14,4 +15,5 @@ def leave(stream: Any) -> None:
     if hasattr(stream, "cancel"):
         stream.cancel()
     elif hasattr(stream, "close"):
-        stream.close()
+        with contextlib.suppress(ValueError):  # an interrupted call still reads from it
+            stream.close()

@@ -30,6 +30,7 @@ from cachesvc_client._reports_aio import HitReports
 from cachesvc_client._route import Route, route_to
 from cachesvc_client._target import admin_socket, resolve, runtime_directory
 from cachesvc_client._trust import trust_of
+from cachesvc_client._waiting_aio import off_main
 from cachesvc_client._warming_aio import AsyncWarmUp
 from cachesvc_client.answers import (
     EntryInfo,
@@ -488,13 +489,15 @@ class AsyncCacheClient:
     # ---- a miss in this process
 
     async def _fetch(self, ask: requests.Ask[Received], timeout_s: float | None) -> Opened:
-        (entry,) = await self._ask_until_opened(ask, lambda received: (received,), timeout_s)
+        (entry,) = await off_main(
+            self._ask_until_opened, ask, lambda received: (received,), timeout_s
+        )
         return entry
 
     async def _fetch_tryon(
         self, ask: requests.Ask[ReceivedTryOn], timeout_s: float | None
     ) -> tuple[Opened, ...]:
-        return await self._ask_until_opened(ask, lambda received: received, timeout_s)
+        return await off_main(self._ask_until_opened, ask, lambda received: received, timeout_s)
 
     async def _ask_until_opened(
         self,

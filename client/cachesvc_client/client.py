@@ -27,6 +27,7 @@ from cachesvc_client._reports import HitReports
 from cachesvc_client._route import Route, route_to
 from cachesvc_client._target import admin_socket, resolve, runtime_directory
 from cachesvc_client._trust import trust_of
+from cachesvc_client._waiting import off_main
 from cachesvc_client._warming import WarmUp
 from cachesvc_client.answers import (
     EntryInfo,
@@ -479,13 +480,13 @@ class CacheClient:
     # ---- a miss in this process
 
     def _fetch(self, ask: requests.Ask[Received], timeout_s: float | None) -> Opened:
-        (entry,) = self._ask_until_opened(ask, lambda received: (received,), timeout_s)
+        (entry,) = off_main(self._ask_until_opened, ask, lambda received: (received,), timeout_s)
         return entry
 
     def _fetch_tryon(
         self, ask: requests.Ask[ReceivedTryOn], timeout_s: float | None
     ) -> tuple[Opened, ...]:
-        return self._ask_until_opened(ask, lambda received: received, timeout_s)
+        return off_main(self._ask_until_opened, ask, lambda received: received, timeout_s)
 
     def _ask_until_opened(
         self,
