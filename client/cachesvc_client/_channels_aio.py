@@ -12,7 +12,12 @@ from typing import NamedTuple
 import grpc.aio
 
 from cachesvc_client._door import Door
-from cachesvc_client._fork import note_asyncio_use, refuse_if_forked_after_asyncio
+from cachesvc_client._fork import (
+    note_asyncio_use,
+    refuse_if_forked_after_asyncio,
+    refuse_if_patched,
+    running_loop,
+)
 from cachesvc_client._route import Route
 
 
@@ -44,9 +49,10 @@ class Channels:
         """Return the running loop's channel. Raises Nobody, CacheUnreachable, RuntimeError."""
         if self._closed:
             raise RuntimeError("this client is closed")
+        refuse_if_patched()
         refuse_if_forked_after_asyncio()
+        loop = running_loop()
         note_asyncio_use()
-        loop = asyncio.get_running_loop()
         connection = self._connections.get(loop)
         if connection is None:
             self._forget_closed_loops()
@@ -60,7 +66,7 @@ class Channels:
 
         Raises Nobody, CacheUnreachable.
         """
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         known = self._connections.get(loop)
         if known is None:
             return False
@@ -75,7 +81,7 @@ class Channels:
         """Close the running loop's channel. Harmless when repeated."""
         self._closed = True
         self._forget_closed_loops()
-        connection = self._connections.pop(asyncio.get_running_loop(), None)
+        connection = self._connections.pop(running_loop(), None)
         if connection is not None:
             await connection.channel.close()
             connection.door.close()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from cachesvc_client._fork import running_loop
 from cachesvc_client._local import LocalDelivery
 
 
@@ -19,7 +20,7 @@ class HitReports:
 
     def remember_loop(self) -> None:
         """Remember the running loop as the one to report on."""
-        self._loop = asyncio.get_running_loop()
+        self._loop = running_loop()
 
     def begin(self) -> None:
         """Let the loop report if it still runs; otherwise keep the hits. For any thread.
@@ -49,7 +50,7 @@ class HitReports:
         """Report the last hits of `local`, before the connection to the daemon is closed."""
         await self._report()
         # The upkeep began these reports. A report that begins later finds no hits.
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         begun = [task for task in tuple(self._running) if task.get_loop() is loop]
         if begun:
             await asyncio.wait(begun)

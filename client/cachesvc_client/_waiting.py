@@ -22,6 +22,8 @@ from concurrent import futures
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from cachesvc_client._fork import refuse_if_patched
+
 A = TypeVar("A")
 
 TimedOut = futures.TimeoutError
@@ -40,6 +42,7 @@ def result_of(future: futures.Future[A], within_s: float) -> A:
 
 def off_main(work: Callable[..., A], *args: Any) -> A:
     """Return `work(*args)`, made in another thread if this is the main thread."""
+    refuse_if_patched()
     if threading.get_ident() != threading.main_thread().ident:
         return work(*args)
     try:

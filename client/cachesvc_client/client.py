@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
 from cachesvc_client import _options, answers, requests
 from cachesvc_client._arguments import Category, check, check_settings, is_usual
 from cachesvc_client._credentials import TlsFiles
+from cachesvc_client._fork import refuse_if_patched
 from cachesvc_client._kept import needed_ns
 from cachesvc_client._link import GrpcLink, Link
 from cachesvc_client._local import REPORT_TIMEOUT_S, LocalDelivery, LocalOptions
@@ -26,6 +27,7 @@ from cachesvc_client._reading import Received, ReceivedTryOn
 from cachesvc_client._reports import HitReports
 from cachesvc_client._route import Route, route_to
 from cachesvc_client._target import admin_socket, resolve, runtime_directory
+from cachesvc_client._travel import settings_of, state_of
 from cachesvc_client._trust import trust_of
 from cachesvc_client._waiting import off_main
 from cachesvc_client._warming import WarmUp
@@ -71,6 +73,9 @@ class CacheClient:
     neither root nor this process's user; by default `CACHESVC_DAEMON_USER`. `local` bounds the
     shared files kept open, or switches them off. Raises InvalidSettings.
 
+    A client may be pickled and copied, except with `credentials`: it travels as its arguments, a
+    `token` among them, and connects anew.
+
     Every call can raise these subclasses of CacheServiceError, and its method names the others:
     CacheUnavailable (also CacheUnreachable), DeadlineExceeded, InvalidRequest, Overloaded,
     PermissionDenied (also Unauthenticated), UnreadableAnswer, Unsupported.
@@ -88,9 +93,13 @@ class CacheClient:
         daemon_user: str | int | None = None,
         local: LocalOptions = LocalOptions(),  # noqa: B008 - frozen
     ) -> None:
-        check_settings(locals(), none=("target", "credentials", "tls", "token", "daemon_user"))
+        arguments = dict(locals())
+        check_settings(arguments, none=("target", "credentials", "tls", "token", "daemon_user"))
+        refuse_if_patched()
+        address = resolve(target, os.environ)
+        self._settings = settings_of(arguments, address)
         self._timeout_s = timeout_s
-        self._target = address = resolve(target, os.environ)
+        self._target = address
         trust = trust_of(daemon_user, os.environ)
         route = route_to(address, trust, credentials, tls, token, os.environ)
         self._link: Link = GrpcLink(route, wait_s)
@@ -117,6 +126,12 @@ class CacheClient:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._target}, {self.transport}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return state_of(self._settings)
+
+    def __setstate__(self, settings: dict[str, Any]) -> None:
+        CacheClient.__init__(self, **settings)
 
     def close(self) -> None:
         """Report the last local hits and close the connection. Entries stay valid.

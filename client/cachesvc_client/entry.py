@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from cachesvc_client._arguments import check
 from cachesvc_client._blob import Layout
 from cachesvc_client._opened import Opened
 from cachesvc_client._reading import info_of
+from cachesvc_client._travel import refuse_entry
 from cachesvc_client.answers import EntryInfo
 
 if TYPE_CHECKING:
@@ -72,6 +73,9 @@ class EntryFields(Mapping[str, "torch.Tensor"]):
     def __repr__(self) -> str:
         key = self.info.key
         return f"<{type(self).__name__} {key.namespace}/{key.id} {', '.join(self.layout)}>"
+
+    def __reduce__(self) -> NoReturn:
+        refuse_entry(type(self).__name__, tuple(self.info.key))
 
     def torch(
         self,

@@ -28,6 +28,10 @@ __all__ = ["InMemoryCacheClient", "AsyncInMemoryCacheClient", "MemoryService"]
 A = TypeVar("A")
 # Never used: no call goes there.
 _NOBODY = "unix:/dev/null/cachesvc.sock"
+_STAYS = (
+    "an in-memory client cannot be pickled or copied: its entries are in this process; make one "
+    "over the same MemoryService here, or one with its own entries there"
+)
 _MAY_BE_NONE = ("service", "target", "credentials", "tls", "token", "daemon_user")
 
 
@@ -57,6 +61,9 @@ class InMemoryCacheClient(CacheClient):
         self._link = _MemoryLink(self._service)
         self._admin_path = None  # never use a real daemon's socket
 
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(_STAYS)
+
     def __repr__(self) -> str:
         return f"<InMemoryCacheClient over {self._service!r}>"
 
@@ -82,6 +89,9 @@ class AsyncInMemoryCacheClient(AsyncCacheClient):
         self._service = service or MemoryService()
         self._link = _AsyncMemoryLink(_MemoryLink(self._service))
         self._admin_path = None
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(_STAYS)
 
     def __repr__(self) -> str:
         return f"<AsyncInMemoryCacheClient over {self._service!r}>"
