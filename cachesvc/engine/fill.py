@@ -47,6 +47,11 @@ CheckFence = Callable[[], None]
 # before each one, and not inside the client.
 MAX_CONCURRENT_WRITES = 4
 EMPTY = "OBJECT_EMPTY"
+# All members are asked at once, so the answers about absent ones come close together. A member that
+# is there may take longer, and its bytes would not be used.
+ABSENT_GRACE_S = 0.25
+# An error travels in the metadata of an answer, which has 8 KiB.
+MAX_OBJECTS_NAMED = 16
 # Of an object that a Put replaces: they hold the name of a zip archive's first record.
 START_BYTES = 512
 
@@ -365,15 +370,29 @@ class Filler:
 
 
 async def all_or_none(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run `works` concurrently; the first failure cancels the rest and is raised unchanged."""
+    """Run `works` concurrently; the first failure cancels the rest and is raised.
+
+    An absence names every object that is absent, as far as the answers come within ABSENT_GRACE_S.
+    """
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         return await asyncio.gather(*tasks)
+    except NoSuchObject as absence:
+        await asyncio.wait(tasks, timeout=ABSENT_GRACE_S)
+        absence.object_keys = _absent(tasks)
+        raise
     finally:
         for task in tasks:
             task.cancel()
         # A cancelled read still has a connection to give back.
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _absent(tasks: Iterable[asyncio.Future[T]]) -> tuple[str, ...]:
+    """Return the objects that the tasks so far found absent, in the tasks' order."""
+    errors = [task.exception() for task in tasks if task.done() and not task.cancelled()]
+    absences = [error for error in errors if isinstance(error, NoSuchObject)]
+    return tuple(key for error in absences for key in error.object_keys)[:MAX_OBJECTS_NAMED]
 
 
 def _ms_since(started: float) -> float:

@@ -79,6 +79,30 @@ async def test_a_remembered_absence_names_the_same_objects(house: EngineHouse) -
     assert house.sets_read(GARMENT, OWNER) == 1
 
 
+async def test_an_absence_names_all_objects_that_are_absent(house: EngineHouse) -> None:
+    """Promise 3: not one of them, which was the first by chance."""
+    key = EntryKey("text", "shirt")
+    house.upload(key, 1, OWNER)
+    objects = house.object_keys(key, OWNER)
+    absent = (objects[0], objects[2], objects[4])
+    for name in absent:
+        del house.origin.objects[name]
+    for _ in range(2):  # the second is remembered
+        with pytest.raises(NoSuchObject) as failed:
+            await house.get(key, OWNER)
+        assert failed.value.object_keys == absent
+        await house.settle()
+
+
+async def test_an_absence_does_not_wait_for_the_objects_that_are_there(house: EngineHouse) -> None:
+    house.upload(GARMENT, 1, OWNER)
+    there, missing = house.object_keys(GARMENT, OWNER)
+    del house.origin.objects[missing]
+    house.gates.stop(f"origin {there}")  # never goes on
+    absence = await learn_absence(house)
+    assert absence.object_keys == (missing,)
+
+
 async def test_an_absence_is_forgotten_after_its_time(house: EngineHouse) -> None:
     await learn_absence(house)
     house.upload(GARMENT, 1, OWNER)

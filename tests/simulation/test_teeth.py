@@ -329,7 +329,7 @@ QUICK_TEETH = (
     Tooth(changes_from_later_than_now_are_kept, "is not put"),
     Tooth(as_of_ignored, NO_ORDER),
     Tooth(promotion_outside_the_flight, NO_ORDER, 200),
-    Tooth(fence_checked_before_the_last_await, NO_ORDER, 460),
+    Tooth(fence_checked_before_the_last_await, NO_ORDER, 1000),
     Tooth(put_forgotten_when_its_caller_leaves, NO_ORDER),
     Tooth(row_queued_without_a_look_at_the_fence, "a row outlived its invalidation", 100),
     Tooth(put_answered_before_its_row, NO_ORDER),
