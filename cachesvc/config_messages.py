@@ -158,6 +158,8 @@ def _expected(path: Sequence[str], error: Mapping[str, Any]) -> str:
     kind, context, name = error["type"], error.get("ctx", {}), path[-1]
     if kind == "value_error":
         return str(context["error"])
+    if kind == "tuple_type" and name == "tokens":
+        return "it has to be a list of the entries that `cachesvc token new --json` prints"
     if kind in ("literal_error", "enum"):
         return f"it has to be {context['expected']}"
     if kind == "string_pattern_mismatch":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -133,13 +134,29 @@ def source_of(path: Sequence[str], variables: Mapping[str, str], in_file: Any) -
     spelled = {name.upper(): name for name in variables}
     # A variable may also hold a whole section as JSON.
     for length in range(len(path), 0, -1):
-        if name := spelled.get(variable_of(path[:length])):
+        name = spelled.get(variable_of(path[:length]))
+        if name and _has(variables[name], path[length:]):
             return name
     for name in path:
         if not isinstance(in_file, Mapping) or name not in in_file:
             return DEFAULT
         in_file = in_file[name]
     return FILE
+
+
+def _has(text: str, path: Sequence[str]) -> bool:
+    """Return whether the JSON of a section has a setting; True for the setting itself."""
+    if not path:
+        return True
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return True  # refused as a whole
+    for name in path:
+        if not isinstance(value, Mapping | list):
+            return False
+        value = value.get(name) if isinstance(value, Mapping) else value
+    return value is not None
 
 
 def as_written(

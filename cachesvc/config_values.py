@@ -104,7 +104,8 @@ def split_address(value: str) -> tuple[str, int]:
         raise ValueError(
             "an address is host:port with a port up to 65535, such as 127.0.0.1:8443 or [::1]:8443"
         )
-    host = host.removeprefix("[").removesuffix("]")
+    if host.startswith("[") == host.endswith("]"):
+        host = host.removeprefix("[").removesuffix("]")
     if not re.fullmatch(r"[A-Za-z0-9._:%-]*", host) or max(map(len, host.split("."))) > 63:
         raise ValueError(
             f"{host!r} is no host: an address is host:port without a scheme, a path or a *; "

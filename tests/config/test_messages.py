@@ -104,6 +104,8 @@ def problem_of(file: Path | None) -> str | None:
         ({"GRPC__LISTEN": "8443"}, ["grpc.listen", '"8443"', "127.0.0.1:8443"]),
         ({"HTTP__LISTEN": "http://0.0.0.0:80"}, ["http.listen", "without a scheme"]),
         ({"HTTP__LISTEN": "*:8002"}, ["http.listen", "0.0.0.0 is every address"]),
+        ({"GRPC__LISTEN": "[::1:8443"}, ["grpc.listen", "no host"]),
+        ({"ACCESS__TOKENS": "s3cret"}, ["access.tokens", "cachesvc token new --json"]),
         ({"HTTP__LISTEN": "127.0.0.1:99999"}, ["http.listen", "up to 65535"]),
     ],
     ids=str,

@@ -32,6 +32,18 @@ def test_each_setting_says_where_it_comes_from(run_alone: Run, config_file: Path
     assert shown["l1.allow_heap"] == {"value": False, "from": "default"}
 
 
+def test_a_section_in_one_variable_is_the_source_of_what_it_has(
+    run_alone: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CACHESVC_ORIGIN__BUCKET", "my-bucket")
+    monkeypatch.setenv("CACHESVC_L1", '{"max_bytes": "2GiB"}')
+    shown = run_alone("config")
+    lines = {line.split()[0]: line for line in shown.stdout.splitlines() if line.strip()}
+    assert lines["l1.max_bytes"].split() == ["l1.max_bytes", "2", "GiB", "CACHESVC_L1"]
+    assert lines["l1.spare_bytes"].split() == ["l1.spare_bytes", "32", "MiB", "default"]
+    assert lines["ttl_hours"].split() == ["ttl_hours", "1d", "default"]
+
+
 def test_a_secret_is_shown_to_nobody(run_alone: Run, config_file: Path) -> None:
     for options in ((), ("--json",)):
         shown = run_alone("config", "--config", str(config_file), *options)
