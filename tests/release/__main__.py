@@ -148,9 +148,11 @@ class Release:
         for environment in installed.daemons:
             with first_get.daemon_of(environment, self.checkout) as daemon:
                 first_get.ask(daemon)
-                version = daemon.type(".venv/bin/cachesvc version").split()[1]
+                version = daemon.type(".venv/bin/cachesvc version")
+                if f"revision {self.commit}\n" not in version:
+                    raise Failed(f"`cachesvc version` does not say {self.commit}:\n{version}")
                 said += [self._get(client, daemon) for client in clients]
-        return f"cachesvc {version}; clients: {', '.join(sorted({*said}))}"
+        return f"the README's first Get is served to the clients of {', '.join(sorted({*said}))}"
 
     def _get(self, client: Installed, daemon: first_get.Daemon) -> str:
         client.bare.run(first_get.BARE_CLIENT, env=daemon.variables)
