@@ -21,6 +21,7 @@ PYPI = ("matplotlib==3.11.2", "pygame-ce==2.5.8", "scikit-image==0.26.0", "sciki
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _ARCHIVES = (".orig.tar.gz", ".orig.tar.xz", ".tgz", ".whl")
+_ERRORS = ("E: ", "npm error", "npm ERR!", "ERROR: ")
 _WITHIN_S = 600
 _MOST_BYTES = 64 * 1024 * 1024
 
@@ -45,7 +46,7 @@ def fetch(folder: Path) -> None:
         _fetch_debian(folder, missing)
     for name in NPM:
         if not archives(folder, _plain(name)):
-            options = ("--silent", "--fetch-retries", "0", "--pack-destination", str(folder))
+            options = ("--loglevel=error", "--fetch-retries=0", "--pack-destination", str(folder))
             call(f"the npm package {name}", ("npm", "pack", name, *options))
     for name in PYPI:
         if not archives(folder, _plain(name)):
@@ -79,9 +80,14 @@ def call(what: str, command: Sequence[str], **options: object) -> str:
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise CannotFetch(f"{what}: {command[0]} cannot be run, or takes too long") from exc
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "no word").splitlines()
-        raise CannotFetch(f"{what}: {command[0]} says {said[-1]!r}")
+        raise CannotFetch(f"{what}: {command[0]} says {_cause(done.stderr or done.stdout)!r}")
     return str(done.stdout)
+
+
+def _cause(said: str) -> str:
+    """Return the first line that apt-get, npm or pip marks as an error, otherwise the last line."""
+    lines = said.strip().splitlines() or ["nothing"]
+    return next((line for line in lines if line.startswith(_ERRORS)), lines[-1])
 
 
 def _fetch_debian(folder: Path, names: Sequence[str]) -> None:

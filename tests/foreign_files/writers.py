@@ -38,8 +38,12 @@ def install(folder: Path) -> None:
     if not (node / "node_modules/sharp").exists():
         node.mkdir(parents=True, exist_ok=True)
         (node / "package.json").write_text("{}")
-        options = ("--ignore-scripts", "--no-fund", "--no-audit", "--fetch-retries", "0")
-        call(f"the npm packages {', '.join(NPM)}", ("npm", "install", *options, *NPM), cwd=node)
+        options = ("--ignore-scripts", "--no-fund", "--no-audit", "--loglevel=error")
+        call(
+            f"the npm packages {', '.join(NPM)}",
+            ("npm", "install", *options, "--fetch-retries=0", *NPM),
+            cwd=node,
+        )
     if not (opencv / "cv2").exists():
         options = ("--no-deps", "--only-binary", ":all:", "--retries", "0", "-q", "--target")
         pip = (sys.executable, "-m", "pip", "install", "--disable-pip-version-check")
