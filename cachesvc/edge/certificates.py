@@ -1,7 +1,8 @@
 """Reports when the listeners' certificates expire.
 
 A handshake that still works does not show the date. So the dates of the files in force are a
-metric, for alerts, and are logged: at the start, after a reload, and once a day. This module also
+metric, for alerts, and are logged: at the start, after a reload, when their outlook changes, and
+once a day while a person has to act. This module also
 checks the files each minute; otherwise a listener without calls would go on reporting the dates of
 a certificate that was replaced long ago.
 """
@@ -102,12 +103,13 @@ class Certificates:
             files.current()
 
     def tell(self, now: Now) -> None:
-        """Log each file's dates if they or their outlook changed, and once a day."""
+        """Log each file's dates if they or their outlook changed; once a day unless all is well."""
         for label, dates in self._dates(now).items():
             outlook = dates.outlook(now.wall_ns / NS_PER_S)
             said = self._said.get(label)
             is_news = said is None or said[:2] != (dates, outlook)
-            if is_news or (said is not None and now.steady_ns - said[2] >= SAY_EVERY_NS):
+            is_due = said is not None and now.steady_ns - said[2] >= SAY_EVERY_NS
+            if is_news or (is_due and outlook is not Outlook.HOLDS):
                 self._said[label] = dates, outlook, now.steady_ns
                 _say(label, dates, outlook)
 

@@ -303,8 +303,15 @@ class Catalog:
         return self._writes.put(lambda db: rows.invalidate(db, change, self._lost()))
 
     def record_change(self, change: Change) -> asyncio.Future[None]:
-        """Record a change, deleting no rows: files that it covers are already gone."""
-        return self._writes.put(lambda db: changes.record(db, change, self._lost()))
+        """Record a change whose files are already gone, and delete the rows that are left of them.
+
+        The next look-up of each would take it for damage.
+        """
+
+        def run(db: sqlite3.Connection) -> None:
+            rows.invalidate(db, change, self._lost())
+
+        return self._writes.put(run)
 
     def assume_changed(self, scopes: Iterable[Scope]) -> asyncio.Future[None]:
         """Record a change now for each of `scopes` whose record is lost."""

@@ -350,3 +350,22 @@ async def test_after_the_disk_is_free_again_l2_takes_entries_again(
     await fill(house)
     await house.restart()
     assert (await house.get(PERSON)).tier == "disk"
+
+
+async def test_a_row_that_a_full_disk_kept_is_gone_before_it_reads_as_damage(
+    small_house: EngineHouse, state_disk: SmallFilesystem
+) -> None:
+    house = small_house
+    await fill(house)
+    state_disk.fill()
+    await house.cache.invalidate(key_scope(PERSON))  # by an unlink alone
+    state_disk.free()
+    await house.cache.upkeep.disk_step()
+    assert await house.disk.lookup(PERSON) is None
+    house.upload(PERSON, 2)
+    assert await house.version(PERSON) == 2
+    assert house.metrics.value("damaged_entries") == 0
+    # What was stored since stays, however often upkeep runs.
+    await house.settle()
+    await house.cache.upkeep.disk_step()
+    assert await house.disk.lookup(PERSON) is not None
