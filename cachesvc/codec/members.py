@@ -12,7 +12,7 @@ from types import MappingProxyType
 from cachesvc.codec.blob import blob_parts, check_blob
 from cachesvc.codec.images import decode_png, encode_png, plan_png
 from cachesvc.codec.pickles import decode_pickle, plan_pickle
-from cachesvc.codec.tensor_forms import writer_for
+from cachesvc.codec.tensor_forms import encoded
 from cachesvc.core.kinds import Encoding, Field, Kind
 from cachesvc.core.parts_file import PartsFile
 from cachesvc.core.tensors import Buffer, DecodePlan
@@ -53,7 +53,7 @@ def check_parts(kind: Kind, parts: Sequence[Buffer]) -> BlobLayout:
 
 def encode_members(
     kind: Kind, blob: Buffer, starts: Mapping[str, bytes] = _NOTHING_THERE
-) -> dict[str, bytes]:
+) -> dict[str, Buffer]:
     """Return each field's object: a PNG, or a pickle in the form of the object that it replaces.
 
     `starts` has the first START_BYTES of the objects that are there now, by the field's name.
@@ -63,7 +63,7 @@ def encode_members(
     """
     layout = check_blob(kind, blob)
     view = memoryview(blob).cast("B")
-    members = {}
+    members: dict[str, Buffer] = {}
     for field in kind.fields:
         found = layout.fields[field.name]
         pixels_or_words = view[found.begin : found.end]
@@ -71,6 +71,6 @@ def encode_members(
         if field.encoding is Encoding.PNG:
             members[field.name] = encode_png(tensor)
         else:
-            write = writer_for(starts.get(field.name, b""), field.template)
-            members[field.name] = write(tensor)
+            start = starts.get(field.name, b"")
+            members[field.name] = encoded(tensor, start, field.template)
     return members

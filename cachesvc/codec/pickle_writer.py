@@ -13,6 +13,7 @@ import struct
 from cachesvc.codec.torch_legacy import MAGIC_NUMBER, PROTOCOL_VERSION
 from cachesvc.codec.torch_views import MAX_PICKLED_TENSOR_BYTES, STORAGE_NAMES
 from cachesvc.core.errors import InvalidRequest
+from cachesvc.core.tensors import Buffer
 from cachesvc_format.blob import Tensor
 
 PROTO_2 = b"\x80\x02"
@@ -25,6 +26,14 @@ STORAGE_KEY = "0"
 
 def encode_pickle(tensor: Tensor) -> bytes:
     """Return the stream of `pickle.dumps` (protocol 4), the same bytes for the same tensor.
+
+    Raises as `pickle_parts`.
+    """
+    return b"".join(pickle_parts(tensor))
+
+
+def pickle_parts(tensor: Tensor) -> list[Buffer]:
+    """Return the same stream in parts; the tensor's data is not copied.
 
     Raises:
         InvalidRequest: reason TENSOR_TOO_LARGE, if `decode_pickle` would refuse it.
@@ -54,14 +63,14 @@ def encode_pickle(tensor: Tensor) -> bytes:
             STOP,
         )
     )
-    return b"".join((head, payload_head, tensor.data, tail))
+    return [head, payload_head, tensor.data, tail]
 
 
-def encode_legacy_file(tensor: Tensor) -> bytes:
-    """Return a file of `torch.save` in its legacy form. Raises as `encode_pickle`."""
+def legacy_file_parts(tensor: Tensor) -> list[Buffer]:
+    """Return a file of `torch.save` in its legacy form, in parts. Raises as `pickle_parts`."""
     check_size(tensor)
     head = _legacy_head(tensor, rebuilt(tensor, storage_id(tensor, is_legacy=True)))
-    return b"".join((head, tensor.data))
+    return [head, tensor.data]
 
 
 def check_size(tensor: Tensor) -> None:

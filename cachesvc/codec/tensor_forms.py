@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
-from cachesvc.codec.pickle_writer import encode_legacy_file, encode_pickle
-from cachesvc.codec.torch_zip_writer import encode_zip_file
+from cachesvc.codec.pickle_writer import legacy_file_parts, pickle_parts
+from cachesvc.codec.torch_zip_writer import zip_file_parts
+from cachesvc.core.buffers import joined
 from cachesvc.core.tensors import Buffer
 from cachesvc_format.blob import Tensor
 from cachesvc_format.foreign import ZIP_SIGNATURE, Family, begins_with_torch_magic, name_of
@@ -22,13 +23,21 @@ _TORCH_ENDINGS = (".pt", ".pth")
 _TEXT_MAGIC = b"L119547037146038801333356L\n."
 
 
-def writer_for(start: Buffer, object_key: str) -> Callable[[Tensor], bytes]:
-    """Return the writer of an object that replaces one beginning with `start`, empty if absent."""
+def encoded(tensor: Tensor, start: Buffer, object_key: str) -> Buffer:
+    """Return the object that replaces one beginning with `start`, empty if there is none.
+
+    Raises:
+        InvalidRequest: reason TENSOR_TOO_LARGE.
+    """
+    return joined(_parts_writer(start, object_key)(tensor))
+
+
+def _parts_writer(start: Buffer, object_key: str) -> Callable[[Tensor], list[Buffer]]:
     head = bytes(start)
     found = name_of(head)
     if begins_with_torch_magic(head) or head.startswith(_TEXT_MAGIC):
-        return encode_legacy_file
+        return legacy_file_parts
     if found is not None and found.family is Family.TORCH:
-        return encode_zip_file if head.startswith(ZIP_SIGNATURE) else encode_pickle
+        return zip_file_parts if head.startswith(ZIP_SIGNATURE) else pickle_parts
     is_torchs = PurePosixPath(object_key).suffix in _TORCH_ENDINGS
-    return encode_zip_file if is_torchs else encode_pickle
+    return zip_file_parts if is_torchs else pickle_parts

@@ -33,8 +33,8 @@ class _Placed(NamedTuple):
     checksum: int
 
 
-def encode_zip_file(tensor: Tensor) -> bytes:
-    """Return the file, the same bytes for the same tensor.
+def zip_file_parts(tensor: Tensor) -> list[Buffer]:
+    """Return the file in parts, the same bytes for the same tensor.
 
     Raises:
         InvalidRequest: reason TENSOR_TOO_LARGE, if `read_zip` would refuse it.
@@ -61,7 +61,7 @@ def encode_zip_file(tensor: Tensor) -> bytes:
     directory = b"".join(map(_entry, placed))
     count = len(placed)
     end = END.pack(END_SIGNATURE, 0, 0, count, count, len(directory), at, 0)
-    return b"".join((*parts, directory, end))
+    return [*parts, directory, end]
 
 
 def _local_header(record: _Placed) -> bytes:

@@ -334,7 +334,7 @@ class Filler:
         """
         keys = {field.name: kind.object_key(field, key, owner) for field in kind.fields}
 
-        async def write(field: Field, data: bytes) -> OriginStamp:
+        async def write(field: Field, data: Buffer) -> OriginStamp:
             async with self._writes:
                 check_fence()
                 return await self._origin.write(keys[field.name], data)

@@ -29,6 +29,6 @@ class Codec(Protocol):
 
     def encode_members(
         self, kind: Kind, blob: Buffer, starts: Mapping[str, bytes]
-    ) -> dict[str, bytes]:
+    ) -> Mapping[str, Buffer]:
         """`starts` has the first bytes of the objects that the encoded ones replace."""
         ...

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from cachesvc.codec.pickle_writer import encode_legacy_file
+from cachesvc.codec.pickle_writer import legacy_file_parts
 from cachesvc.codec.pickles import decode_pickle
-from cachesvc.codec.tensor_forms import writer_for
-from cachesvc.codec.torch_zip_writer import encode_zip_file
+from cachesvc.codec.tensor_forms import encoded
+from cachesvc.codec.torch_zip_writer import zip_file_parts
 from cachesvc.core.errors import InvalidRequest
 from cachesvc.engine.fill import START_BYTES
 from cachesvc_format.blob import ITEM_BYTES, Tensor
 from tests.support.tensor_forms import FORMS, loaded, tensor_in_form
 
-WRITERS = {"zip": encode_zip_file, "legacy": encode_legacy_file}
+WRITERS = {"zip": zip_file_parts, "legacy": legacy_file_parts}
 DTYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -51,6 +51,10 @@ def _bytes(tensor: torch.Tensor) -> bytes:
     return tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
 
 
+def _written(form: str, tensor: Tensor) -> bytes:
+    return b"".join(WRITERS[form](tensor))
+
+
 @pytest.mark.parametrize("form", WRITERS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -59,18 +63,18 @@ def test_torch_loads_what_we_write_without_code(
 ) -> None:
     ours = _tensor(dtype, shape)
 
-    written = WRITERS[form](ours)
+    written = _written(form, ours)
 
     read = loaded(form, written)
     assert (read.dtype, read.shape) == (DTYPES[dtype], torch.Size(shape))
     assert _bytes(read) == ours.data
     assert decode_pickle(written) == ours
-    assert WRITERS[form](_tensor(dtype, shape)) == written
+    assert _written(form, _tensor(dtype, shape)) == written
 
 
 def test_torch_maps_the_zip_file_that_we_write(tmp_path: Path) -> None:
     ours = _tensor("F32", (1000,))
-    (tmp_path / "pose.pt").write_bytes(encode_zip_file(ours))
+    (tmp_path / "pose.pt").write_bytes(_written("zip", ours))
 
     mapped = torch.load(tmp_path / "pose.pt", mmap=True, weights_only=True)
 
@@ -78,7 +82,7 @@ def test_torch_maps_the_zip_file_that_we_write(tmp_path: Path) -> None:
 
 
 def test_the_zip_file_is_sound_and_its_elements_are_aligned() -> None:
-    written = encode_zip_file(_tensor("F16", (100,)))
+    written = _written("zip", _tensor("F16", (100,)))
 
     with zipfile.ZipFile(io.BytesIO(written)) as archive:
         assert archive.testzip() is None
@@ -98,7 +102,7 @@ def test_a_tensor_that_could_not_be_read_back_is_not_written(write: object) -> N
 def test_the_form_found_is_kept_whatever_the_key(form: str, key: str) -> None:
     start = tensor_in_form(form, torch.ones(3))[:START_BYTES]
 
-    written = writer_for(start, key)(_tensor("F32", (2,)))
+    written = encoded(_tensor("F32", (2,)), start, key)
 
     assert _bytes(loaded(form, written)) == _tensor("F32", (2,)).data
 
@@ -107,7 +111,7 @@ def test_the_form_found_is_kept_whatever_the_key(form: str, key: str) -> None:
 def test_a_raw_pickle_of_every_protocol_stays_one(protocol: int) -> None:
     start = pickle.dumps(torch.ones(3), protocol=protocol)[:START_BYTES]
 
-    assert loaded("raw", writer_for(start, "pose.pt")(_tensor("F32", (2,)))).shape == (2,)
+    assert loaded("raw", encoded(_tensor("F32", (2,)), start, "pose.pt")).shape == (2,)
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -115,7 +119,7 @@ def test_a_legacy_file_of_every_protocol_stays_one(protocol: int) -> None:
     out = io.BytesIO()
     torch.save(torch.ones(3), out, pickle_protocol=protocol, _use_new_zipfile_serialization=False)
 
-    written = writer_for(out.getvalue()[:START_BYTES], "pose.pkl")(_tensor("F32", (2,)))
+    written = encoded(_tensor("F32", (2,)), out.getvalue()[:START_BYTES], "pose.pkl")
 
     assert torch.load(io.BytesIO(written), weights_only=True).shape == (2,)
 
@@ -124,7 +128,7 @@ def test_a_file_with_a_long_name_of_its_folder_stays_a_file_of_torch(tmp_path: P
     path = tmp_path / f"{'x' * 200}.pt"
     torch.save(torch.ones(3), path)
 
-    written = writer_for(path.read_bytes()[:START_BYTES], "pose.pkl")(_tensor("F32", (2,)))
+    written = encoded(_tensor("F32", (2,)), path.read_bytes()[:START_BYTES], "pose.pkl")
 
     assert loaded("zip", written).shape == (2,)
 
@@ -136,4 +140,4 @@ def test_a_file_with_a_long_name_of_its_folder_stays_a_file_of_torch(tmp_path: P
     ("key", "form"), [("pose.pkl", "raw"), ("pose", "raw"), ("a/pose.pt", "zip"), ("x.pth", "zip")]
 )
 def test_where_no_tensor_is_the_keys_ending_decides(start: bytes, key: str, form: str) -> None:
-    assert loaded(form, writer_for(start, key)(_tensor("F32", (2,)))).shape == (2,)
+    assert loaded(form, encoded(_tensor("F32", (2,)), start, key)).shape == (2,)

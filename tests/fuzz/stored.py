@@ -15,12 +15,12 @@ import zlib
 from cachesvc.codec.blob import parse_layout
 from cachesvc.codec.images import decode_png
 from cachesvc.codec.pickles import decode_pickle, plan_pickle
-from cachesvc.codec.tensor_forms import writer_for
+from cachesvc.codec.tensor_forms import encoded
 from cachesvc.codec.torch_views import MAX_PICKLED_TENSOR_BYTES
 from cachesvc.core.errors import InvalidRequest, OriginDataCorrupt
 from cachesvc.core.tensors import PlanTooSmall
 from cachesvc_client import _blob
-from cachesvc_format.blob import ITEM_BYTES, BlobError
+from cachesvc_format.blob import ITEM_BYTES, BlobError, Tensor
 from cachesvc_format.foreign import name_of
 from tests.fuzz.parser import Parser
 
@@ -106,7 +106,7 @@ def _name(data: bytes) -> None:
         assert found.name.isascii()
         assert found.name.isprintable()
         assert len(found.name) < MAX_NAME_CHARS
-    assert writer_for(data, "a.pkl")
+    assert encoded(Tensor("U8", (1,), b"x"), data, "a.pkl")
 
 
 PARSERS = (

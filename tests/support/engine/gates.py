@@ -103,7 +103,7 @@ class GatedCodec:
 
     def encode_members(
         self, kind: Kind, blob: Buffer, starts: Mapping[str, bytes]
-    ) -> dict[str, bytes]:
+    ) -> Mapping[str, Buffer]:
         encoded = members.encode_members(kind, blob, starts)
         self._gates.pass_by_in_thread("put_encoded")
         return encoded
