@@ -54,6 +54,7 @@ MAX_TTL = timedelta(days=366)
 
 WRONG_TYPE = "WRONG_TYPE"
 _NONE = type(None)
+_STUBS = "cachesvc_proto.v1.cache_pb2"
 # What `locals()` has beside a method's arguments.
 _NO_ARGUMENTS = ("self", "__class__")
 
@@ -321,6 +322,7 @@ RULES: dict[str, Rule] = {
         _instance(Mapping),
         holds=lambda value: all(map(_is_kind, value.items())),
     ),
+    "stats": Rule("a StatsResponse", lambda value: is_a(value, _STUBS, "StatsResponse")),
     "error": Rule("a CacheServiceError", _instance(CacheServiceError)),
     "method": Rule(
         "a str",

@@ -15,12 +15,13 @@ from typing import Any, cast
 
 import grpc
 
-from cachesvc_client._arguments import Category, check_settings
+from cachesvc_client._arguments import Category, check, check_settings
 from cachesvc_client.aio import AsyncCacheClient
 from cachesvc_client.answers import WarmProgress
 from cachesvc_client.client import CacheClient
 from cachesvc_client.errors import CacheServiceError, DeadlineExceeded
-from cachesvc_format.v2_stats import v2_cache_stats
+from cachesvc_format import v2_stats
+from cachesvc_proto.v1.cache_pb2 import StatsResponse
 
 try:
     from fastapi import APIRouter, Request, Response
@@ -84,6 +85,12 @@ def cache_router(client: CacheClient | AsyncCacheClient) -> APIRouter:
     router.add_api_route("/warmup", routes.warm, methods=["POST"])
     router.add_api_route("/stats", routes.stats, methods=["GET"])
     return router
+
+
+def v2_cache_stats(stats: StatsResponse) -> dict[str, Any]:
+    """Return V2's `cache_stats` from what `client.stats()` returns. Raises InvalidRequest."""
+    check(locals())
+    return v2_stats.v2_cache_stats(stats)
 
 
 class _ErrorsAsAnswers(APIRoute):

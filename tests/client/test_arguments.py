@@ -30,6 +30,7 @@ from cachesvc_client import (
     PutOptions,
     TlsFiles,
     TryOn,
+    fastapi,
 )
 from cachesvc_client.fastapi import cache_router
 from cachesvc_client.testing import AsyncInMemoryCacheClient, InMemoryCacheClient, MemoryService
@@ -240,6 +241,13 @@ def test_each_argument_of_each_constructor_is_checked_by_name(of: Callable[..., 
             if of is TwoLevelCacheV2 and argument == "client" and value is None:
                 continue
             assert_refused(partial(of, **{argument: value}), argument, value)
+
+
+def test_the_arguments_of_the_routes_module_are_checked_by_name() -> None:
+    assert {*fastapi.__all__} == {"cache_router", "v2_cache_stats"}
+    for value in (7, None, {"l1_hits": 1}, InMemoryCacheClient()):
+        assert_refused(partial(fastapi.v2_cache_stats, value), "stats", value)
+    assert fastapi.v2_cache_stats(InMemoryCacheClient().stats())["l1_hits"] == 0
 
 
 def test_no_public_class_is_without_these_checks() -> None:
