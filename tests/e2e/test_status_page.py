@@ -65,7 +65,7 @@ _CONTRASTS = """
 GETS_PER_SECOND = """
 () => {
   const tiles = [...document.querySelectorAll("#figures > div")];
-  const tile = tiles.find((one) => one.firstChild.textContent === "Gets per second, last 10 s");
+  const tile = tiles.find((one) => one.firstChild.textContent === "Gets per second");
   const legend = [...document.querySelectorAll("#chart-gets .legend li")];
   const number = (element) => Number(element.textContent.match(/[\\d.]+$/)?.[0] ?? 0);
   return [number(tile.querySelector("dd")), legend.map(number)];

@@ -51,7 +51,7 @@ function showFigures(status, samples) {
   const tiles = [
     ["Hit ratio, last minute", percent(minute && hitRatio(minute)), `ten minutes: ${percent(window && hitRatio(window))}`],
     // The chart beside it has the same sum, by tier.
-    ["Gets per second, last 10 s", rate(newestOf(samples.all, GET_TRAIL_MS, getRate)), `${count(status.requests.total)} since the start`],
+    ["Gets per second", rate(newestOf(samples.all, GET_TRAIL_MS, getRate)), `over 10 s · ${count(status.requests.total)} since the start`],
     ["Failed, last minute", count(failed), `${count(status.requests.failed)} since the start`, failed ? "bad" : null],
     ["Fills under way", count(running), `of ${count(max)} flights`, running >= max ? "warn" : null],
     ["Origin", isOpen ? "left alone" : "in use", isOpen ? "it did not answer; misses fail" : `${status.origin.kind} · circuit closed`, isOpen ? "bad" : null],
