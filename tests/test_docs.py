@@ -17,7 +17,7 @@ from typer.main import get_command
 from cachesvc import config
 from cachesvc.cli.main import app
 from cachesvc.config import Settings
-from cachesvc.config_kinds import KindSettings
+from cachesvc.config.kinds import KindSettings
 from cachesvc_proto.v1 import cache_pb2 as pb
 from tests import promises
 from tests.support.daemons import Daemon

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 
 import structlog
 
-from cachesvc import config_together
-from cachesvc.config import Settings
-from cachesvc.config_messages import setting
+from cachesvc.config import Settings, together
+from cachesvc.config.messages import setting
 from cachesvc.core.errors import ConfigError
 from cachesvc.tiers import disk_size, host_limits
 from cachesvc.tiers.mounts import mount_of
@@ -25,7 +24,7 @@ def look(settings: Settings) -> float:
     """
     limit = host_limits.memory_limit()
     problems = [
-        *config_together.problems_of_places(settings),
+        *together.problems_of_places(settings),
         *host_limits.problems(settings, limit),
         *disk_size.problems(settings.l2),
     ]

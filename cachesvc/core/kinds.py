@@ -1,7 +1,7 @@
 """What can be cached: kinds, their namespaces, fields and where the origin keeps them.
 
 Kinds are data. The three kinds of the try-on service are built in; the config file
-changes their limits or adds other kinds (`config.py` builds them).
+changes their limits or adds other kinds (`config/kinds.py` builds them).
 """
 
 from __future__ import annotations

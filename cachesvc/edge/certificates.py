@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from cachesvc.config_access import TlsSettings
+from cachesvc.config.access import TlsSettings
 from cachesvc.core import certificates
 from cachesvc.core.certificates import Outlook, Validity
 from cachesvc.core.clock import NS_PER_S, Clock, Now

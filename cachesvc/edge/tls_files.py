@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Self
 
 from cachesvc.config import Settings
-from cachesvc.config_access import TlsSettings
-from cachesvc.config_values import ENV_PREFIX
+from cachesvc.config.access import TlsSettings
+from cachesvc.config.values import ENV_PREFIX
 from cachesvc.core import certificates
 from cachesvc.core.certificates import Validity
 from cachesvc.core.errors import ConfigError

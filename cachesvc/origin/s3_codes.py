@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Self
 
-from cachesvc.config_messages import setting
+from cachesvc.config.messages import setting
 from cachesvc.core.errors import CacheError, OriginDenied, OriginUnavailable
 from cachesvc.origin import reasons
 

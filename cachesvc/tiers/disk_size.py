@@ -11,7 +11,7 @@ import os
 import structlog
 
 from cachesvc.config import L2Settings
-from cachesvc.config_messages import setting
+from cachesvc.config.messages import setting
 from cachesvc.core import units
 from cachesvc.tiers.mounts import nearest_existing
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from cachesvc.config_messages import setting
+from cachesvc.config.messages import setting
 from cachesvc.core import units
 from cachesvc.core.errors import ConfigError
 from cachesvc.tiers import files, leases

@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from cachesvc.config import Settings
-from cachesvc.config_messages import setting
+from cachesvc.config.messages import setting
 from cachesvc.core import units
 
 log = structlog.get_logger()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cachesvc.config_together import problems_of_places
+from cachesvc.config.together import problems_of_places
 from cachesvc.core.errors import ConfigError
 from tests.config.conftest import Load
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from cachesvc import config
 from cachesvc.cli.commands.config import value_text
 from cachesvc.config import Settings
-from cachesvc.config_messages import variable_of
+from cachesvc.config.messages import variable_of
 from cachesvc.core.errors import ConfigError
 from tests.config.conftest import Load
 

@@ -10,7 +10,7 @@ import pytest
 from cachesvc.cli.doctor import names
 from cachesvc.cli.doctor.findings import Level, Patient
 from cachesvc.config import Settings
-from cachesvc.config_sources import strangers
+from cachesvc.config.sources import strangers
 from tests.cli.conftest import Run, run_alone  # noqa: F401 a fixture
 
 LINKS = {

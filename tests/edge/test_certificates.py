@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from cachesvc.config_access import TlsSettings
+from cachesvc.config.access import TlsSettings
 from cachesvc.core.clock import NS_PER_S, Now
 from cachesvc.core.errors import ConfigError
 from cachesvc.edge.certificates import Certificates

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from cachesvc.config import Settings
-from cachesvc.config_access import TlsSettings
+from cachesvc.config.access import TlsSettings
 from cachesvc.core.errors import ConfigError
 from cachesvc.edge import tls_files
 from tests.support.certificates import Authority

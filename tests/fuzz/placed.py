@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from cachesvc.config import load
-from cachesvc.config_access import read_grants
+from cachesvc.config.access import read_grants
 from cachesvc.core.errors import ConfigError
 from cachesvc.tiers.control import close_predecessor
 from cachesvc_client import _control

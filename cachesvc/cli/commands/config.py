@@ -20,23 +20,23 @@ def config(config_file: ConfigFile = None, as_json: Json = False) -> None:
     0: all can.
     """
     from cachesvc import config as configuration
-    from cachesvc import config_messages, config_sources
+    from cachesvc.config import messages, sources
     from cachesvc.core.errors import ConfigError
     from cachesvc.edge import tls_files
 
     try:
         loaded = configuration.load(config_file)
         tls_files.check_all(loaded)
-        in_file = config_sources.read_toml(config_file, "--config") if config_file else {}
+        in_file = sources.read_toml(config_file, "--config") if config_file else {}
     except ConfigError as exc:
         fail(str(exc), ExitCode.USAGE)
-    for stranger in config_sources.strangers(configuration.Settings, os.environ):
+    for stranger in sources.strangers(configuration.Settings, os.environ):
         warn(str(stranger))
     rows = [
         (
             path,
-            config_messages.masked(path, value),
-            config_sources.source_of(path, os.environ, in_file),
+            messages.masked(path, value),
+            sources.source_of(path, os.environ, in_file),
         )
         for path, value in _leaves(loaded.model_dump(mode="json", by_alias=True))
     ]
@@ -51,7 +51,7 @@ def config(config_file: ConfigFile = None, as_json: Json = False) -> None:
     table = output.table("", ("Setting", "Value", "From"))
     table.columns[0].no_wrap = True
     for path, value, source in rows:
-        where = str(config_file) if source == config_sources.FILE else source
+        where = str(config_file) if source == sources.FILE else source
         table.add_row(".".join(path), value_text(path[-1], value), where)
     output.console().print(table)
 
@@ -70,7 +70,7 @@ def value_text(name: str, value: Any) -> str:
 
 
 def _kind(source: str) -> str:
-    from cachesvc.config_sources import DEFAULT, FILE
+    from cachesvc.config.sources import DEFAULT, FILE
 
     return source if source in (DEFAULT, FILE) else "environment"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
-from cachesvc.config_access import GrantSettings, TlsSettings, read_grants
+from cachesvc.config.access import GrantSettings, TlsSettings, read_grants
 from cachesvc.core.certificates import Outlook
 from cachesvc.core.errors import ConfigError
 from cachesvc.edge import tls_files

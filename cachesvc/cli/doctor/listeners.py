@@ -15,7 +15,7 @@ from pathlib import Path
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 from cachesvc.cli.doctor.memory import last_system_uid
 from cachesvc.cli.doctor.places import daemon_pid, holder_of
-from cachesvc.config_values import split_address
+from cachesvc.config.values import split_address
 from cachesvc.core.access import Role
 
 _LISTENING = "0A"

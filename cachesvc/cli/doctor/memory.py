@@ -17,7 +17,7 @@ from cachesvc.cli.doctor.places import (
     unnamed_file,
 )
 from cachesvc.config import Settings
-from cachesvc.config_values import ENV_PREFIX
+from cachesvc.config.values import ENV_PREFIX
 from cachesvc.core import durable
 from cachesvc.tiers import files, leases
 from cachesvc.tiers.mounts import mount_of, nearest_existing

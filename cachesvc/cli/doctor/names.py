@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from cachesvc.cli.doctor.findings import Finding, Patient, ok, warning
-from cachesvc.config_sources import service_links, strangers
+from cachesvc.config.sources import service_links, strangers
 
 
 def check_variables(patient: Patient) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 
 from cachesvc.config import OriginSettings
-from cachesvc.config_messages import setting, shown
+from cachesvc.config.messages import setting, shown
 from cachesvc.core.errors import CacheError
 from cachesvc.origin import reasons
 

@@ -11,10 +11,10 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cachesvc import config_together
 from cachesvc.app.l2 import WITNESS
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok
 from cachesvc.cli.doctor.places import unnamed_file
+from cachesvc.config import together
 from cachesvc.core import durable
 from cachesvc.core.errors import ConfigError
 from cachesvc.edge import audit
@@ -33,9 +33,9 @@ def check_separate(patient: Patient) -> Iterator[Finding]:
     """Find one directory or port for two purposes: the second lock or listener is refused."""
     settings = patient.settings
     found = [
-        *config_together.problems_of_places(settings),
-        *config_together.problems_of_sockets(settings),
-        *config_together.problems_of_ports(settings),
+        *together.problems_of_places(settings),
+        *together.problems_of_sockets(settings),
+        *together.problems_of_ports(settings),
     ]
     if found:
         yield error(

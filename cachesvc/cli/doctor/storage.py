@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from cachesvc.cli.conventions import output
 from cachesvc.cli.doctor.findings import Finding, Patient, error, ok, warning
 from cachesvc.cli.doctor.places import examine_directory
-from cachesvc.config_values import ENV_PREFIX
+from cachesvc.config.values import ENV_PREFIX
 from cachesvc.core import durable
 from cachesvc.tiers import disk_size
 from cachesvc.tiers.mounts import mount_of, nearest_existing

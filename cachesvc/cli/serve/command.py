@@ -71,7 +71,7 @@ def _warn_of_strangers(settings: Settings) -> None:
     """Log the variables that look like settings and are none, each with the nearest one."""
     import structlog
 
-    from cachesvc.config_sources import strangers
+    from cachesvc.config.sources import strangers
 
     if found := strangers(type(settings), os.environ):
         structlog.get_logger().warning(

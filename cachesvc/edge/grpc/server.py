@@ -22,8 +22,8 @@ from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 
 from cachesvc.config import GrpcSettings
-from cachesvc.config_access import is_loopback
-from cachesvc.config_messages import setting
+from cachesvc.config.access import is_loopback
+from cachesvc.config.messages import setting
 from cachesvc.core.clock import Clock
 from cachesvc.core.credentials import Grants
 from cachesvc.core.errors import ConfigError

@@ -17,8 +17,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 
 from cachesvc.config import HttpSettings
-from cachesvc.config_messages import setting
-from cachesvc.config_values import split_address
+from cachesvc.config.messages import setting
+from cachesvc.config.values import split_address
 from cachesvc.core.access import Action
 from cachesvc.core.errors import CacheError, ConfigError, InvalidRequest
 from cachesvc.edge.draining import UnderWay

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from cachesvc.config_access import TlsSettings
+from cachesvc.config.access import TlsSettings
 from cachesvc.core.credentials import NameKind, SubjectName
 from cachesvc.edge import tls_files
 from cachesvc.edge.certificates import Certificates

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cachesvc.config_messages import MASK, masked
+from cachesvc.config.messages import MASK, masked
 from tests.cli.conftest import Run
 
 

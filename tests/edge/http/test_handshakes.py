@@ -16,7 +16,7 @@ import pytest
 from aiohttp import ClientSession, TCPConnector, web
 
 from cachesvc.config import HttpSettings
-from cachesvc.config_access import TlsSettings
+from cachesvc.config.access import TlsSettings
 from cachesvc.core.access import Action, Principal
 from cachesvc.core.clock import Clock
 from cachesvc.core.credentials import Grants

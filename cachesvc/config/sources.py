@@ -13,8 +13,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_settings import EnvSettingsSource
 
-from cachesvc.config_messages import CLOSE, named, nearest, variable_of
-from cachesvc.config_values import ENV_PREFIX
+from cachesvc.config.messages import CLOSE, named, nearest, variable_of
+from cachesvc.config.values import ENV_PREFIX
 from cachesvc.core.errors import ConfigError
 
 # The client's own variables; a command has them beside the daemon's.

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 
-from cachesvc import config_origin
-from cachesvc.config_access import listener_problems
-from cachesvc.config_messages import nearest, setting
-from cachesvc.config_settings import Settings
-from cachesvc.config_values import split_address
+from cachesvc.config import origin
+from cachesvc.config.access import listener_problems
+from cachesvc.config.messages import nearest, setting
+from cachesvc.config.settings import Settings
+from cachesvc.config.values import split_address
 from cachesvc.core.errors import ConfigError
 from cachesvc_format import control_page
 from cachesvc_format.paths import problem_of_socket
@@ -151,7 +151,7 @@ def _refusal(check: Callable[[], object]) -> Iterator[str]:
 _CHECKS: tuple[Callable[[Settings], Iterator[str]], ...] = (
     _of_kinds,
     _of_l2,
-    lambda settings: config_origin.problems(settings.origin),
+    lambda settings: origin.problems(settings.origin),
     problems_of_places,
     problems_of_sockets,
     problems_of_ports,

@@ -1,6 +1,6 @@
 """Settings: one loader for a TOML file and the `CACHESVC_*` variables, which win over it.
 
-All problems are reported at once. `config_settings.py` has the settings.
+All problems are reported at once. `settings.py` has the settings.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cachesvc import config_together
-from cachesvc.config_messages import problems
-from cachesvc.config_settings import (
+from cachesvc.config import together
+from cachesvc.config.messages import problems
+from cachesvc.config.settings import (
     GIB,
     MIB,
     GrpcSettings,
@@ -25,8 +25,8 @@ from cachesvc.config_settings import (
     OriginSettings,
     Settings,
 )
-from cachesvc.config_sources import as_written, name_as_written, names_of, read_toml
-from cachesvc.config_values import ENV_PREFIX
+from cachesvc.config.sources import as_written, name_as_written, names_of, read_toml
+from cachesvc.config.values import ENV_PREFIX
 from cachesvc.core.errors import ConfigError
 
 __all__ = [
@@ -64,6 +64,6 @@ def load(config_file: Path | None = None) -> Settings:
     except ValidationError as exc:
         found = problems(exc, name_of, list(names_of(Settings)), written)
         raise ConfigError("; ".join(found)) from exc
-    if found := config_together.problems(settings):
+    if found := together.problems(settings):
         raise ConfigError("; ".join(found))
     return settings

@@ -2,7 +2,7 @@
 
 Every type here turns a text of a variable or the file into its value, and refuses with a sentence
 of ours what can never be such a value. The words for a value out of its limits are in
-`config_messages.py`.
+`messages.py`.
 """
 
 from __future__ import annotations

@@ -15,11 +15,11 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from cachesvc import config_kinds
-from cachesvc.config_access import AccessSettings, TlsSettings
-from cachesvc.config_kinds import KindSettings
-from cachesvc.config_sources import Variables
-from cachesvc.config_values import (
+from cachesvc.config import kinds
+from cachesvc.config.access import AccessSettings, TlsSettings
+from cachesvc.config.kinds import KindSettings
+from cachesvc.config.sources import Variables
+from cachesvc.config.values import (
     ENV_PREFIX,
     Count,
     Directory,
@@ -191,7 +191,7 @@ class Settings(BaseSettings):
         Raises:
             ConfigError: a kind is not valid.
         """
-        return config_kinds.build(self.kinds, self.ttl_hours)
+        return kinds.build(self.kinds, self.ttl_hours)
 
     @classmethod
     def settings_customise_sources(

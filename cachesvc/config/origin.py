@@ -12,8 +12,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from cachesvc.config_messages import setting, shown
-from cachesvc.config_settings import OriginSettings
+from cachesvc.config.messages import setting, shown
+from cachesvc.config.settings import OriginSettings
 
 BUCKET, REGION = setting("origin.bucket"), setting("origin.region")
 ENDPOINT, PATH = setting("origin.endpoint_url"), setting("origin.path")

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from cachesvc.config_values import Count, Hours, Seconds, Section, Size
+from cachesvc.config.values import Count, Hours, Seconds, Section, Size
 from cachesvc.core import kinds
 from cachesvc.core.errors import ConfigError
 from cachesvc.core.kinds import Encoding, Kind, Kinds, Namespace, Subject

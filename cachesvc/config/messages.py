@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cachesvc.config_values import ENV_PREFIX
+from cachesvc.config.values import ENV_PREFIX
 from cachesvc.core import units
 
 MASK = "***"

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, Field, ValidationError
 
-from cachesvc.config_messages import problems, setting
-from cachesvc.config_sources import names_of, read_toml
-from cachesvc.config_values import MaybeFile, Section, split_address
+from cachesvc.config.messages import problems, setting
+from cachesvc.config.sources import names_of, read_toml
+from cachesvc.config.values import MaybeFile, Section, split_address
 from cachesvc.core.access import Role
 from cachesvc.core.credentials import Grants, Token
 from cachesvc.core.errors import ConfigError
