@@ -48,7 +48,7 @@ def decode_pickle(data: bytes, plan: DecodePlan | None = None) -> Tensor:
         PlanTooSmall: if the tensor, which is expanded, takes more memory than `plan` says.
     """
     if len(data) > MAX_OBJECT_BYTES:
-        raise pickle_refused(f"it is larger than {MAX_OBJECT_BYTES} bytes")
+        raise pickle_refused(f"it is larger than {MAX_OBJECT_BYTES} bytes: save fewer elements")
     try:
         view = _read(memoryview(data))
     except OriginDataCorrupt as exc:

@@ -116,7 +116,9 @@ def parse_storage_id(parts: tuple[Value, ...]) -> Storage:
         raise pickle_refused("a storage's key is not a number, or its location is not text")
     checked = _checked_number(count, "a storage's count")
     if checked * ITEM_BYTES[storage_class.dtype] > MAX_PICKLED_TENSOR_BYTES:
-        raise pickle_refused(f"a storage is larger than {MAX_PICKLED_TENSOR_BYTES} bytes")
+        raise pickle_refused(
+            f"a storage is larger than {MAX_PICKLED_TENSOR_BYTES} bytes: save tensor.clone()"
+        )
     return Storage(storage_class.dtype, checked, key)
 
 
@@ -184,7 +186,9 @@ def _check_inside(view: View) -> None:
     if math.prod(max(size, 1) for size in shape) * ITEM_BYTES[storage.dtype] > (
         MAX_PICKLED_TENSOR_BYTES
     ):
-        raise pickle_refused(f"a tensor is larger than {MAX_PICKLED_TENSOR_BYTES} bytes")
+        raise pickle_refused(
+            f"a tensor is larger than {MAX_PICKLED_TENSOR_BYTES} bytes: save fewer elements"
+        )
     count = math.prod(shape)
     last = view.offset
     if count:

@@ -1,8 +1,9 @@
 """Is a file read by `cachesvc put` as it is read at the origin?
 
 Each file of the table is read by the code of both ways: the pixels or numbers are the same, or
-both refuse it with the same sentence. Some files of the table go both ways through a daemon; what
-was served is also written by `get --output`, put with `--persist`, and read from the origin.
+both refuse it with the same sentence. An image that a worker opened with Pillow is a third way.
+Some files of the table go both ways through a daemon; what was served is also written by
+`get --output`, put with `--persist`, and read from the origin.
 
 Promises 2 and 5. A way that takes what the other refuses keeps an entry that no fill can renew.
 """
@@ -12,14 +13,13 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import struct
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 from PIL import Image
 
 from cachesvc.cli.commands import field_files
@@ -27,113 +27,17 @@ from cachesvc.codec import members
 from cachesvc.core.errors import OriginDataCorrupt
 from cachesvc.core.kinds import GARMENT
 from cachesvc_client import CacheClient, Entry
-from cachesvc_client._values import fields_of
+from cachesvc_client._values import field_of, fields_of
 from cachesvc_format.blob import Tensor
 from tests.cli.conftest import Run
-from tests.support import png_files, sample_objects
+from tests.support import sample_objects
+from tests.support.both_ways_files import FILES, IMAGE, PLAIN, TENSOR, File
 from tests.support.daemons import Daemon
-from tests.support.png_files import KINDS, chunk, png, with_chunks
 from tests.support.sample_objects import fresh_id
 
 OWNER = "both-ways"
-# By the field: what its object is called at the origin, and how a file of it ends.
-IMAGE, TENSOR = "garm_img", "garm_tensor"
+# By the field: how its object at the origin is called.
 OBJECT = {IMAGE: "img.png", TENSOR: "tensor.pkl"}
-
-
-@dataclass(frozen=True)
-class File:
-    """One file, and what both ways have to make of it.
-
-    `refused` is a part of the sentence. `plain` has the same pixels, if Pillow refuses `data`.
-    """
-
-    data: bytes
-    refused: str = ""
-    plain: bytes = b""
-    field: str = IMAGE
-    suffix: str = ".png"
-
-
-def _picture(mode: str, size: tuple[int, int] = (13, 11)) -> Image.Image:
-    return sample_objects.image("RGB", (16, 16), 3).resize(size).convert(mode)
-
-
-def _saved(image: Image.Image, suffix: str = "PNG", **options: object) -> bytes:
-    out = io.BytesIO()
-    image.save(out, suffix, **options)
-    return out.getvalue()
-
-
-def _of_every_kind() -> Iterator[tuple[str, File]]:
-    for colour, depth in KINDS:
-        for interlaced in (0, 1):
-            rows = png_files.rows(colour, depth, interlaced=interlaced)
-            name = f"colour {colour} of {depth} bits{', interlaced' * interlaced}"
-            yield name, File(png(colour, depth, interlaced=interlaced))
-            long = b"".join([*rows, b"more"])
-            yield f"{name}, too long", File(png(colour, depth, long, interlaced=interlaced))
-            short = b"".join(rows)[:-1]
-            short_png = png(colour, depth, short, interlaced=interlaced)
-            yield f"{name}, too short", File(short_png, "cut short")
-
-
-def _with_transparency() -> Iterator[tuple[str, File]]:
-    for colour, depth in KINDS:
-        alpha = chunk(b"tRNS", {0: b"\0\1", 2: b"\0\1" * 3, 3: b"\0\x80"}.get(colour, b""))
-        yield f"colour {colour} of {depth} bits, tRNS", File(png(colour, depth, before=alpha))
-
-
-def _with_other_chunks() -> Iterator[tuple[str, File]]:
-    good = _saved(_picture("RGB"))
-    text = chunk(b"tEXt", b"exif:Model\0a camera")
-    yield "75 texts", File(with_chunks(good, text * 75))
-    yield "5 MiB of text", File(with_chunks(good, chunk(b"tEXt", b"workflow\0" + bytes(5 << 20))))
-    bomb = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(8 << 20)))
-    yield "64 texts that inflate to 8 MiB each", File(with_chunks(good, bomb * 64), plain=good)
-    profile = chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(2 << 20)))
-    yield "a profile of 2 MiB", File(with_chunks(good, profile), plain=good)
-    yield "a damaged profile", File(with_chunks(good, chunk(b"iCCP", b"k\0\7x")), plain=good)
-    yield (
-        "EXIF behind the pixels",
-        File(with_chunks(good, chunk(b"eXIf", b"II*\0" + bytes(70_000)), is_behind=True)),
-    )
-    yield "40,000 chunks", File(with_chunks(good, text * 40_000), "32768 chunks")
-
-
-def _animated() -> Iterator[tuple[str, File]]:
-    frames = {"save_all": True, "append_images": [_picture("RGB").rotate(90)]}
-    yield "an animation", File(_saved(_picture("RGB"), **frames), "animated: 2 frames")
-    one = chunk(b"acTL", struct.pack(">2I", 1, 0))
-    frame = chunk(b"fcTL", struct.pack(">5I2H2B", 0, 13, 11, 0, 0, 1, 1, 0, 0))
-    yield "an animation of one frame", File(with_chunks(_saved(_picture("RGB")), one + frame))
-
-
-def _others() -> Iterator[tuple[str, File]]:
-    for mode in ("1", "L", "LA", "P", "RGB", "RGBA"):
-        yield f"mode {mode}", File(_saved(_picture(mode)))
-    deep = Image.fromarray(np.arange(143, dtype=np.uint16).reshape(11, 13))
-    yield "mode I;16", File(_saved(deep), "I;16")
-    good = _saved(_picture("RGB"))
-    yield "a prefix", File(good[:-20], "cut short")
-    yield "a flipped bit", File(good[:-30] + bytes((good[-30] ^ 1,)) + good[-29:], "checksum")
-    yield (
-        "no palette",
-        File(png(3, 8).replace(png_files.PALETTE_OF_4, b""), "no palette before its pixels"),
-    )
-    yield "too many pixels", File(png(0, 8, b"", width=65_535, height=1_024), "more than 33554432")
-    yield "too many rows", File(png(0, 8, b"", width=1, height=65_536), "rows or columns")
-    for suffix in ("JPEG", "WEBP", "GIF", "TIFF", "BMP"):
-        yield suffix, File(_saved(_picture("RGB"), suffix), "this field reads PNG")
-    yield "text", File(b"no image", "it is text, and this field reads PNG")
-    yield "no bytes that anybody knows", File(bytes(range(200, 250)), "no PNG")
-
-
-FILES: dict[str, File] = dict(
-    file
-    for files in (_of_every_kind, _with_transparency, _with_other_chunks, _animated, _others)
-    for file in files()
-)
 
 
 class BothWays:
@@ -166,14 +70,17 @@ class BothWays:
         clothing = fresh_id("g")
         path = self._folder / f"{file.field}{file.suffix}"
         path.write_bytes(file.data)
-        return self._put(clothing, {**self._put_files, file.field: path})
+        files = {**self._put_files, file.field: path}
+        return self._put(clothing, [f"{field}={path}" for field, path in files.items()])
 
-    def again(self, entry: Entry) -> Entry:
+    def again(self, entry: Entry, field: str) -> Entry:
         """Return what `put --persist` of the files of `get --output` leaves at the origin."""
         clothing, written = fresh_id("g"), self._folder / fresh_id("out")
         done = self._run("get", "garment", entry.info.key.id, "--output", str(written))
         assert done.exit_code == 0, done.output
-        files = {IMAGE: written / "garm_img.png", TENSOR: self._put_files[TENSOR]}
+        files = [str(written / "garment.safetensors")]
+        if field == IMAGE:
+            files = [f"{IMAGE}={written / 'garm_img.png'}", f"{TENSOR}={self._put_files[TENSOR]}"]
         put = self._put(clothing, files, "--owner", OWNER, "--persist")
         assert isinstance(put, Entry), put
         assert self._run("invalidate", "--clothing", clothing).exit_code == 0
@@ -181,9 +88,8 @@ class BothWays:
         assert done.exit_code == 0, done.output
         return self._entry(clothing)
 
-    def _put(self, clothing: str, files: dict[str, Path], *options: str) -> Entry | str:
-        named = [f"{field}={path}" for field, path in files.items()]
-        done = self._run("put", "garment", clothing, *named, *options)
+    def _put(self, clothing: str, files: list[str], *options: str) -> Entry | str:
+        done = self._run("put", "garment", clothing, *files, *options)
         return self._entry(clothing) if done.exit_code == 0 else _sentence(done.stderr)
 
     def _entry(self, clothing: str) -> Entry:
@@ -251,6 +157,40 @@ def test_a_file_is_read_or_refused_alike_by_put_and_from_the_origin(
 
 
 @pytest.mark.parametrize(
+    "name", [name for name, file in FILES.items() if file.field == IMAGE and not file.refused]
+)
+def test_what_a_worker_opens_with_pillow_is_what_a_fill_reads(name: str) -> None:
+    file = FILES[name]
+
+    with Image.open(io.BytesIO(file.plain or file.data)) as image:
+        assert field_of("field", image) == _by_origin(file)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".PKL"])
+@pytest.mark.parametrize("name", ["a zip tensor", "a legacy tensor", "a raw tensor", "a dict"])
+def test_every_ending_of_a_tensors_file_is_read_alike(
+    name: str, suffix: str, tmp_path: Path
+) -> None:
+    file = replace(FILES[name], suffix=suffix)
+
+    assert _by_put(file, tmp_path) == _by_origin(file)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
+def test_put_takes_what_a_refused_object_names_it_for(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"field{suffix}"
+    if suffix == ".npy":
+        np.save(path, PLAIN.numpy())
+    else:
+        safetensors.torch.save_file({"field": PLAIN}, path)
+
+    assert f"`cachesvc put` takes {suffix}" in str(
+        _by_origin(File(path.read_bytes(), field=TENSOR))
+    )
+    assert fields_of(field_files.read_fields([str(path)]))["field"].shape == (3, 4)
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "colour 3 of 4 bits, tRNS",
@@ -261,6 +201,9 @@ def test_a_file_is_read_or_refused_alike_by_put_and_from_the_origin(
         "mode 1",
         "mode I;16",
         "JPEG",
+        "an expanded tensor",
+        "a file without checksums",
+        "a dict",
     ],
 )
 def test_a_file_goes_both_ways_through_a_daemon(both_ways: BothWays, name: str) -> None:
@@ -274,4 +217,4 @@ def test_a_file_goes_both_ways_through_a_daemon(both_ways: BothWays, name: str) 
         return
     assert isinstance(filled, Entry), filled
     assert isinstance(put, Entry), put
-    assert bytes(filled.blob) == bytes(put.blob) == bytes(both_ways.again(filled).blob)
+    assert bytes(filled.blob) == bytes(put.blob) == bytes(both_ways.again(filled, file.field).blob)
