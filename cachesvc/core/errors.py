@@ -83,8 +83,10 @@ class SourceTooOld(Aborted):
 
     default_reason = "PUT_OUTDATED"
 
-    def __init__(self, message: str, sources_from_ns: int) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, sources_from_ns: int = 0, object_keys: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message, object_keys=object_keys)
         self.sources_from_ns = sources_from_ns
 
 

@@ -370,7 +370,7 @@ def _too_old(from_ns: int, why: str) -> SourceTooOld:
     return SourceTooOld(
         f"as_of is before {moment:%Y-%m-%dT%H:%M:%SZ}, and earlier changes may be unknown, of any "
         f"entry: {why}; read the source again",
-        from_ns,
+        sources_from_ns=from_ns,
     )
 
 

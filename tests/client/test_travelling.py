@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -141,17 +142,23 @@ class _Poses(Dataset[torch.Tensor]):
         return self._client.get_human(self._users[at])["pose_tensor"].clone()
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
-def test_a_client_works_in_the_workers_of_a_data_loader(daemon: Daemon, method: str) -> None:
+def _sizes_of_batches(target: str, method: str) -> list[int]:
     users = [values.fresh_id("user") for _ in range(4)]
-    with CacheClient(daemon.target) as client:
+    with CacheClient(target) as client:
         for user in users:
             client.put_human(user, **values.human())
         loader = DataLoader(
             _Poses(client, users), batch_size=2, num_workers=1, multiprocessing_context=method
         )
-        batches = list(loader)
-    assert [batch.shape[0] for batch in batches] == [2, 2]
+        return [batch.shape[0] for batch in loader]
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_client_works_in_the_workers_of_a_data_loader(daemon: Daemon, method: str) -> None:
+    """In a process of its own: one that has used asyncio gRPC may not be forked."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        assert pool.submit(_sizes_of_batches, daemon.target, method).result(50) == [2, 2]
 
 
 @pytest.mark.parametrize("library", ["gevent", "eventlet"])

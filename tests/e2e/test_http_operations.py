@@ -8,18 +8,16 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import shutil
 import socket
 import struct
 import subprocess
-import tempfile
 
 import pytest
 
 from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.conftest import NewDaemon
 from tests.support import sample_objects
-from tests.support.daemons import Daemon, wait_until
+from tests.support.daemons import Daemon, floor_of_the_whole_disk, wait_until
 from tests.support.debian import why_missing
 from tests.support.grpc_calls import TIMEOUT_S, get_garment, get_human
 from tests.support.http_calls import ask
@@ -262,7 +260,7 @@ def test_the_status_says_what_stats_says(daemon: Daemon) -> None:
 
 
 def test_a_disk_at_its_floor_is_a_warning_that_says_what_to_do(new_daemon: NewDaemon) -> None:
-    floor = shutil.disk_usage(tempfile.gettempdir()).total - 1
+    floor = floor_of_the_whole_disk()
     daemon = new_daemon(L2__FREE_FLOOR_BYTES=str(floor))
     status = ask(daemon, "GET", "/api/status").body
     warnings = {warning["id"]: warning for warning in status["warnings"]}

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.conftest import NewDaemon
 from tests.support import sample_objects
 from tests.support.browser import opened, running_chromium
-from tests.support.daemons import Daemon
+from tests.support.daemons import Daemon, floor_of_the_whole_disk
 from tests.support.grpc_calls import get_garment, get_human
 from tests.support.http_calls import ask
 from tests.support.sample_objects import fresh_id
@@ -337,9 +337,9 @@ def test_the_namespaces_of_a_successor_take_the_place_of_those_before(
 def test_a_warning_says_what_to_do_and_where_more_is(
     new_daemon: NewDaemon, browser: Browser
 ) -> None:
-    daemon = new_daemon(L2__FREE_FLOOR_BYTES=str(1 << 60))
+    daemon = new_daemon(L2__FREE_FLOOR_BYTES=str(floor_of_the_whole_disk()))
     with opened(browser, address(daemon)) as opening:
-        warnings = opening.page.locator("#warnings li", has_text="L2 admits nothing")
+        warnings = opening.page.locator("#warnings li", has_text="Others fill the disk")
         expect(warnings).to_contain_text("Do: Find who fills the disk", timeout=WITHIN_MS)
         expect(warnings).to_contain_text("docs/runbook.md#cachesvcdiskatfloor")
         expect(opening.page.locator("#headline")).to_contain_text("warning")

@@ -374,6 +374,7 @@ OTHER_LOOKUP: dict[str, Any] = {
     "expires_ns": 10**18 + 6,
     "accesses": 3,
     "is_stale": True,
+    "in_l2": False,
 }
 
 

@@ -32,6 +32,7 @@ CONTRACT: dict[type[CacheError], grpc.StatusCode] = {
     errors.Overloaded: Code.RESOURCE_EXHAUSTED,
     errors.HostBusy: Code.RESOURCE_EXHAUSTED,
     errors.Aborted: Code.ABORTED,
+    errors.SourceTooOld: Code.ABORTED,
     errors.OriginError: Code.UNAVAILABLE,
     errors.OriginUnavailable: Code.UNAVAILABLE,
     errors.ObjectChanging: Code.UNAVAILABLE,

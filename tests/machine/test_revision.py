@@ -75,7 +75,9 @@ def test_a_wheel_and_a_wheel_of_the_sdist_carry_the_commit_and_the_tree_stays_cl
     assert revision_in(build("wheel", project, tmp_path / "wheel"), package) == commit
 
     with tarfile.open(build("sdist", project, tmp_path / "sdist")) as opened:
-        opened.extractall(tmp_path / "unpacked", filter="data")
+        # Debian 12's Python 3.11.2 has no `filter`.
+        opened.extraction_filter = getattr(tarfile, "data_filter", None)
+        opened.extractall(tmp_path / "unpacked")
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     # An sdist that is unpacked inside another project keeps its own commit.
     git(tmp_path / "unpacked", "init", "--quiet")

@@ -317,6 +317,11 @@ def s3_settings(server: S3Server, bucket: str, endpoint_url: str = "") -> dict[s
     }
 
 
+def floor_of_the_whole_disk() -> int:
+    """Return the largest `l2.free_floor_bytes` that a start accepts: L2 has no room."""
+    return shutil.disk_usage(tempfile.gettempdir()).total - 1
+
+
 def wait_until(
     is_so: Callable[[], bool], within_s: float, describe: Callable[[], str] = lambda: ""
 ) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from cachesvc_proto.v1 import cache_pb2 as pb
 from tests.cli.conftest import Run
 from tests.conftest import NewDaemon
 from tests.support import sample_objects
-from tests.support.daemons import Daemon
+from tests.support.daemons import Daemon, floor_of_the_whole_disk
 from tests.support.v2_directories import V2
 
 OWNER = "shop"
@@ -114,7 +113,7 @@ def test_what_the_daemon_refuses_is_refused_in_the_dry_run_too(
 def test_where_l2_has_no_room_an_entry_in_memory_alone_does_not_count_as_adopted(
     new_daemon: NewDaemon, importing: Callable[[Daemon], Import]
 ) -> None:
-    floor = shutil.disk_usage(tempfile.gettempdir()).total - 1
+    floor = floor_of_the_whole_disk()
     daemon = new_daemon(L2__FREE_FLOOR_BYTES=str(floor))
     run = importing(daemon)
     write_garments(run.v2, 2)
