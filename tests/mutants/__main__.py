@@ -41,8 +41,9 @@ def main(words: list[str]) -> int:
         unbroken.mkdir()
         copy_tree(ROOT, unbroken)
         print(f"{len(test_ids)} tests on the unbroken copy ...", flush=True)
-        # Nothing hangs in the unbroken copy; a busy machine may need all the time of its tests.
-        limit_s = len(test_ids) * TEST_LIMIT_S / AT_ONCE
+        # Nothing hangs in the unbroken copy; a busy machine may need all the time of its tests, and
+        # that of a test to start.
+        limit_s = (AT_ONCE + len(test_ids)) * TEST_LIMIT_S / AT_ONCE
         run = run_tests(unbroken, test_ids, workers=AT_ONCE, limit_s=limit_s)
         if not_passed := _not_passed(run, test_ids):
             print(run.output, "not passed on the unbroken copy:", *not_passed, sep="\n")
