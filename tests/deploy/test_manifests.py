@@ -182,6 +182,21 @@ def test_the_daemons_container_is_confined_and_drains(pod: dict[str, Any]) -> No
         assert "exec" not in container.get(name, {})
 
 
+def test_a_changed_configmap_reaches_no_running_daemon_and_changed_secrets_do() -> None:
+    """The daemon reads its settings once: a file that changes under it would say otherwise."""
+    pod = document("daemonset.yaml")["spec"]["template"]["spec"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    for mount in daemon_of(pod)["volumeMounts"]:
+        volume = volumes[mount["name"]]
+        if "configMap" in volume:
+            assert "subPath" in mount  # the kubelet never renews it
+        if "secret" in volume:
+            assert "subPath" not in mount
+    text = (ROOT / "docs/deploying.md").read_text()
+    assert "A change of the ConfigMap" in text
+    assert "rollout restart daemonset/cachesvc" in text
+
+
 def test_a_sidecar_starts_before_its_worker_and_stays_beside_it() -> None:
     container = daemon_of(POD_OF_SIDECAR)
     assert container in POD_OF_SIDECAR["initContainers"]

@@ -19,6 +19,8 @@ const PYTHON = process.env.PYTHON ?? join(ROOT, '.venv/bin/python');
 /** Nothing leaves the host by it, and to daemon and client it is no loopback address. */
 const BEYOND = '127.0.0.2';
 const SERVICE = loadService(PROTO_FILE);
+/** The daemon takes messages of at most 2 MiB. */
+const CHUNK_BYTES = 1 << 20;
 
 export type Role = 'worker' | 'backend' | 'observer' | 'admin';
 
@@ -49,6 +51,11 @@ export class Daemon {
     return { name: this.name, address: this.address };
   }
 
+  /** What a program on that host connects to. */
+  get target(): string {
+    return `unix:${this.runtime}/cachesvc.sock`;
+  }
+
   /** Replaces the list of who may call; it counts at once. */
   allow({ certificates = {}, tokens = {} }: Access): void {
     const lines = ['[certificates]'];
@@ -68,7 +75,7 @@ export class Daemon {
   async start(): Promise<this> {
     this.address ||= `${BEYOND}:${await freePort(BEYOND)}`;
     this.process = start([PYTHON, '-m', 'cachesvc', 'serve'], this.log, this.environment());
-    this.worker = new grpc.Client(`unix:${this.runtime}/cachesvc.sock`, insecure(), {
+    this.worker = new grpc.Client(this.target, insecure(), {
       'grpc.initial_reconnect_backoff_ms': 50,
       'grpc.max_reconnect_backoff_ms': 100,
       'grpc.use_local_subchannel_pool': 1,
@@ -100,9 +107,9 @@ export class Daemon {
     await this.put({ key, owner_id: userId, as_of: timestampOf(asOf), persist }, personBlob());
   }
 
-  async putGarment(clothingId: string, ownerId: string, asOf: Date): Promise<void> {
+  async putGarment(clothingId: string, ownerId: string, asOf: Date, side?: number): Promise<void> {
     const key = { namespace: 'garment', id: clothingId };
-    await this.put({ key, owner_id: ownerId, as_of: timestampOf(asOf) }, garmentBlob());
+    await this.put({ key, owner_id: ownerId, as_of: timestampOf(asOf) }, garmentBlob(side));
   }
 
   /** Whether any tier holds it. */
@@ -121,7 +128,9 @@ export class Daemon {
         (error) => (error ? rejected(error) : resolved()),
       );
       call.write({ header });
-      call.write({ data: blob });
+      for (let at = 0; at < blob.length; at += CHUNK_BYTES) {
+        call.write({ data: blob.subarray(at, at + CHUNK_BYTES) });
+      }
       call.end();
     });
   }

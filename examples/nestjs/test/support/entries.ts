@@ -15,9 +15,10 @@ export function personBlob(): Buffer {
   );
 }
 
-export function garmentBlob(): Buffer {
+/** `side`: of the tensor, of which an element has 2 bytes. */
+export function garmentBlob(side = 4): Buffer {
   return blob(
-    { garm_img: RGB, garm_tensor: { dtype: 'F16', shape: [1, 3, 4, 4] } },
+    { garm_img: RGB, garm_tensor: { dtype: 'F16', shape: [1, 3, side, side] } },
     { 'garm_img.mode': 'RGB' },
   );
 }
