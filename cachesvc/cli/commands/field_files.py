@@ -67,10 +67,12 @@ def _one_line(exc: Exception) -> str:
 def _fields_of(path: Path, name: str) -> Iterator[tuple[str, Any]]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        endings = ", ".join(_READERS)
         found = _found_in(path)
+        remedy = _remedy(found) if found else None
+        if found and remedy:
+            raise ValueError(f"it is {found.name}: {remedy}")
         what = f"it is {found.name}; " if found else ""
-        raise ValueError(f"{what}the name must end in {endings}")
+        raise ValueError(f"{what}this command takes files that end in {', '.join(_READERS)}")
     return reader(path, name)
 
 
@@ -84,9 +86,19 @@ def _check_content(path: Path, family: Family, reads: str) -> None:
     found = _found_in(path)
     if found is None or (found.family is family and _NPZ not in found.name):
         return
-    endings = () if _NPZ in found.name else _ENDINGS.get(found.family, ())
-    remedy = f": rename it to {' or '.join(endings)}" if endings else ""
-    raise ValueError(f"it is {found.name}, and a {path.suffix} file holds {reads}{remedy}")
+    remedy = _remedy(found)
+    what = f"it is {found.name}, and a {path.suffix} file holds {reads}"
+    raise ValueError(f"{what}: {remedy}" if remedy else what)
+
+
+def _remedy(found: Found) -> str | None:
+    """Return what makes a file of this format one that the command takes, if anything does."""
+    if _NPZ in found.name:
+        return "save one array of it as .npy"
+    if found.family is Family.IMAGE:
+        return "save it as PNG"
+    endings = _ENDINGS.get(found.family)
+    return f"rename it to {' or '.join(endings)}" if endings else None
 
 
 def _image_in(path: Path, name: str) -> Iterator[tuple[str, Any]]:

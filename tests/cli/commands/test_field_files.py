@@ -45,7 +45,7 @@ SAFETENSORS = safetensors.torch.save({"pose": torch.ones(3)})
 REFUSED = {
     "JPEG named PNG": ("a.png", _picture("JPEG"), "it is a JPEG image, and this field reads PNG"),
     "WebP named PNG": ("a.png", _picture("WEBP"), "it is a WebP image, and this field reads PNG"),
-    "JPEG": ("a.jpg", _picture("JPEG"), "it is a JPEG image; the name must end in .png"),
+    "JPEG": ("a.jpg", _picture("JPEG"), "it is a JPEG image: save it as PNG"),
     "array named PNG": ("a.png", NPY, "it is a numpy array (.npy)"),
     "array named pickle": ("a.pkl", NPY, "`cachesvc put` takes .npy"),
     "safetensors named torch": ("a.pt", SAFETENSORS, "`cachesvc put` takes .safetensors"),
@@ -55,8 +55,12 @@ REFUSED = {
         "it is a pickle, and a .npy file holds one numpy array: rename it to .pkl or .pt or .pth",
     ),
     "PNG named array": ("a.npy", _picture("PNG"), "rename it to .png"),
-    "npz named array": ("a.npy", _arrays(), "it is a numpy archive (.npz)"),
-    "npz": ("a.npz", _arrays(), "it is a numpy archive (.npz); the name must end in .png"),
+    "npz named array": (
+        "a.npy",
+        _arrays(),
+        ".npy file holds one numpy array: save one array of it as .npy",
+    ),
+    "npz": ("a.npz", _arrays(), "it is a numpy archive (.npz): save one array of it as .npy"),
     "array named safetensors": ("a.safetensors", NPY, "rename it to .npy"),
     "pointer named safetensors": (
         "a.safetensors",
@@ -73,7 +77,7 @@ REFUSED = {
     "empty array": ("a.npy", b"", "it is empty"),
     "empty PNG": ("a.png", b"", "it is empty"),
     "empty safetensors": ("a.safetensors", b"", "it is empty"),
-    "no ending": ("mask", _picture("PNG"), "it is a PNG image; the name must end in .png"),
+    "no ending": ("mask", _picture("PNG"), "it is a PNG image: rename it to .png"),
 }
 
 
