@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from cachesvc_client._descriptors import Owner, owner_of
 from cachesvc_client._trust import Trust, name_of_user
 from cachesvc_client.errors import CacheUnreachable
 
@@ -49,19 +50,17 @@ class Identity(NamedTuple):
 class Door:
     """A way to a daemon. `target` is gRPC's, and valid for as long as the door is open."""
 
-    def __init__(self, target: str, identity: Identity | None = None, fd: int = -1) -> None:
+    def __init__(
+        self, target: str, identity: Identity | None = None, socket: Owner | None = None
+    ) -> None:
         self.target = target
         self.identity = identity
-        self._fd = fd
+        self._socket = socket
 
     def close(self) -> None:
         """Release the socket. Repeating it is harmless."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __del__(self) -> None:
-        self.close()
+        if self._socket is not None:
+            self._socket.close()
 
 
 def open_door(path: str, trust: Trust) -> Door:
@@ -95,7 +94,9 @@ def open_door(path: str, trust: Trust) -> Door:
         unless_opened.pop_all()
     # gRPC reads %20 in an address as a space.
     return Door(
-        f"unix:{quote(address)}", Identity(status.st_dev, status.st_ino, status.st_ctime_ns), fd
+        f"unix:{quote(address)}",
+        Identity(status.st_dev, status.st_ino, status.st_ctime_ns),
+        owner_of(fd),
     )
 
 

@@ -192,10 +192,6 @@ class KeptEntries:
             for key in list(self._kept):
                 self._drop(key)
 
-    def __del__(self) -> None:
-        # For a client that was never closed.
-        self.abandon()
-
     def abandon(self) -> None:
         """As `close`, without the lock: in a forked child no thread may ever release it."""
         kept, self._kept = self._kept, OrderedDict()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from cachesvc_client._arguments import check_settings
 from cachesvc_client._control import ControlPage
+from cachesvc_client._descriptors import Owner, owner_of
 from cachesvc_client._files import Unusable, find_files
 from cachesvc_client._kept import (
     DEFAULT_MAX_BYTES,
@@ -89,7 +90,7 @@ class LocalDelivery:
         self._lock = threading.RLock()  # as in KeptEntries
         self._kept: KeptEntries | None = None
         self._control: ControlPage | None = None
-        self._directory_fd = -1  # of L1
+        self._l1: Owner | None = None  # its directory
         self._next_attach_s = 0.0
         self._inline_because = (
             "no Get was made yet" if self._options.enabled else "shared files are switched off"
@@ -189,7 +190,7 @@ class LocalDelivery:
             except Unusable as exc:
                 return self._stay_inline(str(exc))
             self._detach()
-            self._directory_fd = fd
+            self._l1 = owner_of(fd)
             self._control = control
             self._kept = KeptEntries(
                 control,
@@ -250,8 +251,9 @@ class LocalDelivery:
                     self._detach()
                     self._next_attach_s = 0.0
                 return None
+            assert self._l1 is not None
             try:
-                fd = open_file(name, self._directory_fd)
+                fd = open_file(name, self._l1.fileno())
             except FileNotFoundError:
                 return None  # unlinked since the answer
         # A restarted daemon may use the name again for another entry (in containers pids repeat).
@@ -331,22 +333,17 @@ class LocalDelivery:
             self._detach()
 
     def _detach(self) -> None:
-        kept, fd = self._kept, self._directory_fd
-        self._kept, self._control, self._directory_fd = None, None, -1
+        kept, directory = self._kept, self._l1
+        self._kept, self._control, self._l1 = None, None, None
         if kept is not None:
             kept.close()
-            os.close(fd)
-
-    def __del__(self) -> None:
-        # A client that was never closed; `KeptEntries.__del__` closes the files.
-        if self._directory_fd >= 0:
-            os.close(self._directory_fd)
+        if directory is not None:
+            directory.close()
 
     def reset_after_fork(self) -> None:
         """Forget everything in a forked child: threads are gone, locks may be held."""
         if self._kept is not None:
             self._kept.abandon()
-            os.close(self._directory_fd)
         self._forget()
 
 
