@@ -14,7 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 # Everything that a test may need from the tree; documents and benchmarks are not mutated.
-COPIED = ("cachesvc", "client", "tests", "examples", "pyproject.toml")
+COPIED = ("cachesvc", "client", "tests", "examples", "deploy/kubernetes", "pyproject.toml")
 # A mutant may hang its tests. The first limit ends a test, the second all tests of a mutant.
 TEST_LIMIT_S = 60
 RUN_LIMIT_S = 300.0
