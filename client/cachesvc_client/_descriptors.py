@@ -1,8 +1,8 @@
 """Descriptors that are closed when their owner is dropped, whatever happens.
 
 A `__del__` of Python may be ended by an exception of a signal's handler before its first line; the
-destructor of an object of C cannot. `FileIO` owns files, and takes no directory. An epoll object
-takes any descriptor, and nothing but its destructor is used here.
+destructor of an object of C cannot. `FileIO` warns of each file that it closes so, and takes no
+directory. An epoll object takes any descriptor, and nothing but its destructor is used here.
 """
 
 from __future__ import annotations

@@ -16,11 +16,11 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from io import FileIO
 from typing import NamedTuple
 
 from cachesvc_client._blob import Layout
 from cachesvc_client._control import ControlPage
+from cachesvc_client._descriptors import Owner
 from cachesvc_client._opened import Opened
 from cachesvc_client._reading import info_of
 from cachesvc_client.answers import EntryInfo, Tier
@@ -69,7 +69,7 @@ class Kept:
     Gets share, if callers asked for that.
     """
 
-    file: FileIO
+    file: Owner
     info: EntryInfo | cache_pb2.EntryInfo
     layout: Layout
     expires_ns: int

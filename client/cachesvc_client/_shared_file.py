@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from io import FileIO
 
+from cachesvc_client._descriptors import owner_of
 from cachesvc_client._kept import Kept, KeptEntries, private_mapping
 from cachesvc_client._opened import Opened, opened_file
 from cachesvc_client._reading import SharedFile
@@ -73,7 +73,7 @@ def keep_file(
     kept.keep(
         (info.key.namespace, info.key.id),
         Kept(
-            file=FileIO(fd),
+            file=owner_of(fd),
             info=info,
             layout=entry.layout,
             expires_ns=asked_ns + file.expires_in_ns,
