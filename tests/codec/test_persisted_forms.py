@@ -21,21 +21,9 @@ from cachesvc.codec.torch_zip_writer import zip_file_parts
 from cachesvc.core.errors import InvalidRequest
 from cachesvc.engine.fill import START_BYTES
 from cachesvc_format.blob import ITEM_BYTES, Tensor
-from tests.support.tensor_forms import FORMS, loaded, tensor_in_form
+from tests.support.tensor_forms import DTYPES, FORMS, loaded, tensor_in_form
 
 WRITERS = {"zip": zip_file_parts, "legacy": legacy_file_parts}
-DTYPES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-}
 SHAPES = [(), (0,), (1,), (3, 4, 5), (255,), (256, 1), (70_000,), (2, 0, 3)]
 
 

@@ -20,19 +20,8 @@ from cachesvc.codec.pickle_writer import encode_pickle
 from cachesvc.codec.pickles import decode_pickle
 from cachesvc.core.errors import InvalidRequest, OriginDataCorrupt
 from cachesvc_format.blob import Tensor
+from tests.support.tensor_forms import DTYPES
 
-DTYPES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-}
 LAYOUTS = {
     "contiguous": lambda t: t,
     "a slice with an offset": lambda t: t[1:, :, 2:],
