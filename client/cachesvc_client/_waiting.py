@@ -17,9 +17,11 @@ import contextvars
 import os
 import threading
 import time
+
+# Not that of `queue`, which gevent replaces by one of greenlets, also with threads left alone.
+from _queue import SimpleQueue
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from cachesvc_client._fork import refuse_if_patched

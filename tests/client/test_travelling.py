@@ -179,6 +179,28 @@ def test_greenlets_in_the_place_of_threads_are_refused_at_once(
     assert f"{library} has replaced this process's threads" in ended.stdout
 
 
+def test_gevent_that_leaves_threads_alone_takes_no_call_from_the_client(daemon: Daemon) -> None:
+    user = values.fresh_id("user")
+    with CacheClient(daemon.target) as client:
+        client.put_human(user, **values.human())
+    script = (
+        "from gevent import monkey; monkey.patch_all(thread=False)\n"
+        "import sys\n"
+        "from cachesvc_client import CacheClient\n"
+        "with CacheClient(sys.argv[1]) as client:\n"
+        "    print([client.get_human(sys.argv[2]).info.key.id for _ in range(3)])\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script, daemon.target, user],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "client")},
+        timeout=40,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.stdout, ended.returncode) == (f"{[user] * 3}\n", 0), ended.stderr
+
+
 PATCHES = {
     "gevent": "from gevent import monkey; monkey.patch_all()",
     "eventlet": "import eventlet; eventlet.monkey_patch()",
